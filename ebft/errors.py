@@ -1,0 +1,23 @@
+"""The three ways in which a run ends that are not a bug in ebft.
+
+The command line prints the message of any of these as it is, without a traceback.
+"""
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: a recipe, an option, a data set, a model path.
+
+    The message names the key, the value and the fix. Exit status 2.
+    """
+
+
+class PluginError(UserError):
+    """A plug-in that cannot be loaded, or whose names clash. Names the distribution and the file."""
+
+
+class NumericalError(ArithmeticError):
+    """NaN or infinity in features, rewards, loss or gradients.
+
+    The message names the optimizer step and the document. Nothing is written after it is raised.
+    Exit status 1.
+    """

@@ -1,0 +1,104 @@
+"""What each interchangeable part is, as the training loop sees it: a plain object with one call.
+
+A part registers a frozen options model (`ebft.Part`) whose `build` returns one of these. Shape
+letters are those of `ebft.rollout.records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One text of a data source: `prompt` is empty for raw text. `name` is unique in the source."""
+
+    name: str
+    completion: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The examples to train on and those held out; no file or row is in both."""
+
+    train: Sequence[Example]
+    held_out: Sequence[Example]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One figure of an evaluation with its value for every held-out document, for intervals.
+
+    `weight` counts what each value is a mean over (tokens, contexts), so that the weighted mean
+    over documents is the figure itself.
+    """
+
+    name: str
+    unit: str
+    value: Float[Tensor, " B"]
+    weight: Float[Tensor, " B"]
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    def __call__(self) -> Splits: ...
+
+
+@runtime_checkable
+class Plan(Protocol):
+    rollout_length: int
+
+    def accepts(self, document: Document) -> bool:
+        """Whether the document is long enough for at least one anchor."""
+        ...
+
+    def __call__(self, documents: Sequence[Document]) -> Contexts: ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    n: int
+
+    def __call__(self, contexts: Contexts, *, step: int) -> Rollouts: ...
+
+    def sync(self, policy: PreTrainedModel, *, step: int) -> None:
+        """Take over the policy's weights after an optimizer step."""
+        ...
+
+
+@runtime_checkable
+class FeatureMap(Protocol):
+    def __call__(self, rollouts: Rollouts) -> Features: ...
+
+
+@runtime_checkable
+class Transform(Protocol):
+    def __call__(self, features: Features) -> Features: ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    def __call__(self, rollouts: Rollouts, features: Features) -> Terms: ...
+
+
+@runtime_checkable
+class Baseline(Protocol):
+    def __call__(self, terms: Terms) -> Float[Tensor, "P n"]: ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    def __call__(
+        self, policy: PreTrainedModel, documents: Sequence[Document]
+    ) -> Sequence[Measurement]: ...

@@ -1,0 +1,87 @@
+"""`Part`: the frozen options model that every interchangeable piece of ebft is.
+
+A part *is* its options; `build` turns it into the object that the loop calls. A part without state
+needs no more than fields and `__call__`:
+
+    class Constant(ebft.Part):
+        \"""A baseline that is the same for every rollout.\"""
+
+        value: float = Field(0.0, description="what is subtracted from each reward")
+
+        def __call__(self, terms: Terms) -> Float[Tensor, "P n"]:
+            return torch.full_like(terms.unary, self.value)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Options(BaseModel):
+    """Options of a recipe section: immutable, and a key that is not a field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Claim(NamedTuple):
+    """Whether a part keeps the policy gradient an unbiased estimate of −∇L_CFM, and why."""
+
+    unbiased: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a part may use when it is built: the policy and what belongs to it.
+
+    `load_base` returns a new frozen copy of the base model's weights on `device`, in `precision`.
+    `micro_batch` is the number of documents to put through a network at a time. `n` is the number
+    of rollouts a context.
+    """
+
+    policy: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    load_base: Callable[[], PreTrainedModel]
+    device: torch.device
+    precision: torch.dtype
+    seed: int
+    micro_batch: int
+
+
+class Part(Options):
+    """An interchangeable part: registered under a name, chosen by a recipe's `_component_`."""
+
+    def build(self, resources: Resources) -> Any:
+        """The object that the loop calls; the part itself, unless it needs state or a network."""
+        return self
+
+    def claim(self) -> Claim | None:
+        """Whether the gradient stays unbiased with this part; None if it is not its concern."""
+        return None
+
+
+def part_of(kind: str) -> BeforeValidator:
+    """Validates a recipe's `{_component_: name, **options}` into a part of `kind`.
+
+    `kind` is the hook's name without `register_`: `Annotated[Part, part_of("rewards")]`. A value
+    that is a part already passes, so parts can be built in Python without a recipe.
+    """
+
+    def validate(value: Any, info: ValidationInfo) -> Part:
+        if isinstance(value, Part):
+            return value
+        # Imported late: the registry loads the modules that define the built-in parts.
+        from ebft.plugins import default_registry
+
+        registry = (info.context or {}).get("registry") or default_registry()
+        return registry.parse(kind, value, info.context)
+
+    return BeforeValidator(validate)

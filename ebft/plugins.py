@@ -1,0 +1,191 @@
+"""The plug-in manager: which parts exist, under which names, and where each comes from.
+
+Three sources, loaded in this order: ebft's own packages (`BUILT_IN`, registered like any other),
+installed distributions (entry-point group `ebft`), and a recipe's `plugins:` list (module names or
+paths of .py files). A plug-in that fails to load and a name that two plug-ins claim are errors.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from zlib import crc32
+
+import pluggy
+
+from ebft import hookspecs
+from ebft.errors import PluginError
+from ebft.parts import Part
+
+BUILT_IN = (
+    "ebft.data",
+    "ebft.rollout",
+    "ebft.samplers",
+    "ebft.features",
+    "ebft.rewards",
+    "ebft.baselines",
+    "ebft.evaluation",
+)
+ENTRY_POINT_GROUP = "ebft"
+KINDS = tuple(
+    name.removeprefix("register_") for name in vars(hookspecs) if name.startswith("register_")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A part's class and the plug-in that registered it: "ebft-vllm 0.1 (…/__init__.py)"."""
+
+    part: type[Part]
+    origin: str
+
+
+class Registry:
+    """Every registered part by kind and name; `parse` turns recipe sections into parts."""
+
+    def __init__(self, parts: Mapping[str, Mapping[str, Registered]]) -> None:
+        self._parts = parts
+
+    def kinds(self) -> Mapping[str, Mapping[str, Registered]]:
+        return self._parts
+
+    def find(self, kind: str, component: str) -> type[Part]:
+        """The part class of a registered name, or of a dotted path `package.module.Class`.
+
+        Raises `ValueError` naming the close matches or what the kind has.
+        """
+        named = self._parts[kind]
+        if component in named:
+            return named[component].part
+        if "." in component:
+            return import_part(component)
+        close = get_close_matches(component, named, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(named))}"
+        raise ValueError(f"no {kind} part is named {component!r}; {hint}")
+
+    def name_of(self, part: type[Part]) -> str:
+        """What `_component_` says for this class: its registered name, or its dotted path."""
+        for named in self._parts.values():
+            for name, registered in named.items():
+                if registered.part is part:
+                    return name
+        return f"{part.__module__}.{part.__qualname__}"
+
+    def parse(self, kind: str, section: Any, context: Any = None) -> Part:
+        """The part that a recipe section `{_component_: name, **options}` describes.
+
+        Raises `ValueError` for a section that is not such a mapping or an unknown component, and
+        pydantic's `ValidationError` for options that do not fit.
+        """
+        if not isinstance(section, Mapping) or not isinstance(section.get("_component_"), str):
+            raise ValueError("needs `_component_: NAME` and that part's options beside it")
+        options = {key: value for key, value in section.items() if key != "_component_"}
+        return self.find(kind, section["_component_"]).model_validate(options, context=context)
+
+
+def import_part(dotted: str) -> type[Part]:
+    """The `Part` subclass at `package.module.Class`; raises `ValueError` if there is none."""
+    module_name, _, attribute = dotted.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot import {dotted!r}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Part)):
+        raise ValueError(f"{dotted!r} is not a subclass of ebft.Part")
+    return found
+
+
+def load_registry(plugins: Iterable[str] = (), *, beside: Path | None = None) -> Registry:
+    """The registry of built-ins, installed plug-ins and the `plugins` of a recipe.
+
+    Relative .py paths are looked up in the working directory, then in `beside`, the recipe's own
+    folder. Raises `PluginError`.
+    """
+    manager = pluggy.PluginManager("ebft")
+    manager.add_hookspecs(hookspecs)
+    origins: dict[str, str] = {}
+
+    def register(module: Any, name: str, origin: str) -> None:
+        if manager.is_registered(module):
+            return
+        try:
+            manager.register(module, name)
+            # A hook name with a typing mistake would otherwise never be called, in silence.
+            manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(f"plug-in {origin}: {error}") from error
+        if not (manager.get_hookcallers(module) or ()):
+            raise PluginError(f"plug-in {origin} implements none of ebft's hooks (@ebft.hookimpl)")
+        origins[name] = origin
+
+    for name in BUILT_IN:
+        register(importlib.import_module(name), name, f"ebft ({name})")
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+        distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+        origin = f"{distribution} ({entry.value})"
+        try:
+            module = entry.load()
+        except Exception as error:  # whatever a third party's import raises, we name the culprit
+            raise PluginError(f"plug-in {origin} failed to load: {error!r}") from error
+        register(module, f"entry point {entry.name}", origin)
+    for plugin in plugins:
+        register(_load_named(plugin, beside), f"plugins: {plugin}", plugin)
+    return Registry({kind: _collect(manager, kind, origins) for kind in KINDS})
+
+
+@cache
+def default_registry() -> Registry:
+    """Built-ins and installed plug-ins, for parts that are built in Python without a recipe."""
+    return load_registry()
+
+
+def _collect(
+    manager: pluggy.PluginManager, kind: str, origins: Mapping[str, str]
+) -> dict[str, Registered]:
+    collected: dict[str, Registered] = {}
+    hook = getattr(manager.hook, f"register_{kind}")
+    for implementation in hook.get_hookimpls():
+        origin = origins[implementation.plugin_name]
+        for name, part in implementation.function().items():
+            if not (isinstance(part, type) and issubclass(part, Part)):
+                raise PluginError(f"plug-in {origin}: {kind} {name!r} is not a subclass of Part")
+            if name in collected:
+                raise PluginError(
+                    f"two plug-ins register {kind} {name!r}: {collected[name].origin} and {origin};"
+                    " rename one or uninstall it"
+                )
+            collected[name] = Registered(part, origin)
+    return dict(sorted(collected.items()))
+
+
+def _load_named(plugin: str, beside: Path | None) -> ModuleType:
+    try:
+        if not plugin.endswith(".py"):
+            return importlib.import_module(plugin)
+        candidates = [Path(plugin), *([beside / plugin] if beside else [])]
+        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f"no such file (looked in {', '.join(map(str, candidates))})")
+        return _load_file(path.resolve())
+    except Exception as error:
+        raise PluginError(f"plugins: {plugin} failed to load: {error!r}") from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    name = f"ebft_plugin_{path.stem}_{crc32(str(path).encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, f"{path} ends in .py"
+    module = importlib.util.module_from_spec(spec)
+    # Registered first so that pickling and dataclasses in the plug-in find their own module.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,145 @@
+"""The records that flow through one EBFT step, in the order in which they arise.
+
+`Document → Contexts → Rollouts → Features → Terms`; each is immutable and points back at what it
+was made from. Shape letters, here and everywhere:
+
+    B documents   S document tokens (padded)   P contexts of all B documents   n rollouts a context
+    G tokens a rollout   m references a context   D features
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A token sequence of ground truth: raw text, or a prompt with its completion.
+
+    `name` says where it comes from ("json/decoder.py:3"), for messages and for the random stream
+    of its rollouts, so it must be unique in a data set. `prompt_length` is the number of leading
+    tokens that belong to the prompt: 0 for raw text.
+    """
+
+    name: str
+    tokens: Int[Tensor, " S"]
+    prompt_length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """P contexts of B documents: context p is `tokens[row[p], :anchor[p]]`, the whole prefix.
+
+    Contexts of one document stand together and rows ascend. `reference` holds the document's own
+    next G tokens after each anchor; `reference_mask` is False where the document ends earlier.
+    """
+
+    documents: tuple[Document, ...]
+    tokens: Int[Tensor, "B S"]
+    lengths: Int[Tensor, " B"]
+    row: Int[Tensor, " P"]
+    anchor: Int[Tensor, " P"]
+    reference: Int[Tensor, "P G"]
+    reference_mask: Bool[Tensor, "P G"]
+
+    def __len__(self) -> int:
+        return self.row.numel()
+
+    @property
+    def rollout_length(self) -> int:
+        return self.reference.shape[1]
+
+    def of_documents(self, start: int, stop: int) -> Contexts:
+        """The contexts of documents `start … stop − 1`, with the padding those need."""
+        chosen = self.of(start, stop)
+        longest = int(self.lengths[start:stop].max())
+        return Contexts(
+            documents=self.documents[start:stop],
+            tokens=self.tokens[start:stop, :longest],
+            lengths=self.lengths[start:stop],
+            row=self.row[chosen] - start,
+            anchor=self.anchor[chosen],
+            reference=self.reference[chosen],
+            reference_mask=self.reference_mask[chosen],
+        )
+
+    def of(self, start: int, stop: int) -> slice:
+        """Where in the P dimension the contexts of documents `start … stop − 1` stand."""
+        bounds = torch.searchsorted(self.row, torch.tensor([start, stop], device=self.row.device))
+        return slice(int(bounds[0]), int(bounds[1]))
+
+    def split(self, documents: int) -> Iterator[tuple[slice, Contexts]]:
+        """Parts of at most `documents` documents, each with its place in the P dimension."""
+        for start in range(0, len(self.documents), documents):
+            stop = min(start + documents, len(self.documents))
+            yield self.of(start, stop), self.of_documents(start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """n rollouts of at most G tokens after each context.
+
+    `log_probs` are under the distribution that was sampled from (temperature included). `mask` is
+    True for the tokens that belong to a rollout: all of them, unless it ended early with the
+    end-of-sequence token, which still belongs to it.
+    """
+
+    contexts: Contexts
+    tokens: Int[Tensor, "P n G"]
+    log_probs: Float[Tensor, "P n G"]
+    mask: Bool[Tensor, "P n G"]
+    temperature: float
+
+    def split(self, documents: int) -> Iterator[tuple[slice, Rollouts]]:
+        """Parts of at most `documents` documents, each with its place in the P dimension."""
+        for place, contexts in self.contexts.split(documents):
+            yield (
+                place,
+                replace(
+                    self,
+                    contexts=contexts,
+                    tokens=self.tokens[place],
+                    log_probs=self.log_probs[place],
+                    mask=self.mask[place],
+                ),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """φ of the rollouts and of the references (m = 1 for a document's own continuation).
+
+    `layers` says how many equal blocks the D features consist of (one for each layer that was
+    concatenated), for transforms that treat layers apart.
+    """
+
+    samples: Float[Tensor, "P n D"]
+    references: Float[Tensor, "P m D"]
+    layers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A reward in parts: r_j = u_j + 1/(n−1) Σ_{j'≠j} k_jj'.
+
+    The parts stay apart because a baseline for rollout j must leave out every term that touches
+    j, and a sum cannot tell it which those are. The diagonal of `pairwise` must be zero.
+    """
+
+    unary: Float[Tensor, "P n"]
+    pairwise: Float[Tensor, "P n n"]
+
+    @classmethod
+    def of_unary(cls, unary: Float[Tensor, "P n"]) -> Terms:
+        """Terms of a reward that scores each rollout by itself."""
+        return cls(unary, unary.new_zeros(*unary.shape, unary.shape[1]))
+
+    def reward(self) -> Float[Tensor, "P n"]:
+        """r_j, the total reward of each rollout."""
+        others = max(self.unary.shape[1] - 1, 1)
+        return self.unary + self.pairwise.sum(-1) / others

@@ -1,0 +1,89 @@
+"""The schema of a fine-tuning recipe: one field a section, each validated by its own component."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+
+from ebft.config.component import Component
+from ebft.models.options import ModelOptions
+from ebft.objective import ObjectiveOptions
+from ebft.parts import Options, Part, part_of
+
+
+class StepOptions(Options):
+    """How many optimizer steps, and how many documents each one sees."""
+
+    steps: PositiveInt = Field(description="optimizer steps")
+    documents_per_step: PositiveInt = Field(description="documents whose gradients make one step")
+    micro_batch: PositiveInt = Field(
+        description="documents put through a network at a time; changes memory, not results"
+    )
+    clip_grad_norm: float = Field(1.0, gt=0, description="largest gradient norm; larger is scaled")
+    show_rollouts_every: PositiveInt = Field(
+        10, description="steps between tables of rollouts beside their references"
+    )
+
+
+class EvaluationOptions(Options):
+    """What is measured on held-out documents before, during and after training."""
+
+    documents: PositiveInt = Field(description="held-out documents; the same ones every time")
+    every: PositiveInt | None = Field(
+        None, description="optimizer steps between evaluations; null: only before and after"
+    )
+    evaluators: tuple[Annotated[Part, part_of("evaluators")], ...] = Field(
+        description="the evaluators, each a `_component_` with its options"
+    )
+
+
+class CheckpointOptions(Options):
+    """When the policy is saved, and how many checkpoints are kept."""
+
+    every: PositiveInt | None = Field(
+        None, description="optimizer steps between checkpoints; null: only the last"
+    )
+    keep: PositiveInt = Field(2, description="newest checkpoints to keep")
+
+
+class FineTuneOptions(Options):
+    """A fine-tuning recipe, whole: `recipe: finetune`."""
+
+    recipe: str = Field(description="the recipe class that runs this file")
+    seed: int = Field(0, ge=0, description="seed of data order and rollouts")
+    output_dir: Path = Field(description="where checkpoints, logs and the report go")
+    plugins: tuple[str, ...] = Field(
+        (), description="plug-ins to load: module names or paths of .py files"
+    )
+    model: ModelOptions
+    data: Annotated[Part, part_of("data")]
+    plan: Annotated[Part, part_of("plans")]
+    sampler: Annotated[Part, part_of("samplers")]
+    feature_map: Annotated[Part, part_of("feature_maps")]
+    transforms: tuple[Annotated[Part, part_of("transforms")], ...] = ()
+    reward: Annotated[Part, part_of("rewards")]
+    baseline: Annotated[Part, part_of("baselines")]
+    require_unbiased: bool = Field(
+        False, description="refuse parts that do not keep the gradient an unbiased one of L_CFM"
+    )
+    objective: ObjectiveOptions
+    optimizer: Component
+    lr_scheduler: Component
+    training: StepOptions
+    evaluation: EvaluationOptions
+    checkpoint: CheckpointOptions
+    metric_loggers: tuple[Component, ...] = ()
+
+    def parts(self) -> dict[str, Any]:
+        """The parts by their key path, for checks that concern them all."""
+        named = {
+            "data": self.data,
+            "plan": self.plan,
+            "sampler": self.sampler,
+            "feature_map": self.feature_map,
+            "reward": self.reward,
+            "baseline": self.baseline,
+        }
+        return named | {f"transforms.{i}": part for i, part in enumerate(self.transforms)}
