@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt
 
 from ebft.config.component import Component
+from ebft.data.documents import DocumentOptions
 from ebft.models.options import ModelOptions
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
@@ -59,6 +60,7 @@ class FineTuneOptions(Options):
     )
     model: ModelOptions
     data: Annotated[Part, part_of("data")]
+    documents: DocumentOptions
     plan: Annotated[Part, part_of("plans")]
     sampler: Annotated[Part, part_of("samplers")]
     feature_map: Annotated[Part, part_of("feature_maps")]
