@@ -59,6 +59,11 @@ class DataSource(Protocol):
 class Plan(Protocol):
     rollout_length: int
 
+    @property
+    def shortest_document(self) -> int:
+        """Tokens that a document needs for one anchor and its reference."""
+        ...
+
     def accepts(self, document: Document) -> bool:
         """Whether the document is long enough for at least one anchor."""
         ...

@@ -37,6 +37,7 @@ class Contexts:
 
     Contexts of one document stand together and rows ascend. `reference` holds the document's own
     next G tokens after each anchor; `reference_mask` is False where the document ends earlier.
+    `stop_at_eos` says whether a rollout ends with the end-of-sequence token, as the reference does.
     """
 
     documents: tuple[Document, ...]
@@ -46,6 +47,7 @@ class Contexts:
     anchor: Int[Tensor, " P"]
     reference: Int[Tensor, "P G"]
     reference_mask: Bool[Tensor, "P G"]
+    stop_at_eos: bool
 
     def __len__(self) -> int:
         return self.row.numel()
@@ -54,30 +56,31 @@ class Contexts:
     def rollout_length(self) -> int:
         return self.reference.shape[1]
 
-    def of_documents(self, start: int, stop: int) -> Contexts:
-        """The contexts of documents `start … stop − 1`, with the padding those need."""
-        chosen = self.of(start, stop)
-        longest = int(self.lengths[start:stop].max())
-        return Contexts(
-            documents=self.documents[start:stop],
-            tokens=self.tokens[start:stop, :longest],
-            lengths=self.lengths[start:stop],
-            row=self.row[chosen] - start,
-            anchor=self.anchor[chosen],
-            reference=self.reference[chosen],
-            reference_mask=self.reference_mask[chosen],
-        )
-
-    def of(self, start: int, stop: int) -> slice:
-        """Where in the P dimension the contexts of documents `start … stop − 1` stand."""
-        bounds = torch.searchsorted(self.row, torch.tensor([start, stop], device=self.row.device))
-        return slice(int(bounds[0]), int(bounds[1]))
+    def to(self, device: torch.device) -> Contexts:
+        """The same contexts with their tensors on `device`; the documents stay where they are."""
+        names = ("tokens", "lengths", "row", "anchor", "reference", "reference_mask")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def split(self, documents: int) -> Iterator[tuple[slice, Contexts]]:
         """Parts of at most `documents` documents, each with its place in the P dimension."""
         for start in range(0, len(self.documents), documents):
-            stop = min(start + documents, len(self.documents))
-            yield self.of(start, stop), self.of_documents(start, stop)
+            rows = slice(start, min(start + documents, len(self.documents)))
+            bounds = torch.tensor([rows.start, rows.stop], device=self.row.device)
+            first, last = torch.searchsorted(self.row, bounds).tolist()
+            place, lengths = slice(first, last), self.lengths[rows]
+            yield (
+                place,
+                replace(
+                    self,
+                    documents=self.documents[rows],
+                    tokens=self.tokens[rows, : int(lengths.max())],
+                    lengths=lengths,
+                    row=self.row[place] - start,
+                    anchor=self.anchor[place],
+                    reference=self.reference[place],
+                    reference_mask=self.reference_mask[place],
+                ),
+            )
 
 
 @dataclass(frozen=True, slots=True)

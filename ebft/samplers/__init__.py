@@ -1,1 +1,9 @@
+"""Samplers: contexts → rollouts."""
 
+from ebft.hookspecs import Parts, hookimpl
+from ebft.samplers.hf_tree import HfTree
+
+
+@hookimpl
+def register_samplers() -> Parts:
+    return {"hf_tree": HfTree}

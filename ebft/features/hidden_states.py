@@ -1,0 +1,95 @@
+"""Feature map `hidden_states`: what a frozen copy of the base model makes of a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ebft.features.layers import FrozenLayers, layer_index
+from ebft.features.pooling import Pooling, pool
+from ebft.models.forward import autocast
+from ebft.parts import Part, Resources
+from ebft.rollout.records import Features, Rollouts
+from ebft.rollout.tree import grow
+
+Combine = Literal["concat", "stack", "mean"]
+
+
+class HiddenStates(Part):
+    """φ from the hidden states of some layers of the frozen base model (paper, section 3.2).
+
+    One forward over the tree gives the rollouts' features and, from the trunk, the references'.
+    It stops at the deepest layer named and has no LM head. Each token's layers are combined, then
+    its tokens are pooled:
+
+    - `concat`: the layers side by side, with one L2 norm over all of them;
+    - `stack`: the layers side by side, each with its own L2 norm, and 1/√layers over all, so that
+      ‖φ‖ = 1 and φ·φ' is the mean of the layers' cosines;
+    - `mean`: the average of the layers, then its L2 norm.
+    """
+
+    depths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.25, 0.5, 0.75),
+        min_length=1,
+        description="layers, as fractions of the depth: layer max(1, ⌊L·depth⌋)",
+    )
+    combine: Combine = Field("concat", description="how the layers of a token become one vector")
+    normalize: bool = Field(True, description="L2-normalise each token as `combine` says")
+    pooling: Pooling = Field(
+        "last", description="features of the last token, their mean, or all tokens side by side"
+    )
+
+    def build(self, resources: Resources) -> HiddenStatesMap:
+        return HiddenStatesMap(self, resources)
+
+
+class HiddenStatesMap:
+    """`HiddenStates` bound to the frozen base model."""
+
+    def __init__(self, options: HiddenStates, resources: Resources) -> None:
+        model = resources.load_base()
+        layers = model.config.num_hidden_layers
+        self._options, self._resources = options, resources
+        self._read = FrozenLayers(model, [layer_index(f, layers) for f in options.depths])
+        self._layers = 1 if options.combine == "mean" else len(options.depths)
+
+    @torch.no_grad()
+    def __call__(self, rollouts: Rollouts) -> Features:
+        micro_batch = self._resources.micro_batch
+        parts = [self._features(part) for _, part in rollouts.split(micro_batch)]
+        samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Features(samples, references, layers=self._layers)
+
+    def _features(
+        self, rollouts: Rollouts
+    ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
+        tree, contexts = grow(rollouts), rollouts.contexts
+        with autocast(self._resources.device, self._resources.precision):
+            hidden = self._read(tree.tokens, tree.positions, tree.mask())
+        row = contexts.row
+        samples = [h[row[:, None, None], tree.rollout_at] for h in hidden]  # each [P, n, G, d]
+        references = [h[row[:, None], tree.reference_at] for h in hidden]  # each [P, G, d]
+        pooling = self._options.pooling
+        return (
+            pool(self._combine(samples), rollouts.mask, pooling),
+            pool(self._combine(references), contexts.reference_mask, pooling)[:, None],
+        )
+
+    def _combine(self, layers: Sequence[Float[Tensor, "*N d"]]) -> Float[Tensor, "*N D"]:
+        layers = [layer.to(torch.promote_types(layer.dtype, torch.float32)) for layer in layers]
+        unit = self._options.normalize
+        match self._options.combine:
+            case "stack":
+                each = [normalize(layer, dim=-1) if unit else layer for layer in layers]
+                return torch.cat(each, -1) * len(layers) ** -0.5
+            case "concat":
+                joint = torch.cat(layers, -1)
+            case "mean":
+                joint = torch.stack(layers).mean(0)
+        return normalize(joint, dim=-1) if unit else joint

@@ -1,0 +1,78 @@
+"""Hidden states of chosen layers of a frozen decoder, and not one layer more than is needed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ebft.models.forward import decode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def layer_index(depth: float, layers: int) -> int:
+    """The hidden state at a fraction of the depth: max(1, ⌊L·f⌋); number 0 is the embeddings."""
+    return max(1, int(layers * depth))
+
+
+class FrozenLayers:
+    """Reads hidden states number `indices` of a decoder: 1 … L, and L after the final norm.
+
+    The model is not changed; its layers after the deepest index do not run.
+    """
+
+    def __init__(self, model: PreTrainedModel, indices: Sequence[int]) -> None:
+        _, blocks = decoder_blocks(model)
+        assert all(1 <= index <= len(blocks) for index in indices), (indices, len(blocks))
+        self._indices = tuple(indices)
+        self._depth = len(blocks)
+        self._blocks = blocks
+        self._decoder = first_layers(model, max(indices))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        tokens: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"],
+        mask: Bool[Tensor, "B 1 T T"],
+    ) -> list[Float[Tensor, "B T d"]]:
+        captured: dict[int, Tensor] = {}
+
+        def keep(index: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
+            captured[index] = output[0] if isinstance(output, tuple) else output
+
+        with ExitStack() as hooks:
+            for index in set(self._indices) - {self._depth}:
+                handle = self._blocks[index - 1].register_forward_hook(partial(keep, index))
+                hooks.callback(handle.remove)
+            captured[self._depth] = decode(self._decoder, tokens, positions, mask)
+        return [captured[index] for index in self._indices]
+
+
+def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The decoder's list of layers and its name there, whatever the architecture calls it.
+
+    Raises `ValueError` if the model has no list of `num_hidden_layers` modules.
+    """
+    count = model.config.num_hidden_layers
+    for name, child in model.base_model.named_children():
+        if isinstance(child, nn.ModuleList) and len(child) == count:
+            return name, child
+    raise ValueError(f"{type(model).__name__} has no list of its {count} decoder layers")
+
+
+def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
+    """The decoder cut after `count` layers: a new module around the same weights."""
+    name, blocks = decoder_blocks(model)
+    decoder = copy.copy(model.base_model)
+    # A shallow copy shares its dict of children with the original, which must keep all its layers.
+    decoder._modules = {**decoder._modules, name: blocks[:count]}
+    return decoder  # type: ignore[no-any-return]

@@ -1,0 +1,30 @@
+"""Pooling: from features of a rollout's G tokens to features of the rollout."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Pooling = Literal["last", "mean", "all"]
+
+
+def pool(
+    tokens: Float[Tensor, "*N G D"], mask: Bool[Tensor, "*N G"], pooling: Pooling
+) -> Float[Tensor, "*N F"]:
+    """Features of the last token, their mean over tokens, or all of them side by side.
+
+    Only tokens in the mask count; each row has at least one. For `all`, F = G·D and tokens that
+    are missing are zeros.
+    """
+    if pooling == "last":
+        count = mask.sum(-1)
+        index = (count - 1).clamp(min=0)[..., None, None].expand(*count.shape, 1, tokens.shape[-1])
+        return tokens.gather(-2, index).squeeze(-2)
+    masked = tokens * mask[..., None]
+    if pooling == "mean":
+        return masked.sum(-2) / mask.sum(-1, keepdim=True)
+    assert pooling == "all", pooling
+    return torch.flatten(masked, -2)

@@ -1,0 +1,70 @@
+"""The objective: L = L_FM + γ·L_CE, as a loss whose gradient is an unbiased estimate of ∇L."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor
+
+from ebft.parts import Options
+from ebft.rollout.records import Contexts
+
+Reduction = Literal["sum", "token_mean"]
+
+
+class ObjectiveOptions(Options):
+    """How the policy gradient and the cross-entropy become one loss."""
+
+    gamma: float = Field(ge=0, description="γ, the weight of the cross-entropy")
+    reduction: Reduction = Field(
+        "sum",
+        description="sum: log p of a rollout, the exact gradient of L_FM; token_mean: divided by "
+        "the rollout's tokens, as the authors' code scales it",
+    )
+    cross_entropy_on: Literal["completion", "all"] = Field(
+        "completion", description="tokens under the cross-entropy: after the prompt, or all"
+    )
+
+
+def policy_gradient_loss(
+    log_probs: Float[Tensor, "P n G"],
+    mask: Bool[Tensor, "P n G"],
+    advantages: Float[Tensor, "P n"],
+    *,
+    contexts: int,
+    reduction: Reduction,
+) -> Float[Tensor, ""]:
+    """−1/contexts · Σ_c 1/n Σ_j A_j log p(ŷ_j), the REINFORCE surrogate (paper, equation 8).
+
+    Its gradient is an unbiased estimate of ∇L_CFM when A is a reward minus a baseline that does
+    not touch rollout j. `contexts` counts those of the whole optimizer step, of which these P are
+    a part, so that parts add up to the same loss however the step is divided.
+    """
+    per_rollout = (log_probs * mask).sum(-1)
+    if reduction == "token_mean":
+        per_rollout = per_rollout / mask.sum(-1)
+    return -(advantages.detach() * per_rollout).mean(1).sum() / contexts
+
+
+def cross_entropy_loss(
+    log_probs: Float[Tensor, "B S"], mask: Bool[Tensor, "B S"], *, tokens: int
+) -> Float[Tensor, ""]:
+    """Mean negative log-prob, in nats, of the documents' tokens under `mask`.
+
+    `tokens` counts those of the whole optimizer step.
+    """
+    return -(log_probs * mask).sum() / tokens
+
+
+def cross_entropy_mask(
+    contexts: Contexts, on: Literal["completion", "all"]
+) -> Bool[Tensor, "B S"]:
+    """Which tokens of the documents the cross-entropy is taken on; the first has no prediction."""
+    device = contexts.tokens.device
+    prompts = [document.prompt_length if on == "completion" else 0 for document in contexts.documents]
+    first = torch.tensor(prompts, device=device).clamp(min=1)
+    column = torch.arange(contexts.tokens.shape[1], device=device)
+    return (column >= first[:, None]) & (column < contexts.lengths[:, None])

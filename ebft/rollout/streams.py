@@ -1,0 +1,54 @@
+"""Counter-based random numbers: every draw has an address, and its value depends on that alone.
+
+The address is (seed, step, document, anchor, sample, token). So rollouts do not change with the
+micro-batch, the order of documents or the number of processes, and nothing has to be saved to
+resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ebft.rollout.records import Contexts
+
+# Constants of splitmix64 (Steele, Lea & Flood 2014) as signed 64-bit integers.
+GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def uniforms(
+    contexts: Contexts, *, n: int, seed: int, step: int, token: int
+) -> Float[Tensor, "P n"]:
+    """Numbers in [0, 1), float64, for token number `token` of each of the n rollouts."""
+    device = contexts.tokens.device
+    key = document_keys([document.name for document in contexts.documents]).to(device)
+    state = _absorb(_absorb(torch.zeros_like(key), seed), step)
+    state = _absorb(_absorb(state, key)[contexts.row], contexts.anchor)
+    state = _absorb(state[:, None], torch.arange(n, device=device))
+    return _shift(_absorb(state, token), 11).to(torch.float64) * 2.0**-53
+
+
+def document_keys(names: Sequence[str]) -> Int[Tensor, " B"]:
+    """A 64-bit number for each document, from its name alone."""
+    digests = (blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return torch.tensor([int.from_bytes(d, "little", signed=True) for d in digests])
+
+
+def _absorb(state: Tensor, value: Tensor | int) -> Tensor:
+    """One round of splitmix64 over a state into which `value` has been mixed."""
+    # The products wrap modulo 2⁶⁴, which is what the generator asks for.
+    x = (state ^ value) + GOLDEN
+    x = (x ^ _shift(x, 30)) * MIX_1
+    x = (x ^ _shift(x, 27)) * MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift: torch's own keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

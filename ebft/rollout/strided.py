@@ -1,0 +1,42 @@
+"""Plan `strided`: anchors at regular distances along raw text, so contexts are nested prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+
+from ebft.parts import Part
+from ebft.rollout.contexts import make_contexts
+from ebft.rollout.records import Contexts, Document
+
+
+class Strided(Part):
+    """Anchors a = start + k·stride while a whole reference of G tokens follows.
+
+    A document of S tokens has (S − G − start)//stride + 1 of them (paper, section 3.1). Rollouts
+    always have G tokens: in raw text an end-of-sequence token is a token like any other.
+    """
+
+    start: int = Field(8, ge=1, description="first anchor: tokens of the shortest context")
+    stride: int = Field(8, ge=1, description="tokens from one anchor to the next")
+    rollout_length: int = Field(8, ge=1, description="G, tokens of a rollout and its reference")
+
+    @property
+    def shortest_document(self) -> int:
+        return self.start + self.rollout_length
+
+    def accepts(self, document: Document) -> bool:
+        return document.tokens.numel() >= self.shortest_document
+
+    def __call__(self, documents: Sequence[Document]) -> Contexts:
+        anchors = [
+            torch.arange(
+                self.start, document.tokens.numel() - self.rollout_length + 1, self.stride
+            )
+            for document in documents
+        ]
+        return make_contexts(
+            documents, anchors, rollout_length=self.rollout_length, stop_at_eos=False
+        )

@@ -1,0 +1,133 @@
+"""Sampler `hf_tree`: the policy itself, all branches of a document in lock step on one cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+from transformers import DynamicCache
+
+from ebft.models.forward import autocast, decode, logits
+from ebft.parts import Part, Resources
+from ebft.rollout.records import Contexts, Rollouts
+from ebft.rollout.streams import uniforms
+from ebft.rollout.tree import rank_in_document
+from ebft.samplers.draw import draw
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class HfTree(Part):
+    """Samples from the policy with transformers: exact, no second copy of the weights.
+
+    Each document is prefilled once; its n·A branches then decode together against that cache, one
+    token each at a time: S + n·A·(G−1) token-forwards for a document with A anchors.
+    """
+
+    n: int = Field(4, ge=1, description="rollouts of each context")
+    temperature: float = Field(
+        1.0, gt=0, description="divides the logits, when sampling and when training on them"
+    )
+
+    def build(self, resources: Resources) -> HfTreeSampler:
+        return HfTreeSampler(self, resources)
+
+
+class HfTreeSampler:
+    """`HfTree` bound to a policy."""
+
+    def __init__(self, options: HfTree, resources: Resources) -> None:
+        self.n = options.n
+        self._temperature = options.temperature
+        self._resources = resources
+
+    def sync(self, policy: PreTrainedModel, *, step: int) -> None:
+        """Nothing to do: the policy itself is sampled from."""
+
+    @torch.no_grad()
+    def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
+        resources = self._resources
+        with autocast(resources.device, resources.precision):
+            parts = [
+                self._sample(part, step) for _, part in contexts.split(resources.micro_batch)
+            ]
+        tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
+        mask = torch.ones_like(tokens, dtype=torch.bool)
+        if contexts.stop_at_eos:
+            ends = tokens == resources.tokenizer.eos_token_id
+            mask = ends.cumsum(-1) - ends.long() == 0
+        return Rollouts(contexts, tokens, log_probs, mask, self._temperature)
+
+    def _sample(
+        self, contexts: Contexts, step: int
+    ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
+        policy, seed, n = self._resources.policy, self._resources.seed, self.n
+        (B, S), P, G = contexts.tokens.shape, len(contexts), contexts.rollout_length
+        device = contexts.tokens.device
+        layout = BranchLayout(contexts, n)
+        cache = DynamicCache(config=policy.config)
+
+        column = torch.arange(S, device=device)
+        causal = (column <= column[:, None]).expand(B, 1, S, S)
+        trunk = decode(policy, contexts.tokens, column.expand(B, S), causal, cache)
+        # Branch t=0 tokens all come from the trunk: one distribution a context, n draws from it.
+        uniform = uniforms(contexts, n=n, seed=seed, step=step, token=0)
+        at_anchor = logits(policy, trunk[contexts.row, contexts.anchor - 1])
+        token, log_prob = draw(at_anchor, uniform, self._temperature)
+        tokens, log_probs = [token], [log_prob]
+
+        for t in range(1, G):
+            hidden = decode(
+                policy, layout.spread(token), layout.spread(layout.position(t - 1)),
+                layout.mask(t), cache,
+            )  # fmt: skip
+            uniform = uniforms(contexts, n=n, seed=seed, step=step, token=t)
+            predicted = logits(policy, layout.collect(hidden))
+            token, log_prob = draw(predicted, uniform.reshape(P * n, 1), self._temperature)
+            token, log_prob = token.reshape(P, n), log_prob.reshape(P, n)
+            tokens.append(token)
+            log_probs.append(log_prob)
+        return torch.stack(tokens, -1), torch.stack(log_probs, -1)
+
+
+class BranchLayout:
+    """Where the branches of P contexts stand while they decode: Q queries a document.
+
+    Branch j of its document's context a is query a·n + j. Every decoding step adds Q keys to the
+    cache, so the keys are | trunk S | step 1: Q | step 2: Q | …
+    """
+
+    def __init__(self, contexts: Contexts, n: int) -> None:
+        device = contexts.tokens.device
+        rank = rank_in_document(contexts.row)
+        self._contexts, self._n = contexts, n
+        self._queries = int(rank.max() + 1) * n
+        self._row = contexts.row[:, None].expand(-1, n)
+        self._query = rank[:, None] * n + torch.arange(n, device=device)
+
+    def spread(self, values: Int[Tensor, "P n"]) -> Int[Tensor, "B Q"]:
+        """Values of branches at their queries; 0 where a document has fewer branches."""
+        out = values.new_zeros(len(self._contexts.documents), self._queries)
+        out[self._row, self._query] = values
+        return out
+
+    def collect(self, hidden: Float[Tensor, "B Q d"]) -> Float[Tensor, "Pn d"]:
+        """The hidden states of the branches, without the queries of no branch."""
+        return hidden[self._row, self._query].flatten(0, 1)
+
+    def position(self, t: int) -> Int[Tensor, "P n"]:
+        """Position ids of the branches' token number t."""
+        return (self._contexts.anchor[:, None] + t).expand(-1, self._n)
+
+    def mask(self, steps: int) -> Bool[Tensor, "B 1 Q K"]:
+        """What each query sees at decoding step `steps`: its prefix, then itself at each step."""
+        device = self._row.device
+        S, Q = self._contexts.tokens.shape[1], self._queries
+        anchor = self.spread(self._contexts.anchor[:, None].expand(-1, self._n))
+        prefix = torch.arange(S, device=device) < anchor[..., None]
+        itself = torch.eye(Q, dtype=torch.bool, device=device).repeat(1, steps)
+        return torch.cat([prefix, itself.expand(len(prefix), -1, -1)], -1)[:, None]

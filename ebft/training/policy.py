@@ -1,0 +1,43 @@
+"""One forward of the policy over the tree: log-probs of the rollouts and of the documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ebft.models.forward import decode, token_log_probs
+from ebft.rollout.records import Rollouts
+from ebft.rollout.tree import grow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class TreeLogProbs(NamedTuple):
+    """log p of each rollout token at the sampling temperature, of each document token at 1.
+
+    A document's first token has no prediction; its entry is 0.
+    """
+
+    rollouts: Float[Tensor, "P n G"]
+    documents: Float[Tensor, "B S"]
+
+
+def tree_log_probs(policy: PreTrainedModel, rollouts: Rollouts) -> TreeLogProbs:
+    """Log-probs of a whole tree from one forward, differentiable."""
+    tree, contexts = grow(rollouts), rollouts.contexts
+    hidden = decode(policy, tree.tokens, tree.positions, tree.mask())
+    at = hidden[contexts.row[:, None, None], tree.logit_index]  # [P, n, G, d]
+    sampled = token_log_probs(
+        policy, at.flatten(0, 2), rollouts.tokens.flatten(), rollouts.temperature
+    )
+    S = contexts.tokens.shape[1]
+    trunk = hidden[:, : S - 1]
+    documents = token_log_probs(policy, trunk.flatten(0, 1), contexts.tokens[:, 1:].flatten())
+    return TreeLogProbs(
+        sampled.view_as(rollouts.tokens),
+        torch.nn.functional.pad(documents.view(-1, S - 1), (1, 0)),
+    )
