@@ -21,3 +21,10 @@ class NumericalError(ArithmeticError):
     The message names the optimizer step and the document. Nothing is written after it is raised.
     Exit status 1.
     """
+
+
+class StorageError(RuntimeError):
+    """A checkpoint or report that cannot be written: a full disk, a folder without permission.
+
+    The message says what is still whole. Exit status 1.
+    """

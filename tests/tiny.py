@@ -3,6 +3,7 @@
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from ebft.parts import Resources
 from ebft.rollout.records import Document
 
 VOCAB = 24
@@ -21,7 +22,15 @@ def tiny_policy(seed: int = 0, dtype: torch.dtype = torch.float64):
         tie_word_embeddings=True,
         attn_implementation="sdpa",
     )
-    return AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    policy = AutoModelForCausalLM.from_config(config)
+    # transformers' RMSNorm computes in float32 whatever the input; torch's keeps float64.
+    for parent in list(policy.modules()):
+        for name, child in parent.named_children():
+            if type(child).__name__ == "LlamaRMSNorm":
+                norm = torch.nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+                torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+                setattr(parent, name, norm)
+    return policy.to(dtype).eval()
 
 
 def tiny_documents(lengths: list[int], seed: int = 0, prompt_length: int = 0) -> list[Document]:
@@ -30,3 +39,22 @@ def tiny_documents(lengths: list[int], seed: int = 0, prompt_length: int = 0) ->
         Document(f"doc{i}", torch.randint(VOCAB, (length,), generator=generator), prompt_length)
         for i, length in enumerate(lengths)
     ]
+
+
+class Eos:
+    """As much of a tokenizer as a sampler needs."""
+
+    def __init__(self, eos_token_id: int) -> None:
+        self.eos_token_id = eos_token_id
+
+
+def tiny_resources(policy, *, micro_batch: int = 2, seed: int = 0, eos: int = 1) -> Resources:
+    return Resources(
+        policy=policy,
+        tokenizer=Eos(eos),
+        load_base=lambda: policy,
+        device=torch.device("cpu"),
+        precision=torch.float32,
+        seed=seed,
+        micro_batch=micro_batch,
+    )

@@ -55,6 +55,7 @@ class FineTuneOptions(Options):
     recipe: str = Field(description="the recipe class that runs this file")
     seed: int = Field(0, ge=0, description="seed of data order and rollouts")
     output_dir: Path = Field(description="where checkpoints, logs and the report go")
+    overwrite: bool = Field(False, description="run in an output_dir that holds a run already")
     plugins: tuple[str, ...] = Field(
         (), description="plug-ins to load: module names or paths of .py files"
     )

@@ -1,0 +1,62 @@
+"""Evaluator `cross_entropy`: held-out negative log-prob per token, in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+
+from ebft.interfaces import Measurement
+from ebft.models.forward import autocast, decode, token_log_probs
+from ebft.objective import cross_entropy_mask
+from ebft.parts import Part, Resources
+from ebft.rollout.contexts import make_contexts
+from ebft.rollout.records import Document
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class CrossEntropy(Part):
+    """Mean −log p of the documents' tokens, at temperature 1."""
+
+    on: Literal["completion", "all"] = Field(
+        "completion", description="tokens that count: after the prompt, or all"
+    )
+
+    def build(self, resources: Resources) -> CrossEntropyEvaluator:
+        return CrossEntropyEvaluator(self, resources)
+
+
+class CrossEntropyEvaluator:
+    """`CrossEntropy` bound to a device and a precision."""
+
+    def __init__(self, options: CrossEntropy, resources: Resources) -> None:
+        self._options, self._resources = options, resources
+
+    @torch.no_grad()
+    def __call__(
+        self, policy: PreTrainedModel, documents: Sequence[Document]
+    ) -> Sequence[Measurement]:
+        resources = self._resources
+        # Documents without anchors: the trunk alone.
+        no_anchors = [torch.empty(0, dtype=torch.long)] * len(documents)
+        whole = make_contexts(documents, no_anchors, rollout_length=0, stop_at_eos=False)
+        sums, counts = [], []
+        for _, part in whole.to(resources.device).split(resources.micro_batch):
+            B, S = part.tokens.shape
+            column = torch.arange(S, device=resources.device)
+            causal = (column <= column[:, None]).expand(B, 1, S, S)
+            with autocast(resources.device, resources.precision):
+                hidden = decode(policy, part.tokens, column.expand(B, S), causal)
+                log_probs = token_log_probs(
+                    policy, hidden[:, :-1].flatten(0, 1), part.tokens[:, 1:].flatten()
+                ).view(B, S - 1)
+            mask = cross_entropy_mask(part, self._options.on)[:, 1:]
+            sums.append(-(log_probs * mask).sum(1))
+            counts.append(mask.sum(1))
+        count = torch.cat(counts).double().cpu()
+        value = torch.cat(sums).double().cpu() / count
+        return [Measurement("held-out CE", "nats/token", value, count)]

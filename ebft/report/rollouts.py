@@ -1,0 +1,52 @@
+"""A table of rollouts beside their references, to see what the policy writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from ebft.rollout.records import Rollouts, Terms
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CONTEXT_TOKENS = 12
+
+
+def rollouts_table(
+    rollouts: Rollouts,
+    terms: Terms,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    title: str,
+    contexts: int = 3,
+) -> Table:
+    """A few contexts, evenly spaced over the step: their reference, best and worst rollout."""
+    table = Table(title=title, title_justify="left", show_lines=True)
+    table.add_column("context (end)", ratio=3)
+    table.add_column("reference", ratio=2)
+    table.add_column("highest reward", ratio=2)
+    table.add_column("lowest reward", ratio=2)
+    c = rollouts.contexts
+    reward = terms.reward()
+
+    def cell(tokens: torch.Tensor, note: str = "") -> Text:
+        text = tokenizer.decode(tokens.tolist())
+        return Text(f"{note}{text!r}" if note else repr(text))
+
+    def rollout(p: int, j: int) -> Text:
+        tokens = rollouts.tokens[p, j][rollouts.mask[p, j]]
+        return cell(tokens, f"{float(reward[p, j]):+.2f} ")
+
+    for p in torch.linspace(0, len(c) - 1, min(contexts, len(c))).long().tolist():
+        row, anchor = int(c.row[p]), int(c.anchor[p])
+        table.add_row(
+            cell(c.tokens[row, max(anchor - CONTEXT_TOKENS, 0) : anchor]),
+            cell(c.reference[p][c.reference_mask[p]]),
+            rollout(p, int(reward[p].argmax())),
+            rollout(p, int(reward[p].argmin())),
+        )
+    return table

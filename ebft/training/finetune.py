@@ -1,0 +1,140 @@
+"""Recipe `finetune`: set up, measure, train, measure again, report."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ebft.config.dump import resolved_yaml
+from ebft.errors import UserError
+from ebft.evaluation.history import History
+from ebft.plugins import Registry
+from ebft.report.curves import plot_curves
+from ebft.report.summary import summary_table
+from ebft.training.checkpoint import Checkpoints
+from ebft.training.interrupt import stop_on_interrupt
+from ebft.training.loop import train
+from ebft.training.options import FineTuneOptions
+from ebft.training.setup import (
+    Documents,
+    make_documents,
+    make_evaluators,
+    make_machinery,
+    make_resources,
+)
+from ebft.training.watch import Watcher
+
+log = logging.getLogger("ebft")
+
+
+class FineTune:
+    """Fine-tunes a policy as a `FineTuneOptions` recipe says.
+
+    `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder;
+    `train` raises `NumericalError` and `StorageError`, and returns whether all steps were run.
+    """
+
+    def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
+        self._options, self._registry, self._source = options, registry, source
+
+    def setup(self) -> None:
+        """Loads the model and the data, builds the parts and claims the output folder."""
+        # torchtune takes seconds to import; a mistake in the recipe is found before that.
+        from torchtune.training import set_seed
+
+        options = self._options
+        self._claim_output_folder()
+        set_seed(options.seed)
+        self._resources = make_resources(options)
+        documents = make_documents(options, self._resources)
+        self._machinery = make_machinery(options, self._resources, documents.train.documents)
+        self._history = History(
+            make_evaluators(options, self._resources),
+            documents.evaluated,
+            options.output_dir / "evaluations.jsonl",
+        )
+        self._checkpoints = Checkpoints(
+            options.output_dir / "checkpoints", options.checkpoint.keep
+        )
+        self._watcher = Watcher(
+            steps=options.training.steps,
+            loggers=[logger.instantiate() for logger in options.metric_loggers],
+            tokenizer=self._resources.tokenizer,
+            show_rollouts_every=options.training.show_rollouts_every,
+        )
+        self._describe(documents)
+
+    def train(self) -> bool:
+        """Runs the steps; Ctrl-C stops after the one in progress with a checkpoint saved."""
+        options, policy = self._options, self._resources.policy
+        self._evaluate(0)
+        with stop_on_interrupt() as stop:
+            done = 0
+            for step in train(self._machinery, range(options.training.steps)):
+                done = step.number + 1
+                self._watcher.step(step)
+                last = done == options.training.steps or bool(stop)
+                if last or is_due(done, options.checkpoint.every):
+                    self._checkpoints.save(policy, self._resources.tokenizer, step=done)
+                if not last and is_due(done, options.evaluation.every):
+                    self._evaluate(done)
+                if stop:
+                    break
+                self._watcher.restart_clock()
+        if done < options.training.steps:
+            log.warning("stopped after step %d; checkpoint: %s", done, self._checkpoints.saved()[-1])
+            return False
+        self._evaluate(done)
+        self._report()
+        return True
+
+    def cleanup(self) -> None:
+        """Closes the progress bar and the metric loggers."""
+        if hasattr(self, "_watcher"):
+            self._watcher.close()
+
+    def _claim_output_folder(self) -> None:
+        options = self._options
+        if (options.output_dir / "recipe.yaml").exists() and not options.overwrite:
+            raise UserError(
+                f"output_dir = {options.output_dir}: there is a run in that folder already; "
+                "choose another, or say overwrite=true"
+            )
+        try:
+            options.output_dir.mkdir(parents=True, exist_ok=True)
+            recipe = resolved_yaml(options, self._registry)
+            (options.output_dir / "recipe.yaml").write_text(recipe)
+        except OSError as error:
+            raise UserError(f"output_dir = {options.output_dir}: {error}") from error
+
+    def _describe(self, documents: Documents) -> None:
+        parameters = sum(p.numel() for p in self._resources.policy.parameters())
+        log.info(
+            "policy %s: %.1f M parameters, on %s in %s",
+            self._options.model.path, parameters / 1e6, self._resources.device,
+            self._options.model.precision,
+        )  # fmt: skip
+        for name, part in (("train", documents.train), ("held-out", documents.held_out)):
+            dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
+            log.info("%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}")
+        log.info("evaluated on %d held-out documents", len(documents.evaluated))
+
+    def _evaluate(self, steps_done: int) -> None:
+        log.info("evaluating after step %d …", steps_done)
+        means = self._history.evaluate(self._resources.policy, steps_done)
+        log.info("after step %d: %s", steps_done, ", ".join(f"{k} {v:.4f}" for k, v in means.items()))
+        self._watcher.log(means, steps_done)
+        self._watcher.restart_clock()
+
+    def _report(self) -> None:
+        self._watcher.close()
+        self._watcher.show(summary_table(self._history))
+        picture = self._options.output_dir / "training.png"
+        plot_curves(self._history, self._watcher.history, picture)
+        log.info("checkpoint: %s", self._checkpoints.saved()[-1])
+        log.info("picture: %s", picture)
+
+
+def is_due(steps_done: int, every: int | None) -> bool:
+    """Whether something that happens every so many steps (None: never) happens now."""
+    return every is not None and steps_done % every == 0

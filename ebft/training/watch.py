@@ -1,0 +1,91 @@
+"""What a person sees of a run, and what is logged: progress bar, metric loggers, rollouts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from tqdm import tqdm
+
+from ebft.report.rollouts import rollouts_table
+from ebft.training.loop import Step
+from ebft.training.metrics import step_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import RenderableType
+    from transformers import PreTrainedTokenizerBase
+
+SHOWN = {
+    "cfm": ("CFM", "{:.3f}"),
+    "ce": ("CE", "{:.3f}"),
+    "alignment": ("align", "{:+.2f}"),
+    "diversity": ("div", "{:+.2f}"),
+    "grad_norm": ("grad", "{:.2f}"),
+    "tokens_per_second": ("tok/s", "{:.0f}"),
+    "memory_gib": ("mem", "{:.1f}G"),
+}
+"""Which metrics the progress bar shows, as what, and how."""
+
+
+class MetricLogger(Protocol):
+    """What torchtune's metric loggers have in common."""
+
+    def log_dict(self, payload: Mapping[str, float], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Watcher:
+    """Shows and logs the steps of a run as they are done."""
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        loggers: Sequence[MetricLogger],
+        tokenizer: PreTrainedTokenizerBase,
+        show_rollouts_every: int,
+    ) -> None:
+        self._loggers, self._tokenizer = loggers, tokenizer
+        self._every = show_rollouts_every
+        self._bar = tqdm(total=steps, desc="EBFT", unit="step", dynamic_ncols=True)
+        self._since = time.perf_counter()
+        self.history: list[dict[str, float]] = []
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last step (an evaluation, a checkpoint) out of the next."""
+        self._since = time.perf_counter()
+
+    def step(self, step: Step) -> None:
+        """Shows, logs and keeps the metrics of a step that is done."""
+        metrics = step_metrics(step, seconds=time.perf_counter() - self._since)
+        self.history.append(metrics)
+        self.log(metrics, step.number + 1)
+        shown = {k: v for k, v in SHOWN.items() if k in metrics}
+        self._bar.set_postfix_str(
+            "  ".join(f"{label} {form.format(metrics[key])}" for key, (label, form) in shown.items())
+        )
+        self._bar.update()
+        if step.number % self._every == 0:
+            title = f"step {step.number + 1}: rollouts and their rewards"
+            self.show(rollouts_table(step.rollouts, step.terms, self._tokenizer, title=title))
+        self.restart_clock()
+
+    def log(self, metrics: Mapping[str, float], steps_done: int) -> None:
+        """Passes metrics on to every metric logger."""
+        for logger in self._loggers:
+            logger.log_dict(metrics, step=steps_done)
+
+    def show(self, what: RenderableType) -> None:
+        """Prints without breaking the progress bar."""
+        with tqdm.external_write_mode():
+            Console().print(what)
+
+    def close(self) -> None:
+        self._bar.close()
+        for logger in self._loggers:
+            logger.close()

@@ -1,0 +1,230 @@
+"""The invariant everything rests on: a tree gives what independent rows give."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ebft.features.hidden_states import HiddenStates
+from ebft.objective import cross_entropy_mask, policy_gradient_loss
+from ebft.rollout.completion import Completion
+from ebft.rollout.records import Contexts, Rollouts
+from ebft.rollout.strided import Strided
+from ebft.rollout.tree import grow
+from ebft.samplers.hf_tree import HfTree
+from ebft.training.policy import tree_log_probs
+from tests.tiny import VOCAB, tiny_documents, tiny_policy, tiny_resources
+
+POLICY = tiny_policy()
+
+
+@st.composite
+def contexts(draw) -> Contexts:
+    G = draw(st.integers(1, 5), label="G")
+    if draw(st.booleans(), label="completion"):
+        lengths = draw(st.lists(st.integers(4, 20), min_size=1, max_size=3), label="lengths")
+        return Completion(rollout_length=G)(tiny_documents(lengths, prompt_length=3))
+    start = draw(st.integers(1, 6), label="start")
+    lengths = draw(
+        st.lists(st.integers(start + G, start + G + 20), min_size=1, max_size=3), label="lengths"
+    )
+    plan = Strided(start=start, stride=draw(st.integers(1, 6)), rollout_length=G)
+    return plan(tiny_documents(lengths))
+
+
+@st.composite
+def rollouts(draw) -> Rollouts:
+    c = draw(contexts())
+    n = draw(st.integers(1, 3), label="n")
+    temperature = draw(st.sampled_from([0.6, 1.0, 1.7]))
+    sampler = HfTree(n=n, temperature=temperature).build(tiny_resources(POLICY))
+    return sampler(c, step=draw(st.integers(0, 3)))
+
+
+def row_log_probs(policy, r: Rollouts, p: int, j: int) -> torch.Tensor:
+    """Log-probs of one rollout, from its context and itself as a row of their own."""
+    c = r.contexts
+    row, anchor = int(c.row[p]), int(c.anchor[p])
+    ids = torch.cat([c.tokens[row, :anchor], r.tokens[p, j]])[None]
+    logits = policy(ids).logits[0, anchor - 1 : -1] / r.temperature
+    return logits.log_softmax(-1).gather(1, r.tokens[p, j][:, None])[:, 0]
+
+
+def document_log_probs(policy, c: Contexts, b: int) -> torch.Tensor:
+    ids = c.tokens[b, : c.lengths[b]]
+    return policy(ids[None]).logits[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+
+
+@given(rollouts())
+@settings(max_examples=60)
+def test_log_probs_of_sampler_tree_and_rows_agree(r):
+    with torch.no_grad():
+        tree = tree_log_probs(POLICY, r)
+        torch.testing.assert_close(r.log_probs, tree.rollouts, atol=1e-9, rtol=0)
+        for p in range(len(r.contexts)):
+            for j in range(r.tokens.shape[1]):
+                row = row_log_probs(POLICY, r, p, j)
+                torch.testing.assert_close(tree.rollouts[p, j], row, atol=1e-9, rtol=0)
+        for b in range(len(r.contexts.documents)):
+            alone = document_log_probs(POLICY, r.contexts, b)
+            length = int(r.contexts.lengths[b])
+            torch.testing.assert_close(tree.documents[b, 1:length], alone, atol=1e-9, rtol=0)
+
+
+@given(rollouts(), st.sampled_from(["concat", "stack", "mean"]), st.sampled_from(["last", "mean"]))
+@settings(max_examples=40)
+def test_features_of_tree_and_rows_agree(r, combine, pooling):
+    options = HiddenStates(depths=(0.25, 0.5, 1.0), combine=combine, pooling=pooling)
+    features = options.build(tiny_resources(POLICY))(r)
+    c = r.contexts
+    for p in range(len(c)):
+        row, anchor = int(c.row[p]), int(c.anchor[p])
+        prefix = c.tokens[row, :anchor]
+        for j in range(r.tokens.shape[1]):
+            expected = row_features(prefix, r.tokens[p, j][r.mask[p, j]], combine, pooling)
+            torch.testing.assert_close(features.samples[p, j], expected, atol=1e-9, rtol=0)
+        expected = row_features(prefix, c.reference[p][c.reference_mask[p]], combine, pooling)
+        torch.testing.assert_close(features.references[p, 0], expected, atol=1e-9, rtol=0)
+
+
+def row_features(prefix, continuation, combine, pooling):
+    """φ of one continuation by transformers' own `output_hidden_states`, written out plainly."""
+    with torch.no_grad():
+        states = POLICY(torch.cat([prefix, continuation])[None], output_hidden_states=True)
+    layers = [states.hidden_states[i][0, len(prefix) :] for i in (1, 2, 4)]
+    if combine == "concat":
+        tokens = torch.cat(layers, -1)
+        tokens = tokens / tokens.norm(dim=-1, keepdim=True)
+    elif combine == "stack":
+        tokens = torch.cat([h / h.norm(dim=-1, keepdim=True) for h in layers], -1) / 3**0.5
+    else:
+        tokens = sum(layers) / 3
+        tokens = tokens / tokens.norm(dim=-1, keepdim=True)
+    return tokens[-1] if pooling == "last" else tokens.mean(0)
+
+
+@given(rollouts())
+@settings(max_examples=15)
+def test_gradients_of_tree_and_rows_agree(r):
+    P, n, _ = r.tokens.shape
+    advantages = torch.randn(P, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def gradient(loss):
+        return torch.autograd.grad(loss, list(POLICY.parameters()))
+
+    tree = tree_log_probs(POLICY, r)
+    mask = cross_entropy_mask(r.contexts, "all")
+    loss = policy_gradient_loss(tree.rollouts, r.mask, advantages, contexts=P, reduction="sum")
+    of_tree = gradient(loss - (tree.documents * mask).sum())
+
+    rows = sum(
+        advantages[p, j] * (row_log_probs(POLICY, r, p, j) * r.mask[p, j]).sum()
+        for p in range(P)
+        for j in range(n)
+    )
+    documents = sum(
+        document_log_probs(POLICY, r.contexts, b).sum() for b in range(len(r.contexts.documents))
+    )
+    of_rows = gradient(-rows / (P * n) - documents)
+    for a, b in zip(of_tree, of_rows, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+
+
+@given(rollouts())
+@settings(max_examples=60)
+def test_mask_is_ancestry(r):
+    """Each rollout token sees its context and its own branch so far, nothing else."""
+    tree = grow(r)
+    mask, c = tree.mask()[:, 0], r.contexts
+    S = c.tokens.shape[1]
+    for p in range(len(c)):
+        for j in range(r.tokens.shape[1]):
+            for t, column in enumerate(tree.rollout_at[p, j].tolist()):
+                ancestors = [*range(int(c.anchor[p])), *tree.rollout_at[p, j, : t + 1].tolist()]
+                assert mask[c.row[p], column].nonzero()[:, 0].tolist() == ancestors
+                assert tree.positions[c.row[p], column] == c.anchor[p] + t
+    assert torch.equal(mask[0, :S, :S], torch.ones(S, S, dtype=torch.bool).tril())
+    assert mask.any(-1).all(), "a query that sees nothing has a NaN softmax"
+
+
+@given(rollouts(), st.integers(1, 3))
+@settings(max_examples=30)
+def test_parts_of_documents_give_the_same_as_the_whole(r, documents):
+    with torch.no_grad():
+        whole = tree_log_probs(POLICY, r)
+        for place, part in r.split(documents):
+            torch.testing.assert_close(
+                tree_log_probs(POLICY, part).rollouts, whole.rollouts[place], atol=1e-9, rtol=0
+            )
+
+
+def test_sampled_tokens_have_the_policys_distribution():
+    """Chi-square over a tiny vocabulary, of a second token given the first."""
+    from scipy.stats import chisquare
+
+    c = Strided(start=5, stride=50, rollout_length=2)(tiny_documents([8]))
+    r = HfTree(n=3000, temperature=1.3).build(tiny_resources(POLICY))(c, step=0)
+    with torch.no_grad():
+        first = torch.bincount(r.tokens[0, :, 0], minlength=VOCAB)
+        favourite = int(first.argmax())
+        prefix = c.tokens[:, :5]
+        for counts, ids in [
+            (first, prefix),
+            (
+                torch.bincount(r.tokens[0][r.tokens[0, :, 0] == favourite][:, 1], minlength=VOCAB),
+                torch.cat([prefix, torch.tensor([[favourite]])], 1),
+            ),
+        ]:
+            expected = (POLICY(ids).logits[0, -1] / 1.3).softmax(-1) * counts.sum()
+            rare = expected < expected.sort().values[3]  # together, so that no cell is tiny
+            observed = torch.cat([counts[~rare].double(), counts[rare].sum()[None].double()])
+            wanted = torch.cat([expected[~rare], expected[rare].sum()[None]])
+            assert wanted.min() > 5
+            assert chisquare(observed, wanted).pvalue > 1e-4
+
+
+def test_rollouts_do_not_depend_on_micro_batch_order_or_other_documents():
+    documents = tiny_documents([20, 17, 25, 9])
+    plan = Strided(start=3, stride=4, rollout_length=5)
+    sample = {
+        micro: HfTree(n=2).build(tiny_resources(POLICY, micro_batch=micro)) for micro in (1, 3)
+    }
+    whole = sample[3](plan(documents), step=7)
+    assert torch.equal(whole.tokens, sample[1](plan(documents), step=7).tokens)
+    alone = sample[1](plan([documents[2]]), step=7)
+    assert torch.equal(whole.tokens[whole.contexts.row == 2], alone.tokens)
+    assert not torch.equal(whole.tokens, sample[3](plan(documents), step=8).tokens)
+
+
+def test_completion_rollouts_end_with_eos():
+    c = Completion(rollout_length=12)(tiny_documents([9, 14], prompt_length=4))
+    r = HfTree(n=50, temperature=1.5).build(tiny_resources(POLICY, eos=3))(c, step=0)
+    ended = 0
+    for tokens, mask in zip(r.tokens.flatten(0, 1), r.mask.flatten(0, 1), strict=True):
+        kept = tokens[mask].tolist()
+        assert 3 not in kept[:-1]
+        assert mask[: len(kept)].all(), "the mask is a prefix"
+        assert len(kept) == 12 or kept[-1] == 3
+        ended += len(kept) < 12
+    assert ended > 0
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_counted_token_forwards(n):
+    """The budget of the tree: S + n·A·(G−1) tokens to sample, S + n·A·G to train."""
+    seen = []
+    POLICY.base_model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        plan = Strided(start=8, stride=8, rollout_length=8)
+        c = plan(tiny_documents([256]))
+        A = len(c)
+        assert A == 31
+        r = HfTree(n=n).build(tiny_resources(POLICY))(c, step=0)
+        assert sum(seen) == 256 + n * A * 7
+        seen.clear()
+        tree_log_probs(POLICY, r)
+        assert sum(seen) == 256 + n * A * 8
+    finally:
+        POLICY.base_model._forward_pre_hooks.clear()
