@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 class PluginError(UserError):
-    """A plug-in that cannot be loaded, or whose names clash. Names the distribution and the file."""
+    """A plug-in that cannot be loaded, or a name that two claim; says which and from where."""
 
 
 class NumericalError(ArithmeticError):

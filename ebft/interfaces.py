@@ -52,11 +52,15 @@ class Measurement:
 
 @runtime_checkable
 class DataSource(Protocol):
+    """Reads texts and divides them into train and held-out."""
+
     def __call__(self) -> Splits: ...
 
 
 @runtime_checkable
 class Plan(Protocol):
+    """Chooses a document's anchors, and how long rollouts are."""
+
     rollout_length: int
 
     @property
@@ -73,6 +77,8 @@ class Plan(Protocol):
 
 @runtime_checkable
 class Sampler(Protocol):
+    """Samples n rollouts after each context from the policy."""
+
     n: int
 
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts: ...
@@ -84,26 +90,36 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class FeatureMap(Protocol):
+    """Computes φ of rollouts and of their references. Takes no gradients."""
+
     def __call__(self, rollouts: Rollouts) -> Features: ...
 
 
 @runtime_checkable
 class Transform(Protocol):
+    """Changes features as a whole: norms, whitening, projection."""
+
     def __call__(self, features: Features) -> Features: ...
 
 
 @runtime_checkable
 class Reward(Protocol):
+    """Scores rollouts, term by term."""
+
     def __call__(self, rollouts: Rollouts, features: Features) -> Terms: ...
 
 
 @runtime_checkable
 class Baseline(Protocol):
+    """What is subtracted from each rollout's reward, to lessen the gradient's variance."""
+
     def __call__(self, terms: Terms) -> Float[Tensor, "P n"]: ...
 
 
 @runtime_checkable
 class Evaluator(Protocol):
+    """Measures a policy on held-out documents."""
+
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]: ...

@@ -59,12 +59,12 @@ def cross_entropy_loss(
     return -(log_probs * mask).sum() / tokens
 
 
-def cross_entropy_mask(
-    contexts: Contexts, on: Literal["completion", "all"]
-) -> Bool[Tensor, "B S"]:
+def cross_entropy_mask(contexts: Contexts, on: Literal["completion", "all"]) -> Bool[Tensor, "B S"]:
     """Which tokens of the documents the cross-entropy is taken on; the first has no prediction."""
     device = contexts.tokens.device
-    prompts = [document.prompt_length if on == "completion" else 0 for document in contexts.documents]
+    prompts = [
+        document.prompt_length if on == "completion" else 0 for document in contexts.documents
+    ]
     first = torch.tensor(prompts, device=device).clamp(min=1)
     column = torch.arange(contexts.tokens.shape[1], device=device)
     return (column >= first[:, None]) & (column < contexts.lengths[:, None])

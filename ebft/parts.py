@@ -59,7 +59,7 @@ class Resources:
 class Part(Options):
     """An interchangeable part: registered under a name, chosen by a recipe's `_component_`."""
 
-    def build(self, resources: Resources) -> Any:
+    def build(self, resources: Resources) -> Any:  # noqa: ARG002
         """The object that the loop calls; the part itself, unless it needs state or a network."""
         return self
 

@@ -183,7 +183,8 @@ def _load_named(plugin: str, beside: Path | None) -> ModuleType:
 def _load_file(path: Path) -> ModuleType:
     name = f"ebft_plugin_{path.stem}_{crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, f"{path} ends in .py"
+    assert spec is not None
+    assert spec.loader is not None, f"{path} ends in .py"
     module = importlib.util.module_from_spec(spec)
     # Registered first so that pickling and dataclasses in the plug-in find their own module.
     sys.modules[name] = module

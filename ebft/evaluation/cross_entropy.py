@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 
 from ebft.interfaces import Measurement
-from ebft.models.forward import autocast, decode, token_log_probs
+from ebft.models.forward import autocast, decode
+from ebft.models.log_probs import token_log_probs
 from ebft.objective import cross_entropy_mask
 from ebft.parts import Part, Resources
 from ebft.rollout.contexts import make_contexts

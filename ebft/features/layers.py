@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -75,4 +75,4 @@ def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
     decoder = copy.copy(model.base_model)
     # A shallow copy shares its dict of children with the original, which must keep all its layers.
     decoder._modules = {**decoder._modules, name: blocks[:count]}
-    return decoder  # type: ignore[no-any-return]
+    return cast("PreTrainedModel", decoder)

@@ -1,1 +1,1 @@
-
+"""Models: the policy and the frozen feature network: load, forward, export."""

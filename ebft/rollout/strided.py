@@ -32,9 +32,7 @@ class Strided(Part):
 
     def __call__(self, documents: Sequence[Document]) -> Contexts:
         anchors = [
-            torch.arange(
-                self.start, document.tokens.numel() - self.rollout_length + 1, self.stride
-            )
+            torch.arange(self.start, document.tokens.numel() - self.rollout_length + 1, self.stride)
             for document in documents
         ]
         return make_contexts(

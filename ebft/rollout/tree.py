@@ -48,7 +48,7 @@ class Tree:
 def grow(rollouts: Rollouts) -> Tree:
     """The tree of every document of `rollouts` with all its branches."""
     contexts = rollouts.contexts
-    (B, S), (P, n, G) = contexts.tokens.shape, rollouts.tokens.shape
+    (B, S), (_, n, G) = contexts.tokens.shape, rollouts.tokens.shape
     device = contexts.tokens.device
     row, anchor = contexts.row, contexts.anchor
 

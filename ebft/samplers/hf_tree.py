@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 from transformers import DynamicCache
 
-from ebft.models.forward import autocast, decode, logits
+from ebft.models.forward import autocast, decode
+from ebft.models.log_probs import logits
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.streams import uniforms
@@ -52,9 +53,7 @@ class HfTreeSampler:
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         resources = self._resources
         with autocast(resources.device, resources.precision):
-            parts = [
-                self._sample(part, step) for _, part in contexts.split(resources.micro_batch)
-            ]
+            parts = [self._sample(part, step) for _, part in contexts.split(resources.micro_batch)]
         tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
         mask = torch.ones_like(tokens, dtype=torch.bool)
         if contexts.stop_at_eos:

@@ -53,9 +53,7 @@ class FineTune:
             documents.evaluated,
             options.output_dir / "evaluations.jsonl",
         )
-        self._checkpoints = Checkpoints(
-            options.output_dir / "checkpoints", options.checkpoint.keep
-        )
+        self._checkpoints = Checkpoints(options.output_dir / "checkpoints", options.checkpoint.keep)
         self._watcher = Watcher(
             steps=options.training.steps,
             loggers=[logger.instantiate() for logger in options.metric_loggers],
@@ -82,7 +80,9 @@ class FineTune:
                     break
                 self._watcher.restart_clock()
         if done < options.training.steps:
-            log.warning("stopped after step %d; checkpoint: %s", done, self._checkpoints.saved()[-1])
+            log.warning(
+                "stopped after step %d; checkpoint: %s", done, self._checkpoints.saved()[-1]
+            )
             return False
         self._evaluate(done)
         self._report()
@@ -116,13 +116,17 @@ class FineTune:
         )  # fmt: skip
         for name, part in (("train", documents.train), ("held-out", documents.held_out)):
             dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
-            log.info("%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}")
+            log.info(
+                "%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}"
+            )
         log.info("evaluated on %d held-out documents", len(documents.evaluated))
 
     def _evaluate(self, steps_done: int) -> None:
         log.info("evaluating after step %d …", steps_done)
         means = self._history.evaluate(self._resources.policy, steps_done)
-        log.info("after step %d: %s", steps_done, ", ".join(f"{k} {v:.4f}" for k, v in means.items()))
+        log.info(
+            "after step %d: %s", steps_done, ", ".join(f"{k} {v:.4f}" for k, v in means.items())
+        )
         self._watcher.log(means, steps_done)
         self._watcher.restart_clock()
 

@@ -11,7 +11,12 @@ from ebft.rollout.records import Contexts
 
 
 def check_finite(
-    what: str, values: Tensor, contexts: Contexts, *, step: int, row: Int[Tensor, " N"] | None = None
+    what: str,
+    values: Tensor,
+    contexts: Contexts,
+    *,
+    step: int,
+    row: Int[Tensor, " N"] | None = None,
 ) -> None:
     """Raises `NumericalError` naming the step and the first document with a bad value.
 

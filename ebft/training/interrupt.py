@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+log = logging.getLogger("ebft")
 
 
 class StopRequest:
@@ -27,10 +29,7 @@ def stop_on_interrupt() -> Iterator[StopRequest]:
     def on_interrupt(_number: int, _frame: FrameType | None) -> None:
         request.made = True
         signal.signal(signal.SIGINT, before)
-        print(
-            "\nstopping after this step and saving a checkpoint; Ctrl-C again stops at once",
-            file=sys.stderr,
-        )
+        log.warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:

@@ -17,7 +17,7 @@ def step_metrics(step: Step, *, seconds: float) -> dict[str, float]:
     unary and pairwise terms, whose sum is the mean reward.
     """
     rollouts, terms = step.rollouts, step.terms
-    P, n, G = rollouts.tokens.shape
+    n = rollouts.tokens.shape[1]
     unary = float(terms.unary.mean())
     reward = float(terms.reward().mean())
     metrics = {

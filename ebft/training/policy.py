@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.models.forward import decode, token_log_probs
+from ebft.models.forward import decode
+from ebft.models.log_probs import token_log_probs
 from ebft.rollout.records import Rollouts
 from ebft.rollout.tree import grow
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,9 +16,6 @@ from ebft.parts import Resources
 from ebft.rollout.records import Document
 from ebft.training.loop import Machinery
 from ebft.training.options import FineTuneOptions
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HELD_OUT_SEED = 0
@@ -83,9 +79,7 @@ def make_machinery(
         baseline=options.baseline.build(resources),
         objective=options.objective,
         optimizer=optimizer,
-        lr_scheduler=options.lr_scheduler.instantiate(
-            optimizer, num_training_steps=training.steps
-        ),
+        lr_scheduler=options.lr_scheduler.instantiate(optimizer, num_training_steps=training.steps),
         micro_batch=training.micro_batch,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,

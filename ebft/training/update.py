@@ -70,5 +70,9 @@ def accumulate_gradients(
         cross_entropy = cross_entropy_loss(log_probs.documents, ce_mask, tokens=tokens)
         (policy_gradient + objective.gamma * cross_entropy).backward()  # type: ignore[no-untyped-call]
         gap = (log_probs.rollouts.detach() - part.log_probs).abs() * part.mask
-        total += torch.stack([policy_gradient, cross_entropy, gap.sum() / rollouts.mask.sum()]).detach().cpu()
+        total += (
+            torch.stack([policy_gradient, cross_entropy, gap.sum() / rollouts.mask.sum()])
+            .detach()
+            .cpu()
+        )
     return Losses(*total.tolist())

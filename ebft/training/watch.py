@@ -67,7 +67,9 @@ class Watcher:
         self.log(metrics, step.number + 1)
         shown = {k: v for k, v in SHOWN.items() if k in metrics}
         self._bar.set_postfix_str(
-            "  ".join(f"{label} {form.format(metrics[key])}" for key, (label, form) in shown.items())
+            "  ".join(
+                f"{label} {form.format(metrics[key])}" for key, (label, form) in shown.items()
+            )
         )
         self._bar.update()
         if step.number % self._every == 0:

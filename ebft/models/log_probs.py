@@ -1,0 +1,113 @@
+"""log p(token | hidden state) through the LM head, without ever holding all the logits.
+
+Logits are most of a small model's memory and much of its time: [tokens, vocabulary] in float32.
+Here they exist for `ROWS` tokens at a time. Forward keeps one number a token, the logsumexp;
+backward computes the logits again and turns them into gradients in place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ROWS = 512
+
+
+def token_log_probs(
+    model: PreTrainedModel,
+    hidden: Float[Tensor, "N d"],
+    targets: Int[Tensor, " N"],
+    temperature: float = 1.0,
+) -> Float[Tensor, " N"]:
+    """log p of each target at a temperature, differentiable in the hidden states and the head.
+
+    Matrix products are in autocast's precision if it is on; everything else is float32, or float64
+    for a float64 model.
+    """
+    weight, bias, cap = head(model)
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        precision = torch.get_autocast_dtype(device)
+        hidden, weight = hidden.to(precision), weight.to(precision)
+    out: Tensor = _TokenLogProbs.apply(hidden, weight, bias, targets, temperature, cap)
+    return out
+
+
+def logits(model: PreTrainedModel, hidden: Float[Tensor, "N d"]) -> Float[Tensor, "N V"]:
+    """What the model's own head makes of last hidden states, in float32 at least."""
+    weight, bias, cap = head(model)
+    return _logits(hidden, weight, bias, cap)
+
+
+def head(model: PreTrainedModel) -> tuple[Tensor, Tensor | None, float | None]:
+    """Weight and bias of the LM head, and the cap of `cap·tanh(logits/cap)` if the model has one.
+
+    Raises `ValueError` for a head that is not one linear layer.
+    """
+    linear = model.get_output_embeddings()
+    if not isinstance(linear, nn.Linear):
+        raise ValueError(f"{type(model).__name__} has no linear LM head: {linear!r}")
+    # Gemma 2 and 3 cap their logits; no other architecture has the key.
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return linear.weight, linear.bias, cap
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float | None) -> Tensor:
+    out = nn.functional.linear(hidden, weight, bias)
+    out = out.to(torch.promote_types(out.dtype, torch.float32))
+    return out if cap is None else out.div_(cap).tanh_().mul_(cap)
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        cap: float | None,
+    ) -> Tensor:
+        log_probs, normalizers = [], []
+        for rows, wanted in zip(hidden.split(ROWS), targets.split(ROWS), strict=True):
+            z = _logits(rows, weight, bias, cap)
+            if temperature != 1:
+                z.div_(temperature)
+            normalizer = z.logsumexp(-1)
+            log_probs.append(z.gather(1, wanted[:, None])[:, 0] - normalizer)
+            normalizers.append(normalizer)
+        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalizers))
+        ctx.temperature, ctx.cap = temperature, cap
+        return torch.cat(log_probs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, bias, targets, normalizers = ctx.saved_tensors
+        cap, temperature = ctx.cap, ctx.temperature
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        for at in torch.arange(len(hidden), device=hidden.device).split(ROWS):
+            rows = slice(int(at[0]), int(at[-1]) + 1)
+            z = _logits(hidden[rows], weight, bias, cap)
+            slope = None if cap is None else 1 - (z / cap) ** 2
+            # d log p / d logits = (one-hot − softmax) / temperature
+            dz = z.div_(temperature).sub_(normalizers[rows, None]).exp_().neg_()
+            dz[at - at[0], targets[rows]] += 1
+            dz.mul_(grad[rows, None] / temperature)
+            if slope is not None:
+                dz.mul_(slope)
+            dz = dz.to(weight.dtype)
+            torch.mm(dz, weight, out=d_hidden[rows])
+            if d_weight is not None:
+                d_weight.addmm_(dz.T, hidden[rows])
+            if d_bias is not None:
+                d_bias += dz.sum(0)
+        return d_hidden, d_weight, d_bias, None, None, None

@@ -1,0 +1,72 @@
+"""The chunked log-probs against torch's own cross-entropy, values and gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from ebft.models import log_probs
+from ebft.models.log_probs import token_log_probs
+
+
+class Model:
+    """A head and a config: as much of a model as the function looks at."""
+
+    def __init__(self, head, cap=None):
+        self.head = head
+        self.config = type("Config", (), {} if cap is None else {"final_logit_softcapping": cap})()
+
+    def get_output_embeddings(self):
+        return self.head
+
+
+def plain(model, hidden, targets, temperature, cap):
+    z = model.head(hidden)
+    if cap is not None:
+        z = cap * torch.tanh(z / cap)
+    return -nn.functional.cross_entropy(z / temperature, targets, reduction="none")
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("cap", [None, 3.0])
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+@pytest.mark.parametrize("rows", [1, log_probs.ROWS, 2 * log_probs.ROWS + 7])
+def test_equals_cross_entropy(bias, cap, temperature, rows):
+    torch.manual_seed(0)
+    model = Model(nn.Linear(6, 11, bias=bias).double(), cap)
+    hidden = torch.randn(rows, 6, dtype=torch.float64, requires_grad=True) * 3
+    hidden.retain_grad()
+    targets = torch.randint(11, (rows,))
+    weights = torch.randn(rows, dtype=torch.float64)
+    inputs = [hidden, *model.head.parameters()]
+
+    ours = token_log_probs(model, hidden, targets, temperature)
+    expected = plain(model, hidden, targets, temperature, cap)
+    torch.testing.assert_close(ours, expected, atol=1e-11, rtol=0)
+    for a, b in zip(
+        torch.autograd.grad((weights * ours).sum(), inputs),
+        torch.autograd.grad((weights * expected).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+
+
+def test_autocast_keeps_float32_results_and_gradients():
+    torch.manual_seed(0)
+    model = Model(nn.Linear(16, 50, bias=False))
+    hidden = torch.randn(9, 16, requires_grad=True)
+    targets = torch.randint(50, (9,))
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = token_log_probs(model, hidden, targets)
+    assert ours.dtype == torch.float32
+    grad = torch.autograd.grad(ours.sum(), [hidden, model.head.weight])
+    exact = torch.autograd.grad(
+        plain(model, hidden, targets, 1.0, None).sum(), [hidden, model.head.weight]
+    )
+    for a, b in zip(grad, exact, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)
+
+
+def test_a_head_that_is_not_linear_is_refused():
+    with pytest.raises(ValueError, match="no linear LM head"):
+        token_log_probs(Model(nn.Identity()), torch.zeros(1, 2), torch.zeros(1).long())
