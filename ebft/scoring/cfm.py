@@ -1,0 +1,25 @@
+"""The conditional feature-matching loss, estimated without bias."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ebft.rollout.records import Features
+
+
+def unbiased_cfm(features: Features) -> Float[Tensor, " P"]:
+    """An unbiased estimate of L_CFM = E_y ‖E_ŷ φ(ŷ) − φ(y)‖² for each context, n ≥ 2.
+
+    1/(n(n−1)) Σ_{i≠j} φ_i·φ_j − 2/n Σ_i φ_i·φ_y + ‖φ_y‖², averaged over the m references. The
+    squared distance of the sample mean would overshoot by tr Cov(φ(ŷ))/n, since it takes i = j
+    in. An estimate may be negative.
+    """
+    samples, references = features.samples, features.references
+    n = samples.shape[1]
+    if n < 2:
+        raise ValueError(f"an unbiased estimate of L_CFM needs n >= 2 rollouts, not {n}")
+    total = samples.sum(1)
+    pairs = total.square().sum(-1) - samples.square().sum((1, 2))
+    alignment = (total[:, None] * references).sum(-1).mean(1)
+    return pairs / (n * (n - 1)) - 2 / n * alignment + references.square().sum(-1).mean(1)
