@@ -1,4 +1,4 @@
-"""Baseline `leave_one_out`: the mean reward of the other rollouts, without every term touching j."""
+"""Baseline `leave_one_out`: the mean of the other rollouts, without every term touching j."""
 
 from __future__ import annotations
 

@@ -1,1 +1,11 @@
+"""Data: sources of texts, their splits, and the documents they become."""
 
+from ebft.data.files import Files
+from ebft.data.hub import Hub
+from ebft.data.python_files import PythonFiles
+from ebft.hookspecs import Parts, hookimpl
+
+
+@hookimpl
+def register_data() -> Parts:
+    return {"python_files": PythonFiles, "files": Files, "hub": Hub}

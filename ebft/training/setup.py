@@ -52,8 +52,8 @@ def make_documents(options: FineTuneOptions, resources: Resources) -> Documents:
     plan: Plan = options.plan.build(resources)
     splits = source()
     train, held_out = (
-        tokenize(examples, resources.tokenizer, options.documents, plan.accepts)
-        for examples in (splits.train, splits.held_out)
+        tokenize(examples, resources.tokenizer, options.documents, plan, split=name)
+        for name, examples in (("train", splits.train), ("held-out", splits.held_out))
     )
     count = min(options.evaluation.documents, len(held_out.documents))
     chosen = DocumentOrder(HELD_OUT_SEED, len(held_out.documents))(0, count)

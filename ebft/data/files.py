@@ -1,0 +1,79 @@
+"""Data source `files`: rows of a JSONL, JSON, Parquet or CSV file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import load_dataset
+from datasets.exceptions import DatasetGenerationError
+from pydantic import Field
+
+from ebft.data.rows import rows_to_examples
+from ebft.data.split import split, without_copies
+from ebft.errors import UserError
+from ebft.interfaces import Example, Splits
+from ebft.parts import Part
+
+FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+class Files(Part):
+    """Rows with a completion and, unless they are raw text, a prompt."""
+
+    path: Path = Field(description="a .jsonl, .json, .parquet or .csv file, .gz too")
+    prompt: str | None = Field(
+        None, description="column of the prompt; null: the rows are raw text"
+    )
+    completion: str = Field("completion", description="column of the completion, or of raw text")
+    held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the rows to hold out")
+    held_out_path: Path | None = Field(
+        None, description="a file of held-out rows; `held_out` is not used then"
+    )
+
+    def __call__(self) -> Splits:
+        """Raises `UserError` naming the file and, where there is one, the row."""
+        examples = self._read(self.path, "data.path")
+        if self.held_out_path is None:
+            return split(examples, self.held_out, key=f"data.path = {self.path}")
+        held_out = self._read(self.held_out_path, "data.held_out_path")
+        return Splits(train=without_copies(examples, of=held_out), held_out=held_out)
+
+    def _read(self, path: Path, key: str) -> list[Example]:
+        if not path.is_file():
+            raise UserError(f"{key} = {path}: no such file")
+        suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+        if suffix not in FORMATS:
+            raise UserError(f"{key} = {path}: ends in none of {', '.join(FORMATS)}")
+        if path.stat().st_size == 0:
+            raise UserError(f"{key} = {path}: the file is empty")
+        try:
+            rows: Any = load_dataset(FORMATS[suffix], data_files=str(path), split="train")
+        except (DatasetGenerationError, ValueError, OSError) as error:
+            reason = bad_line(path) if suffix == ".jsonl" else str(error.__cause__ or error)
+            raise UserError(f"{key} = {path}: cannot be read: {reason}") from error
+        if len(rows) == 0:
+            raise UserError(f"{key} = {path}: the file has no rows")
+        return rows_to_examples(
+            rows, prompt=self.prompt, completion=self.completion, source=path.name
+        )
+
+
+def bad_line(path: Path) -> str:
+    """What is wrong with a JSONL file: its first line that is not a JSON object."""
+    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8")
+    try:
+        with opened as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    if not isinstance(json.loads(line), dict):
+                        return f"line {number} is not a JSON object: {line.strip()[:80]}"
+                except json.JSONDecodeError as error:
+                    return f"line {number} is not JSON ({error}): {line.strip()[:80]}"
+    except (OSError, UnicodeDecodeError) as error:
+        return str(error)
+    return "its lines do not have the same columns and types"

