@@ -1,0 +1,69 @@
+"""One optimizer step's gradient does not depend on how the step is divided."""
+
+import pytest
+import torch
+
+from ebft.errors import NumericalError
+from ebft.objective import ObjectiveOptions
+from ebft.rollout.completion import Completion
+from ebft.rollout.strided import Strided
+from ebft.samplers.hf_tree import HfTree
+from ebft.training.update import accumulate_gradients
+from tests.tiny import tiny_documents, tiny_policy, tiny_resources
+
+RAGGED = {
+    "strided": Strided(start=2, stride=3, rollout_length=4)(tiny_documents([20, 9, 14, 31, 6])),
+    "completion": Completion(rollout_length=6)(tiny_documents([20, 9, 14, 31, 6], prompt_length=4)),
+}
+
+
+def gradient(policy, rollouts, advantages, *, micro_batch, gamma=0.3, reduction="sum"):
+    policy.zero_grad()
+    losses = accumulate_gradients(
+        policy,
+        rollouts,
+        advantages,
+        ObjectiveOptions(gamma=gamma, reduction=reduction),
+        micro_batch=micro_batch,
+        precision=torch.float32,
+        step=0,
+    )
+    return losses, torch.cat([p.grad.flatten() for p in policy.parameters()])
+
+
+@pytest.mark.parametrize("plan", RAGGED)
+@pytest.mark.parametrize("reduction", ["sum", "token_mean"])
+@pytest.mark.parametrize("gamma", [0.0, 0.3])
+def test_any_micro_batch_gives_the_same_loss_and_gradient(plan, reduction, gamma):
+    policy = tiny_policy()
+    rollouts = HfTree(n=3).build(tiny_resources(policy, eos=5))(RAGGED[plan], step=0)
+    advantages = torch.randn(len(RAGGED[plan]), 3, dtype=torch.float64)
+    whole, expected = gradient(
+        policy, rollouts, advantages, micro_batch=5, gamma=gamma, reduction=reduction
+    )
+    assert expected.norm() > 1e-3
+    for micro_batch in (1, 2, 3):
+        losses, grad = gradient(
+            policy, rollouts, advantages, micro_batch=micro_batch, gamma=gamma, reduction=reduction
+        )
+        assert losses == pytest.approx(whole, abs=1e-10)
+        torch.testing.assert_close(grad, expected, atol=1e-10, rtol=1e-9)
+
+
+def test_sampler_gap_is_rounding_on_policy_and_large_off_policy():
+    policy = tiny_policy()
+    rollouts = HfTree(n=2).build(tiny_resources(policy))(RAGGED["strided"], step=0)
+    advantages = torch.zeros(len(RAGGED["strided"]), 2)
+    losses, _ = gradient(policy, rollouts, advantages, micro_batch=2)
+    assert losses.sampler_gap < 1e-9
+    losses, _ = gradient(tiny_policy(seed=1), rollouts, advantages, micro_batch=2)
+    assert losses.sampler_gap > 0.1
+
+
+def test_weights_that_are_not_finite_name_step_and_document():
+    policy = tiny_policy()
+    rollouts = HfTree(n=2).build(tiny_resources(policy))(RAGGED["strided"], step=0)
+    with torch.no_grad():
+        policy.model.norm.weight[0] = float("nan")
+    with pytest.raises(NumericalError, match=r"step 0: log-probs of rollouts .* doc0"):
+        gradient(policy, rollouts, torch.zeros(len(RAGGED["strided"]), 2), micro_batch=2)
