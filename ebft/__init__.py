@@ -3,10 +3,16 @@
 What a plug-in needs is here; everything else is imported from the module that owns it.
 """
 
-from ebft.errors import NumericalError, PluginError, UserError
-from ebft.hookspecs import hookimpl
-from ebft.parts import Claim, Options, Part, Resources, part_of
-from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ebft.errors import NumericalError, PluginError, UserError
+    from ebft.hookspecs import hookimpl
+    from ebft.parts import Claim, Options, Part, Resources, part_of
+    from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
 
 __version__ = "0.1.0"
 
@@ -26,3 +32,18 @@ __all__ = [
     "hookimpl",
     "part_of",
 ]
+
+_HOMES = {
+    "ebft.errors": ("NumericalError", "PluginError", "UserError"),
+    "ebft.hookspecs": ("hookimpl",),
+    "ebft.parts": ("Claim", "Options", "Part", "Resources", "part_of"),
+    "ebft.rollout.records": ("Contexts", "Document", "Features", "Rollouts", "Terms"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for, so that `ebft --help` does not wait for torch.
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'ebft' has no attribute {name!r}")

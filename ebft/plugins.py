@@ -12,7 +12,6 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,6 +22,7 @@ from zlib import crc32
 import pluggy
 
 from ebft import hookspecs
+from ebft.config.located import Mistake, suggest, validation_error
 from ebft.errors import PluginError
 from ebft.parts import Part
 
@@ -68,9 +68,7 @@ class Registry:
             return named[component].part
         if "." in component:
             return import_part(component)
-        close = get_close_matches(component, named, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(named))}"
-        raise ValueError(f"no {kind} part is named {component!r}; {hint}")
+        raise ValueError(f"no {kind} part is named {component!r}{suggest(component, named)}")
 
     def name_of(self, part: type[Part]) -> str:
         """What `_component_` says for this class: its registered name, or its dotted path."""
@@ -83,13 +81,19 @@ class Registry:
     def parse(self, kind: str, section: Any, context: Any = None) -> Part:
         """The part that a recipe section `{_component_: name, **options}` describes.
 
-        Raises `ValueError` for a section that is not such a mapping or an unknown component, and
-        pydantic's `ValidationError` for options that do not fit.
+        Raises `ValueError` for a section that is not such a mapping, and pydantic's
+        `ValidationError` for an unknown component or options that do not fit.
         """
         if not isinstance(section, Mapping) or not isinstance(section.get("_component_"), str):
             raise ValueError("needs `_component_: NAME` and that part's options beside it")
-        options = {key: value for key, value in section.items() if key != "_component_"}
-        return self.find(kind, section["_component_"]).model_validate(options, context=context)
+        options = dict(section)
+        component = options.pop("_component_")
+        try:
+            part = self.find(kind, component)
+        except ValueError as error:
+            mistake = Mistake(("_component_",), component, str(error))
+            raise validation_error(kind, [mistake]) from error
+        return part.model_validate(options, context=context)
 
 
 def import_part(dotted: str) -> type[Part]:
@@ -104,11 +108,10 @@ def import_part(dotted: str) -> type[Part]:
     return found
 
 
-def load_registry(plugins: Iterable[str] = (), *, beside: Path | None = None) -> Registry:
+def load_registry(plugins: Iterable[str] = ()) -> Registry:
     """The registry of built-ins, installed plug-ins and the `plugins` of a recipe.
 
-    Relative .py paths are looked up in the working directory, then in `beside`, the recipe's own
-    folder. Raises `PluginError`.
+    Raises `PluginError`.
     """
     manager = pluggy.PluginManager("ebft")
     manager.add_hookspecs(hookspecs)
@@ -138,8 +141,21 @@ def load_registry(plugins: Iterable[str] = (), *, beside: Path | None = None) ->
             raise PluginError(f"plug-in {origin} failed to load: {error!r}") from error
         register(module, f"entry point {entry.name}", origin)
     for plugin in plugins:
-        register(_load_named(plugin, beside), f"plugins: {plugin}", plugin)
+        register(_load_named(plugin), f"plugins: {plugin}", plugin)
     return Registry({kind: _collect(manager, kind, origins) for kind in KINDS})
+
+
+def find_plugin(plugin: str, beside: Path) -> str:
+    """A recipe's plug-in with its path spelt out: from the working directory, else `beside`, the
+    recipe's own folder. A module name stays as it is. Raises `PluginError` for a missing file."""
+    if not plugin.endswith(".py"):
+        return plugin
+    candidates = [Path(plugin), beside / plugin]
+    for candidate in candidates:
+        if candidate.is_file():
+            return str(candidate)
+    looked = " and ".join(str(candidate) for candidate in dict.fromkeys(candidates))
+    raise PluginError(f"plugins: {plugin}: no such file; looked for {looked}")
 
 
 @cache
@@ -167,17 +183,13 @@ def _collect(
     return dict(sorted(collected.items()))
 
 
-def _load_named(plugin: str, beside: Path | None) -> ModuleType:
+def _load_named(plugin: str) -> ModuleType:
     try:
-        if not plugin.endswith(".py"):
-            return importlib.import_module(plugin)
-        candidates = [Path(plugin), *([beside / plugin] if beside else [])]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if path is None:
-            raise FileNotFoundError(f"no such file (looked in {', '.join(map(str, candidates))})")
-        return _load_file(path.resolve())
+        if plugin.endswith(".py"):
+            return _load_file(Path(plugin).resolve(strict=True))
+        return importlib.import_module(plugin)
     except Exception as error:
-        raise PluginError(f"plugins: {plugin} failed to load: {error!r}") from error
+        raise PluginError(f"plug-in {plugin} failed to load: {error!r}") from error
 
 
 def _load_file(path: Path) -> ModuleType:

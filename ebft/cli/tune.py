@@ -1,0 +1,93 @@
+"""`tune`: runs ebft's recipes, and hands everything else to torchtune's own command line.
+
+torchtune installs a script of the same name that demands `tune run RECIPE --config FILE` and
+refuses a YAML file where it wants a recipe. So a YAML file in that place is ours, and nothing that
+torchtune accepts is taken from it.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
+
+YAML = (".yaml", ".yml")
+
+
+class OurRun(NamedTuple):
+    """`tune run [torchrun options] FILE.yaml [more]`, taken apart."""
+
+    torchrun: list[str]
+    file: str
+    rest: list[str]
+
+
+def main() -> int:
+    """Runs this process's command line and returns the exit status."""
+    ours = parse(sys.argv[1:])
+    if ours is None:
+        return torchtune()
+    command = ["run", ours.file, *ours.rest]
+    if ours.torchrun:
+        return torchrun(ours.torchrun, command)
+    from ebft.cli.main import main as ebft
+
+    return ebft(command)
+
+
+def parse(argv: Sequence[str]) -> OurRun | None:
+    """Our command taken apart; None for what is torchtune's."""
+    if len(argv) < 2 or argv[0] != "run":
+        return None
+    after_run = list(argv[1:])
+    first = 0
+    if after_run[0].startswith("-"):
+        found = _script_index(after_run)
+        if found is None:
+            return None
+        first = found
+    if not after_run[first].endswith(YAML):
+        return None
+    return OurRun(after_run[:first], after_run[first], after_run[first + 1 :])
+
+
+def _script_index(arguments: list[str]) -> int | None:
+    """Where torchrun's options end. Only its parser knows which of them take a value."""
+    from torch.distributed.run import get_args_parser
+
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            parsed = get_args_parser().parse_args(arguments)
+    except SystemExit:  # --help or a mistake: torchtune answers it
+        return None
+    return len(arguments) - len(parsed.training_script_args) - 1
+
+
+def torchtune() -> int:
+    """torchtune's command line, with sys.argv as it is."""
+    import logging
+
+    logging.getLogger("torchao").setLevel(logging.ERROR)
+    from torchtune._cli.tune import main as tune
+
+    tune()
+    return 0
+
+
+def torchrun(options: Sequence[str], command: Sequence[str]) -> int:
+    """`ebft COMMAND` in the processes that torchrun's options ask for; its exit status."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as run
+
+    try:
+        run([*options, "-m", "ebft.cli.main", *command])
+    except ChildFailedError as error:
+        # Each process has said what went wrong; torchrun's summary of exit codes adds nothing.
+        return max(failure.exitcode for failure in error.failures.values())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Types of options as a person reads them: `int ≥ 1`, `'last' | 'mean'`, `list of part`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥"}
+WORDS = {True: "true", False: "false", None: "null"}
+
+
+def describe_field(field: FieldInfo) -> str:
+    """The type of an option with its bounds."""
+    return _bounded(describe_type(field.annotation), field.metadata)
+
+
+def describe_type(annotation: Any) -> str:
+    """A type annotation, in the words of a recipe: null for None, list for tuple."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _bounded(describe_type(arguments[0]), arguments[1:])
+    if origin is Literal:
+        return " | ".join(map(yaml_value, arguments))
+    if origin in (Union, UnionType):
+        return " | ".join(map(describe_type, arguments))
+    if origin in (tuple, list):
+        return f"list of {describe_type(arguments[0])}"
+    if annotation is NoneType:
+        return "null"
+    name: str = getattr(annotation, "__name__", str(annotation))
+    return {"Path": "path", "Part": "part"}.get(name, name)
+
+
+def yaml_value(value: Any) -> str:
+    """A default as a recipe would say it."""
+    if isinstance(value, bool) or value is None:
+        return WORDS[value]
+    return f"[{', '.join(map(yaml_value, value))}]" if isinstance(value, tuple) else str(value)
+
+
+def _bounded(name: str, metadata: Iterable[Any]) -> str:
+    bounds: list[str] = []
+    for item in metadata:
+        # pydantic keeps its own constraints in another FieldInfo's metadata.
+        for bound in getattr(item, "metadata", [item]):
+            bounds += [
+                f"{sign} {getattr(bound, key)}"
+                for key, sign in SIGNS.items()
+                if hasattr(bound, key)
+            ]
+    return " ".join([name, *[", ".join(bounds)] * bool(bounds)])

@@ -1,0 +1,37 @@
+"""`ebft validate`: finds the mistakes in a recipe."""
+
+from __future__ import annotations
+
+import argparse
+
+from ebft.cli.arguments import add_recipe
+
+EPILOG = """\
+examples:
+  ebft validate my_recipe.yaml
+  ebft validate my_recipe.yaml sampler.n=8
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `validate FILE [key=value ...]`."""
+    parser = subparsers.add_parser(
+        "validate",
+        help="find the mistakes in a recipe",
+        description="Checks a recipe without running it: one line for every mistake.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_recipe(parser)
+    parser.set_defaults(command=validate)
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    """Exit status 0 for a valid recipe; a mistake raises `UserError`."""
+    from ebft.config.load import load_recipe
+    from ebft.config.recipe_class import find_recipe_class
+
+    recipe = load_recipe(arguments.file, arguments.overrides)
+    find_recipe_class(recipe.options.recipe)
+    print(f"{arguments.file}: valid")
+    return 0

@@ -1,0 +1,1 @@
+"""Recipes: from a YAML file and overrides to validated options, and back."""

@@ -1,0 +1,95 @@
+"""What no section can know by itself: mistakes in how the parts of a recipe go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from ebft.config.located import suggest
+from ebft.config.recipe_class import RECIPES
+from ebft.interfaces import Plan
+
+if TYPE_CHECKING:
+    from ebft.training.options import FineTuneOptions
+
+
+@runtime_checkable
+class _SaysPairwise(Protocol):
+    def pairwise(self) -> bool: ...
+
+
+@runtime_checkable
+class _SamplesN(Protocol):
+    n: int
+
+
+def find_problems(options: FineTuneOptions) -> list[str]:
+    """One line for every problem: its key, the value, what to do about it."""
+    return [problem for check in CHECKS for problem in check(options)]
+
+
+def recipe_is_known(options: FineTuneOptions) -> Iterator[str]:
+    """`recipe` is one of ebft's, or `module:Class`."""
+    name = options.recipe
+    if name not in RECIPES and ":" not in name:
+        yield f"recipe = {name}: no such recipe class{suggest(name, RECIPES)} (or `module:Class`)"
+
+
+def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
+    """A reward that compares rollouts needs two of them."""
+    sampler, reward = options.sampler, options.reward
+    if not isinstance(reward, _SaysPairwise):
+        yield (
+            f"reward: {type(reward).__name__} does not say whether it compares rollouts; "
+            "give the class `def pairwise(self) -> bool`"
+        )
+    elif not isinstance(sampler, _SamplesN):
+        yield f"sampler: {type(sampler).__name__} has no option `n`, rollouts of each context"
+    elif sampler.n == 1 and reward.pairwise():
+        yield (
+            "sampler.n = 1: the reward compares a context's rollouts with each other, so it needs "
+            "two or more; say sampler.n=2, or take the pairwise terms out (reward.diversity=0)"
+        )
+
+
+def micro_batch_fits(options: FineTuneOptions) -> Iterator[str]:
+    """A micro-batch is a part of a step."""
+    micro_batch, documents = options.training.micro_batch, options.training.documents_per_step
+    if micro_batch > documents:
+        yield (
+            f"training.micro_batch = {micro_batch}: is more than training.documents_per_step = "
+            f"{documents}; say training.micro_batch={documents} or less"
+        )
+
+
+def documents_hold_an_anchor(options: FineTuneOptions) -> Iterator[str]:
+    """The longest document has room for one anchor and its reference."""
+    plan, length = options.plan, options.documents.length
+    if isinstance(plan, Plan) and plan.shortest_document > length:
+        yield (
+            f"documents.length = {length}: leaves no anchor, for the plan needs documents of "
+            f"{plan.shortest_document} tokens or more; say documents.length="
+            f"{plan.shortest_document}, or make the plan's start or rollout_length smaller"
+        )
+
+
+def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
+    """`require_unbiased` refuses every part that says its gradient is biased."""
+    if not options.require_unbiased:
+        return
+    for key, part in options.parts().items():
+        claim = part.claim()
+        if claim is not None and not claim.unbiased:
+            yield (
+                f"{key}: {type(part).__name__} does not keep the gradient unbiased ({claim.why}), "
+                "and the recipe says require_unbiased: true"
+            )
+
+
+CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
+    recipe_is_known,
+    pairs_need_two,
+    micro_batch_fits,
+    documents_hold_an_anchor,
+    unbiased_if_required,
+)

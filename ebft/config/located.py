@@ -1,0 +1,70 @@
+"""Mistakes that know their key, as pydantic's `ValidationError`, and "did you mean".
+
+A validator that raises one of these has its keys put behind the path of the section it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+UNKNOWN_KEY = "unknown_key"
+"""The error type of a key that is no option."""
+LISTED = 25
+"""Most names that a message lists."""
+
+
+class Mistake(NamedTuple):
+    """What is wrong with the value at a key; `kind` is pydantic's error type."""
+
+    key: tuple[str | int, ...]
+    value: Any
+    message: str
+    kind: str = "mistake"
+
+
+def validation_error(title: str, mistakes: Iterable[Mistake]) -> ValidationError:
+    """One error for all the mistakes in a section called `title`."""
+    return ValidationError.from_exception_data(
+        title,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError(mistake.kind, mistake.message),
+                loc=mistake.key,
+                input=mistake.value,
+            )
+            for mistake in mistakes
+        ],
+    )
+
+
+def unknown_key(key: str, value: Any, known: Iterable[str]) -> Mistake:
+    """The mistake of a key that is none of the `known` ones."""
+    return Mistake((key,), value, f"unknown key{suggest(key, known)}", UNKNOWN_KEY)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or what there is if nothing is like `word` and the list is short."""
+    known = sorted(known)
+    if close := get_close_matches(word, known, n=1):
+        return f"; did you mean {close[0]!r}?"
+    if not known:
+        return "; there are none"
+    return f"; there are: {', '.join(known)}" if len(known) <= LISTED else ""
+
+
+def suggest_keys(error: ValidationError, known: Iterable[str]) -> ValidationError:
+    """The same error, with a suggestion for each key of the section itself that is unknown."""
+    known = list(known)
+    mistakes = []
+    for detail in error.errors(include_url=False):
+        key, value = detail["loc"], detail["input"]
+        if detail["type"] == "extra_forbidden" and len(key) == 1:
+            mistakes.append(unknown_key(str(key[0]), value, known))
+        else:
+            mistakes.append(Mistake(key, value, detail["msg"], detail["type"]))
+    return validation_error(error.title, mistakes)

@@ -1,0 +1,189 @@
+"""Overrides on the command line: `key=value` sets, `~key` deletes.
+
+Keys are dotted paths into the recipe, with numbers for list entries; values are YAML. Where a
+section is a component, `sampler=vllm` is short for `sampler._component_=vllm`. Choosing another
+component drops the options of the one before: they are not the new one's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ebft.config.located import suggest
+from ebft.errors import UserError
+
+log = logging.getLogger("ebft")
+
+Tree = dict[str, Any] | list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One override: `value` at `keys`, or without it if `delete`."""
+
+    text: str
+    keys: tuple[str, ...]
+    value: Any = None
+    delete: bool = False
+
+
+def parse_override(text: str) -> Override:
+    """Raises `UserError` if `text` is neither `key=value` nor `~key`."""
+    key, equals, value = text.partition("=")
+    delete = key.startswith("~")
+    keys = tuple(key.removeprefix("~").split("."))
+    if not all(keys) or bool(equals) == delete:
+        raise UserError(
+            f"command line: {text!r}: an override is key=value, or ~key to delete a key"
+        )
+    return Override(text, keys, None if delete else _parse_value(text, value), delete)
+
+
+def apply_overrides(recipe: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+    """The recipe with the overrides; interpolations are left as they are.
+
+    Components are chosen first, so that their options may come in any order. Raises `UserError`
+    for a path that leads nowhere.
+    """
+    tree = deepcopy(dict(recipe))
+    for override in sorted(overrides, key=lambda it: not _chooses_component(tree, it)):
+        if override.delete:
+            _delete(tree, override)
+        else:
+            _set(tree, override)
+    return tree
+
+
+def _parse_value(text: str, value: str) -> Any:
+    try:
+        # OmegaConf reads 1e-5 as a number, which YAML 1.1 does not.
+        parsed = OmegaConf.from_dotlist([f"value={value}"])
+    except yaml.YAMLError as error:
+        raise UserError(f"command line: {text!r}: {value!r} is not a YAML value") from error
+    plain = OmegaConf.to_container(parsed)
+    assert isinstance(plain, dict)
+    return plain["value"]
+
+
+def _chooses_component(tree: dict[str, Any], override: Override) -> bool:
+    if override.delete or not isinstance(override.value, str):
+        return False
+    if override.keys[-1] == "_component_":
+        return True
+    trial = deepcopy(tree)
+    _part_twins(trial, override.keys)
+    try:
+        return _is_component(_get(_parent(trial, override), override.keys[-1]))
+    except (UserError, LookupError):  # a mistake is reported when the override is applied
+        return False
+
+
+def _set(tree: dict[str, Any], override: Override) -> None:
+    _part_twins(tree, override.keys)
+    parent, key, value = _parent(tree, override), override.keys[-1], override.value
+    try:
+        before = _get(parent, key)
+    except LookupError:
+        if isinstance(parent, list):
+            raise _no_entry(override, parent, key) from None
+        before = None
+    if isinstance(value, str) and "${" not in value:
+        if key == "_component_" and isinstance(parent, dict) and before is not None:
+            return _choose(parent, value, override.keys[:-1])
+        if _is_component(before):
+            return _choose(before, value, override.keys)
+    return _put(parent, key, value)
+
+
+def _choose(section: dict[str, Any], component: str, path: Sequence[str]) -> None:
+    replaced = section["_component_"]
+    if component == replaced:
+        return
+    dropped = ", ".join(key for key in section if key != "_component_")
+    section.clear()
+    section["_component_"] = component
+    options = f"; options dropped: {dropped}" if dropped else ""
+    log.warning("%s: %s instead of %s%s", ".".join(path), component, replaced, options)
+
+
+def _delete(tree: dict[str, Any], override: Override) -> None:
+    _part_twins(tree, override.keys[:-1])
+    parent, key = _parent(tree, override), override.keys[-1]
+    try:
+        _get(parent, key)
+    except LookupError:
+        raise _no_entry(override, parent, key) from None
+    if isinstance(parent, list):
+        del parent[int(key)]
+    else:
+        del parent[key]
+
+
+def _part_twins(tree: dict[str, Any], keys: tuple[str, ...]) -> None:
+    """Gives sections on the path that are another's twin (`${plan}`) values of their own."""
+    node: Any = tree
+    for depth, key in enumerate(keys, 1):
+        try:
+            child = _get(node, key)
+            if isinstance(child, str) and "${" in child:
+                child = OmegaConf.select(OmegaConf.create(tree), ".".join(keys[:depth]))
+        except (LookupError, OmegaConfBaseException):
+            return  # missing, or broken: whatever uses it reports that
+        if OmegaConf.is_config(child):
+            child = OmegaConf.to_container(child, resolve=True)
+            _put(node, key, child)
+        if not isinstance(child, dict | list):
+            return
+        node = child
+
+
+def _parent(tree: dict[str, Any], override: Override) -> Tree:
+    """The mapping or list that holds the last key; sections on the way are made if missing."""
+    node: Tree = tree
+    for depth, key in enumerate(override.keys[:-1], 1):
+        try:
+            child = _get(node, key)
+        except LookupError:
+            if isinstance(node, list) or override.delete:
+                raise _no_entry(override, node, key) from None
+            child = None
+        if child is None:
+            child = {}
+            _put(node, key, child)
+        if not isinstance(child, dict | list):
+            path = ".".join(override.keys[:depth])
+            raise UserError(f"command line: {override.text}: {path} = {child} has no keys in it")
+        node = child
+    return node
+
+
+def _get(node: Tree, key: str) -> Any:
+    if isinstance(node, dict):
+        return node[key]
+    return node[int(key) if key.isdecimal() else len(node)]
+
+
+def _put(node: Tree, key: str, value: Any) -> None:
+    if isinstance(node, dict):
+        node[key] = value
+    else:
+        node[int(key)] = value
+
+
+def _is_component(section: Any) -> bool:
+    return isinstance(section, dict) and "_component_" in section
+
+
+def _no_entry(override: Override, node: Tree, key: str) -> UserError:
+    where = f"command line: {override.text}"
+    if isinstance(node, list):
+        return UserError(f"{where}: the list has {len(node)} entries, from 0; none is {key!r}")
+    return UserError(f"{where}: there is no {key!r}{suggest(key, node)}")

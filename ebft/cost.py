@@ -1,0 +1,185 @@
+"""What a step costs, from the model's dimensions and the plan alone: tokens, FLOPs, memory.
+
+Counts are of the tree: the trunk once, every rollout token once, and each token attends to the
+tokens that it sees. FLOPs are multiplications and additions, two for each weight and token. The
+attention kernels of CPUs also compute what a mask hides, so a CPU does somewhat more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+HEAD_ROWS = 512
+"""Rows of logits that exist at a time in training (`ebft.models.log_probs.ROWS`)."""
+FORWARD_AND_BACKWARD = 3
+"""Backward multiplies by each weight twice: for its gradient and for its input's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Dimensions of a decoder with grouped-query attention and gated MLPs (Llama, Qwen, …)."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> ModelShape:
+        """Read off a transformers configuration. Raises `ValueError` naming what it lacks."""
+        text = config.get_text_config().to_dict()
+        names = (
+            "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+            "vocab_size",
+        )  # fmt: skip
+        if missing := [name for name in names if not isinstance(text.get(name), int)]:
+            raise ValueError(f"its configuration does not say {', '.join(missing)}")
+        hidden, layers, heads, intermediate, vocab = (text[name] for name in names)
+        return cls(
+            hidden=hidden,
+            layers=layers,
+            heads=heads,
+            kv_heads=text.get("num_key_value_heads") or heads,
+            head_dim=text.get("head_dim") or hidden // heads,
+            intermediate=intermediate,
+            vocab=vocab,
+            tied=bool(text.get("tie_word_embeddings", True)),
+        )
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of the matrices of one layer."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return attention + 3 * self.hidden * self.intermediate
+
+    @property
+    def head_weights(self) -> int:
+        return self.hidden * self.vocab
+
+    @property
+    def parameters(self) -> int:
+        """All of them but the norms' and biases', which are few."""
+        return self.layers * self.layer_weights + self.head_weights * (1 if self.tied else 2)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentTree:
+    """One document of `length` tokens with n rollouts of G tokens at each of its anchors."""
+
+    length: int
+    anchors: Sequence[int]
+    n: int
+    rollout_length: int
+
+    @property
+    def rollouts(self) -> int:
+        return len(self.anchors) * self.n
+
+    @property
+    def tokens(self) -> int:
+        """S + nPG: what features and training forward."""
+        return self.length + self.rollouts * self.rollout_length
+
+    @property
+    def sampling_tokens(self) -> int:
+        """S + nP(G−1): the last token of a rollout is never fed back."""
+        return self.tokens - self.rollouts
+
+    def pairs(self, rollout_tokens: int) -> int:
+        """Pairs of a token and one that it sees, with so many tokens of each rollout forwarded."""
+        trunk = self.length * (self.length + 1) // 2
+        own = rollout_tokens * (rollout_tokens + 1) // 2
+        return trunk + self.n * sum(anchor * rollout_tokens + own for anchor in self.anchors)
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """FLOPs of one document."""
+
+    sampling: float
+    features: float
+    training: float
+
+    @property
+    def total(self) -> float:
+        return self.sampling + self.features + self.training
+
+
+def flops(model: ModelShape, tree: DocumentTree, *, depth: float = 1.0) -> Flops:
+    """FLOPs of a document; `depth` is the fraction of layers that the features need.
+
+    The LM head counts where a logit is needed: on what is sampled, and in training on every
+    token of the document (cross-entropy) and of the rollouts. Features have no head.
+    """
+    G = tree.rollout_length
+    deepest = max(1, int(model.layers * depth))
+    trained = tree.length - 1 + tree.rollouts * G
+    sampled = len(tree.anchors) + tree.rollouts * (G - 1)
+    sampling = _decoder(model, tree.sampling_tokens, tree.pairs(G - 1), model.layers)
+    training = _decoder(model, tree.tokens, tree.pairs(G), model.layers)
+    return Flops(
+        sampling=sampling + 2.0 * model.head_weights * sampled,
+        features=_decoder(model, tree.tokens, tree.pairs(G), deepest),
+        training=FORWARD_AND_BACKWARD * (training + 2.0 * model.head_weights * trained),
+    )
+
+
+def _decoder(model: ModelShape, tokens: int, pairs: int, layers: int) -> float:
+    # Scores and weighted values: two products of head_dim for each head and pair.
+    attention = 4.0 * model.heads * model.head_dim * pairs
+    return layers * (2.0 * model.layer_weights * tokens + attention)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes at the peak, in the backward pass of a micro-batch."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    frozen: float
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        return (
+            self.weights + self.gradients + self.optimizer
+            + self.frozen + self.activations + self.logits
+        )  # fmt: skip
+
+
+def memory(
+    model: ModelShape, tree: DocumentTree, *, micro_batch: int, bytes_per_value: int
+) -> Memory:
+    """An estimate, good to some 30 %: float32 weights, Adam, one frozen copy of the base model.
+
+    `bytes_per_value` is that of the precision of forwards: 4, or 2 for bfloat16, whose copies of
+    the float32 weights count as activations.
+    """
+    N, tokens = model.parameters, micro_batch * tree.tokens
+    # What backward needs of a layer, a token: three float32 values around each of two norms …
+    residual = 2 * 3 * 4 * model.hidden
+    # … and in `bytes_per_value` the inputs of its matrices, the rotated queries and keys, the MLP.
+    queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    inner = 2 * model.hidden + 4 * queries + 4 * keys + 4 * model.intermediate
+    layer = residual + bytes_per_value * inner
+    mask = micro_batch * tree.tokens**2 * (1 + bytes_per_value)
+    casts = N * bytes_per_value if bytes_per_value < 4 else 0
+    return Memory(
+        weights=4.0 * N,
+        gradients=4.0 * N,
+        optimizer=8.0 * N,
+        frozen=float(bytes_per_value * N),
+        activations=float(tokens * model.layers * layer + mask + casts),
+        logits=2.0 * 4 * min(HEAD_ROWS, tokens) * model.vocab,
+    )
