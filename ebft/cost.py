@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ebft.models.log_probs import ROWS as LOGIT_ROWS
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-HEAD_ROWS = 512
-"""Rows of logits that exist at a time in training (`ebft.models.log_probs.ROWS`)."""
 FORWARD_AND_BACKWARD = 3
 """Backward multiplies by each weight twice: for its gradient and for its input's."""
 
@@ -181,5 +181,5 @@ def memory(
         optimizer=8.0 * N,
         frozen=float(bytes_per_value * N),
         activations=float(tokens * model.layers * layer + mask + casts),
-        logits=2.0 * 4 * min(HEAD_ROWS, tokens) * model.vocab,
+        logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
     )

@@ -171,7 +171,11 @@ def _collect(
     hook = getattr(manager.hook, f"register_{kind}")
     for implementation in hook.get_hookimpls():
         origin = origins[implementation.plugin_name]
-        for name, part in implementation.function().items():
+        try:
+            parts = dict(implementation.function())
+        except Exception as error:
+            raise PluginError(f"plug-in {origin}: register_{kind} failed: {error!r}") from error
+        for name, part in parts.items():
             if not (isinstance(part, type) and issubclass(part, Part)):
                 raise PluginError(f"plug-in {origin}: {kind} {name!r} is not a subclass of Part")
             if name in collected:

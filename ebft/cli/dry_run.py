@@ -65,17 +65,23 @@ def estimate_table(options: FineTuneOptions) -> str:
         ("training", tree.tokens, work.training),
     ]
     per_step = work.total * training.documents_per_step
+    document = (
+        f"A document of {tree.length:,} tokens has {len(tree.anchors):,} anchors, each with "
+        f"{tree.n} rollouts of {tree.rollout_length} tokens."
+    )
+    whole = (
+        f"a step of {training.documents_per_step} documents: {per_step / 1e12:,.2f} TFLOP; "
+        f"{training.steps:,} steps: {per_step * training.steps / 1e12:,.0f} TFLOP, "
+        "evaluations not counted"
+    )
     lines = [
         f"Estimate for {options.model.path}, {model.parameters / 1e6:,.1f} M parameters.",
-        f"A document of {tree.length:,} tokens has {len(tree.anchors):,} anchors, each with "
-        f"{tree.n} rollouts of {tree.rollout_length} tokens.",
+        document,
         "",
         f"{'a document':<14}{'tokens':>10}{'TFLOP':>12}",
         *(f"{name:<14}{tokens:>10,}{work / 1e12:>12,.3f}" for name, tokens, work in rows),
         "",
-        f"a step of {training.documents_per_step} documents: {per_step / 1e12:,.2f} TFLOP; "
-        f"{training.steps:,} steps: {per_step * training.steps / 1e12:,.0f} TFLOP, "
-        "evaluations not counted",
+        whole,
         "",
         f"{'memory':<14}{'GiB':>10}",
         *(

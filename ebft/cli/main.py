@@ -1,7 +1,7 @@
 """`ebft`: the command line. One file a subcommand; this one parses and turns errors into statuses.
 
-Exit status: 0 done, 1 the run failed (numbers, disk), 2 a mistake in what the user gave, 130 stopped
-by Ctrl-C. Only a bug in ebft or in a plug-in shows a traceback.
+Exit status: 0 done, 1 the run failed (numbers, disk), 2 a mistake in what the user gave, 130
+stopped by Ctrl-C. Only a bug in ebft or in a plug-in shows a traceback.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `ebft ls | head`
+        # Python would otherwise fail again when it flushes standard output on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return status
 
 

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1:
         if os.environ.get("RANK", "0") != "0":
-            return 2
+            return 0  # a failure here could end the first process before it has said why
         raise UserError(
             f"ebft trains in one process so far, and this is one of {processes}: "
             "leave out --nproc_per_node and --nnodes"

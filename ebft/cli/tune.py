@@ -8,6 +8,7 @@ torchtune accepts is taken from it.
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -67,8 +68,6 @@ def _script_index(arguments: list[str]) -> int | None:
 
 def torchtune() -> int:
     """torchtune's command line, with sys.argv as it is."""
-    import logging
-
     logging.getLogger("torchao").setLevel(logging.ERROR)
     from torchtune._cli.tune import main as tune
 
@@ -81,11 +80,16 @@ def torchrun(options: Sequence[str], command: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 
+    # Each process says itself what went wrong; torchrun's report of exit codes would bury it.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     try:
         run([*options, "-m", "ebft.cli.main", *command])
     except ChildFailedError as error:
-        # Each process has said what went wrong; torchrun's summary of exit codes adds nothing.
-        return max(failure.exitcode for failure in error.failures.values())
+        for rank, failure in error.failures.items():
+            if failure.exitcode < 0:  # a signal, so the process had no chance to say anything
+                print(f"process {rank}: {failure.message}", file=sys.stderr)
+        codes = [failure.exitcode for failure in error.failures.values()]
+        return max(codes) if max(codes) > 0 else 1
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,13 @@ class Files(Part):
             raise UserError(f"{key} = {path}: ends in none of {', '.join(FORMATS)}")
         if path.stat().st_size == 0:
             raise UserError(f"{key} = {path}: the file is empty")
+        if suffix == ".jsonl" and (wrong := bad_line(path, among=1)):
+            raise UserError(f"{key} = {path}: cannot be read: {wrong}")
         try:
             rows: Any = load_dataset(FORMATS[suffix], data_files=str(path), split="train")
         except (DatasetGenerationError, ValueError, OSError) as error:
-            reason = bad_line(path) if suffix == ".jsonl" else str(error.__cause__ or error)
+            reason = bad_line(path) if suffix == ".jsonl" else None
+            reason = reason or str(error.__cause__ or error)
             raise UserError(f"{key} = {path}: cannot be read: {reason}") from error
         if len(rows) == 0:
             raise UserError(f"{key} = {path}: the file has no rows")
@@ -61,12 +65,15 @@ class Files(Part):
         )
 
 
-def bad_line(path: Path) -> str:
-    """What is wrong with a JSONL file: its first line that is not a JSON object."""
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8")
+def bad_line(path: Path, among: int | None = None) -> str | None:
+    """What is wrong with a JSONL file: its first line that is not a JSON object, if there is one.
+
+    `among` looks at so many lines only.
+    """
+    open_file = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened as lines:
-            for number, line in enumerate(lines, 1):
+        with open_file(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(islice(lines, among), 1):
                 if not line.strip():
                     continue
                 try:
@@ -76,4 +83,4 @@ def bad_line(path: Path) -> str:
                     return f"line {number} is not JSON ({error}): {line.strip()[:80]}"
     except (OSError, UnicodeDecodeError) as error:
         return str(error)
-    return "its lines do not have the same columns and types"
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Annotated, Literal
 
 import torch
@@ -87,7 +88,7 @@ class HiddenStatesMap:
         match self._options.combine:
             case "stack":
                 each = [normalize(layer, dim=-1) if unit else layer for layer in layers]
-                return torch.cat(each, -1) * len(layers) ** -0.5
+                return torch.cat(each, -1) / sqrt(len(layers))
             case "concat":
                 joint = torch.cat(layers, -1)
             case "mean":

@@ -35,7 +35,9 @@ def token_log_probs(
     if torch.is_autocast_enabled(device):
         precision = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(precision), weight.to(precision)
-    out: Tensor = _TokenLogProbs.apply(hidden, weight, bias, targets, temperature, cap)
+    out: Tensor = _TokenLogProbs.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, targets, temperature, cap
+    )
     return out
 
 
@@ -76,7 +78,7 @@ class _TokenLogProbs(torch.autograd.Function):
         cap: float | None,
     ) -> Tensor:
         log_probs, normalizers = [], []
-        for rows, wanted in zip(hidden.split(ROWS), targets.split(ROWS), strict=True):
+        for rows, wanted in zip(torch.split(hidden, ROWS), torch.split(targets, ROWS), strict=True):
             z = _logits(rows, weight, bias, cap)
             if temperature != 1:
                 z.div_(temperature)
@@ -88,19 +90,19 @@ class _TokenLogProbs(torch.autograd.Function):
         return torch.cat(log_probs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normalizers = ctx.saved_tensors
         cap, temperature = ctx.cap, ctx.temperature
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for at in torch.arange(len(hidden), device=hidden.device).split(ROWS):
-            rows = slice(int(at[0]), int(at[-1]) + 1)
+        for first in range(0, len(hidden), ROWS):
+            rows = slice(first, first + ROWS)
             z = _logits(hidden[rows], weight, bias, cap)
             slope = None if cap is None else 1 - (z / cap) ** 2
             # d log p / d logits = (one-hot − softmax) / temperature
             dz = z.div_(temperature).sub_(normalizers[rows, None]).exp_().neg_()
-            dz[at - at[0], targets[rows]] += 1
+            dz[torch.arange(len(dz), device=dz.device), targets[rows]] += 1
             dz.mul_(grad[rows, None] / temperature)
             if slope is not None:
                 dz.mul_(slope)

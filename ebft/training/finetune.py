@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 from ebft.config.dump import resolved_yaml
@@ -36,6 +37,7 @@ class FineTune:
 
     def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
         self._options, self._registry, self._source = options, registry, source
+        self._closing = ExitStack()
 
     def setup(self) -> None:
         """Loads the model and the data, builds the parts and claims the output folder."""
@@ -60,6 +62,7 @@ class FineTune:
             tokenizer=self._resources.tokenizer,
             show_rollouts_every=options.training.show_rollouts_every,
         )
+        self._closing.callback(self._watcher.close)
         self._describe(documents)
 
     def train(self) -> bool:
@@ -90,8 +93,7 @@ class FineTune:
 
     def cleanup(self) -> None:
         """Closes the progress bar and the metric loggers."""
-        if hasattr(self, "_watcher"):
-            self._watcher.close()
+        self._closing.close()
 
     def _claim_output_folder(self) -> None:
         options = self._options
@@ -131,7 +133,7 @@ class FineTune:
         self._watcher.restart_clock()
 
     def _report(self) -> None:
-        self._watcher.close()
+        self._closing.close()
         self._watcher.show(summary_table(self._history))
         picture = self._options.output_dir / "training.png"
         plot_curves(self._history, self._watcher.history, picture)

@@ -79,7 +79,7 @@ def make_machinery(
         baseline=options.baseline.build(resources),
         objective=options.objective,
         optimizer=optimizer,
-        lr_scheduler=options.lr_scheduler.instantiate(optimizer, num_training_steps=training.steps),
+        lr_scheduler=options.lr_scheduler.instantiate(optimizer),
         micro_batch=training.micro_batch,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,

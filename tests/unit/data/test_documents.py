@@ -1,0 +1,89 @@
+import pytest
+
+from ebft.data.documents import DocumentOptions, tokenize
+from ebft.data.order import DocumentOrder
+from ebft.errors import UserError
+from ebft.interfaces import Example
+from ebft.rollout.completion import Completion
+from ebft.rollout.strided import Strided
+from tests.tiny import tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+PLAN = Strided(start=2, stride=1, rollout_length=2)
+
+
+def decode(document):
+    return TOKENIZER.decode(document.tokens.tolist()).replace(" ", "")
+
+
+def test_raw_text_is_cut_into_consecutive_documents():
+    found = tokenize(
+        [Example("f.py", "abcdefghijk")], TOKENIZER, DocumentOptions(length=4), PLAN, split="train"
+    )
+    assert [(d.name, decode(d)) for d in found.documents] == [
+        ("f.py#1", "abcd"),
+        ("f.py#2", "efgh"),
+    ]
+    assert found.dropped == {"too short for the plan": 1}
+
+
+def test_prompt_and_completion_are_one_document_that_ends():
+    example = Example("r:1", completion="cd", prompt="ab")
+    found = tokenize(
+        [example], TOKENIZER, DocumentOptions(length=9), Completion(), split="train"
+    ).documents
+    assert found[0].prompt_length == 2
+    assert decode(found[0]) == "abcd<eos>"
+
+
+def test_what_does_not_fit_is_dropped_and_counted():
+    examples = [
+        Example("1", prompt="ab", completion="cd"),
+        Example("2", prompt="ab", completion="cdefghi"),
+        Example("3", prompt="ab", completion=""),
+        Example("4", completion="abc"),
+    ]
+    found = tokenize(examples, TOKENIZER, DocumentOptions(length=6), Completion(), split="train")
+    assert [d.name for d in found.documents] == ["1"]
+    assert found.dropped == {
+        "longer than documents.length": 1,
+        "empty": 1,
+        "too short for the plan": 1,
+    }
+
+
+def test_a_tokenizer_with_a_beginning_token_puts_it_before_every_document():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    bos = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", bos)]
+    )
+    found = tokenize(
+        [Example("f", "abcdef")], tokenizer, DocumentOptions(length=4), PLAN, split="train"
+    )
+    assert [d.tokens[0].item() for d in found.documents] == [bos, bos]
+    assert [len(d.tokens) for d in found.documents] == [4, 4]
+
+
+def test_no_document_left_says_why():
+    with pytest.raises(UserError, match=r"no held-out document .*2 too short .* 4 tokens or more"):
+        tokenize(
+            [Example("a", "abc"), Example("b", "ab")],
+            TOKENIZER,
+            DocumentOptions(length=8),
+            PLAN,
+            split="held-out",
+        )
+
+
+def test_order_visits_every_document_once_an_epoch_and_repeats_itself():
+    order = DocumentOrder(seed=3, size=7)
+    seen = [i for step in range(7) for i in order(step, 3)]
+    for epoch in range(3):
+        assert sorted(seen[7 * epoch : 7 * epoch + 7]) == list(range(7))
+    assert DocumentOrder(seed=3, size=7)(4, 3) == order(4, 3)
+    other = DocumentOrder(seed=4, size=7)
+    assert [other(step, 3) for step in range(2)] != [order(step, 3) for step in range(2)]

@@ -1,0 +1,91 @@
+import gzip
+import json
+
+import pytest
+
+from ebft.data.files import Files
+from ebft.data.python_files import PythonFiles
+from ebft.errors import UserError
+
+ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(10)]
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+class TestPythonFiles:
+    def test_the_standard_library_by_default(self):
+        splits = PythonFiles(held_out=0.1)()
+        names = {e.name for e in [*splits.train, *splits.held_out]}
+        assert {"argparse.py", "json/decoder.py"} <= names
+        assert not any("site-packages" in n or n.startswith("test/") for n in names)
+
+    def test_a_folder(self, tmp_path):
+        (tmp_path / "pkg").mkdir()
+        for name in ("a.py", "b.py", "pkg/c.py"):
+            (tmp_path / name).write_text(f"# {name}\n")
+        (tmp_path / "empty.py").write_text("\n")
+        (tmp_path / "latin.py").write_bytes("é = 1".encode("latin-1"))
+        (tmp_path / "notes.txt").write_text("not code")
+        splits = PythonFiles(path=tmp_path, held_out=0.3)()
+        assert sorted(e.name for e in [*splits.train, *splits.held_out]) == [
+            "a.py", "b.py", "pkg/c.py",
+        ]  # fmt: skip
+        assert len(splits.held_out) == 1
+
+    def test_no_such_folder(self, tmp_path):
+        with pytest.raises(UserError, match=r"data.path = .*nowhere: no such folder"):
+            PythonFiles(path=tmp_path / "nowhere")()
+
+    def test_no_python_in_it(self, tmp_path):
+        with pytest.raises(UserError, match=r"data.path = .*: no .py file"):
+            PythonFiles(path=tmp_path)()
+
+
+class TestFiles:
+    @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet", ".csv"])
+    def test_formats(self, tmp_path, suffix):
+        path = write_lines(tmp_path / "rows.jsonl", ROWS)
+        if suffix == ".jsonl.gz":
+            with gzip.open(tmp_path / "rows.jsonl.gz", "wb") as out:
+                out.write(path.read_bytes())
+        elif suffix != ".jsonl":
+            import pandas
+
+            frame = pandas.DataFrame(ROWS)
+            write = frame.to_parquet if suffix == ".parquet" else frame.to_csv
+            write(tmp_path / f"rows{suffix}", index=False)
+        source = Files(path=tmp_path / f"rows{suffix}", prompt="question", completion="answer")
+        splits = source()
+        found = [(e.prompt, e.completion) for e in [*splits.train, *splits.held_out]]
+        assert sorted(found) == [(f"q{i}", f"a{i}") for i in range(10)]
+        assert len(splits.held_out) == 1
+
+    def test_held_out_file_and_no_leak(self, tmp_path):
+        train = write_lines(tmp_path / "train.jsonl", ROWS)
+        held_out = write_lines(tmp_path / "test.jsonl", ROWS[:3])
+        splits = Files(path=train, completion="answer", held_out_path=held_out)()
+        assert [e.completion for e in splits.held_out] == ["a0", "a1", "a2"]
+        assert [e.completion for e in splits.train] == [f"a{i}" for i in range(3, 10)]
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("gone.jsonl", None, r"data.path = .*gone.jsonl: no such file"),
+            ("empty.jsonl", "", r"data.path = .*empty.jsonl: the file is empty"),
+            ("bad.jsonl", '{"answer": "x"}\n{"answer": \n', r"bad.jsonl: .*line 2 is not JSON"),
+            ("list.jsonl", "[1, 2]\n", r"list.jsonl: cannot be read: line 1 is not a JSON object"),
+            ("rows.txt", "x", r"rows.txt: ends in none of .jsonl"),
+            ("other.jsonl", '{"text": "x"}\n', r"data.completion = answer: .*row 1.*are: text"),
+            ("null.jsonl", '{"answer": "x"}\n{"answer": null}\n', r"row 2 has None there"),
+            ("one.jsonl", '{"answer": "x"}\n', r"1 different texts"),
+        ],
+    )
+    def test_bad_files(self, tmp_path, name, content, message):
+        path = tmp_path / name
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(UserError, match=message):
+            Files(path=path, completion="answer")()

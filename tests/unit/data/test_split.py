@@ -1,0 +1,42 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebft.data.split import fingerprint, split, without_copies
+from ebft.errors import UserError
+from ebft.interfaces import Example
+
+texts = st.lists(st.text(alphabet="ab \n", min_size=1, max_size=6), min_size=2, max_size=30)
+
+
+def examples_of(found):
+    return [Example(f"f{i}", text) for i, text in enumerate(found)]
+
+
+@given(texts, st.floats(0.01, 0.99), st.randoms())
+def test_no_text_is_in_both_and_order_does_not_matter(found, held_out, random):
+    examples = examples_of(found)
+    if len({fingerprint(e) for e in examples}) < 2:
+        with pytest.raises(UserError, match=r"data.path: . different texts"):
+            split(examples, held_out, key="data.path")
+        return
+    splits = split(examples, held_out, key="data.path")
+    train = {fingerprint(e) for e in splits.train}
+    out = {fingerprint(e) for e in splits.held_out}
+    assert train
+    assert out
+    assert not train & out
+    assert train | out == {fingerprint(e) for e in examples}
+    random.shuffle(examples)
+    again = split(examples, held_out, key="data.path")
+    assert {fingerprint(e) for e in again.held_out} == out
+
+
+def test_fraction_is_held_out():
+    splits = split(examples_of([str(i) for i in range(200)]), 0.1, key="x")
+    assert (len(splits.train), len(splits.held_out)) == (180, 20)
+
+
+def test_white_space_does_not_make_a_copy_another_text():
+    a, b = Example("a", "x  =\n1"), Example("b", " x = 1 ")
+    assert without_copies([b, Example("c", "y")], of=[a]) == [Example("c", "y")]

