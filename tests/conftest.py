@@ -4,6 +4,11 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import logging
+import random
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -13,3 +18,72 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("ebft")
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A random model of four small layers in a folder that `from_pretrained` loads."""
+    from tests.tiny import plain_policy, tiny_tokenizer
+
+    folder = tmp_path_factory.mktemp("model")
+    plain_policy().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def python_folder(tmp_path_factory) -> Path:
+    """A dozen .py files in letters that the tiny model's tokenizer knows."""
+    folder = tmp_path_factory.mktemp("python")
+    rng = random.Random(0)
+    for number in range(12):
+        text = "".join(rng.choice("abcdefgh =") for _ in range(70))
+        (folder / f"file{number}.py").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def tiny_run(tiny_model, python_folder, tmp_path):
+    """`ebft run` arguments that make recipes/ebft_full.yaml a run of seconds, in `tmp_path/run`."""
+
+    def arguments(*more: str, recipe: str = "ebft_full", without: str = "nothing") -> list[str]:
+        overrides = [
+            f"model.path={tiny_model}",
+            f"data.path={python_folder}",
+            "data.held_out=0.25",
+            "documents.length=40",
+            "plan.start=8",
+            "plan.stride=8",
+            "plan.rollout_length=4",
+            "training.steps=3",
+            "training.documents_per_step=4",
+            "training.micro_batch=2",
+            "evaluation.documents=3",
+            "evaluation.every=2",
+            "checkpoint.every=2",
+            f"output_dir={tmp_path / 'run'}",
+        ]
+        kept = [override for override in overrides if not override.startswith(without)]
+        return ["run", str(RECIPES / f"{recipe}.yaml"), *kept, *more]
+
+    return arguments
+
+
+@pytest.fixture
+def ebft(capsys):
+    """Runs an `ebft` command line in this process; returns its status, output and errors."""
+    from ebft.cli.main import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = main(arguments)
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    yield run
+    logging.getLogger("ebft").handlers = []
+    logging.getLogger("ebft").propagate = True

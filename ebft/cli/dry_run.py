@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from ebft.config.checks import SamplesN
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import Recipe
 from ebft.cost import DocumentTree, ModelShape, flops, memory
@@ -25,11 +26,6 @@ EMBEDDED = ModelShape(
     tied=True,
 )
 GIB = 2**30
-
-
-@runtime_checkable
-class _SamplesN(Protocol):
-    n: int
 
 
 @runtime_checkable
@@ -106,7 +102,7 @@ def document_tree(options: FineTuneOptions) -> DocumentTree:
     plan, sampler, length = options.plan, options.sampler, options.documents.length
     if not isinstance(plan, Plan):
         raise ValueError(f"plan {type(plan).__name__} is not known before it is built")
-    if not isinstance(sampler, _SamplesN):
+    if not isinstance(sampler, SamplesN):
         raise ValueError(f"sampler {type(sampler).__name__} has no option `n`")
     prompt = max(length - plan.rollout_length, 1)
     contexts = plan([Document("longest", torch.zeros(length, dtype=torch.long), prompt)])

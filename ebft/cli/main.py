@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from tqdm import tqdm
+
 import ebft
 from ebft.cli import cp, doctor, ls, run, validate
 from ebft.errors import NumericalError, StorageError, UserError
@@ -74,15 +76,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+class BesideBars(logging.Handler):
+    """Writes messages to a stream without breaking a progress bar that is on it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=self._stream)
+
+
 def log_to(stream: TextIO) -> None:
     """Shows ebft's messages on `stream`, and of torchao's only errors.
 
     Importing torchao warns that its C++ extensions do not fit this torch; ebft needs none of them.
     """
     log = logging.getLogger("ebft")
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers = [handler]
+    log.handlers = [BesideBars(stream)]
     log.setLevel(logging.INFO)
     log.propagate = False
     logging.getLogger("torchao").setLevel(logging.ERROR)

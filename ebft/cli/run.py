@@ -57,6 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(describe(recipe))
         return 0
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # the run has its own; loading weights takes a second
     job = find_recipe_class(recipe.options.recipe)(
         recipe.options, recipe.registry, source=recipe.source
     )

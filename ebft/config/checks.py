@@ -19,7 +19,9 @@ class _SaysPairwise(Protocol):
 
 
 @runtime_checkable
-class _SamplesN(Protocol):
+class SamplesN(Protocol):
+    """A sampler's options: how many rollouts each context gets."""
+
     n: int
 
 
@@ -43,7 +45,7 @@ def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
             f"reward: {type(reward).__name__} does not say whether it compares rollouts; "
             "give the class `def pairwise(self) -> bool`"
         )
-    elif not isinstance(sampler, _SamplesN):
+    elif not isinstance(sampler, SamplesN):
         yield f"sampler: {type(sampler).__name__} has no option `n`, rollouts of each context"
     elif sampler.n == 1 and reward.pairwise():
         yield (

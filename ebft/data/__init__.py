@@ -3,9 +3,15 @@
 from ebft.data.files import Files
 from ebft.data.hub import Hub
 from ebft.data.python_files import PythonFiles
+from ebft.data.python_functions import PythonFunctions
 from ebft.hookspecs import Parts, hookimpl
 
 
 @hookimpl
 def register_data() -> Parts:
-    return {"python_files": PythonFiles, "files": Files, "hub": Hub}
+    return {
+        "python_files": PythonFiles,
+        "python_functions": PythonFunctions,
+        "files": Files,
+        "hub": Hub,
+    }

@@ -74,9 +74,9 @@ def tokenize(
     if not documents:
         counts = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise UserError(
-            f"data: no {split} document is left of {len(examples)} texts ({counts}); the plan "
-            f"needs {plan.shortest_document} tokens or more and documents.length = {options.length} "
-            "allows no more than that: give longer texts, or change documents.length or the plan"
+            f"data: no {split} document is left of {len(examples)} texts ({counts}): the plan "
+            f"needs {plan.shortest_document} tokens or more, and documents.length allows "
+            f"{options.length}; give longer texts, or change documents.length or the plan"
         )
     return Tokenized(tuple(documents), dropped)
 

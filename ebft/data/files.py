@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from ebft.data.split import split, without_copies
 from ebft.errors import UserError
 from ebft.interfaces import Example, Splits
 from ebft.parts import Part
+
+# It logs a traceback before it raises; the error raised here says what is wrong.
+logging.getLogger("datasets.packaged_modules.json.json").setLevel(logging.CRITICAL)
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from tqdm import tqdm
+
 from ebft.errors import NumericalError
 from ebft.interfaces import Evaluator, Measurement
 from ebft.rollout.records import Document
-from ebft.scoring.interval import Interval, mean_interval
+from ebft.scoring.interval import Interval, mean_interval, paired_change
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,18 +27,20 @@ class History:
     """
 
     def __init__(
-        self, evaluators: Sequence[Evaluator], documents: Sequence[Document], file: Path
+        self,
+        evaluators: Sequence[Evaluator],
+        documents: Sequence[Document],
+        file: Path,
+        *,
+        micro_batch: int,
     ) -> None:
         self._evaluators, self._documents, self._file = evaluators, documents, file
+        self._micro_batch = micro_batch
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
     def evaluate(self, policy: PreTrainedModel, steps_done: int) -> Mapping[str, float]:
         """The mean of every measurement now. Raises `NumericalError` if one is not finite."""
-        measured = {
-            measurement.name: measurement
-            for evaluator in self._evaluators
-            for measurement in evaluator(policy, self._documents)
-        }
+        measured = self._measure(policy)
         for name, measurement in measured.items():
             bad = (~measurement.value.isfinite()).nonzero()[:, 0].tolist()
             if bad:
@@ -51,6 +57,26 @@ class History:
                 file.write(json.dumps(line | numbers | {"documents": interval.count}) + "\n")
         return {name: interval.mean for name, interval in intervals.items()}
 
+    def _measure(self, policy: PreTrainedModel) -> dict[str, Measurement]:
+        parts = defaultdict(list)
+        total = len(self._documents)
+        with tqdm(total=total, desc="evaluating", unit="document", leave=False, delay=2) as bar:
+            for at in range(0, total, self._micro_batch):
+                documents = self._documents[at : at + self._micro_batch]
+                for evaluator in self._evaluators:
+                    for measurement in evaluator(policy, documents):
+                        parts[measurement.name, measurement.unit].append(measurement)
+                bar.update(len(documents))
+        return {
+            name: Measurement(
+                name,
+                unit,
+                value=torch.cat([measurement.value for measurement in measurements]),
+                weight=torch.cat([measurement.weight for measurement in measurements]),
+            )
+            for (name, unit), measurements in parts.items()
+        }
+
     @property
     def first(self) -> Mapping[str, Measurement]:
         return self._evaluations[min(self._evaluations)]
@@ -59,7 +85,7 @@ class History:
     def last(self) -> Mapping[str, Measurement]:
         return self._evaluations[max(self._evaluations)]
 
-    def curve(self, name: str) -> Iterator[tuple[int, Interval]]:
-        """Steps done and the measurement's interval then, in order."""
+    def changes(self, name: str) -> Iterator[tuple[int, Interval]]:
+        """Steps done and the measurement's change since the first evaluation, in order."""
         for steps_done, measured in sorted(self._evaluations.items()):
-            yield steps_done, mean_interval(measured[name])
+            yield steps_done, paired_change(self.first[name], measured[name])

@@ -1,41 +1,73 @@
-"""A picture of a run: held-out figures and the step's own, over training."""
+"""A picture of a run: held-out figures above, the steps' own below."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 from ebft.evaluation.history import History
+from ebft.scoring.interval import mean_interval
 
-TRAINING_CURVE = {"held-out CE": "ce", "held-out CFM": "cfm"}
-"""Which metric of the steps is drawn behind which held-out measurement."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STEP_METRIC = {"held-out CE": "ce", "held-out CFM": "cfm"}
+"""Which metric of the steps is drawn below which held-out measurement."""
+SMOOTH = 8
+"""Steps that the lower panels' line is a mean of."""
 
 
 def plot_curves(history: History, steps: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Writes a PNG with one panel a measurement, held-out values with 95 % intervals."""
+    """Writes a PNG with two panels a measurement.
+
+    Above, the held-out figure with the 95 % interval of its *change*: documents differ from each
+    other far more than one document does before and after. Below, the documents trained on.
+    """
     names = list(history.first)
-    figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        metric = TRAINING_CURVE.get(name)
-        if metric is not None and all(metric in step for step in steps):
-            values = [step[metric] for step in steps]
-            axes.plot(
-                range(1, len(values) + 1), values,
-                color="#b9c4d0", linewidth=1, label="training documents, each step",
-            )  # fmt: skip
-        done, intervals = zip(*history.curve(name), strict=True)
-        axes.errorbar(
-            done, [i.mean for i in intervals], [i.half_width for i in intervals],
-            color="#1f5fa8", marker="o", markersize=4, capsize=3, linewidth=1.8,
-            label="held-out documents, 95 % interval",
-        )  # fmt: skip
-        axes.set_title(name, loc="left", fontsize=11, fontweight="bold")
-        axes.set_xlabel("optimizer steps")
-        axes.set_ylabel(history.first[name].unit)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e6e9ed")
-        axes.set_axisbelow(True)
-        axes.legend(fontsize=8, frameon=False)
+    figure = Figure(figsize=(4.8 * len(names), 5.2), layout="constrained")
+    grid = figure.subplots(2, len(names), squeeze=False, sharex=True, height_ratios=[3, 2])
+    for name, above, below in zip(names, *grid, strict=True):
+        _held_out(above, history, name)
+        metric = STEP_METRIC.get(name)
+        values = [step[metric] for step in steps if metric in step] if metric else []
+        if values:
+            _each_step(below, values)
+        else:
+            below.set_visible(False)
     figure.savefig(file, dpi=150)
+
+
+def _held_out(axes: Axes, history: History, name: str) -> None:
+    start = mean_interval(history.first[name]).mean
+    done, changes = zip(*history.changes(name), strict=True)
+    axes.axhline(start, color="#8a94a0", linewidth=1, linestyle="--", label="before")
+    axes.errorbar(
+        done, [start + change.mean for change in changes],
+        [change.half_width for change in changes],
+        color="#1f5fa8", marker="o", markersize=4, capsize=3, linewidth=1.8,
+        label="held-out, 95 % interval of the change",
+    )  # fmt: skip
+    _style(axes, name, history.first[name].unit)
+
+
+def _each_step(axes: Axes, values: Sequence[float]) -> None:
+    done = range(1, len(values) + 1)
+    axes.plot(done, values, color="#b9c4d0", linewidth=1, label="training documents, each step")
+    if len(values) > SMOOTH:
+        means = [sum(values[i - SMOOTH : i]) / SMOOTH for i in range(SMOOTH, len(values) + 1)]
+        label = f"mean of {SMOOTH} steps"
+        axes.plot(done[SMOOTH - 1 :], means, color="#c2571a", linewidth=1.6, label=label)
+    _style(axes, "", "")
+    axes.set_xlabel("optimizer steps")
+
+
+def _style(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_ylabel(unit)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e9ed")
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=8, frameon=False)

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ebft.config.dump import resolved_yaml
-from ebft.errors import UserError
 from ebft.evaluation.history import History
 from ebft.plugins import Registry
 from ebft.report.curves import plot_curves
@@ -16,6 +15,7 @@ from ebft.training.checkpoint import Checkpoints
 from ebft.training.interrupt import stop_on_interrupt
 from ebft.training.loop import train
 from ebft.training.options import FineTuneOptions
+from ebft.training.output import OutputFolder
 from ebft.training.setup import (
     Documents,
     make_documents,
@@ -37,6 +37,7 @@ class FineTune:
 
     def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
         self._options, self._registry, self._source = options, registry, source
+        self._output = OutputFolder(options.output_dir, overwrite=options.overwrite)
         self._closing = ExitStack()
 
     def setup(self) -> None:
@@ -45,17 +46,19 @@ class FineTune:
         from torchtune.training import set_seed
 
         options = self._options
-        self._claim_output_folder()
+        self._output.check()
         set_seed(options.seed)
         self._resources = make_resources(options)
         documents = make_documents(options, self._resources)
         self._machinery = make_machinery(options, self._resources, documents.train.documents)
+        self._output.claim(resolved_yaml(options, self._registry))
         self._history = History(
             make_evaluators(options, self._resources),
             documents.evaluated,
-            options.output_dir / "evaluations.jsonl",
+            self._output.evaluations,
+            micro_batch=options.training.micro_batch,
         )
-        self._checkpoints = Checkpoints(options.output_dir / "checkpoints", options.checkpoint.keep)
+        self._checkpoints = Checkpoints(self._output.checkpoints, options.checkpoint.keep)
         self._watcher = Watcher(
             steps=options.training.steps,
             loggers=[logger.instantiate() for logger in options.metric_loggers],
@@ -95,20 +98,6 @@ class FineTune:
         """Closes the progress bar and the metric loggers."""
         self._closing.close()
 
-    def _claim_output_folder(self) -> None:
-        options = self._options
-        if (options.output_dir / "recipe.yaml").exists() and not options.overwrite:
-            raise UserError(
-                f"output_dir = {options.output_dir}: there is a run in that folder already; "
-                "choose another, or say overwrite=true"
-            )
-        try:
-            options.output_dir.mkdir(parents=True, exist_ok=True)
-            recipe = resolved_yaml(options, self._registry)
-            (options.output_dir / "recipe.yaml").write_text(recipe)
-        except OSError as error:
-            raise UserError(f"output_dir = {options.output_dir}: {error}") from error
-
     def _describe(self, documents: Documents) -> None:
         parameters = sum(p.numel() for p in self._resources.policy.parameters())
         log.info(
@@ -124,6 +113,8 @@ class FineTune:
         log.info("evaluated on %d held-out documents", len(documents.evaluated))
 
     def _evaluate(self, steps_done: int) -> None:
+        if not self._options.evaluation.evaluators:
+            return
         log.info("evaluating after step %d …", steps_done)
         means = self._history.evaluate(self._resources.policy, steps_done)
         log.info(
@@ -134,11 +125,11 @@ class FineTune:
 
     def _report(self) -> None:
         self._closing.close()
-        self._watcher.show(summary_table(self._history))
-        picture = self._options.output_dir / "training.png"
-        plot_curves(self._history, self._watcher.history, picture)
         log.info("checkpoint: %s", self._checkpoints.saved()[-1])
-        log.info("picture: %s", picture)
+        if self._options.evaluation.evaluators:
+            plot_curves(self._history, self._watcher.history, self._output.picture)
+            log.info("picture: %s", self._output.picture)
+            self._watcher.show(summary_table(self._history))
 
 
 def is_due(steps_done: int, every: int | None) -> bool:

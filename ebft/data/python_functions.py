@@ -1,0 +1,68 @@
+"""Data source `python_functions`: from signature and docstring to body."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from ebft.data.python_files import PythonFiles
+from ebft.data.split import without_copies
+from ebft.errors import UserError
+from ebft.interfaces import Example, Splits
+from ebft.parts import Part
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class PythonFunctions(Part):
+    """Every documented function under a folder: its signature and docstring are the prompt, its
+    body is the completion (question and answer, as in the paper's structured code).
+
+    Whole files are held out, and a function that is also in a held-out file is not trained on.
+    """
+
+    path: Path | None = Field(None, description="a folder; null: the standard library's sources")
+    held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the files to hold out")
+
+    def __call__(self) -> Splits:
+        """Raises `UserError` naming `data.path` if there is nothing to read."""
+        files = PythonFiles(path=self.path, held_out=self.held_out)()
+        held_out = [function for file in files.held_out for function in documented_functions(file)]
+        train = [function for file in files.train for function in documented_functions(file)]
+        train = without_copies(train, of=held_out)
+        for name, examples in (("train", train), ("held-out", held_out)):
+            if not examples:
+                raise UserError(
+                    f"data.path = {self.path}: no function with a docstring in the {name} files; "
+                    "give a folder with more of them"
+                )
+        return Splits(train, without_copies(held_out, of=[]))
+
+
+def documented_functions(file: Example) -> Iterator[Example]:
+    """The functions and methods of a source file that have a docstring and something after it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of invalid escapes: not our code
+        try:
+            tree = ast.parse(file.completion)
+        except SyntaxError:  # a template, or code for another version of Python
+            return
+    lines = file.completion.splitlines(keepends=True)
+    for node in ast.walk(tree):
+        if isinstance(node, Function) and ast.get_docstring(node) and len(node.body) > 1:
+            docstring, body = node.body[0].end_lineno, node.body[1].lineno
+            if docstring is None or node.end_lineno is None or docstring >= body:
+                continue  # `"""Doc."""; return 1`, on one line
+            source = textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
+            prompt_lines = docstring - node.lineno + 1
+            parts = source.splitlines(keepends=True)
+            yield Example(
+                name=f"{file.name}:{node.lineno}",
+                prompt="".join(parts[:prompt_lines]),
+                completion="".join(parts[prompt_lines:]),
+            )

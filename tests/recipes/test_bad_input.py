@@ -1,0 +1,252 @@
+"""A user's mistakes, through the command line: one clear line, status 2, no traceback."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from ebft.models.export import save_policy
+from ebft.training.checkpoint import Checkpoints
+from tests.tiny import plain_policy, tiny_tokenizer
+
+
+@pytest.fixture
+def refused(ebft, tiny_run, tmp_path):
+    """Runs a command line that must end with status 2 and one line on stderr; returns the line."""
+
+    def run(*overrides: str, **options: str) -> str:
+        status, out, err = ebft(*tiny_run(*overrides, **options))
+        assert status == 2, (out, err)
+        assert "Traceback" not in err
+        assert not (tmp_path / "run" / "recipe.yaml").exists()
+        return last_line(err)
+
+    return run
+
+
+def last_line(err: str) -> str:
+    return err.rstrip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("sampler.m=8", "command line: sampler.m = 8: unknown key; there are: n, temperature"),
+        ("trainin.steps=8", "unknown key; did you mean 'training'?"),
+        ("sampler.n=0", "command line: sampler.n = 0: must be greater than or equal to 1"),
+        ("sampler.n=four", "sampler.n = four: must be a valid integer"),
+        ("sampler.temperature=0", "sampler.temperature = 0: must be greater than 0"),
+        ("objective.gamma=.inf", "objective.gamma = inf: must be a finite number"),
+        ("feature_map.pooling=lats", "did you mean 'last'?"),
+        ("feature_map.depths=[0.5,1.5]", "feature_map.depths.1 = 1.5: must be less than or equal"),
+        ("reward=feature_machting", "did you mean 'feature_matching'?"),
+        ("baseline=my.package.Baseline", "cannot import 'my.package.Baseline'"),
+        ("recipe=finetun", "no such recipe class; did you mean 'finetune'?"),
+        ("optimizer._component_=torch.optim.AdamV", "did you mean 'Adam'?"),
+        ("optimizer.learning_rate=1", "optimizer.learning_rate = 1: unknown key"),
+        ("plugins=[nowhere.py]", "plugins: nowhere.py: no such file; looked for"),
+        ("sampler.n=1", "sampler.n = 1: the reward compares a context's rollouts with each other"),
+        ("documents.length=11", "documents.length = 11: leaves no anchor"),
+        ("plan.rollout_length=40", "documents.length = 40: leaves no anchor"),
+        ("plan.stride=0", "plan.stride = 0: must be greater than or equal to 1"),
+        ("training.micro_batch=9", "is more than training.documents_per_step = 4"),
+        ("model.path=./nowhere", "model.path = ./nowhere: no such folder; give"),
+        ("model.device=cuda:99", "model.device = cuda:99"),
+        ("data.path=./nowhere", "data.path = nowhere: no such folder"),
+        ("seed", "'seed': an override is key=value, or ~key to delete a key"),
+        ("~sampler.q", "there is no 'q'"),
+        ("~objective.gamma", "objective.gamma: missing; it has no default"),
+        ("data.path=${nope}", "nope"),
+    ],
+)
+def test_a_mistake_in_a_value(refused, override, says):
+    assert says in refused(override)
+
+
+def test_an_override_is_known_from_the_file(ebft, tmp_path, tiny_run):
+    file = tmp_path / "recipe.yaml"
+    source = Path(tiny_run()[1]).read_text()
+    file.write_text(source.replace("  n: 4\n", "  n: 4\n  temprature: 1\n"))
+    status, _, err = ebft("validate", str(file))
+    assert status == 2
+    assert err.strip() == (
+        f"{file}: sampler.temprature = 1: unknown key; did you mean 'temperature'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        ("recipe: [", "not YAML"),
+        ("- a\n- b\n", "a recipe is a mapping"),
+        ("recipe: ${x}\n", "x"),
+        ("", "missing"),
+    ],
+)
+def test_a_file_that_is_no_recipe(ebft, tmp_path, content, says):
+    file = tmp_path / "recipe.yaml"
+    if content is not None:
+        file.write_text(content)
+    status, _, err = ebft("run", str(file))
+    assert status == 2
+    assert says in err
+    assert all(line.startswith(f"{file}: ") for line in err.splitlines())
+
+
+def test_a_misspelt_file_names_the_near_one(ebft, tiny_run):
+    file = tiny_run()[1].replace("full", "ful")
+    assert last_line(ebft("validate", file)[2]).endswith("did you mean '{}'?".format(tiny_run()[1]))
+
+
+class TestData:
+    @pytest.fixture
+    def pairs(self, refused):
+        def run(file: Path, *more: str) -> str:
+            columns = ["data=files", f"data.path={file}", "data.prompt=q", "data.completion=a"]
+            return refused(*columns, "plan=completion", *more, without="plan.")
+
+        return run
+
+    def test_no_file(self, pairs, tmp_path):
+        assert "gone.jsonl: no such file" in pairs(tmp_path / "gone.jsonl")
+
+    def test_an_empty_file(self, pairs, tmp_path):
+        (tmp_path / "empty.jsonl").touch()
+        assert "empty.jsonl: the file is empty" in pairs(tmp_path / "empty.jsonl")
+
+    def test_a_broken_line(self, pairs, tmp_path):
+        file = tmp_path / "broken.jsonl"
+        file.write_text('{"q": "a", "a": "b"}\n{"q": \n')
+        assert "line 2 is not JSON" in pairs(file)
+
+    def test_a_column_that_is_not_there(self, pairs, tmp_path):
+        file = tmp_path / "other.jsonl"
+        file.write_text('{"q": "a", "answer": "b"}\n')
+        assert "data.completion = a: other.jsonl, row 1 has no such column" in pairs(file)
+
+    def test_a_folder_without_python(self, refused, tmp_path):
+        assert "no .py file with text in it" in refused(f"data.path={tmp_path}")
+
+    def test_every_document_too_short(self, refused, tmp_path):
+        for number in range(4):
+            (tmp_path / f"{number}.py").write_text("ab" + "c" * number)
+        line = refused(f"data.path={tmp_path}")
+        assert "no train document is left of 3 texts (3 too short for the plan)" in line
+        assert "the plan needs 12 tokens or more" in line
+
+    def test_short_documents_are_dropped_and_counted(self, ebft, tiny_run, tmp_path):
+        folder = tmp_path / "python"
+        folder.mkdir()
+        for number in range(8):
+            (folder / f"long{number}.py").write_text("abc = d " * 4 + "abcdefgh"[number])
+            (folder / f"short{number}.py").write_text("abcdefgh"[number])
+        status, _, err = ebft(*tiny_run(f"data.path={folder}", "training.steps=1"))
+        assert status == 0
+        assert "too short for the plan" in err
+
+    def test_pairs_need_a_prompt(self, refused):
+        assert "no train document is left" in refused("plan=completion", without="plan.")
+
+
+class TestNumbers:
+    """NaN or infinity stops the run, names the step and the document, and overwrites nothing."""
+
+    @pytest.fixture
+    def fails(self, ebft, tiny_run, tmp_path):
+        def run(*overrides: str) -> str:
+            status, _, err = ebft(*tiny_run("evaluation.evaluators=[]", *overrides))
+            assert status == 1
+            assert "Traceback" not in err
+            assert not list((tmp_path / "run").glob("checkpoints/*"))
+            return last_line(err)
+
+        return run
+
+    def test_in_features_and_weights(self, fails, tmp_path):
+        policy = plain_policy()
+        with torch.no_grad():
+            policy.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
+        folder = tmp_path / "nan"
+        folder.mkdir()
+        save_policy(policy, tiny_tokenizer(), folder)
+        line = fails(f"model.path={folder}")
+        assert line.startswith("error: step 0: ")
+        assert ".py#1" in line
+
+    @pytest.mark.parametrize(
+        ("kind", "returns", "says"),
+        [
+            ("rewards", "Terms(u * 0 / (u - u), k)", "step 0: rewards have NaN"),
+            ("baselines", "terms.unary / 0", "step 0: advantages have NaN"),
+        ],
+    )
+    def test_in_rewards_and_baselines(self, fails, tmp_path, kind, returns, says):
+        call = {
+            "rewards": "rollouts, features):\n"
+            "        u, k = features.samples.sum(-1), features.samples @ features.samples.mT",
+            "baselines": "terms):\n        pass",
+        }[kind]
+        plugin = tmp_path / "broken.py"
+        plugin.write_text(
+            "import ebft\nfrom ebft import Terms\n\n\nclass Broken(ebft.Part):\n"
+            f"    def pairwise(self):\n        return True\n\n    def __call__(self, {call}\n"
+            f"        return {returns}\n\n\n@ebft.hookimpl\ndef register_{kind}():\n"
+            '    return {"broken": Broken}\n'
+        )
+        line = fails(f"plugins=[{plugin}]", f"{kind.removesuffix('s')}=broken")
+        assert says in line
+        assert ".py#1" in line
+
+    def test_in_the_gradient(self, fails):
+        assert "step 1: " in fails("optimizer.lr=1e30", "lr_scheduler.num_warmup_steps=0")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(ebft, tiny_run, tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def full_after_the_first(self, policy, tokenizer, *, step):
+        if self.saved():
+            monkeypatch.setattr("ebft.training.checkpoint.save_policy", no_space)
+        return save(self, policy, tokenizer, step=step)
+
+    def no_space(policy, tokenizer, folder):
+        (folder / "model.safetensors").write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Checkpoints, "save", full_after_the_first)
+    status, _, err = ebft(*tiny_run("checkpoint.every=1"))
+    assert status == 1
+    folder = tmp_path / "run" / "checkpoints"
+    line = last_line(err)
+    assert "cannot save the checkpoint of step 2" in line
+    assert "No space left on device" in line
+    assert f"the checkpoint before it is whole: {folder / 'step-000001'}" in line
+    assert [path.name for path in folder.iterdir()] == ["step-000001"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_cannot_be_written(ebft, tiny_run, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    status, _, err = ebft(*tiny_run(f"output_dir={tmp_path / 'locked' / 'run'}"))
+    assert status == 2
+    assert "cannot be written: Permission denied" in last_line(err)
+
+
+def test_an_output_folder_that_is_a_file(ebft, tiny_run, tmp_path):
+    (tmp_path / "file").write_text(json.dumps({}))
+    status, _, err = ebft(*tiny_run(f"output_dir={tmp_path / 'file'}"))
+    assert status == 2
+    assert f"output_dir = {tmp_path / 'file'}: cannot be written" in last_line(err)
+
+
+@pytest.mark.parametrize("processes", ["2", "8"])
+def test_more_than_one_process(ebft, tiny_run, monkeypatch, processes):
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setenv("RANK", "0")
+    status, _, err = ebft(*tiny_run())
+    assert status == 2
+    assert f"this is one of {processes}" in err

@@ -1,0 +1,57 @@
+"""Every file in recipes/ parses, validates, builds, and survives being written out and read."""
+
+import pytest
+import torch
+from tests.conftest import RECIPES
+from tests.tiny import plain_policy, tiny_resources
+
+from ebft.config.dump import resolved_yaml
+from ebft.config.load import load_recipe
+from ebft.config.recipe_class import find_recipe_class
+from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
+
+FILES = sorted(RECIPES.rglob("*.yaml"))
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.relative_to(RECIPES).as_posix())
+def recipe(request, tmp_path):
+    return load_recipe(request.param, [f"output_dir={tmp_path}"])
+
+
+def test_it_builds(recipe):
+    options, policy = recipe.options, plain_policy()
+    resources = tiny_resources(policy)
+    find_recipe_class(options.recipe)
+    interfaces = {
+        "data": DataSource,
+        "plan": Plan,
+        "sampler": Sampler,
+        "feature_map": FeatureMap,
+        "reward": Reward,
+        "baseline": Baseline,
+    }
+    for key, part in options.parts().items():
+        built = part.build(resources)
+        if key in interfaces:
+            assert isinstance(built, interfaces[key]), key
+    for evaluator in options.evaluation.evaluators:
+        assert isinstance(evaluator.build(resources), Evaluator)
+    optimizer = options.optimizer.instantiate(policy.parameters())
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    options.lr_scheduler.instantiate(optimizer)
+    for logger in options.metric_loggers:
+        logger.instantiate().close()
+
+
+def test_it_says_everything_when_written_out(recipe, tmp_path):
+    file = tmp_path / "resolved.yaml"
+    file.write_text(resolved_yaml(recipe.options, recipe.registry))
+    again = load_recipe(file)
+    assert again.options == recipe.options
+    assert resolved_yaml(again.options, again.registry) == file.read_text()
+
+
+def test_it_says_what_it_is_and_how_to_run_it(recipe):
+    first, *rest = recipe.source.read_text().splitlines()
+    assert first.startswith("# ")
+    assert any(f"tune run recipes/{recipe.source.relative_to(RECIPES)}" in line for line in rest)

@@ -1,0 +1,126 @@
+"""Whole runs through the command line, on a tiny model."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ebft.config.load import load_recipe
+from ebft.training.finetune import FineTune
+from ebft.training.loop import train
+
+ROWS = [{"question": f"a b {c}", "answer": f"{c} d = {c} e"} for c in "abcdefghijklmnopqrs"]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return file
+
+
+def checkpoints(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_a_folder_of_python_files(ebft, tiny_run, tmp_path):
+    status, out, err = ebft(*tiny_run())
+    assert status == 0, err
+    run = tmp_path / "run"
+    assert "before → after" in out
+    assert "held-out CE" in out
+    assert "held-out CFM" in out
+    assert "step 1: rollouts" in out
+    assert checkpoints(run) == ["step-000002", "step-000003"]
+    lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 0, 2, 2, 3, 3]
+    assert (run / "training.png").read_bytes().startswith(b"\x89PNG")
+    logged = next((run / "logs").iterdir()).read_text()
+    assert all(name in logged for name in ("cfm", "ce", "alignment", "diversity", "grad_norm"))
+    # The recipe that was saved says how to run the same again.
+    assert load_recipe(run / "recipe.yaml").options.training.steps == 3
+
+
+def test_checkpoints_load_with_transformers_alone(ebft, tiny_run, tiny_model, tmp_path):
+    assert ebft(*tiny_run())[0] == 0
+    folder = tmp_path / "run" / "checkpoints" / "step-000003"
+    trained, base = (AutoModelForCausalLM.from_pretrained(f) for f in (folder, tiny_model))
+    assert trained.dtype == torch.float32
+    tokens = AutoTokenizer.from_pretrained(folder)("a b c", return_tensors="pt")
+    assert not torch.equal(trained(**tokens).logits, base(**tokens).logits)
+
+
+def test_pairs_of_prompt_and_completion(ebft, tiny_run, pairs, tmp_path):
+    columns = ["data=files", f"data.path={pairs}", "data.prompt=question", "data.completion=answer"]
+    plan = ["plan=completion", "plan.rollout_length=6"]
+    status, out, err = ebft(*tiny_run(*columns, *plan, without="plan."))
+    assert status == 0, err
+    assert "before → after" in out
+    assert "plan: completion instead of strided; options dropped" in err
+    assert checkpoints(tmp_path / "run") == ["step-000002", "step-000003"]
+
+
+def steps_of(arguments):
+    """The steps of a run, and the policy's weights after them."""
+    _, file, *overrides = arguments
+    recipe = load_recipe(Path(file), overrides)
+    job = FineTune(recipe.options, recipe.registry, source=recipe.source)
+    job.setup()
+    steps = list(train(job._machinery, range(recipe.options.training.steps)))
+    weights = {k: v.clone() for k, v in job._machinery.policy.state_dict().items()}
+    job.cleanup()
+    return steps, weights
+
+
+def test_the_same_seed_gives_the_same_run(tiny_run):
+    first, weights = steps_of(tiny_run())
+    second, same_weights = steps_of(tiny_run("overwrite=true"))
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.rollouts.tokens, b.rollouts.tokens)
+        assert torch.equal(a.rollouts.log_probs, b.rollouts.log_probs)
+        assert (a.losses, a.grad_norm) == (b.losses, b.grad_norm)
+    assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
+    third, _ = steps_of(tiny_run("overwrite=true", "seed=1"))
+    assert not torch.equal(first[0].rollouts.tokens, third[0].rollouts.tokens)
+
+
+def test_micro_batches_change_nothing_but_memory(tiny_run):
+    whole, _ = steps_of(tiny_run("training.micro_batch=4"))
+    parts, _ = steps_of(tiny_run("training.micro_batch=1", "overwrite=true"))
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.equal(a.rollouts.tokens, b.rollouts.tokens)
+        torch.testing.assert_close(a.losses[:2], b.losses[:2], rtol=1e-4, atol=1e-5)
+        assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
+
+
+def test_ctrl_c_finishes_the_step_and_saves(ebft, tiny_run, tmp_path, monkeypatch):
+    from ebft.training.watch import Watcher
+
+    show = Watcher.step
+
+    def interrupt_in_the_first_step(self, step):
+        show(self, step)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Watcher, "step", interrupt_in_the_first_step)
+    before = signal.getsignal(signal.SIGINT)
+    status, _, err = ebft(*tiny_run("training.steps=50"))
+    assert status == 130
+    assert "stopped after step 1" in err
+    assert checkpoints(tmp_path / "run") == ["step-000001"]
+    AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "checkpoints" / "step-000001")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_is_not_overwritten_by_accident(ebft, tiny_run, tmp_path):
+    assert ebft(*tiny_run("training.steps=1"))[0] == 0
+    status, _, err = ebft(*tiny_run("training.steps=1"))
+    assert status == 2
+    assert err.strip().endswith("choose another, or say overwrite=true")
+    assert ebft(*tiny_run("training.steps=2", "overwrite=true"))[0] == 0
+    assert checkpoints(tmp_path / "run") == ["step-000002"]
+    assert len((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()) == 4
