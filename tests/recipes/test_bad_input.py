@@ -99,7 +99,7 @@ def test_a_file_that_is_no_recipe(ebft, tmp_path, content, says):
 
 def test_a_misspelt_file_names_the_near_one(ebft, tiny_run):
     file = tiny_run()[1].replace("full", "ful")
-    assert last_line(ebft("validate", file)[2]).endswith("did you mean '{}'?".format(tiny_run()[1]))
+    assert last_line(ebft("validate", file)[2]).endswith(f"did you mean '{tiny_run()[1]}'?")
 
 
 class TestData:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.conftest import RECIPES
-from tests.tiny import plain_policy, tiny_resources
 
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import load_recipe
 from ebft.config.recipe_class import find_recipe_class
 from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
+from tests.conftest import RECIPES
+from tests.tiny import plain_policy, tiny_resources
 
 FILES = sorted(RECIPES.rglob("*.yaml"))
 

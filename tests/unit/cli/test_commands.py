@@ -1,0 +1,182 @@
+"""The commands that print: help, ls, cp, validate, doctor, run --dry-run."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ebft.cli.main import COMMANDS
+from ebft.config.load import load_recipe
+from ebft.plugins import load_registry
+from tests.conftest import RECIPES
+
+NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_says_what_a_command_is_for(ebft, name):
+    status, out, _ = ebft(name, "--help")
+    assert status == 0
+    assert out.startswith(f"usage: ebft {name}")
+    assert len(out.split("\n\n")[1]) > 10, "a description follows the usage"
+
+
+def test_help_lists_every_command_with_an_example(ebft):
+    status, out, _ = ebft("--help")
+    assert status == 0
+    for name in NAMES:
+        assert re.search(rf"^    {name} +\S", out, re.M), name
+    assert "examples:" in out
+
+
+def test_no_command_and_an_unknown_one(ebft):
+    assert ebft()[0] == 2
+    status, _, err = ebft("trian")
+    assert status == 2
+    assert "invalid choice: 'trian'" in err
+    assert ebft("validate", "x.yaml", "--what")[0] == 2
+
+
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys, ebft.cli.main as m\ntry: m.main(['run', '--help'])\nexcept SystemExit: pass\n"
+    )
+    code += "sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+class TestLs:
+    def test_every_part_with_every_option(self, ebft):
+        status, out, _ = ebft("ls")
+        assert status == 0
+        for kind, named in load_registry().kinds().items():
+            assert f"\n{kind}\n" in out
+            for name, registered in named.items():
+                assert f"\n  {name}    from ebft (" in out
+                for option, field in registered.part.model_fields.items():
+                    assert f"\n    - {option}: " in out
+                    assert field.description, f"{name}.{option} has no description"
+
+    def test_defaults_and_bounds(self, ebft):
+        _, out, _ = ebft("ls", "samplers")
+        assert "- n: int ≥ 1 = 4" in out
+        assert "- temperature: float > 0 = 1.0" in out
+        assert "rewards" not in out
+
+    def test_recipes(self, ebft):
+        _, out, _ = ebft("ls", "recipes")
+        for file in RECIPES.glob("*.yaml"):
+            assert f"\n  {file.stem} " in out
+
+    def test_claims(self, ebft):
+        _, out, _ = ebft("ls", "baselines")
+        assert "unbiased: yes, b_j leaves out every term that touches rollout j" in out
+
+    def test_a_plug_in_s_parts(self, ebft, tmp_path):
+        plugin = tmp_path / "mine.py"
+        plugin.write_text(
+            'import ebft\n\n\nclass Zero(ebft.Part):\n    """Nothing."""\n\n\n'
+            '@ebft.hookimpl\ndef register_baselines():\n    return {"zero": Zero}\n'
+        )
+        _, out, _ = ebft("ls", "baselines", "--plugin", str(plugin))
+        assert f"  zero    from {plugin}" in out
+
+    def test_an_unknown_kind(self, ebft):
+        status, _, err = ebft("ls", "reward")
+        assert status == 2
+        assert err.strip() == "no kind of part is named 'reward'; did you mean 'rewards'?"
+
+
+class TestCp:
+    def test_a_recipe_is_copied_and_not_replaced(self, ebft, tmp_path):
+        assert ebft("cp", "ebft_full", str(tmp_path))[0] == 0
+        copy = tmp_path / "ebft_full.yaml"
+        assert copy.read_bytes() == (RECIPES / "ebft_full.yaml").read_bytes()
+        copy.write_text("mine")
+        status, _, err = ebft("cp", "ebft_full", str(tmp_path))
+        assert status == 2
+        assert "--force replaces it" in err
+        assert copy.read_text() == "mine"
+        assert ebft("cp", "ebft_full", str(copy), "--force")[0] == 0
+        load_recipe(copy)
+
+    def test_an_unknown_recipe(self, ebft, tmp_path):
+        status, _, err = ebft("cp", "ebft_ful", str(tmp_path))
+        assert status == 2
+        assert "did you mean 'ebft_full'?" in err
+
+
+class TestDryRun:
+    def test_it_prints_a_recipe_that_loads(self, ebft, tiny_run, tmp_path):
+        status, out, _ = ebft(*tiny_run("sampler.n=3"), "--dry-run")
+        assert status == 0
+        assert yaml.safe_load(out)["sampler"]["n"] == 3
+        file = tmp_path / "again.yaml"
+        file.write_text(out)
+        assert load_recipe(file).options.sampler.n == 3
+        assert not (tmp_path / "run").exists()
+
+    def test_it_counts_tokens(self, ebft, tiny_run):
+        # 40 tokens, anchors 8, 16, 24, 32, each with 4 rollouts of 4 tokens.
+        _, out, _ = ebft(*tiny_run(), "--dry-run")
+        assert "# A document of 40 tokens has 4 anchors, each with 4 rollouts of 4 tokens." in out
+        assert re.search(r"# sampling +88 ", out)  # 40 + 4·4·3
+        assert re.search(r"# training +104 ", out)  # 40 + 4·4·4
+
+    def test_a_model_that_is_not_here_leaves_the_recipe(self, ebft, tiny_run):
+        status, out, _ = ebft(*tiny_run("model.path=someone/something"), "--dry-run")
+        assert status == 0
+        assert "# no estimate: model.path = someone/something: its configuration is not on" in out
+
+
+def test_options_may_stand_between_overrides(ebft, tiny_run):
+    arguments = tiny_run()
+    status, out, _ = ebft(arguments[0], "--dry-run", *arguments[1:])
+    assert status == 0
+    assert "sampler:" in out
+
+
+class TestDoctor:
+    @pytest.fixture
+    def tune(self, tmp_path, monkeypatch):
+        def install(text):
+            file = tmp_path / "tune"
+            if text is not None:
+                file.write_text(text)
+                file.chmod(0o755)
+            monkeypatch.setenv("PATH", str(tmp_path))
+
+        return install
+
+    def test_our_tune(self, ebft, tune):
+        tune("#!/usr/bin/python\nfrom ebft.cli.tune import main\n")
+        status, out, _ = ebft("doctor")
+        assert status == 0
+        assert "(ours;" in out
+        assert re.search(r"^torch +2\.", out, re.M)
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("from torchtune._cli.tune import main", "torchtune's, not ours"),
+            ("something else", "of another program, not ours"),
+            (None, "not on the PATH"),
+        ],
+    )
+    def test_another_tune_is_an_error_with_the_repair(self, ebft, tune, text, says):
+        tune(text)
+        status, out, _ = ebft("doctor")
+        assert status == 1
+        assert says in out
+        assert "pip install --force-reinstall --no-deps" in out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m ebft.cli.main ls | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "recipes"
+    assert done.stderr == ""
