@@ -47,7 +47,7 @@ def register_rewards() -> Parts:
 
 @hookspec
 def register_baselines() -> Parts:
-    """Baselines: build to a `Baseline`, terms → what is subtracted from each reward."""
+    """Baselines: build to a `Baseline`, reward terms → advantages."""
 
 
 @hookspec

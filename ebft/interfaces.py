@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One text of a data source: `prompt` is empty for raw text. `name` is unique in the source."""
+    """One text of a data source: `prompt` is empty for raw text. `name` is unique in the source.
+
+    `check` is what a verifiable reward holds a rollout against (unit tests, an answer), if any.
+    """
 
     name: str
     completion: str
     prompt: str = ""
+    check: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,13 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class SamplerOptions(Protocol):
+    """What a recipe's checks read of a sampler's options: how many rollouts each context gets."""
+
+    n: int
+
+
+@runtime_checkable
 class FeatureMap(Protocol):
     """Computes φ of rollouts and of their references. Takes no gradients."""
 
@@ -110,8 +121,21 @@ class Reward(Protocol):
 
 
 @runtime_checkable
+class RewardOptions(Protocol):
+    """What a recipe's checks read of a reward's options."""
+
+    def pairwise(self) -> bool:
+        """Whether it compares rollouts with each other, and so needs n > 1."""
+        ...
+
+
+@runtime_checkable
 class Baseline(Protocol):
-    """What is subtracted from each rollout's reward, to lessen the gradient's variance."""
+    """Advantages: each rollout's reward less what was to be expected without it.
+
+    Subtracting lessens the gradient's variance. It stays unbiased if what is subtracted from r_j
+    leaves out every term that touches rollout j, which is why it sees the terms and not their sum.
+    """
 
     def __call__(self, terms: Terms) -> Float[Tensor, "P n"]: ...
 

@@ -4,12 +4,12 @@ A part *is* its options; `build` turns it into the object that the loop calls. A
 needs no more than fields and `__call__`:
 
     class Constant(ebft.Part):
-        \"""A baseline that is the same for every rollout.\"""
+        \"""Subtracts the same number from every reward.\"""
 
         value: float = Field(0.0, description="what is subtracted from each reward")
 
         def __call__(self, terms: Terms) -> Float[Tensor, "P n"]:
-            return torch.full_like(terms.unary, self.value)
+            return terms.reward() - self.value
 """
 
 from __future__ import annotations

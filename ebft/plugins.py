@@ -31,6 +31,7 @@ BUILT_IN = (
     "ebft.rollout",
     "ebft.samplers",
     "ebft.features",
+    "ebft.transforms",
     "ebft.rewards",
     "ebft.baselines",
     "ebft.evaluation",

@@ -1,5 +1,7 @@
 """A tiny random decoder and documents for it, in float64 so that equalities hold to rounding."""
 
+import copy
+
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
@@ -28,7 +30,7 @@ CONFIG = LlamaConfig(
 
 def tiny_policy(seed: int = 0, dtype: torch.dtype = torch.float64):
     torch.manual_seed(seed)
-    policy = AutoModelForCausalLM.from_config(CONFIG)
+    policy = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIG))
     # transformers' RMSNorm computes in float32 whatever the input; torch's keeps float64.
     for parent in list(policy.modules()):
         for name, child in parent.named_children():
@@ -69,7 +71,7 @@ def tiny_resources(policy, *, micro_batch: int = 2, seed: int = 0, eos: int = 1)
 def plain_policy(seed: int = 0):
     """The same decoder as transformers makes and saves it: float32, its own norms."""
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(CONFIG).eval()
+    return AutoModelForCausalLM.from_config(copy.deepcopy(CONFIG)).eval()
 
 
 def tiny_tokenizer():

@@ -11,22 +11,22 @@ from ebft.rollout.records import Terms
 
 
 class LeaveOneOut(Part):
-    """b_j = mean_{i≠j} u_i + 1/((n−1)(n−2)) Σ_{i≠j} Σ_{i'≠i,j} k_ii'   (paper, appendix E).
+    """A_j = r_j − b_j, b_j = mean_{i≠j} u_i + 1/((n−1)(n−2)) Σ_{i≠j} Σ_{i'≠i,j} k_ii'.
 
     What the reward would be on average if j had never been sampled, so it does not depend on
-    rollout j and the gradient stays unbiased. For n = 2 no pair is left without j and the second
-    term is 0; for n = 1 nothing at all is left and the baseline is 0.
+    rollout j and the gradient stays unbiased (paper, appendix E). For n = 2 no pair is left
+    without j and the second term is 0; for n = 1 nothing at all is left and the baseline is 0.
     """
 
     def claim(self) -> Claim:
         return Claim(True, "b_j leaves out every term that touches rollout j")
 
     def __call__(self, terms: Terms) -> Float[Tensor, "P n"]:
-        return leave_one_out(terms)
+        return terms.reward() - leave_one_out(terms)
 
 
 def leave_one_out(terms: Terms) -> Float[Tensor, "P n"]:
-    """The baseline of `LeaveOneOut`, for pairwise terms that need not be symmetric."""
+    """b_j of `LeaveOneOut`, for pairwise terms that need not be symmetric."""
     n = terms.unary.shape[1]
     if n == 1:
         return torch.zeros_like(terms.unary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,10 +10,10 @@ from ebft.rollout.records import Terms
 
 
 class NoBaseline(Part):
-    """b_j = 0: the advantage is the reward. Unbiased, with the most variance."""
+    """A_j = r_j: the advantage is the reward. Unbiased, with the most variance."""
 
     def claim(self) -> Claim:
         return Claim(True, "nothing is subtracted")
 
     def __call__(self, terms: Terms) -> Float[Tensor, "P n"]:
-        return torch.zeros_like(terms.unary)
+        return terms.reward()

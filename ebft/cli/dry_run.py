@@ -6,11 +6,10 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ebft.config.checks import SamplesN
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import Recipe
 from ebft.cost import DocumentTree, ModelShape, flops, memory
-from ebft.interfaces import Plan
+from ebft.interfaces import Plan, SamplerOptions
 from ebft.models.embedded import NAME as EMBEDDED_NAME
 from ebft.rollout.records import Document
 from ebft.training.options import FineTuneOptions
@@ -102,7 +101,7 @@ def document_tree(options: FineTuneOptions) -> DocumentTree:
     plan, sampler, length = options.plan, options.sampler, options.documents.length
     if not isinstance(plan, Plan):
         raise ValueError(f"plan {type(plan).__name__} is not known before it is built")
-    if not isinstance(sampler, SamplesN):
+    if not isinstance(sampler, SamplerOptions):
         raise ValueError(f"sampler {type(sampler).__name__} has no option `n`")
     prompt = max(length - plan.rollout_length, 1)
     contexts = plan([Document("longest", torch.zeros(length, dtype=torch.long), prompt)])

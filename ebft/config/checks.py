@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from ebft.config.located import suggest
 from ebft.config.recipe_class import RECIPES
-from ebft.interfaces import Plan
+from ebft.interfaces import Plan, RewardOptions, SamplerOptions
 
 if TYPE_CHECKING:
     from ebft.training.options import FineTuneOptions
-
-
-@runtime_checkable
-class _SaysPairwise(Protocol):
-    def pairwise(self) -> bool: ...
-
-
-@runtime_checkable
-class SamplesN(Protocol):
-    """A sampler's options: how many rollouts each context gets."""
-
-    n: int
 
 
 def find_problems(options: FineTuneOptions) -> list[str]:
@@ -40,12 +28,12 @@ def recipe_is_known(options: FineTuneOptions) -> Iterator[str]:
 def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
     """A reward that compares rollouts needs two of them."""
     sampler, reward = options.sampler, options.reward
-    if not isinstance(reward, _SaysPairwise):
+    if not isinstance(reward, RewardOptions):
         yield (
             f"reward: {type(reward).__name__} does not say whether it compares rollouts; "
             "give the class `def pairwise(self) -> bool`"
         )
-    elif not isinstance(sampler, SamplesN):
+    elif not isinstance(sampler, SamplerOptions):
         yield f"sampler: {type(sampler).__name__} has no option `n`, rollouts of each context"
     elif sampler.n == 1 and reward.pairwise():
         yield (

@@ -33,6 +33,9 @@ class Files(Part):
         None, description="column of the prompt; null: the rows are raw text"
     )
     completion: str = Field("completion", description="column of the completion, or of raw text")
+    check: str | None = Field(
+        None, description="column of what a verifiable reward checks rollouts with, e.g. unit tests"
+    )
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the rows to hold out")
     held_out_path: Path | None = Field(
         None, description="a file of held-out rows; `held_out` is not used then"
@@ -65,7 +68,7 @@ class Files(Part):
         if len(rows) == 0:
             raise UserError(f"{key} = {path}: the file has no rows")
         return rows_to_examples(
-            rows, prompt=self.prompt, completion=self.completion, source=path.name
+            rows, prompt=self.prompt, completion=self.completion, check=self.check, source=path.name
         )
 
 

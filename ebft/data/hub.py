@@ -24,6 +24,9 @@ class Hub(Part):
         None, description="column of the prompt; null: the rows are raw text"
     )
     completion: str = Field(description="column of the completion, or of raw text")
+    check: str | None = Field(
+        None, description="column of what a verifiable reward checks rollouts with, e.g. unit tests"
+    )
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the rows to hold out")
     limit: PositiveInt | None = Field(None, description="read only the first so many rows")
 
@@ -39,6 +42,10 @@ class Hub(Part):
                 "data.subset and data.split, and the network"
             ) from error
         examples = rows_to_examples(
-            rows, prompt=self.prompt, completion=self.completion, source=self.dataset
+            rows,
+            prompt=self.prompt,
+            completion=self.completion,
+            check=self.check,
+            source=self.dataset,
         )
         return split(examples, self.held_out, key=f"data.dataset = {self.dataset}")

@@ -10,7 +10,12 @@ from ebft.interfaces import Example
 
 
 def rows_to_examples(
-    rows: Iterable[Mapping[str, Any]], *, prompt: str | None, completion: str, source: str
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    prompt: str | None,
+    completion: str,
+    check: str | None,
+    source: str,
 ) -> list[Example]:
     """One example a row, named `source:row` from 1.
 
@@ -21,6 +26,7 @@ def rows_to_examples(
             name=f"{source}:{number}",
             completion=_text(row, completion, "completion", f"{source}, row {number}"),
             prompt=_text(row, prompt, "prompt", f"{source}, row {number}") if prompt else "",
+            check=_text(row, check, "check", f"{source}, row {number}") if check else "",
         )
         for number, row in enumerate(rows, 1)
     ]

@@ -2,8 +2,18 @@
 
 from ebft.hookspecs import Parts, hookimpl
 from ebft.rewards.feature_matching import FeatureMatching
+from ebft.rewards.kernel import KernelScore
+from ebft.rewards.token_overlap import TokenOverlap
+from ebft.rewards.verifiable import Verifiable
+from ebft.rewards.weighted_sum import WeightedSum
 
 
 @hookimpl
 def register_rewards() -> Parts:
-    return {"feature_matching": FeatureMatching}
+    return {
+        "feature_matching": FeatureMatching,
+        "kernel": KernelScore,
+        "token_overlap": TokenOverlap,
+        "verifiable": Verifiable,
+        "weighted_sum": WeightedSum,
+    }

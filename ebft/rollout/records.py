@@ -23,12 +23,14 @@ class Document:
 
     `name` says where it comes from ("json/decoder.py:3"), for messages and for the random stream
     of its rollouts, so it must be unique in a data set. `prompt_length` is the number of leading
-    tokens that belong to the prompt: 0 for raw text.
+    tokens that belong to the prompt: 0 for raw text. `check` is what a verifier holds a rollout
+    against.
     """
 
     name: str
     tokens: Int[Tensor, " S"]
     prompt_length: int = 0
+    check: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,14 @@ class Features:
     """φ of the rollouts and of the references (m = 1 for a document's own continuation).
 
     `layers` says how many equal blocks the D features consist of (one for each layer that was
-    concatenated), for transforms that treat layers apart.
+    concatenated), for transforms that treat layers apart. `paired` says that reference j belongs
+    to rollout j alone (m = n), as one of the whitenings leaves it.
     """
 
     samples: Float[Tensor, "P n D"]
     references: Float[Tensor, "P m D"]
     layers: int = 1
+    paired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ebft.errors import NumericalError
-from ebft.rollout.records import Contexts
+from ebft.rollout.records import Contexts, Features
 
 
 def check_finite(
@@ -31,3 +31,9 @@ def check_finite(
             f"step {step}: {what} have NaN or infinite values, in document {listed}; "
             "the run stops here and nothing has been overwritten"
         )
+
+
+def check_features(features: Features, contexts: Contexts, *, step: int) -> None:
+    """`check_finite` of rollouts' and references' features."""
+    check_finite("features of rollouts", features.samples, contexts, step=step)
+    check_finite("features of references", features.references, contexts, step=step)

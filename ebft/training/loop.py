@@ -14,7 +14,7 @@ from ebft.errors import NumericalError
 from ebft.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
 from ebft.objective import ObjectiveOptions
 from ebft.rollout.records import Document, Features, Rollouts, Terms
-from ebft.training.finite import check_finite
+from ebft.training.finite import check_features, check_finite
 from ebft.training.update import Losses, accumulate_gradients
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         rollouts = m.sampler(contexts, step=step)
 
         features = m.feature_map(rollouts)
+        check_features(features, contexts, step=step)
         for transform in m.transforms:
             features = transform(features)
-        check_finite("features of rollouts", features.samples, contexts, step=step)
-        check_finite("features of references", features.references, contexts, step=step)
+            check_features(features, contexts, step=step)
 
         terms = m.reward(rollouts, features)
-        advantages = terms.reward() - m.baseline(terms)
         check_finite("rewards", terms.reward(), contexts, step=step)
+        advantages = m.baseline(terms)
         check_finite("advantages", advantages, contexts, step=step)
 
         losses = accumulate_gradients(

@@ -181,7 +181,7 @@ class TestNumbers:
         ("kind", "returns", "says"),
         [
             ("rewards", "Terms(u * 0 / (u - u), k)", "step 0: rewards have NaN"),
-            ("baselines", "terms.unary / 0", "step 0: advantages have NaN"),
+            ("baselines", "terms.reward() / 0", "step 0: advantages have NaN"),
         ],
     )
     def test_in_rewards_and_baselines(self, fails, tmp_path, kind, returns, says):

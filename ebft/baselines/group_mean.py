@@ -1,0 +1,24 @@
+"""Baseline `group_mean`: the mean reward of the context's rollouts, rollout j included."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ebft.parts import Claim, Part
+from ebft.rollout.records import Terms
+
+
+class GroupMean(Part):
+    """A_j = r_j − mean_i r_i: `plain_rloo` times (n−1)/n.
+
+    The mean holds r_j itself, which shrinks the whole gradient by (n−1)/n, beside the bias of
+    `plain_rloo`. For n = 1 every advantage is 0.
+    """
+
+    def claim(self) -> Claim:
+        return Claim(False, "the mean holds r_j: gradient × (n−1)/n, pairwise terms × (n−2)/n")
+
+    def __call__(self, terms: Terms) -> Float[Tensor, "P n"]:
+        reward = terms.reward()
+        return reward - reward.mean(1, keepdim=True)

@@ -1,0 +1,33 @@
+"""Baseline `group_normalised`: advantages with mean 0 and standard deviation 1 in each context."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ebft.parts import Claim, Part
+from ebft.rollout.records import Terms
+
+EQUAL = 1e-6
+"""Rewards whose spread is below this fraction of their size differ by rounding only."""
+
+
+class GroupNormalised(Part):
+    """A_j = (r_j − mean_i r_i) / std_i r_i, as in GRPO; std over the n rollouts, divisor n − 1.
+
+    Every context gets the same weight, however much or little its rollouts differ, so the
+    gradient is that of no fixed objective. Where all rewards are equal the advantages are 0.
+    """
+
+    def claim(self) -> Claim:
+        return Claim(False, "each context's gradient is divided by the spread of its own rewards")
+
+    def __call__(self, terms: Terms) -> Float[Tensor, "P n"]:
+        reward = terms.reward()
+        centred = reward - reward.mean(1, keepdim=True)
+        if reward.shape[1] == 1:
+            return centred
+        spread = centred.square().sum(1, keepdim=True).div(reward.shape[1] - 1).sqrt()
+        equal = spread <= EQUAL * reward.abs().amax(1, keepdim=True)
+        return torch.where(equal, 0, centred / spread.where(~equal, 1))

@@ -1,0 +1,70 @@
+"""Reward `kernel`: a kernel score, the reward of feature matching with another inner product."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from pydantic import Field
+
+from ebft import kernels
+from ebft.parts import Claim, Part
+from ebft.rewards.similarity import kernel_terms
+from ebft.rollout.records import Features, Rollouts, Terms
+
+Name = Literal["linear", "cosine", "rbf", "multi_rbf", "laplace", "energy", "polynomial"]
+WITH_BANDWIDTH = {
+    "rbf": kernels.rbf,
+    "multi_rbf": kernels.multi_rbf,
+    "laplace": kernels.laplace,
+}
+PLAIN = {"linear": kernels.linear, "cosine": kernels.cosine, "energy": kernels.energy}
+
+
+class KernelScore(Part):
+    """r_j = α_a · 2 k(φ_j, φ_y) − α_d · 2/(n−1) Σ_{j'≠j} k(φ_j, φ_j').
+
+    The policy gradient descends E_c MMD²_k between rollouts and ground truth. With a
+    characteristic kernel (rbf, multi_rbf, laplace, energy) all of φ's distribution is matched and
+    not only its mean, as `feature_matching` does.
+    """
+
+    kernel: Name = Field("rbf", description="k")
+    bandwidth: float | Literal["median"] = Field(
+        "median",
+        description="h of rbf, multi_rbf and laplace; median: of the distances between this "
+        "step's references",
+    )
+    degree: int = Field(2, ge=1, description="of the polynomial kernel (x·y + offset)^degree")
+    offset: float = Field(1.0, ge=0, description="of the polynomial kernel")
+    alignment: float = Field(1.0, ge=0, description="α_a, weight of the likeness to the reference")
+    diversity: float = Field(
+        1.0, ge=0, description="α_d, weight of the likeness to the other rollouts"
+    )
+
+    def pairwise(self) -> bool:
+        """Whether the reward compares rollouts with each other, and so needs n > 1."""
+        return self.diversity > 0
+
+    def claim(self) -> Claim:
+        if self.alignment != self.diversity:
+            return Claim(False, "alignment ≠ diversity: the score is not proper")
+        # A median over rollouts would depend on them; over references it does not.
+        return Claim(True, "its expected policy gradient is that of the kernel score, −∇MMD²")
+
+    def __call__(self, rollouts: Rollouts, features: Features) -> Terms:  # noqa: ARG002
+        kernel = self.of(features)
+        return kernel_terms(
+            features, kernel, kernel, alignment=self.alignment, diversity=self.diversity
+        )
+
+    def of(self, features: Features) -> kernels.Kernel:
+        """k itself, its bandwidth taken from the references if it is to be their median."""
+        if self.kernel == "polynomial":
+            return partial(kernels.polynomial, degree=self.degree, offset=self.offset)
+        if self.kernel not in WITH_BANDWIDTH:
+            return PLAIN[self.kernel]
+        bandwidth = self.bandwidth
+        if bandwidth == "median":
+            bandwidth = kernels.median_distance(features.references.flatten(0, 1))
+        return partial(WITH_BANDWIDTH[self.kernel], bandwidth=bandwidth)

@@ -1,0 +1,58 @@
+"""Reward `weighted_sum`: several rewards, each with a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from ebft.interfaces import Reward, RewardOptions
+from ebft.parts import Claim, Options, Part, Resources, part_of
+from ebft.rollout.records import Features, Rollouts, Terms
+
+
+class Weighted(Options):
+    """A reward and its weight in the sum."""
+
+    weight: float = Field(1.0, description="times this")
+    reward: Annotated[Part, part_of("rewards")] = Field(description="the reward")
+
+
+class WeightedSum(Part):
+    """r_j = Σ_i w_i r_j⁽ⁱ⁾, term by term, so that baselines still see which terms touch j."""
+
+    rewards: tuple[Weighted, ...] = Field(min_length=1, description="`weight` and `reward` of each")
+
+    def pairwise(self) -> bool:
+        """Whether any of the rewards compares rollouts with each other, and so needs n > 1."""
+        return any(
+            item.reward.pairwise()
+            for item in self.rewards
+            if item.weight and isinstance(item.reward, RewardOptions)
+        )
+
+    def claim(self) -> Claim:
+        claims = [item.reward.claim() for item in self.rewards if item.weight]
+        for claim in claims:
+            if claim is not None and not claim.unbiased:
+                return claim
+        return Claim(True, "a sum of rewards has the sum of their gradients")
+
+    def build(self, resources: Resources) -> WeightedSumReward:
+        return WeightedSumReward(
+            [(item.weight, item.reward.build(resources)) for item in self.rewards]
+        )
+
+
+class WeightedSumReward:
+    """`WeightedSum` of rewards that are built."""
+
+    def __init__(self, rewards: Sequence[tuple[float, Reward]]) -> None:
+        self._rewards = rewards
+
+    def __call__(self, rollouts: Rollouts, features: Features) -> Terms:
+        each = [(weight, reward(rollouts, features)) for weight, reward in self._rewards]
+        unary = sum(weight * terms.unary for weight, terms in each)
+        pairwise = sum(weight * terms.pairwise for weight, terms in each)
+        return Terms(unary, pairwise)  # type: ignore[arg-type]  # sum's type has its 0

@@ -1,0 +1,53 @@
+"""Transform `whiten_context_reference`: whitening as the authors' code does it, to compare with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from ebft.parts import Claim, Part
+from ebft.rollout.records import Features
+from ebft.transforms.gram import TOLERANCE, gram_roots
+from ebft.transforms.l2 import l2
+
+
+class WhitenContextReference(Part):
+    """X̃ = W X with W = (XXᵀ)^{-1/2}, and the reference of rollout j is (Σ_i W_ji) φ_y.
+
+    W acts on the n rollouts, not on feature space: applied to n copies of a reference it only
+    rescales it, differently for each rollout, so the references come out `paired`. As with the
+    paper's whitening, independent rollouts end up orthogonal.
+    """
+
+    tolerance: float = Field(
+        TOLERANCE, gt=0, lt=1, description="smallest singular value kept, of the largest"
+    )
+    normalize: bool = Field(False, description="L2-normalise what comes out")
+
+    def claim(self) -> Claim:
+        return Claim(False, "each rollout's features depend on the context's other rollouts")
+
+    def __call__(self, features: Features) -> Features:
+        samples, references = whiten_rows(
+            features.samples, features.references, tolerance=self.tolerance
+        )
+        if self.normalize:
+            samples, references = l2(samples), l2(references)
+        return replace(features, samples=samples, references=references, paired=True)
+
+
+def whiten_rows(
+    samples: Float[Tensor, "P n D"],
+    references: Float[Tensor, "P m D"],
+    *,
+    tolerance: float = TOLERANCE,
+) -> tuple[Float[Tensor, "P n D"], Float[Tensor, "P n D"]]:
+    """W X and W 1 φ̄_yᵀ, with the mean over m references."""
+    inverse, U = gram_roots(samples, tolerance=tolerance)
+    W = (U * inverse[:, None]) @ U.mT
+    reference = references.double().mean(1, keepdim=True)
+    rows = W.sum(-1, keepdim=True) * reference
+    return (W @ samples.double()).to(samples.dtype), rows.to(references.dtype)

@@ -1,0 +1,115 @@
+"""Transform `whiten_running`: whitening in feature space, by the data's own second moment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import sqrt
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from ebft.parts import Claim, Part, Resources
+from ebft.rollout.records import Features
+from ebft.transforms.gram import eigh
+
+
+class WhitenRunning(Part):
+    """φ̃ = M^{-1/2} φ / √D with M the second moment of the references of many contexts.
+
+    M is made of ground truth of earlier steps, never of rollouts, so the features stay a fixed map
+    within a step and the gradient unbiased. The first step has no past and uses its own
+    references. Scaled so that references have ‖φ̃‖² ≈ 1 on average.
+    """
+
+    decay: float | None = Field(
+        0.99, gt=0, lt=1, description="weight of the past at each step; null: stop after `steps`"
+    )
+    steps: PositiveInt = Field(
+        10, description="steps between computing M^{-1/2} anew; with decay: null, steps to average"
+    )
+    shrinkage: float = Field(
+        0.1, gt=0, le=1, description="s in (1−s) M + s tr(M)/D I, which keeps M invertible"
+    )
+
+    def claim(self) -> Claim:
+        return Claim(True, "M is made of references, and so does not depend on any rollout")
+
+    def build(self, resources: Resources) -> RunningWhitening:  # noqa: ARG002
+        return RunningWhitening(self)
+
+
+class RunningWhitening:
+    """`WhitenRunning` with its state: M, how much of it there is, the root in use, the steps."""
+
+    def __init__(self, options: WhitenRunning) -> None:
+        self._options = options
+        self._moment: Tensor | None = None
+        self._weight = 0.0
+        self._root: Tensor | None = None
+        self._step = 0
+
+    def __call__(self, features: Features) -> Features:
+        references = features.references.flatten(0, 1).float()
+        if self._root is None:
+            self._absorb(references)
+        root = self._refreshed()
+        if self._step > 0:
+            self._absorb(references)
+        self._step += 1
+        return replace(
+            features,
+            samples=(features.samples.float() @ root).to(features.samples.dtype),
+            references=(features.references.float() @ root).to(features.references.dtype),
+        )
+
+    def _absorb(self, references: Float[Tensor, "N D"]) -> None:
+        decay, steps = self._options.decay, self._options.steps
+        if decay is None and self._step >= steps:
+            return
+        # Without decay: the plain mean over the first `steps` steps.
+        old, new = (1.0, 1.0) if decay is None else (decay, 1 - decay)
+        moment = references.mT @ references / len(references)
+        past = 0.0 if self._moment is None else old * self._moment
+        self._moment = past + new * moment
+        self._weight = old * self._weight + new
+
+    def _refreshed(self) -> Float[Tensor, "D D"]:
+        decay, steps = self._options.decay, self._options.steps
+        due = self._step % steps == 0 if decay is not None else self._step <= steps
+        if self._root is None or due:
+            assert self._moment is not None
+            self._root = inverse_root(
+                self._moment / self._weight, shrinkage=self._options.shrinkage
+            )
+        return self._root
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "moment": self._moment,
+            "weight": self._weight,
+            "root": self._root,
+            "step": self._step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._moment, self._weight = state["moment"], state["weight"]
+        self._root, self._step = state["root"], state["step"]
+
+
+def inverse_root(moment: Float[Tensor, "D D"], *, shrinkage: float) -> Float[Tensor, "D D"]:
+    """M_s^{-1/2} / √D of the shrunk moment M_s = (1−s) M + s tr(M)/D I, symmetric.
+
+    Raises `ValueError` for a moment of zeros.
+    """
+    D = len(moment)
+    level = float(moment.diagonal().mean())
+    if not level > 0:
+        raise ValueError("whitening: the references' features are all zero")
+    identity = torch.eye(D, dtype=moment.dtype, device=moment.device)
+    values, vectors = eigh((1 - shrinkage) * moment + shrinkage * level * identity, "the moment")
+    # Shrinkage bounds the eigenvalues from below; rounding can undercut that by its own size only.
+    values = values.clamp(min=shrinkage * level)
+    return (vectors * values.rsqrt()) @ vectors.mT / sqrt(D)
