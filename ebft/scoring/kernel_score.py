@@ -1,0 +1,34 @@
+"""Kernel scores of rollouts against references, estimated without bias."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ebft.kernels import Kernel, energy
+from ebft.rollout.records import Features
+
+
+def unbiased_kernel_score(features: Features, kernel: Kernel) -> Float[Tensor, " P"]:
+    """E k(ŷ, ŷ') − 2 E k(ŷ, y) + k(y, y) for each context, to be minimised; n ≥ 2.
+
+    Averaged over data this is MMD²_k between rollouts and ground truth plus a constant that the
+    policy cannot change. With `ebft.kernels.linear` it is `unbiased_cfm`.
+    """
+    samples, references = features.samples, features.references
+    n = samples.shape[1]
+    if n < 2:
+        raise ValueError(f"an unbiased kernel score needs n >= 2 rollouts, not {n}")
+    between = kernel(samples, samples)
+    pairs = between.sum((1, 2)) - between.diagonal(dim1=1, dim2=2).sum(1)
+    alignment = kernel(samples, references).mean((1, 2))
+    own = kernel(references, references).diagonal(dim1=1, dim2=2).mean(1)
+    return pairs / (n * (n - 1)) - 2 * alignment + own
+
+
+def energy_score(features: Features) -> Float[Tensor, " P"]:
+    """2 E‖φ(ŷ) − φ(y)‖ − E‖φ(ŷ) − φ(ŷ')‖ for each context (Gneiting & Raftery 2007).
+
+    MMD² with k = −‖x − y‖, plus a constant; strictly proper in the distribution of the features.
+    """
+    return unbiased_kernel_score(features, energy)

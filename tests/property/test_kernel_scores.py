@@ -1,0 +1,132 @@
+"""Property 3: kernel scores are proper; strictly so where the kernel or the features allow."""
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ebft.baselines.none import NoBaseline
+from ebft.kernels import median_distance
+from ebft.rewards.feature_matching import FeatureMatching
+from ebft.rewards.kernel import KernelScore
+from ebft.rollout.records import Features
+from ebft.scoring.kernel_score import energy_score, unbiased_kernel_score
+from tests.property.enumeration import expectation, expected_gradient
+from tests.property.strategies import distribution, normal, problems, seeds
+
+ALL = ["linear", "cosine", "rbf", "multi_rbf", "laplace", "energy", "polynomial"]
+CHARACTERISTIC = ["rbf", "multi_rbf", "laplace", "energy"]
+
+
+def kernel_of(name, phi):
+    return KernelScore(kernel=name, bandwidth=1.0).of(Features(phi[None], phi[None]))
+
+
+def loss(kernel, phi, truth):
+    """The expected score of reporting p when the truth is `truth`, to be minimised."""
+    k = kernel(phi, phi)
+    return lambda p: p @ k @ p - 2 * p @ k @ truth
+
+
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=50)
+@given(seed=seeds, V=st.integers(2, 6), D=st.integers(1, 4))
+def test_the_truth_has_the_best_expected_score(name, seed, V, D):
+    phi, p, truth = normal(seed, V, D), distribution(seed + 1, V), distribution(seed + 2, V)
+    score = loss(kernel_of(name, phi), phi, truth)
+    assert score(p) >= score(truth) - 1e-12
+
+
+@pytest.mark.parametrize("name", CHARACTERISTIC)
+@settings(max_examples=50)
+@given(seed=seeds, V=st.integers(2, 5))
+def test_characteristic_kernels_are_strict_even_on_a_line(name, seed, V):
+    """More outcomes than dimensions: no linear kernel could tell all distributions apart."""
+    phi, p, truth = normal(seed, V, 1), distribution(seed + 1, V), distribution(seed + 2, V)
+    gaps = phi.sort(0).values.diff(dim=0)
+    assume(gaps.min() > 0.05)
+    assume((p - truth).norm() > 0.1)
+    score = loss(kernel_of(name, phi), phi, truth)
+    assert score(p) > score(truth) + 1e-9
+
+
+@settings(max_examples=50)
+@given(seed=seeds, V=st.integers(2, 6))
+def test_one_hot_features_are_strict(seed, V):
+    phi, p, truth = torch.eye(V).double(), distribution(seed, V), distribution(seed + 1, V)
+    score = loss(kernel_of("linear", phi), phi, truth)
+    torch.testing.assert_close(score(p) - score(truth), (p - truth).square().sum())
+
+
+@settings(max_examples=50)
+@given(seed=seeds)
+def test_a_rank_deficient_linear_map_is_not_strict(seed):
+    """Another distribution with the same mean features scores as well as the truth."""
+    phi, truth = normal(seed, 4, 2), distribution(seed + 1, 4)
+    # A direction that changes neither the total probability nor the mean features.
+    null = torch.linalg.svd(torch.cat([phi, torch.ones(4, 1)], 1).mT).Vh[-1]
+    p = truth + 0.5 * truth.min() / null.abs().max() * null
+    assert (p > 0).all()
+    assert (p - truth).norm() > 1e-3 * truth.min()
+    score = loss(kernel_of("linear", phi), phi, truth)
+    torch.testing.assert_close(score(p), score(truth), atol=1e-12, rtol=1e-12)
+    strict = loss(kernel_of("energy", phi), phi, truth)
+    assert strict(p) > strict(truth)
+
+
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=15)
+@given(problem=problems())
+def test_the_gradient_is_zero_at_the_truth(name, problem):
+    _, truth, phi = problem
+    part = FeatureMatching() if name == "linear" else KernelScore(kernel=name, bandwidth=1.0)
+    gradient = expected_gradient(
+        truth.log(), truth, phi, 3, lambda features: part(None, features), NoBaseline()
+    )
+    torch.testing.assert_close(gradient, torch.zeros(3).double(), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=15)
+@given(problem=problems(), n=st.integers(2, 4))
+def test_the_reported_score_is_unbiased(name, problem, n):
+    logits, truth, phi = problem
+    p, kernel = logits.softmax(0), kernel_of(name, phi)
+    mean = expectation(lambda f: unbiased_kernel_score(f, kernel), p, truth, phi, n)
+    exact = loss(kernel, phi, truth)(p) + truth @ kernel(phi, phi).diagonal()
+    torch.testing.assert_close(mean, exact)
+    if name == "energy":
+        torch.testing.assert_close(expectation(energy_score, p, truth, phi, n), exact)
+
+
+@settings(max_examples=30)
+@given(seed=seeds, name=st.sampled_from(ALL))
+def test_kernels_are_positive_definite(seed, name):
+    """The energy kernel only for weights that sum to zero, which is what a score needs."""
+    phi = normal(seed, 6, 3)
+    k = kernel_of(name, phi)(phi, phi)
+    if name == "energy":
+        centre = torch.eye(6).double() - 1 / 6
+        k = centre @ k @ centre
+    assert torch.linalg.eigvalsh(k).min() > -1e-9
+
+
+@settings(max_examples=20)
+@given(seed=seeds)
+def test_median_bandwidth_is_that_of_the_references(seed):
+    samples, references = normal(seed, 5, 3, 2), normal(seed + 1, 5, 1, 2)
+    distances = torch.pdist(references.flatten(0, 1)).sort().values
+    assert median_distance(references.flatten(0, 1)) == pytest.approx(float(distances[4]))
+    part = KernelScore(kernel="rbf")
+    terms = part(None, Features(samples, references))
+    fixed = KernelScore(kernel="rbf", bandwidth=float(distances[4]))
+    torch.testing.assert_close(terms.unary, fixed(None, Features(samples, references)).unary)
+    # Whatever the rollouts are, the bandwidth is the same.
+    moved = part(None, Features(samples * 100, references))
+    same = fixed(None, Features(samples * 100, references))
+    torch.testing.assert_close(moved.unary, same.unary)
+
+
+def test_no_bandwidth_without_a_distance():
+    with pytest.raises(ValueError, match="which is no bandwidth; give `bandwidth` a number"):
+        median_distance(torch.zeros(3, 2))

@@ -1,0 +1,147 @@
+"""Property 4: what is reported is unbiased, and its intervals cover as often as they say."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ebft.interfaces import Measurement
+from ebft.rollout.records import Features
+from ebft.scoring.cfm import unbiased_cfm
+from ebft.scoring.entropy_drift import entropy_drift
+from ebft.scoring.geometry import anisotropy, effective_rank
+from ebft.scoring.gradient_noise import gradient_noise
+from ebft.scoring.interval import mean_interval, paired_change
+from tests.property.enumeration import expectation
+from tests.property.strategies import distribution, generator, normal, problems, seeds
+
+
+def naive_cfm(features):
+    return (features.samples.mean(1) - features.references.mean(1)).square().sum(-1)
+
+
+@settings(max_examples=30)
+@given(problem=problems(V=4), n=st.integers(2, 4))
+def test_cfm_is_unbiased_and_the_naive_estimate_overshoots(problem, n):
+    logits, truth, phi = problem
+    p = logits.softmax(0)
+    exact = (truth * (p @ phi - phi).square().sum(1)).sum()
+    torch.testing.assert_close(expectation(unbiased_cfm, p, truth, phi, n), exact)
+    covariance_trace = (p * (phi - p @ phi).square().sum(1)).sum()
+    naive = expectation(naive_cfm, p, truth, phi, n)
+    torch.testing.assert_close(naive, exact + covariance_trace / n)
+
+
+@settings(max_examples=30)
+@given(seed=seeds, m=st.integers(1, 3))
+def test_several_references_are_averaged(seed, m):
+    samples, references = normal(seed, 2, 3, 2), normal(seed + 1, 2, m, 2)
+    each = [unbiased_cfm(Features(samples, references[:, [i]])) for i in range(m)]
+    together = unbiased_cfm(Features(samples, references))
+    torch.testing.assert_close(together, torch.stack(each).mean(0))
+
+
+def test_one_rollout_has_no_unbiased_estimate():
+    with pytest.raises(ValueError, match="needs n >= 2 rollouts, not 1"):
+        unbiased_cfm(Features(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2)))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_intervals_cover_at_the_stated_rate(weighted):
+    """24 documents, 2,000 times: the 95 % interval holds the truth in 95 % of them."""
+    rng, times, B = generator(0), 2000, 24
+    weight = torch.randint(1, 6, (times, B), generator=rng).double()
+    if not weighted:
+        weight = torch.ones(times, B).double()
+    # Means of `weight` things each, so less noise where the weight is larger.
+    value = 0.3 + torch.randn(times, B, generator=rng, dtype=torch.float64) / weight.sqrt()
+    covered = [
+        abs(mean_interval(Measurement("x", "", v, w)).mean - 0.3)
+        <= mean_interval(Measurement("x", "", v, w)).half_width
+        for v, w in zip(value, weight, strict=True)
+    ]
+    error = 3 * math.sqrt(0.95 * 0.05 / times)
+    assert sum(covered) / times == pytest.approx(0.95, abs=error)
+
+
+@settings(max_examples=30)
+@given(seed=seeds)
+def test_a_paired_change_is_the_interval_of_the_differences(seed):
+    before, change = normal(seed, 12), normal(seed + 1, 12)
+    weight = distribution(seed + 2, 12)
+    a, b = (Measurement("x", "", v, weight) for v in (before, before + change))
+    paired = paired_change(a, b)
+    alone = mean_interval(Measurement("x", "", change, weight))
+    assert paired.mean == pytest.approx(alone.mean)
+    assert paired.half_width == pytest.approx(alone.half_width)
+    constant = paired_change(a, Measurement("x", "", before + 0.5, weight))
+    assert constant.half_width == pytest.approx(0, abs=1e-12)
+    assert constant.excludes_zero
+
+
+def test_changes_are_of_the_same_thing():
+    a = Measurement("x", "", torch.zeros(3), torch.ones(3))
+    for other in (
+        Measurement("y", "", torch.zeros(3), torch.ones(3)),
+        Measurement("x", "", torch.zeros(3), torch.ones(3) * 2),
+    ):
+        with pytest.raises(ValueError, match="not of the same documents"):
+            paired_change(a, other)
+    assert mean_interval(Measurement("x", "", torch.ones(1), torch.ones(1))).half_width == math.inf
+
+
+@settings(max_examples=30)
+@given(seed=seeds, r=st.integers(1, 5))
+def test_effective_rank_counts_the_directions(seed, r):
+    """r directions with equal variance have rank r; more noise in one of them has less."""
+    basis = torch.linalg.qr(normal(seed, 8, 8)).Q[:, :r]
+    even = torch.cat([basis.mT, -basis.mT])
+    assert effective_rank(even) == pytest.approx(r)
+    assert effective_rank(even + 7) == pytest.approx(r), "a shift is no variance"
+    if r > 1:
+        uneven = torch.cat([even, 3 * basis[:, :1].mT, -3 * basis[:, :1].mT])
+        assert 1 < effective_rank(uneven) < r
+    assert effective_rank(torch.ones(4, 3)) == 0
+
+
+@settings(max_examples=30)
+@given(seed=seeds)
+def test_anisotropy_is_the_mean_cosine_of_two_rows(seed):
+    x = normal(seed, 5, 3)
+    unit = x / x.norm(dim=1, keepdim=True)
+    cosines = [float(unit[i] @ unit[j]) for i in range(5) for j in range(5) if i != j]
+    assert anisotropy(x) == pytest.approx(sum(cosines) / 20)
+    assert anisotropy(torch.ones(4, 3)) == pytest.approx(1)
+    with pytest.raises(ValueError, match="there are 1"):
+        anisotropy(torch.ones(1, 3))
+
+
+def test_entropy_drift_is_the_slope_over_positions():
+    log_probs = -torch.tensor([[[1.0, 2.0, 3.0, 9.0], [3.0, 4.0, 5.0, 9.0]]])
+    mask = torch.tensor([[[True, True, True, False], [True, True, True, False]]])
+    references = -torch.tensor([[1.0, 1.0, 1.0, 1.0]])
+    drift = entropy_drift(log_probs, mask, references, torch.ones(1, 4, dtype=torch.bool))
+    assert drift.entropy.tolist() == [2, 3, 4]
+    assert drift.cross_entropy.tolist() == [1, 1, 1]
+    assert drift.slope == pytest.approx(1)
+    with pytest.raises(ValueError, match="two positions"):
+        entropy_drift(log_probs[..., :1], mask[..., :1], references[:, :1], mask[:, 0, :1])
+
+
+def test_gradient_noise_is_unbiased():
+    """Documents' gradients G + noise: signal |G|² and noise tr Σ on average."""
+    rng, K, D, times = generator(0), 4, 6, 20_000
+    G = torch.full((D,), 0.5, dtype=torch.float64)
+    g = G + 2 * torch.randn(times, K, D, generator=rng, dtype=torch.float64)
+    squares, mean = g.square().sum(-1), g.mean(1).square().sum(-1)
+    estimates = [gradient_noise(s.tolist(), float(m)) for s, m in zip(squares, mean, strict=True)]
+    signal = sum(e.signal for e in estimates) / times
+    noise = sum(e.noise for e in estimates) / times
+    assert signal == pytest.approx(float(G.square().sum()), abs=0.15)
+    assert noise == pytest.approx(4 * D, rel=0.01)
+    assert gradient_noise([1.0, 1.0], 1.0).scale == 0
+    assert gradient_noise([1.0, 1.0], 0.0).scale == math.inf
+    with pytest.raises(ValueError, match="there are 1"):
+        gradient_noise([1.0], 1.0)
