@@ -18,6 +18,9 @@ def eigh(symmetric: Float[Tensor, "*P n n"], of: str) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(symmetric)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise NumericalError(f"the eigenvalues of {of} cannot be computed: {error}") from error
+    # LAPACK may return NaN without saying so.
+    if not (values.isfinite().all() and vectors.isfinite().all()):
+        raise NumericalError(f"the eigenvalues of {of} are not finite")
     return values, vectors
 
 

@@ -52,7 +52,7 @@ class RunningWhitening:
         self._step = 0
 
     def __call__(self, features: Features) -> Features:
-        references = features.references.flatten(0, 1).float()
+        references = features.references.flatten(0, 1)
         if self._root is None:
             self._absorb(references)
         root = self._refreshed()
@@ -61,8 +61,8 @@ class RunningWhitening:
         self._step += 1
         return replace(
             features,
-            samples=(features.samples.float() @ root).to(features.samples.dtype),
-            references=(features.references.float() @ root).to(features.references.dtype),
+            samples=features.samples @ root,
+            references=features.references @ root,
         )
 
     def _absorb(self, references: Float[Tensor, "N D"]) -> None:

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from ebft.baselines.moving_average import MovingAverage
+from ebft.rollout.records import Terms
+
+
+def terms(value, n=2):
+    return Terms.of_unary(torch.full((3, n), float(value)))
+
+
+def test_only_steps_before_are_subtracted():
+    baseline = MovingAverage(decay=0.5).build(None)
+    assert baseline(terms(4)).unique().tolist() == [4]
+    assert baseline(terms(1)).unique().tolist() == [1 - 4]
+    # (0.25·4 + 0.5·1) / 0.75
+    assert baseline(terms(0)).unique().tolist() == pytest.approx([-2])
+
+
+def test_a_constant_reward_is_known_after_one_step():
+    baseline = MovingAverage(decay=0.99).build(None)
+    baseline(terms(3))
+    for _ in range(5):
+        assert baseline(terms(3)).abs().max() < 1e-6
+
+
+def test_it_resumes():
+    whole, first, second = (MovingAverage(decay=0.9).build(None) for _ in range(3))
+    for value in (1, 2):
+        whole(terms(value)), first(terms(value))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(whole(terms(5)), second(terms(5)))
