@@ -20,8 +20,9 @@ def pool(
     are missing are zeros.
     """
     if pooling == "last":
-        count = mask.sum(-1)
-        index = (count - 1).clamp(min=0)[..., None, None].expand(*count.shape, 1, tokens.shape[-1])
+        position = torch.arange(mask.shape[-1], device=mask.device)
+        last = (mask * position).amax(-1)
+        index = last[..., None, None].expand(*last.shape, 1, tokens.shape[-1])
         return tokens.gather(-2, index).squeeze(-2)
     masked = tokens * mask[..., None]
     if pooling == "mean":
