@@ -18,7 +18,7 @@ PINNED  := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Waiting threads that spin would take the core from the ones that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test lint types clean
+.PHONY: train test mutants lint types clean
 
 train: $(VENV)/.model
 	$(BIN)/tune run recipes/ebft_full.yaml output_dir=runs/ebft_full-$$(date +%Y%m%d-%H%M%S) $(ARGS)
@@ -26,6 +26,10 @@ train: $(VENV)/.model
 test: lint types $(VENV)/.model
 	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest -m slow
+
+# Breaks each formula on purpose; every one has to fail a test. About ten minutes.
+mutants: $(VENV)/.installed
+	$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -12,8 +12,9 @@ from ebft.plugins import Registry
 from ebft.report.curves import plot_curves
 from ebft.report.summary import summary_table
 from ebft.training.checkpoint import Checkpoints
+from ebft.training.gradients import measure_gradients
 from ebft.training.interrupt import stop_on_interrupt
-from ebft.training.loop import train
+from ebft.training.loop import Step, train
 from ebft.training.options import FineTuneOptions
 from ebft.training.output import OutputFolder
 from ebft.training.setup import (
@@ -77,6 +78,8 @@ class FineTune:
             for step in train(self._machinery, range(options.training.steps)):
                 done = step.number + 1
                 self._watcher.step(step)
+                if is_due(done, options.training.measure_gradients_every):
+                    self._measure_gradients(step)
                 last = done == options.training.steps or bool(stop)
                 if last or is_due(done, options.checkpoint.every):
                     self._checkpoints.save(policy, self._resources.tokenizer, step=done)
@@ -122,6 +125,14 @@ class FineTune:
         )
         self._watcher.log(means, steps_done)
         self._watcher.restart_clock()
+
+    def _measure_gradients(self, step: Step) -> None:
+        measured = measure_gradients(
+            self._resources.policy, step.rollouts, step.advantages, self._options.objective,
+            precision=self._resources.precision,
+        )  # fmt: skip
+        log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
+        self._watcher.log(measured, step.number + 1)
 
     def _report(self) -> None:
         self._closing.close()

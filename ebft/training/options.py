@@ -26,6 +26,11 @@ class StepOptions(Options):
     show_rollouts_every: PositiveInt = Field(
         10, description="steps between tables of rollouts beside their references"
     )
+    measure_gradients_every: PositiveInt | None = Field(
+        None,
+        description="steps between measurements of how large and how noisy the policy gradient "
+        "and γ·CE are apart, each as costly as a step; null: never",
+    )
 
 
 class EvaluationOptions(Options):

@@ -1,0 +1,129 @@
+# ruff: noqa: E501 — a mutant is one line
+"""Breaks each formula once, on purpose, and says which test notices: `make mutants`.
+
+Each mutant is one replacement in one file, run in a copy of the repository against the property
+and golden tests until the first failure. A mutant that survives is a formula nothing checks.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+TESTS = ["tests/property", "tests/golden", "tests/unit/baselines", "tests/unit/rewards"]
+
+
+class Mutant(NamedTuple):
+    file: str
+    formula: str
+    broken: str
+
+
+MUTANTS = [
+    Mutant("rollout/records.py", "pairwise.sum(-1) / others", "pairwise.mean(-1)"),
+    Mutant("rewards/similarity.py", "-2 * diversity", "-1 * diversity"),
+    Mutant("rewards/similarity.py", "2 * alignment *", "alignment *"),
+    Mutant("rewards/similarity.py", "diagonal(dim1=1, dim2=2).zero_()", "diagonal(dim1=1, dim2=2)"),
+    Mutant("rewards/similarity.py", "features.references).mean(-1)", "features.references)[..., 0]"),
+    Mutant("rewards/similarity.py", "if features.paired:", "if False:"),
+    Mutant("rewards/weighted_sum.py", "weight * terms.pairwise", "terms.pairwise"),
+    Mutant("rewards/token_overlap.py", "available > occurrence", "available > 0"),
+    Mutant("baselines/leave_one_out.py", "(terms.unary.sum(1, keepdim=True) - terms.unary)",
+           "terms.unary.sum(1, keepdim=True)"),
+    Mutant("baselines/leave_one_out.py", "- touching", "- touching / 2"),
+    Mutant("baselines/leave_one_out.py", "((n - 1) * (n - 2))", "((n - 1) * (n - 1))"),
+    Mutant("baselines/plain_rloo.py", "- reward) / others", ") / (others + 1)"),
+    Mutant("baselines/group_mean.py", "reward.mean(1, keepdim=True)", "reward.mean()"),
+    Mutant("baselines/group_normalised.py", "reward.shape[1] - 1).sqrt()", "reward.shape[1]).sqrt()"),
+    Mutant("baselines/moving_average.py", "advantages = reward - self.value",
+           "advantages = reward - reward.mean()"),
+    Mutant("kernels.py", "x @ y.mT\n\n\ndef cosine", "(x @ y.mT).abs()\n\n\ndef cosine"),
+    Mutant("kernels.py", "normalize(x, dim=-1) @", "x @"),
+    Mutant("kernels.py", "square() / (-2 * bandwidth**2)", "square() / (2 * bandwidth**2)"),
+    Mutant("kernels.py", "squared / (-2 *", "-squared / (-2 *"),
+    Mutant("kernels.py", "torch.exp(-distance(x, y) / bandwidth)", "-distance(x, y).square()"),
+    Mutant("kernels.py", "return -distance(x, y)\n", "return distance(x, y)\n"),
+    Mutant("kernels.py", "+ offset) ** degree", "- offset) ** degree"),
+    Mutant("kernels.py", "torch.pdist(points).median()", "torch.pdist(points).mean()"),
+    Mutant("objective.py", "return -(advantages", "return (advantages"),
+    Mutant("objective.py", ".mean(1).sum() / contexts", ".mean(1).mean()"),
+    Mutant("objective.py", "/ mask.sum(-1)", "/ mask.shape[-1]"),
+    Mutant("objective.py", "(log_probs * mask).sum() / tokens", "(log_probs * mask).sum() / mask.sum()"),
+    Mutant("objective.py", "(log_probs * mask).sum(-1)", "log_probs.sum(-1)"),
+    Mutant("scoring/cfm.py", "(n * (n - 1))", "(n * n)"),
+    Mutant("scoring/cfm.py", "2 / n * alignment", "1 / n * alignment"),
+    Mutant("scoring/cfm.py", "- samples.square().sum((1, 2))", ""),
+    Mutant("scoring/kernel_score.py", "- 2 * alignment", "- alignment"),
+    Mutant("scoring/kernel_score.py", "(n * (n - 1))", "(n * n)"),
+    Mutant("scoring/interval.py", "* B / (B - 1)", "* (B - 1) / B"),
+    Mutant("scoring/interval.py", "stats.t.ppf((1 + level) / 2, B - 1)", "stats.t.ppf(level, B - 1)"),
+    Mutant("scoring/interval.py", "(share * (value - mean)).square()",
+           "(share.square() * (value - mean).abs())"),
+    Mutant("scoring/geometry.py", "x = x - x.mean(0)", "x = x + 0"),
+    Mutant("scoring/geometry.py", "- unit.square().sum()", ""),
+    Mutant("scoring/gradient_noise.py", "K * mean_squared_norm - one", "mean_squared_norm - one / K"),
+    Mutant("scoring/entropy_drift.py", "centred.square().sum()", "G"),
+    Mutant("transforms/gram.py", "kept = tolerance * S.amax(-1, keepdim=True) < S", "kept = S > -1"),
+    Mutant("transforms/gram.py", ".clamp(min=0).sqrt()", ".clamp(min=0)"),
+    Mutant("transforms/whiten_context_paper.py", "** 3", "** 2"),
+    Mutant("transforms/whiten_context_paper.py", "root_n * (U", "(U"),
+    Mutant("transforms/whiten_context_reference.py", "W.sum(-1, keepdim=True)", "W.mean(-1, keepdim=True)"),
+    Mutant("transforms/whiten_running.py", "values.rsqrt()", "values.reciprocal()"),
+    Mutant("transforms/whiten_running.py", "features.references.flatten(0, 1)",
+           "features.samples.flatten(0, 1)"),
+    Mutant("transforms/l2.py", "/ sqrt(blocks)", "/ blocks"),
+    Mutant("transforms/project.py", "/ sqrt(columns)", "/ columns"),
+    Mutant("models/log_probs.py", "sub_(normalizers[rows, None]).exp_()", "exp_()"),
+    Mutant("models/log_probs.py", "z.div_(temperature)\n            normalizer", "pass\n            normalizer"),
+    Mutant("models/log_probs.py", "grad[rows, None] / temperature", "grad[rows, None]"),
+    Mutant("rollout/tree.py", "(key < self.trunk[..., None])", "(key <= self.trunk[..., None])"),
+    Mutant("rollout/tree.py", "(key >= self.branch[..., None])", "(key >= 0)"),
+    Mutant("rollout/tree.py", "(anchor - 1)[:, None, None], rollout_at - 1", "(anchor)[:, None, None], rollout_at - 1"),
+    Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None]"),
+    Mutant("rollout/strided.py", "self.rollout_length + 1, self.stride", "self.rollout_length, self.stride"),
+    Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),
+    Mutant("features/layers.py", "int(layers * depth)", "round(layers * depth) + 1"),
+    Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
+]  # fmt: skip
+
+
+def main() -> int:
+    """0 if every mutant is killed."""
+    survivors = 0
+    for number, mutant in enumerate(MUTANTS, 1):
+        with tempfile.TemporaryDirectory() as folder:
+            killer = kill(mutant, Path(folder))
+        survivors += killer is None
+        what = f"{mutant.file}: {mutant.formula!r} → {mutant.broken!r}"
+        print(f"{number:>3}. {what}\n     {killer or 'SURVIVES'}", flush=True)
+    print(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} killed")
+    return int(survivors > 0)
+
+
+def kill(mutant: Mutant, folder: Path) -> str | None:
+    """The first test that fails with the mutant in place."""
+    for part in ("ebft", "tests", "recipes", "docs", "pyproject.toml"):
+        source = ROOT / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
+    file = folder / "ebft" / mutant.file
+    text = file.read_text()
+    assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
+    file.write_text(text.replace(mutant.formula, mutant.broken, 1))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+    # The copy has to come before the installed package.
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return None
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].partition(" - ")[0] if failed else f"exit status {done.returncode}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from ebft.objective import ObjectiveOptions
+from ebft.rollout.strided import Strided
+from ebft.samplers.hf_tree import HfTree
+from ebft.training.gradients import measure_gradients
+from ebft.training.update import accumulate_gradients
+from tests.tiny import tiny_documents, tiny_policy, tiny_resources
+
+
+@pytest.fixture
+def step():
+    policy = tiny_policy()
+    contexts = Strided(start=2, stride=3, rollout_length=4)(tiny_documents([20, 9, 14]))
+    rollouts = HfTree(n=2).build(tiny_resources(policy))(contexts, step=0)
+    advantages = torch.linspace(-1, 1, 2 * len(contexts), dtype=torch.float64).view(-1, 2)
+    return policy, rollouts, advantages
+
+
+def norm_of(step, **objective):
+    policy, rollouts, advantages = step
+    policy.zero_grad()
+    accumulate_gradients(
+        policy, rollouts, advantages, ObjectiveOptions(**objective),
+        micro_batch=3, precision=torch.float32, step=0,
+    )  # fmt: skip
+    norm = torch.cat([p.grad.flatten() for p in policy.parameters()]).norm()
+    policy.zero_grad()
+    return float(norm)
+
+
+def test_each_part_has_the_norm_of_its_own_gradient(step):
+    policy, rollouts, advantages = step
+    options = ObjectiveOptions(gamma=0.3)
+    measured = measure_gradients(policy, rollouts, advantages, options, precision=torch.float32)
+    assert all(p.grad is None for p in policy.parameters())
+    expected = norm_of(step, gamma=0.0)
+    assert measured["policy_gradient_grad_norm"] == pytest.approx(expected)
+    cross_entropy = norm_of((policy, rollouts, advantages * 0), gamma=0.3)
+    assert measured["cross_entropy_grad_norm"] == pytest.approx(cross_entropy)
+    assert measured["grad_norm_ratio"] == pytest.approx(expected / cross_entropy)
+    assert measured["cross_entropy_noise_scale"] > 0
+
+
+def test_without_cross_entropy_there_is_no_ratio(step):
+    policy, rollouts, advantages = step
+    measured = measure_gradients(
+        policy, rollouts, advantages, ObjectiveOptions(gamma=0.0), precision=torch.float32
+    )
+    assert measured["cross_entropy_grad_norm"] == 0
+    assert "grad_norm_ratio" not in measured
