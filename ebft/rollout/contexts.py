@@ -14,7 +14,7 @@ from ebft.rollout.records import Contexts, Document
 
 def make_contexts(
     documents: Sequence[Document],
-    anchors: Sequence[Int[Tensor, " A"]],
+    anchors: Sequence[Int[Tensor, " _"]],
     *,
     rollout_length: int,
     stop_at_eos: bool,

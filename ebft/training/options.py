@@ -36,12 +36,12 @@ class StepOptions(Options):
 class EvaluationOptions(Options):
     """What is measured on held-out documents before, during and after training."""
 
-    documents: PositiveInt = Field(description="held-out documents; the same ones every time")
+    documents: PositiveInt = Field(32, description="held-out documents; the same ones every time")
     every: PositiveInt | None = Field(
         None, description="optimizer steps between evaluations; null: only before and after"
     )
     evaluators: tuple[Annotated[Part, part_of("evaluators")], ...] = Field(
-        description="the evaluators, each a `_component_` with its options"
+        (), description="what is measured, each a `_component_` with its options; none: nothing"
     )
 
 
@@ -78,10 +78,10 @@ class FineTuneOptions(Options):
     )
     objective: ObjectiveOptions
     optimizer: Component
-    lr_scheduler: Component
+    lr_scheduler: Component | None = Field(None, description="null: the learning rate is constant")
     training: StepOptions
-    evaluation: EvaluationOptions
-    checkpoint: CheckpointOptions
+    evaluation: EvaluationOptions = EvaluationOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
     metric_loggers: tuple[Component, ...] = ()
 
     def parts(self) -> dict[str, Any]:

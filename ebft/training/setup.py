@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
+from torch.optim.lr_scheduler import ConstantLR
 
 from ebft.data.documents import Tokenized, tokenize
 from ebft.data.order import DocumentOrder
@@ -79,7 +80,11 @@ def make_machinery(
         baseline=options.baseline.build(resources),
         objective=options.objective,
         optimizer=optimizer,
-        lr_scheduler=options.lr_scheduler.instantiate(optimizer),
+        lr_scheduler=(
+            ConstantLR(optimizer, factor=1.0)
+            if options.lr_scheduler is None
+            else options.lr_scheduler.instantiate(optimizer)
+        ),
         micro_batch=training.micro_batch,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,

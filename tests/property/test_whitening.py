@@ -130,7 +130,7 @@ def test_running_whitening_keeps_the_gradient_unbiased(decay, problem, seed):
 
 class TestRunning:
     def test_the_moment_is_of_references_and_of_steps_before(self):
-        running = WhitenRunning(decay=0.5, steps=1, shrinkage=1e-6).build(None)
+        running = RunningWhitening(WhitenRunning(decay=0.5, steps=1, shrinkage=1e-6))
         first, second, third = (features(seed, 2, P=40, D=3) for seed in (0, 10, 20))
         running(first)
         moments = [f.references[:, 0].mT @ f.references[:, 0] / 40 for f in (first, second)]
@@ -141,19 +141,19 @@ class TestRunning:
         torch.testing.assert_close(out.samples, third.samples @ root, atol=1e-5, rtol=1e-4)
         moved = Features(third.samples * 100, third.references)
         state = running.state_dict()
-        again = WhitenRunning(decay=0.5, steps=1, shrinkage=1e-6).build(None)
+        again = RunningWhitening(WhitenRunning(decay=0.5, steps=1, shrinkage=1e-6))
         again.load_state_dict(state)
         torch.testing.assert_close(again(moved).references, running(third).references)
 
     def test_references_come_out_white_and_of_norm_one(self):
         f = features(0, 2, P=4000, D=4)
         mixed = Features(f.samples, f.references @ normal(1, 4, 4))
-        out = WhitenRunning(shrinkage=1e-6).build(None)(mixed)
+        out = RunningWhitening(WhitenRunning(shrinkage=1e-6))(mixed)
         second = out.references[:, 0].mT @ out.references[:, 0] / 4000
         torch.testing.assert_close(second, torch.eye(4).double() / 4, atol=1e-3, rtol=0)
 
     def test_without_decay_it_is_fixed_after_its_steps(self):
-        running = WhitenRunning(decay=None, steps=2).build(None)
+        running = RunningWhitening(WhitenRunning(decay=None, steps=2))
         inputs = [features(seed, 2, P=20, D=3) for seed in range(0, 50, 10)]
         outputs = [running(f) for f in inputs]
         roots = [torch.linalg.lstsq(f.references[:, 0], o.references[:, 0]).solution
@@ -164,12 +164,12 @@ class TestRunning:
 
     def test_it_resumes(self):
         inputs = [features(seed, 2, P=20, D=3) for seed in range(0, 60, 10)]
-        whole = WhitenRunning(decay=0.9, steps=2).build(None)
+        whole = RunningWhitening(WhitenRunning(decay=0.9, steps=2))
         expected = [whole(f) for f in inputs]
-        part = WhitenRunning(decay=0.9, steps=2).build(None)
+        part = RunningWhitening(WhitenRunning(decay=0.9, steps=2))
         for f in inputs[:3]:
             part(f)
-        resumed = WhitenRunning(decay=0.9, steps=2).build(None)
+        resumed = RunningWhitening(WhitenRunning(decay=0.9, steps=2))
         resumed.load_state_dict(part.state_dict())
         for f, e in zip(inputs[3:], expected[3:], strict=True):
             torch.testing.assert_close(resumed(f).samples, e.samples, atol=0, rtol=0)

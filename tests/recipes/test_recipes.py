@@ -38,7 +38,8 @@ def test_it_builds(recipe):
         assert isinstance(evaluator.build(resources), Evaluator)
     optimizer = options.optimizer.instantiate(policy.parameters())
     assert isinstance(optimizer, torch.optim.Optimizer)
-    options.lr_scheduler.instantiate(optimizer)
+    if options.lr_scheduler is not None:
+        options.lr_scheduler.instantiate(optimizer)
     for logger in options.metric_loggers:
         logger.instantiate().close()
 
