@@ -6,6 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from ebft.models import attention
 from ebft.parts import Resources
 from ebft.rollout.records import Document
 
@@ -24,7 +25,7 @@ CONFIG = LlamaConfig(
     bos_token_id=None,
     eos_token_id=1,
     pad_token_id=0,
-    attn_implementation="sdpa",
+    attn_implementation=attention.NAME,
 )
 
 

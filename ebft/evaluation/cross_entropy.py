@@ -15,6 +15,7 @@ from ebft.objective import cross_entropy_mask
 from ebft.parts import Part, Resources
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Document
+from ebft.rollout.sees import sees_trunk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,9 +50,9 @@ class CrossEntropyEvaluator:
         for _, part in whole.to(resources.device).split(resources.micro_batch):
             B, S = part.tokens.shape
             column = torch.arange(S, device=resources.device)
-            causal = (column <= column[:, None]).expand(B, 1, S, S)
+            sees = sees_trunk(B, S, resources.device)
             with autocast(resources.device, resources.precision):
-                hidden = decode(policy, part.tokens, column.expand(B, S), causal)
+                hidden = decode(policy, part.tokens, column.expand(B, S), sees)
                 log_probs = token_log_probs(
                     policy, hidden[:, :-1].flatten(0, 1), part.tokens[:, 1:].flatten()
                 ).view(B, S - 1)

@@ -72,7 +72,7 @@ class HiddenStatesMap:
     ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
         tree, contexts = grow(rollouts), rollouts.contexts
         with autocast(self._resources.device, self._resources.precision):
-            hidden = self._read(tree.tokens, tree.positions, tree.mask())
+            hidden = self._read(tree.tokens, tree.positions, tree.sees)
         row = contexts.row
         samples = [h[row[:, None, None], tree.rollout_at] for h in hidden]  # each [P, n, G, d]
         references = [h[row[:, None], tree.reference_at] for h in hidden]  # each [P, G, d]

@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ebft.models.forward import decode
+from ebft.rollout.sees import Sees
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,7 +43,7 @@ class FrozenLayers:
         self,
         tokens: Int[Tensor, "B T"],
         positions: Int[Tensor, "B T"],
-        mask: Bool[Tensor, "B 1 T T"],
+        sees: Sees,
     ) -> list[Float[Tensor, "B T d"]]:
         captured: dict[int, Tensor] = {}
 
@@ -53,7 +54,7 @@ class FrozenLayers:
             for index in set(self._indices) - {self._depth}:
                 handle = self._blocks[index - 1].register_forward_hook(partial(keep, index))
                 hooks.callback(handle.remove)
-            captured[self._depth] = decode(self._decoder, tokens, positions, mask)
+            captured[self._depth] = decode(self._decoder, tokens, positions, sees)
         return [captured[index] for index in self._indices]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from ebft.models.attention import no_mask, uses_tree_attention
+from ebft.rollout.sees import Sees
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -21,18 +24,21 @@ def decode(
     model: PreTrainedModel,
     tokens: Int[Tensor, "B Q"],
     positions: Int[Tensor, "B Q"],
-    mask: Bool[Tensor, "B 1 Q K"],
+    sees: Sees,
     cache: Cache | None = None,
 ) -> Float[Tensor, "B Q d"]:
     """Last hidden states of the decoder (final norm included), without the LM head.
 
-    With a cache, the keys are those in the cache followed by the Q new ones, which are added.
+    With a cache, the keys are those in the cache followed by the Q new ones, which are added. A
+    model with another attention than `models.attention` gets a dense mask.
     """
+    by_tree = uses_tree_attention(model)
     output = model.base_model(
         input_ids=tokens,
         position_ids=positions,
-        attention_mask=mask,
+        attention_mask=no_mask(tokens.device) if by_tree else sees.mask(),
         past_key_values=cache,
         use_cache=cache is not None,
+        **({"sees": sees} if by_tree else {}),
     )
     return cast(Tensor, output.last_hidden_state)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.errors import UserError
-from ebft.models import embedded
+from ebft.models import attention, embedded
 from ebft.models.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _load(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(
             **source,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=attention.NAME if options.attention == "tree" else "sdpa",
             use_safetensors=True,
         )
     except (OSError, ValueError, KeyError) as error:

@@ -18,6 +18,11 @@ class ModelOptions(Options):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of forward and backward; the policy's weights stay float32"
     )
+    attention: Literal["tree", "dense"] = Field(
+        "tree",
+        description="tree: costs what a tree's tokens see of each other; dense: a mask over all "
+        "of them, for architectures that tree refuses",
+    )
     device: str = Field("auto", description="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     trust_remote_code: bool = Field(

@@ -14,35 +14,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from ebft.rollout.records import Rollouts
+from ebft.rollout.sees import Sees
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
     """The geometry of B trees, padded to T columns, as plain index tensors.
 
-    Column k is visible from column q if `k < trunk[q]` or `branch[q] <= k <= q`: the ancestors of
-    a token are two intervals. `rollout_at`, `logit_index` and `reference_at` are columns: of each
-    rollout token, of the hidden state that predicts it, and of each reference token in the trunk.
+    `rollout_at`, `logit_index` and `reference_at` are columns: of each rollout token, of the
+    hidden state that predicts it, and of each reference token in the trunk.
     """
 
     tokens: Int[Tensor, "B T"]
     positions: Int[Tensor, "B T"]
-    trunk: Int[Tensor, "B T"]
-    branch: Int[Tensor, "B T"]
+    sees: Sees
     rollout_at: Int[Tensor, "P n G"]
     logit_index: Int[Tensor, "P n G"]
     reference_at: Int[Tensor, "P G"]
-
-    def mask(self) -> Bool[Tensor, "B 1 T T"]:
-        """The dense attention mask, True where the query (row) sees the key (column)."""
-        key = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        query = key[:, None]
-        own = (key >= self.branch[..., None]) & (key <= query)
-        return ((key < self.trunk[..., None]) | own)[:, None]
 
 
 def grow(rollouts: Rollouts) -> Tree:
@@ -53,7 +45,8 @@ def grow(rollouts: Rollouts) -> Tree:
     row, anchor = contexts.row, contexts.anchor
 
     rank = rank_in_document(row)
-    T = S + int(rank.max() + 1) * n * G
+    Q = int(rank.max() + 1) * n
+    T = S + Q * G
     branch = rank[:, None] * n + torch.arange(n, device=device)  # [P, n]
     first = S + branch * G
     step = torch.arange(G, device=device)
@@ -63,21 +56,18 @@ def grow(rollouts: Rollouts) -> Tree:
 
     column = torch.arange(T, device=device).expand(B, T)
     in_trunk = column < S
-    # Columns of no branch (documents with fewer anchors) see themselves alone: no row of the mask
-    # may be empty, or its softmax is NaN.
     tokens = torch.zeros(B, T, dtype=contexts.tokens.dtype, device=device)
     tokens[:, :S] = contexts.tokens
     positions = torch.where(in_trunk, column, 0)
-    trunk = torch.where(in_trunk, column + 1, 0)
-    own = column.clone()
     at = (row[:, None, None].expand_as(rollout_at), rollout_at)
     tokens[at] = rollouts.tokens
     positions[at] = anchor[:, None, None] + step
-    trunk[at] = anchor[:, None, None].expand_as(rollout_at)
-    own[at] = first[..., None].expand_as(rollout_at)
+    anchors = torch.zeros(B, Q, dtype=anchor.dtype, device=device)
+    anchors[row[:, None].expand_as(branch), branch] = anchor[:, None].expand_as(branch)
 
     reference_at = (anchor[:, None] + step).clamp(max=S - 1)
-    return Tree(tokens, positions, trunk, own, rollout_at, before, reference_at)
+    sees = Sees(S, anchors, steps=G)
+    return Tree(tokens, positions, sees, rollout_at, before, reference_at)
 
 
 def rank_in_document(row: Int[Tensor, " P"]) -> Int[Tensor, " P"]:

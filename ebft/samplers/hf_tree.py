@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 from transformers import DynamicCache
@@ -14,6 +14,7 @@ from ebft.models.forward import autocast, decode
 from ebft.models.log_probs import logits
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Contexts, Rollouts
+from ebft.rollout.sees import Sees, sees_trunk
 from ebft.rollout.streams import uniforms
 from ebft.rollout.tree import rank_in_document
 from ebft.samplers.draw import draw
@@ -71,8 +72,9 @@ class HfTreeSampler:
         cache = DynamicCache(config=policy.config)
 
         column = torch.arange(S, device=device)
-        causal = (column <= column[:, None]).expand(B, 1, S, S)
-        trunk = decode(policy, contexts.tokens, column.expand(B, S), causal, cache)
+        trunk = decode(
+            policy, contexts.tokens, column.expand(B, S), sees_trunk(B, S, device), cache
+        )
         # Branch t=0 tokens all come from the trunk: one distribution a context, n draws from it.
         uniform = uniforms(contexts, n=n, seed=seed, step=step, token=0)
         at_anchor = logits(policy, trunk[contexts.row, contexts.anchor - 1])
@@ -82,7 +84,7 @@ class HfTreeSampler:
         for t in range(1, G):
             hidden = decode(
                 policy, layout.spread(token), layout.spread(layout.position(t - 1)),
-                layout.mask(t), cache,
+                layout.sees(t), cache,
             )  # fmt: skip
             uniform = uniforms(contexts, n=n, seed=seed, step=step, token=t)
             predicted = logits(policy, layout.collect(hidden))
@@ -122,11 +124,7 @@ class BranchLayout:
         """Position ids of the branches' token number t."""
         return (self._contexts.anchor[:, None] + t).expand(-1, self._n)
 
-    def mask(self, steps: int) -> Bool[Tensor, "B 1 Q K"]:
+    def sees(self, steps: int) -> Sees:
         """What each query sees at decoding step `steps`: its prefix, then itself at each step."""
-        device = self._row.device
-        S, Q = self._contexts.tokens.shape[1], self._queries
-        anchor = self.spread(self._contexts.anchor[:, None].expand(-1, self._n))
-        prefix = torch.arange(S, device=device) < anchor[..., None]
-        itself = torch.eye(Q, dtype=torch.bool, device=device).repeat(1, steps)
-        return torch.cat([prefix, itself.expand(len(prefix), -1, -1)], -1)[:, None]
+        anchors = self.spread(self._contexts.anchor[:, None].expand(-1, self._n))
+        return Sees(self._contexts.tokens.shape[1], anchors, steps, decoding=True)

@@ -30,7 +30,7 @@ class TreeLogProbs(NamedTuple):
 def tree_log_probs(policy: PreTrainedModel, rollouts: Rollouts) -> TreeLogProbs:
     """Log-probs of a whole tree from one forward, differentiable."""
     tree, contexts = grow(rollouts), rollouts.contexts
-    hidden = decode(policy, tree.tokens, tree.positions, tree.mask())
+    hidden = decode(policy, tree.tokens, tree.positions, tree.sees)
     at = hidden[contexts.row[:, None, None], tree.logit_index]  # [P, n, G, d]
     sampled = token_log_probs(
         policy, at.flatten(0, 2), rollouts.tokens.flatten(), rollouts.temperature

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from ebft.models import attention
 from ebft.parts import Resources
 from ebft.rollout.records import Document, Rollouts
 from ebft.rollout.strided import Strided
@@ -28,7 +29,7 @@ def tiny_model(name: str):
     config = json.loads((DATA / "tiny_config.json").read_text())
     unused = {"model_type", "transformers_version", "_name_or_path"}
     config = Qwen2Config(**{k: v for k, v in config.items() if k not in unused})
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
     model.load_state_dict(tensors(name), strict=False)
     model.tie_weights()
     return model.eval()

@@ -135,7 +135,7 @@ def test_gradients_of_tree_and_rows_agree(r):
 def test_mask_is_ancestry(r):
     """Each rollout token sees its context and its own branch so far, nothing else."""
     tree = grow(r)
-    mask, c = tree.mask()[:, 0], r.contexts
+    mask, c = tree.sees.mask()[:, 0], r.contexts
     S = c.tokens.shape[1]
     for p in range(len(c)):
         for j in range(r.tokens.shape[1]):

@@ -5,6 +5,7 @@ import torch
 
 from ebft.cost import DocumentTree, ModelShape, flops
 from ebft.rollout.records import Rollouts
+from ebft.rollout.sees import sees_trunk
 from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from tests.tiny import CONFIG, plain_policy, tiny_documents
@@ -21,7 +22,7 @@ def test_tokens_and_attended_pairs(start, stride, G, n):
     grown = grow(rollouts_of(contexts, n))
     tree = DocumentTree(40, contexts.anchor.tolist(), n, G)
     assert tree.tokens == grown.tokens.numel()
-    assert tree.pairs(G) == int(grown.mask().sum())
+    assert tree.pairs(G) == int(grown.sees.mask().sum())
 
 
 def test_the_budget_of_the_paper_s_documents():
@@ -48,10 +49,9 @@ def test_flops_of_a_forward_are_torch_s_own_count():
     policy.set_attn_implementation("eager")
     S = 24
     tree = DocumentTree(S, [], 1, 1)
-    mask = torch.ones(S, S, dtype=torch.bool).tril()[None, None]
-    bias = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))
+    sees = sees_trunk(1, S, torch.device("cpu"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        decode(policy, torch.zeros(1, S, dtype=torch.long), torch.arange(S)[None], bias)
+        decode(policy, torch.zeros(1, S, dtype=torch.long), torch.arange(S)[None], sees)
     # torch counts all pairs of a dense attention; the tree's count has the visible ones.
     dense = 4 * shape.heads * shape.head_dim * (S * S - tree.pairs(0)) * shape.layers
     assert counter.get_total_flops() == flops(shape, tree).features + dense
