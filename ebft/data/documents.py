@@ -100,13 +100,20 @@ def _documents(
             if not completion:
                 tokens = []
             yield Document(
-                example.name, torch.tensor(tokens), len(start) + len(prompt), example.check
+                example.name,
+                torch.tensor(tokens, dtype=torch.long),
+                len(start) + len(prompt),
+                example.check,
             )
             continue
         piece = length - len(start)
         for number, at in enumerate(range(0, max(len(completion), 1), piece), 1):
             tokens = [*start, *completion[at : at + piece]]
-            yield Document(f"{example.name}#{number}", torch.tensor(tokens), check=example.check)
+            yield Document(
+                f"{example.name}#{number}",
+                torch.tensor(tokens, dtype=torch.long),
+                check=example.check,
+            )
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

@@ -181,7 +181,7 @@ def test_answers_only():
         cross_entropy_loss(log_probs.documents[[b]], predicted[[b]], tokens=int(predicted[b].sum()))
         for b in range(B)
     ) / B  # fmt: skip
-    assert float(ce) == pytest.approx(float(case.theirs["ce_loss"].mean()), abs=1e-5)
+    assert ce.item() == pytest.approx(float(case.theirs["ce_loss"].mean()), abs=1e-5)
     (policy_gradient + 0.1 * ce).backward()
     assert_gradients(case)
 
