@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-TESTS = ["tests/property", "tests/golden", "tests/unit/baselines", "tests/unit/rewards"]
+TESTS = [
+    "tests/property",
+    "tests/golden",
+    *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers")),
+]
 
 
 class Mutant(NamedTuple):
@@ -80,8 +84,15 @@ MUTANTS = [
     Mutant("models/log_probs.py", "sub_(normalizers[rows, None]).exp_()", "exp_()"),
     Mutant("models/log_probs.py", "z.div_(temperature)\n            normalizer", "pass\n            normalizer"),
     Mutant("models/log_probs.py", "grad[rows, None] / temperature", "grad[rows, None]"),
-    Mutant("rollout/tree.py", "(key < self.trunk[..., None])", "(key <= self.trunk[..., None])"),
-    Mutant("rollout/tree.py", "(key >= self.branch[..., None])", "(key >= 0)"),
+    Mutant("rollout/sees.py", "key < anchors[..., None]", "key <= anchors[..., None]"),
+    Mutant("rollout/sees.py", "(branch == branch[:, None]) &", "(branch >= 0) &"),
+    Mutant("rollout/sees.py", "prefix = key < self.anchors", "prefix = key <= self.anchors"),
+    Mutant("models/attention.py", "hidden = key >= anchors", "hidden = key > anchors"),
+    Mutant("models/attention.py", ".triu(1 + G - g)", ".triu(2 + G - g)"),
+    Mutant("models/attention.py", "dp - (d_out * o).sum(-1, keepdim=True)", "dp"),
+    Mutant("samplers/draw.py", "before[..., None] + inside", "inside"),
+    Mutant("samplers/draw.py", "target[..., None]).sum(-1)", "target[..., None]).sum(-1) + 1"),
+    Mutant("samplers/draw.py", "scaled = logits / temperature", "scaled = logits * temperature"),
     Mutant("rollout/tree.py", "(anchor - 1)[:, None, None], rollout_at - 1", "(anchor)[:, None, None], rollout_at - 1"),
     Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None]"),
     Mutant("rollout/strided.py", "self.rollout_length + 1, self.stride", "self.rollout_length, self.stride"),

@@ -66,6 +66,15 @@ def test_intervals_cover_at_the_stated_rate(weighted):
     assert sum(covered) / times == pytest.approx(0.95, abs=error)
 
 
+def test_equal_weights_give_the_textbook_interval():
+    from scipy import stats
+
+    value = torch.tensor([0.3, -1.2, 0.8, 2.0], dtype=torch.float64)
+    low, high = stats.t.interval(0.95, 3, float(value.mean()), stats.sem(value.numpy()))
+    measured = mean_interval(Measurement("x", "", value, torch.full((4,), 7.0)))
+    assert measured.half_width == pytest.approx((high - low) / 2)
+
+
 @settings(max_examples=30)
 @given(seed=seeds)
 def test_a_paired_change_is_the_interval_of_the_differences(seed):
