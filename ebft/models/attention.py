@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "ebft_tree"
+DENSE = "ebft_dense"
+"""The oracle: transformers' SDPA under the tree's mask, with the same refusals."""
 GROUPS = 8
 """Groups of branches: more waste fewer hidden keys, fewer make larger products."""
 REFUSED = ("sliding_window", "softcap", "s_aux")
@@ -31,8 +33,17 @@ REFUSED = ("sliding_window", "softcap", "s_aux")
 
 
 def uses_tree_attention(model: PreTrainedModel) -> bool:
-    """Whether the model was loaded with this attention."""
-    return bool(model.config._attn_implementation == NAME)
+    """Whether the model was loaded with this attention, and not with its dense oracle.
+
+    Raises `ValueError` for any other attention: it would not know what the tree's tokens see.
+    """
+    name = model.config._attn_implementation
+    if name not in (NAME, DENSE):
+        raise ValueError(
+            f"the model was loaded with attention {name}, which knows no trees; give "
+            f'attn_implementation="{NAME}" (or "{DENSE}") when it is loaded'
+        )
+    return bool(name == NAME)
 
 
 def no_mask(device: torch.device) -> Bool[Tensor, "1 1 0 0"]:
@@ -61,15 +72,7 @@ def tree_attention(
             module, query, key, value, attention_mask,
             scaling=scaling, dropout=dropout, **others,
         )  # fmt: skip
-    window = others.pop("sliding_window", None)
-    if window is not None and window < sees.trunk + sees.steps:
-        others["sliding_window"] = window  # a window that holds everything is none
-    for option in REFUSED:
-        if others.get(option) is not None:
-            raise ValueError(
-                f"{type(module).__name__} has {option} = {others[option]}, which attention over a "
-                "tree does not support; give another model, or model.attention=dense"
-            )
+    _refuse(module, sees, others)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     S, parts = sees.trunk, []
     trunk_key, trunk_value = key[:, :, :S], value[:, :, :S]
@@ -87,6 +90,38 @@ def tree_attention(
         )
         parts.append(out.flatten(2, 3))
     return torch.cat(parts, 2).transpose(1, 2), None
+
+
+def dense_attention(
+    module: torch.nn.Module,
+    query: Float[Tensor, "B H T d"],
+    key: Float[Tensor, "B H_kv K d"],
+    value: Float[Tensor, "B H_kv K d"],
+    attention_mask: Tensor | None,
+    *,
+    sees: Sees | None = None,
+    **others: Any,
+) -> tuple[Float[Tensor, "B T H d"], None]:
+    """transformers' own SDPA under `attention_mask`; with `sees`, refuses what `tree` refuses."""
+    if sees is not None:
+        _refuse(module, sees, others)
+    return sdpa_attention_forward(  # type: ignore[no-any-return]
+        module, query, key, value, attention_mask, **others
+    )
+
+
+def _refuse(module: torch.nn.Module, sees: Sees, options: dict[str, Any]) -> None:
+    for option in REFUSED:
+        value, longest = options.get(option), sees.trunk + sees.steps
+        if value is None or (option == "sliding_window" and value >= longest):
+            continue  # a window that holds everything is none
+        advice = "give another model"
+        if option == "sliding_window":
+            advice += f", or documents and rollouts of at most {value} tokens together"
+        raise ValueError(
+            f"{type(module).__name__} has {option} = {value}, which attention over a tree does not "
+            f"support (this tree is {longest} tokens deep); {advice}"
+        )
 
 
 def _by_branch(x: Float[Tensor, "B H N d"], sees: Sees) -> Float[Tensor, "B H Q G d"]:
@@ -205,4 +240,6 @@ def _mix(p: Tensor, V: Tensor, v: Tensor) -> Float[Tensor, "B H Q g d"]:
 
 
 AttentionInterface.register(NAME, tree_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(DENSE, dense_attention)
+for _name in (NAME, DENSE):
+    AttentionMaskInterface.register(_name, sdpa_mask)

@@ -29,8 +29,8 @@ def decode(
 ) -> Float[Tensor, "B Q d"]:
     """Last hidden states of the decoder (final norm included), without the LM head.
 
-    With a cache, the keys are those in the cache followed by the Q new ones, which are added. A
-    model with another attention than `models.attention` gets a dense mask.
+    With a cache, the keys are those in the cache followed by the Q new ones, which are added.
+    Raises `ValueError` for a model whose attention has no tree (`models.attention`).
     """
     by_tree = uses_tree_attention(model)
     output = model.base_model(
@@ -39,6 +39,6 @@ def decode(
         attention_mask=no_mask(tokens.device) if by_tree else sees.mask(),
         past_key_values=cache,
         use_cache=cache is not None,
-        **({"sees": sees} if by_tree else {}),
+        sees=sees,
     )
     return cast(Tensor, output.last_hidden_state)

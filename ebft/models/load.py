@@ -88,7 +88,7 @@ def _load(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(
             **source,
             dtype=dtype,
-            attn_implementation=attention.NAME if options.attention == "tree" else "sdpa",
+            attn_implementation=attention.NAME if options.attention == "tree" else attention.DENSE,
             use_safetensors=True,
         )
     except (OSError, ValueError, KeyError) as error:

@@ -21,7 +21,7 @@ class ModelOptions(Options):
     attention: Literal["tree", "dense"] = Field(
         "tree",
         description="tree: costs what a tree's tokens see of each other; dense: a mask over all "
-        "of them, for architectures that tree refuses",
+        "of them, slower, to compare with",
     )
     device: str = Field("auto", description="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")

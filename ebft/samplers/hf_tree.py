@@ -69,7 +69,9 @@ class HfTreeSampler:
         (B, S), P, G = contexts.tokens.shape, len(contexts), contexts.rollout_length
         device = contexts.tokens.device
         layout = BranchLayout(contexts, n)
-        cache = DynamicCache(config=policy.config)
+        # Not of the policy's configuration: a cache for sliding windows would drop what is older
+        # than its window in the order of the cache, which is not that of the tree.
+        cache = DynamicCache()
 
         column = torch.arange(S, device=device)
         trunk = decode(

@@ -174,8 +174,9 @@ class TestNumbers:
         folder.mkdir()
         save_policy(policy, tiny_tokenizer(), folder)
         line = fails(f"model.path={folder}")
-        assert line.startswith("error: step 0: ")
-        assert ".py#1" in line
+        assert line.startswith("error: before step 0: log-probs of ")
+        assert ".py#" in line
+        assert "in the weights of LlamaForCausalLM" in line
 
     @pytest.mark.parametrize(
         ("kind", "returns", "says"),

@@ -1,0 +1,85 @@
+"""The equality probe: before training, on the real model, a tree must equal independent rows.
+
+Everything rests on it, and nothing else would show that an architecture reads masks, positions or
+windows in a way of its own: the losses would still be finite, only wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ebft.errors import NumericalError
+from ebft.interfaces import Plan
+from ebft.rollout.contexts import make_contexts
+from ebft.rollout.records import Contexts, Document, Rollouts
+from ebft.training.policy import tree_log_probs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CONTEXTS = 3
+"""The shortest, the middle and the longest context of the longest document."""
+TOLERANCE = 2e-3
+"""Nats. In float32 rounding comes to about 1e-5; a mask or position that is off by one, to 0.1."""
+
+
+@torch.no_grad()
+def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Plan) -> float:
+    """The largest |log p(tree) − log p(rows)| of any token, in float32 whatever the precision.
+
+    Raises `NumericalError` if it is more than `TOLERANCE`, or not a number: the model must not be
+    trained.
+    """
+    contexts = _few(plan([max(documents, key=lambda document: document.tokens.numel())]))
+    contexts = contexts.to(policy.device)
+    # Any tokens do as rollouts: the reference itself, and the same backwards.
+    tokens = torch.stack([contexts.reference, contexts.reference.flip(-1)], 1)
+    nothing = torch.zeros(tokens.shape, device=tokens.device)
+    everything = torch.ones_like(tokens, dtype=torch.bool)
+    tree = tree_log_probs(policy, Rollouts(contexts, tokens, nothing, everything, 1.0))
+    rows = [
+        _alone(policy, contexts.tokens[0, :anchor], branch)
+        for anchor, branches in zip(contexts.anchor.tolist(), tokens, strict=True)
+        for branch in branches
+    ]
+    gap = float((tree.rollouts.flatten(0, 1) - torch.stack(rows)).abs().max())
+    document = _alone(policy, contexts.tokens[0, :1], contexts.tokens[0, 1:])
+    gap = max(gap, float((tree.documents[0, 1:] - document).abs().max()))
+    name = contexts.documents[0].name
+    if not math.isfinite(gap):
+        raise NumericalError(
+            f"before step 0: log-probs of {name} are not finite; look for NaN or infinity in the "
+            f"weights of {type(policy).__name__}"
+        )
+    if gap > TOLERANCE:
+        raise NumericalError(
+            f"{type(policy).__name__} does not compute over a tree what it computes over rows: "
+            f"log-probs of {name} differ by {gap:.2g} nats, more than "
+            f"{TOLERANCE:g}; it cannot be trained, give another model"
+        )
+    return gap
+
+
+def _few(contexts: Contexts) -> Contexts:
+    every = len(contexts) - 1
+    chosen = sorted({every * i // (CONTEXTS - 1) for i in range(CONTEXTS)})
+    return make_contexts(
+        contexts.documents,
+        [contexts.anchor[chosen]],
+        rollout_length=contexts.rollout_length,
+        stop_at_eos=contexts.stop_at_eos,
+    )
+
+
+def _alone(policy: PreTrainedModel, prefix: Tensor, continuation: Tensor) -> Float[Tensor, " G"]:
+    """log p of a continuation by the model's own forward over one plain row."""
+    ids = torch.cat([prefix, continuation])[None]
+    logits = policy(input_ids=ids, logits_to_keep=len(continuation) + 1).logits[0, :-1]
+    log_probs: Tensor = logits.log_softmax(-1).gather(1, continuation[:, None])[:, 0]
+    return log_probs

@@ -1,0 +1,104 @@
+"""Trees over the decoders of several families: right, or refused, never silently wrong."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from ebft.errors import NumericalError
+from ebft.models.attention import DENSE, NAME
+from ebft.models.forward import decode
+from ebft.models.probe import TOLERANCE, probe_tree
+from ebft.rollout.completion import Completion
+from ebft.rollout.sees import sees_trunk
+from ebft.rollout.strided import Strided
+from ebft.samplers.hf_tree import HfTree
+from ebft.training.policy import tree_log_probs
+from tests.tiny import VOCAB, tiny_documents, tiny_resources
+
+SIZES = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 1,
+}  # fmt: skip
+GROUPED = SIZES | {"num_key_value_heads": 2}
+ARCHITECTURES = {
+    "llama": LlamaConfig(**GROUPED),
+    "mistral": MistralConfig(**GROUPED, sliding_window=None),
+    "qwen2": Qwen2Config(**GROUPED),
+    "qwen3": Qwen3Config(**GROUPED, head_dim=8),
+    "gemma3": Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=64),
+    "gpt_neox": GPTNeoXConfig(**SIZES),
+    "phi3": Phi3Config(**GROUPED),
+}
+PLAN = Strided(start=3, stride=4, rollout_length=5)
+
+
+def model(config, attention=NAME):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+
+
+@pytest.mark.parametrize("attention", [NAME, DENSE])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_tree_equals_rows(name, attention):
+    policy, documents = model(ARCHITECTURES[name], attention), tiny_documents([30, 17])
+    assert probe_tree(policy, documents, PLAN) < 1e-4
+    # What was sampled on a cache is what is trained on.
+    r = HfTree(n=3).build(tiny_resources(policy))(PLAN(documents), step=0)
+    with torch.no_grad():
+        trained = tree_log_probs(policy, r).rollouts
+    torch.testing.assert_close(trained, r.log_probs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("attention", [NAME, DENSE])
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        (Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=16), "sliding_window = 16"),
+        (MistralConfig(**GROUPED, sliding_window=16), "sliding_window = 16"),
+        (Gemma2Config(**GROUPED, head_dim=8, sliding_window=64), "softcap = 50.0"),
+    ],
+    ids=["gemma3", "mistral", "gemma2"],
+)
+def test_what_a_tree_would_get_wrong_is_refused(config, option, attention):
+    policy = model(config, attention)
+    with pytest.raises(ValueError, match=f"has {option}, which attention over a tree does not"):
+        decode(
+            policy,
+            torch.zeros(1, 20).long(),
+            torch.arange(20)[None],
+            sees_trunk(1, 20, policy.device),
+        )
+
+
+def test_an_attention_without_trees_is_refused():
+    with pytest.raises(ValueError, match="loaded with attention eager, which knows no trees"):
+        probe_tree(model(ARCHITECTURES["llama"], "eager"), tiny_documents([30]), PLAN)
+
+
+def test_the_probe_finds_a_model_that_does_not_follow_the_tree():
+    """A decoder that counts positions by itself, as some architectures do."""
+    policy = model(ARCHITECTURES["llama"])
+
+    def count(_module, args, others):
+        return args, others | {"position_ids": torch.arange(others["input_ids"].shape[1])[None]}
+
+    policy.base_model.register_forward_pre_hook(count, with_kwargs=True)
+    with pytest.raises(NumericalError, match="over a tree what it computes over rows") as error:
+        probe_tree(policy, tiny_documents([30, 17]), PLAN)
+    assert f"more than {TOLERANCE:g}" in str(error.value)
+
+
+def test_the_probe_takes_documents_with_a_single_context():
+    documents = tiny_documents([9, 14], prompt_length=4)
+    assert probe_tree(model(ARCHITECTURES["qwen2"]), documents, Completion(rollout_length=6)) < 1e-4
