@@ -13,7 +13,7 @@ from ebft.config.load import load_recipe
 from ebft.plugins import load_registry
 from tests.conftest import RECIPES
 
-NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+NAMES = [command.__name__.rpartition(".")[2].replace("_", "-") for command in COMMANDS]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -28,7 +28,7 @@ def test_help_lists_every_command_with_an_example(ebft):
     status, out, _ = ebft("--help")
     assert status == 0
     for name in NAMES:
-        assert re.search(rf"^    {name} +\S", out, re.M), name
+        assert re.search(rf"^    {name}\s+\S", out, re.M), name
     assert "examples:" in out
 
 
