@@ -17,10 +17,8 @@ class TokenPairs(ebft.Part):
         return ebft.Features(self.count(rollouts.tokens, rollouts.mask), references[:, None])
 
     def count(self, tokens, mask):
-        pairs = (31 * tokens[..., :-1] + tokens[..., 1:]) % self.buckets
-        return normalize(
-            (one_hot(pairs, self.buckets) * mask[..., 1:, None]).sum(-2).float(), dim=-1
-        )
+        pairs = one_hot((31 * tokens[..., :-1] + tokens[..., 1:]) % self.buckets, self.buckets)
+        return normalize((pairs * mask[..., 1:, None]).sum(-2).float(), dim=-1)
 
 
 @ebft.hookimpl
