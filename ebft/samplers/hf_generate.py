@@ -136,6 +136,7 @@ class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
             self._contexts, n=self._n, seed=self._seed, step=self._step, token=len(self.tokens)
         )
         token, log_prob = draw(self._logits, uniform.view(-1, 1), self._temperature)
+        self._logits = None  # an architecture that gives logits of a whole context gives a lot
         self.tokens.append(token[:, 0])
         self.log_probs.append(log_prob[:, 0])
         return torch.full_like(scores, float("-inf")).scatter_(1, token, 0)
