@@ -126,6 +126,11 @@ class TestDryRun:
         assert re.search(r"# sampling +88 ", out)  # 40 + 4·4·3
         assert re.search(r"# training +104 ", out)  # 40 + 4·4·4
 
+    def test_it_says_whose_sampling_it_counts(self, ebft, tiny_run):
+        _, out, _ = ebft(*tiny_run("sampler=hf_generate"), "--dry-run")
+        assert re.search(r"# sampling \* +88 ", out)
+        assert "# * as hf_tree would" in out
+
     def test_a_model_that_is_not_here_leaves_the_recipe(self, ebft, tiny_run):
         status, out, _ = ebft(*tiny_run("model.path=someone/something"), "--dry-run")
         assert status == 0
