@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ebft.parts import Claim, Part
+from ebft.parts import Claim, Part, Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Contexts
 from ebft.rollout.strided import Strided
@@ -93,13 +93,14 @@ class Unchanged:
         return all(torch.equal(now, before) for now, before in self._before)
 
 
-def contexts_of_both_plans(vocabulary: int) -> dict[str, Contexts]:
+def contexts_of_both_plans(resources: Resources) -> dict[str, Contexts]:
     """Contexts of plans `strided` (rollouts of full length) and `completion` (they may end)."""
+    vocabulary, device = resources.policy.config.vocab_size, resources.device
     raw = tiny_documents([19, 12, 16], vocabulary=vocabulary)
     pairs = tiny_documents([8, 14, 6], prompt_length=4, vocabulary=vocabulary)
     return {
-        "strided": Strided(start=3, stride=4, rollout_length=5)(raw),
-        "completion": Completion(rollout_length=6)(pairs),
+        "strided": Strided(start=3, stride=4, rollout_length=5)(raw).to(device),
+        "completion": Completion(rollout_length=6)(pairs).to(device),
     }
 
 

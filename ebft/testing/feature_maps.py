@@ -35,7 +35,7 @@ def check_feature_map(
     vocabulary = resources.policy.config.vocab_size
     feature_map = part.build(resources)
     require(part, isinstance(feature_map, FeatureMap), "build() returns something to call")
-    for contexts in contexts_of_both_plans(vocabulary).values():
+    for contexts in contexts_of_both_plans(resources).values():
         rollouts = tiny_rollouts(contexts, n=3, vocabulary=vocabulary)
         unchanged = Unchanged(rollouts)
         features = feature_map(rollouts)

@@ -8,7 +8,7 @@ import torch
 
 from ebft.interfaces import Reward, RewardOptions
 from ebft.parts import Part, Resources
-from ebft.rollout.records import Features, Rollouts, Terms
+from ebft.rollout.records import Contexts, Features, Rollouts, Terms
 from ebft.testing.common import (
     Unchanged,
     check_options,
@@ -43,9 +43,9 @@ def check_reward(
     reward = part.build(resources)
     require(part, isinstance(reward, Reward), "build() returns something to call")
     pairs = False
-    for contexts in contexts_of_both_plans(vocabulary).values():
+    for contexts in contexts_of_both_plans(resources).values():
         rollouts = tiny_rollouts(contexts, n=4, vocabulary=vocabulary)
-        features = _features(len(contexts), n=4)
+        features = _features(contexts, n=4)
         unchanged = Unchanged(rollouts, features)
         terms = reward(rollouts, features)
         require(part, bool(unchanged), "what it is given stays as it is")
@@ -56,7 +56,7 @@ def check_reward(
         pairs = pairs or bool(terms.pairwise.any())
         if not part.pairwise():
             alone = tiny_rollouts(contexts, n=1, vocabulary=vocabulary)
-            _check_shapes(part, reward(alone, _features(len(contexts), 1)), 1, len(contexts))
+            _check_shapes(part, reward(alone, _features(contexts, n=1)), 1, len(contexts))
     require(
         part,
         part.pairwise() == pairs,
@@ -65,10 +65,13 @@ def check_reward(
     )
 
 
-def _features(P: int, n: int, seed: int = 0) -> Features:
-    generator = torch.Generator().manual_seed(seed)
-    samples = torch.randn(P, n, D, generator=generator, dtype=torch.float64)
-    return Features(samples, torch.randn(P, 1, D, generator=generator, dtype=torch.float64))
+def _features(contexts: Contexts, n: int) -> Features:
+    generator = torch.Generator().manual_seed(0)
+    samples, references = (
+        torch.randn(len(contexts), k, D, generator=generator, dtype=torch.float64) for k in (n, 1)
+    )
+    device = contexts.tokens.device
+    return Features(samples.to(device), references.to(device))
 
 
 def _check_shapes(part: Part, terms: Terms, n: int, P: int) -> None:

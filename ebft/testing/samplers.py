@@ -61,7 +61,7 @@ def check_sampler(
     sampler = part.build(resources)
     require(part, isinstance(sampler, Sampler), "build() returns something to call, with `sync`")
     require(part, sampler.n == part.n, "what build() returns has the option's n")
-    plans = contexts_of_both_plans(policy.config.vocab_size)
+    plans = contexts_of_both_plans(resources)
     for contexts in plans.values():
         unchanged = Unchanged(contexts)
         rollouts = sampler(contexts, step=0)
@@ -158,12 +158,14 @@ def _check_frequencies(part: Part, resources: Resources) -> None:
     # The same text under many names: contexts of one distribution, each with its own numbers.
     documents = [replace(document, name=f"{document.name}.{i}") for i in range(count)]
     contexts = replace(Completion(rollout_length=2)(documents), stop_at_eos=False)
+    contexts = contexts.to(resources.device)
     sampler: Sampler = part.model_copy(update={"n": n}).build(resources)
     rollouts = sampler(contexts, step=0)
-    first = _next_token(resources.policy, document.tokens[None, :6], rollouts.temperature)[0]
+    prefix = contexts.tokens[:1, :6]
+    first = _next_token(resources.policy, prefix, rollouts.temperature)[0]
     vocabulary = len(first)
     rows = torch.cat(
-        [document.tokens[None, :6].expand(vocabulary, -1), torch.arange(vocabulary)[:, None]], 1
+        [prefix.expand(vocabulary, -1), torch.arange(vocabulary, device=prefix.device)[:, None]], 1
     )
     second = first @ _next_token(resources.policy, rows, rollouts.temperature)
     for number, expected in enumerate((first, second)):
@@ -182,7 +184,8 @@ def _next_token(
     policy: PreTrainedModel, tokens: Tensor, temperature: float
 ) -> Float[Tensor, "B V"]:
     B, S = tokens.shape
-    hidden = decode(policy, tokens, torch.arange(S).expand(B, S), sees_trunk(B, S, tokens.device))
+    positions = torch.arange(S, device=tokens.device).expand(B, S)
+    hidden = decode(policy, tokens, positions, sees_trunk(B, S, tokens.device))
     return (logits(policy, hidden[:, -1]).double() / temperature).softmax(-1)
 
 
@@ -192,7 +195,7 @@ def _p_value(counts: Float[Tensor, " V"], expected: Float[Tensor, " V"]) -> floa
     if bool(rare.any()):
         counts = torch.cat([counts[~rare], counts[rare].sum()[None]])
         expected = torch.cat([expected[~rare], expected[rare].sum()[None]])
-    return float(chisquare(counts.numpy(), expected.numpy(), sum_check=False).pvalue)
+    return float(chisquare(counts.cpu().numpy(), expected.cpu().numpy(), sum_check=False).pvalue)
 
 
 def _check_sync(

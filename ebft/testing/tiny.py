@@ -89,7 +89,7 @@ def tiny_documents(
 def tiny_resources(
     policy: PreTrainedModel | None = None, *, micro_batch: int = 2, seed: int = 0
 ) -> Resources:
-    """What a part is built with: a tiny policy (or yours), on the CPU."""
+    """What a part is built with: a tiny policy (or yours), on its device."""
     policy = tiny_policy() if policy is None else policy
 
     def load_base() -> PreTrainedModel:
@@ -99,7 +99,7 @@ def tiny_resources(
         policy=policy,
         tokenizer=tiny_tokenizer(),
         load_base=load_base,
-        device=torch.device("cpu"),
+        device=policy.device,
         precision=torch.float32,
         seed=seed,
         micro_batch=micro_batch,
@@ -116,7 +116,8 @@ def tiny_rollouts(contexts: Contexts, n: int, seed: int = 0, vocabulary: int = V
         length = torch.randint(1, shape[-1] + 1, shape[:-1], generator=generator)
         mask = torch.arange(shape[-1]) < length[..., None]
     log_probs = -torch.rand(shape, generator=generator, dtype=torch.float64)
-    return Rollouts(contexts, tokens, log_probs, mask, 1.0)
+    device = contexts.tokens.device
+    return Rollouts(contexts, tokens.to(device), log_probs.to(device), mask.to(device), 1.0)
 
 
 def write_tiny_model(folder: Path, seed: int = 0) -> Path:

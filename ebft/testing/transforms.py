@@ -34,7 +34,7 @@ def check_transform(
     resources = tiny_resources() if resources is None else resources
     for n, D in ((3, 8), (1, 8), (4, 2)):
         for dtype in (torch.float32, torch.float64):
-            features = random_features(n, D, dtype)
+            features = random_features(n, D, dtype, device=resources.device)
             transform = part.build(resources)
             require(part, isinstance(transform, Transform), "build() returns something to call")
             unchanged = Unchanged(features)
@@ -43,17 +43,19 @@ def check_transform(
             _check_shapes(part, result, features)
             again = part.build(resources)(features)
             require(part, _same(again, result, tolerance), "built again, it gives the same")
-            other = random_features(n, D, dtype, seed=1)
+            other = random_features(n, D, dtype, seed=1, device=resources.device)
             _check_state(part, transform, other, resources, tolerance)
     _check_rollouts(part, resources, tolerance)
 
 
-def random_features(n: int, D: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Features:
+def random_features(
+    n: int, D: int, dtype: torch.dtype = torch.float64, *, device: torch.device, seed: int = 0
+) -> Features:
     """Features of n rollouts and one reference after each of 5 contexts, in two layers."""
     generator = torch.Generator().manual_seed(seed)
     samples = torch.randn(5, n, D, generator=generator, dtype=torch.float64)
     references = torch.randn(5, 1, D, generator=generator, dtype=torch.float64)
-    return Features(samples.to(dtype), references.to(dtype), layers=2)
+    return Features(samples.to(device, dtype), references.to(device, dtype), layers=2)
 
 
 def _check_shapes(part: Part, result: Features, features: Features) -> None:
@@ -84,7 +86,7 @@ def _check_state(
 
 
 def _check_rollouts(part: Part, resources: Resources, tolerance: float) -> None:
-    features = random_features(4, 6)
+    features = random_features(4, 6, device=resources.device)
     result = part.build(resources)(features)
     flipped = part.build(resources)(replace(features, samples=features.samples.flip(1)))
     require(
