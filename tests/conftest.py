@@ -5,7 +5,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import logging
-import random
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,9 @@ from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # Every shape in these modules' annotations is checked against every tensor that the tests pass.
-CHECKED = ["baselines", "features.pooling", "kernels", "models.log_probs", "objective",
-           "rewards.similarity", "rewards.token_overlap", "rollout", "samplers.draw", "scoring",
+CHECKED = ["baselines", "features.bag_of_tokens", "features.concat", "features.logits",
+           "features.pooling", "kernels", "models.log_probs", "objective", "rewards.similarity",
+           "rewards.token_overlap", "rollout", "samplers.draw", "samplers.hf_generate", "scoring",
            "training.policy", "transforms"]  # fmt: skip
 install_import_hook([f"ebft.{module}" for module in CHECKED], "beartype.beartype")
 
@@ -32,23 +32,17 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A random model of four small layers in a folder that `from_pretrained` loads."""
-    from tests.tiny import plain_policy, tiny_tokenizer
+    from ebft.testing import write_tiny_model
 
-    folder = tmp_path_factory.mktemp("model")
-    plain_policy().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")
 def python_folder(tmp_path_factory) -> Path:
     """A dozen .py files in letters that the tiny model's tokenizer knows."""
-    folder = tmp_path_factory.mktemp("python")
-    rng = random.Random(0)
-    for number in range(12):
-        text = "".join(rng.choice("abcdefgh =") for _ in range(70))
-        (folder / f"file{number}.py").write_text(text)
-    return folder
+    from ebft.testing import write_tiny_texts
+
+    return write_tiny_texts(tmp_path_factory.mktemp("python"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = [
     "tests/property",
     "tests/golden",
-    *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers")),
+    *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
 ]
 
 
@@ -98,6 +98,12 @@ MUTANTS = [
     Mutant("rollout/strided.py", "self.rollout_length + 1, self.stride", "self.rollout_length, self.stride"),
     Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),
     Mutant("features/layers.py", "int(layers * depth)", "round(layers * depth) + 1"),
+    Mutant("features/bag_of_tokens.py", "mask.to(counts.dtype)", "torch.ones_like(mask, dtype=counts.dtype)"),
+    Mutant("features/concat.py", "(sqrt(m.weight), m.f", "(m.weight, m.f"),
+    Mutant("features/logits.py", ".log_softmax(-1)", ".softmax(-1)"),
+    Mutant("samplers/hf_generate.py", "position >= 0", "position > 0"),
+    Mutant("samplers/hf_generate.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
+    Mutant("samplers/hf_generate.py", "self._model.generation_config = GenerationConfig()", "pass"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
 ]  # fmt: skip
 

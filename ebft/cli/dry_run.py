@@ -12,6 +12,7 @@ from ebft.cost import DocumentTree, ModelShape, flops, memory
 from ebft.interfaces import Plan, SamplerOptions
 from ebft.models.embedded import NAME as EMBEDDED_NAME
 from ebft.rollout.records import Document
+from ebft.samplers.hf_tree import HfTree
 from ebft.training.options import FineTuneOptions
 
 EMBEDDED = ModelShape(
@@ -54,8 +55,9 @@ def estimate_table(options: FineTuneOptions) -> str:
         micro_batch=training.micro_batch,
         bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
     )
+    by_tree = isinstance(options.sampler, HfTree)
     rows = [
-        ("sampling", tree.sampling_tokens, work.sampling),
+        ("sampling" if by_tree else "sampling *", tree.sampling_tokens, work.sampling),
         ("features", tree.tokens, work.features),
         ("training", tree.tokens, work.training),
     ]
@@ -75,6 +77,7 @@ def estimate_table(options: FineTuneOptions) -> str:
         "",
         f"{'a document':<14}{'tokens':>10}{'TFLOP':>12}",
         *(f"{name:<14}{tokens:>10,}{work / 1e12:>12,.3f}" for name, tokens, work in rows),
+        *([] if by_tree else ["* as hf_tree would; other samplers may compute contexts anew"]),
         "",
         whole,
         "",

@@ -16,10 +16,10 @@ from typing import TextIO
 from tqdm import tqdm
 
 import ebft
-from ebft.cli import cp, doctor, ls, run, validate
+from ebft.cli import cp, doctor, ls, new_plugin, run, validate
 from ebft.errors import NumericalError, StorageError, UserError
 
-COMMANDS = (run, validate, ls, cp, doctor)
+COMMANDS = (run, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
@@ -27,6 +27,7 @@ examples:
   ebft run my_recipe.yaml --dry-run               what it would do, and what that costs
   ebft run my_recipe.yaml sampler.n=8 seed=1      do it, with other values
   ebft ls rewards                                 which rewards there are, with their options
+  ebft new-plugin my-features                     a package with a feature map of your own
 """
 
 

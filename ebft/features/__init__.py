@@ -1,9 +1,20 @@
 """Feature maps: rollouts → features φ of samples and references."""
 
+from ebft.features.bag_of_tokens import BagOfTokens
+from ebft.features.concat import Concat
 from ebft.features.hidden_states import HiddenStates
+from ebft.features.logits import NextTokenLogProbs
+from ebft.features.presets import LayerConcat, MeanPool
 from ebft.hookspecs import Parts, hookimpl
 
 
 @hookimpl
 def register_feature_maps() -> Parts:
-    return {"hidden_states": HiddenStates}
+    return {
+        "bag_of_tokens": BagOfTokens,
+        "concat": Concat,
+        "hidden_states": HiddenStates,
+        "layer_concat": LayerConcat,
+        "logits": NextTokenLogProbs,
+        "mean_pool": MeanPool,
+    }

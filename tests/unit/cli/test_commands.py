@@ -13,7 +13,7 @@ from ebft.config.load import load_recipe
 from ebft.plugins import load_registry
 from tests.conftest import RECIPES
 
-NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+NAMES = [command.__name__.rpartition(".")[2].replace("_", "-") for command in COMMANDS]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -28,7 +28,7 @@ def test_help_lists_every_command_with_an_example(ebft):
     status, out, _ = ebft("--help")
     assert status == 0
     for name in NAMES:
-        assert re.search(rf"^    {name} +\S", out, re.M), name
+        assert re.search(rf"^    {name}\s+\S", out, re.M), name
     assert "examples:" in out
 
 
@@ -125,6 +125,11 @@ class TestDryRun:
         assert "# A document of 40 tokens has 4 anchors, each with 4 rollouts of 4 tokens." in out
         assert re.search(r"# sampling +88 ", out)  # 40 + 4·4·3
         assert re.search(r"# training +104 ", out)  # 40 + 4·4·4
+
+    def test_it_says_whose_sampling_it_counts(self, ebft, tiny_run):
+        _, out, _ = ebft(*tiny_run("sampler=hf_generate"), "--dry-run")
+        assert re.search(r"# sampling \* +88 ", out)
+        assert "# * as hf_tree would" in out
 
     def test_a_model_that_is_not_here_leaves_the_recipe(self, ebft, tiny_run):
         status, out, _ = ebft(*tiny_run("model.path=someone/something"), "--dry-run")

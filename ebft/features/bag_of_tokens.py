@@ -1,0 +1,64 @@
+"""Feature map `bag_of_tokens`: how often each token occurs. Needs no network: the control."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ebft.parts import Claim, Part, Resources
+from ebft.rollout.records import Features, Rollouts
+
+Scale = Literal["count", "share", "unit"]
+
+
+class BagOfTokens(Part):
+    """φ_v = how often token v occurs among the tokens of a rollout or reference.
+
+    It knows neither order nor meaning nor the context, so what a run gains with `hidden_states`
+    over this one is what the network's features are worth.
+    """
+
+    dimensions: PositiveInt | None = Field(
+        1024, description="D; token v is counted at v mod D. null: one for each token, [P, n, V]"
+    )
+    scale: Scale = Field(
+        "unit", description="count; share: of the rollout's tokens; unit: counts with L2 norm 1"
+    )
+
+    def claim(self) -> Claim:
+        return Claim(True, "a fixed function of each rollout")
+
+    def build(self, resources: Resources) -> BagOfTokensMap:
+        return BagOfTokensMap(self.dimensions or resources.policy.config.vocab_size, self.scale)
+
+
+class BagOfTokensMap:
+    """`BagOfTokens` with its number of dimensions."""
+
+    def __init__(self, dimensions: int, scale: Scale) -> None:
+        self._dimensions, self._scale = dimensions, scale
+
+    def __call__(self, rollouts: Rollouts) -> Features:
+        contexts = rollouts.contexts
+        return Features(
+            self._bag(rollouts.tokens, rollouts.mask),
+            self._bag(contexts.reference, contexts.reference_mask)[:, None],
+        )
+
+    def _bag(
+        self, tokens: Int[Tensor, "*N G"], mask: Bool[Tensor, "*N G"]
+    ) -> Float[Tensor, "*N D"]:
+        counts = torch.zeros(*tokens.shape[:-1], self._dimensions, device=tokens.device)
+        counts.scatter_add_(-1, tokens % self._dimensions, mask.to(counts.dtype))
+        match self._scale:
+            case "count":
+                return counts
+            case "share":
+                return counts / mask.sum(-1, keepdim=True)
+            case "unit":
+                return normalize(counts, dim=-1)

@@ -1,0 +1,58 @@
+"""Feature map `concat`: several feature maps side by side, each with a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from ebft.interfaces import FeatureMap
+from ebft.parts import Claim, Options, Part, Resources, part_of
+from ebft.rollout.records import Features, Rollouts
+
+
+class WeightedMap(Options):
+    """A feature map and the weight of its inner products."""
+
+    weight: float = Field(1.0, gt=0, description="of its inner products in those of the whole")
+    feature_map: Annotated[Part, part_of("feature_maps")] = Field(description="the feature map")
+
+
+class Concat(Part):
+    """φ = [√w_1 φ⁽¹⁾, √w_2 φ⁽²⁾, …], so that φ·φ' = Σ_i w_i φ⁽ⁱ⁾·φ'⁽ⁱ⁾.
+
+    With feature matching, the loss of the whole is the weighted sum of the maps' losses.
+    """
+
+    maps: tuple[WeightedMap, ...] = Field(
+        min_length=1, description="`weight` and `feature_map` of each"
+    )
+
+    def claim(self) -> Claim:
+        for item in self.maps:
+            claim = item.feature_map.claim()
+            if claim is not None and not claim.unbiased:
+                return claim
+        return Claim(True, "its feature maps side by side, whose losses add up")
+
+    def build(self, resources: Resources) -> ConcatMap:
+        return ConcatMap([(sqrt(m.weight), m.feature_map.build(resources)) for m in self.maps])
+
+
+class ConcatMap:
+    """`Concat` of feature maps that are built, with the roots of their weights."""
+
+    def __init__(self, maps: Sequence[tuple[float, FeatureMap]]) -> None:
+        self._maps = maps
+
+    def __call__(self, rollouts: Rollouts) -> Features:
+        each = [(root, feature_map(rollouts)) for root, feature_map in self._maps]
+        return Features(
+            torch.cat([root * features.samples for root, features in each], -1),
+            torch.cat([root * features.references for root, features in each], -1),
+            # Blocks that `layers` counts must be equal, which only those of one map are.
+            layers=each[0][1].layers if len(each) == 1 else 1,
+        )

@@ -1,0 +1,98 @@
+"""Feature map `logits`: what the frozen base model would say next, after a rollout's tokens."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ebft.features.layers import FrozenLayers
+from ebft.features.pooling import Pooling, pool
+from ebft.models.forward import autocast
+from ebft.models.log_probs import ROWS, logits
+from ebft.parts import Claim, Part, Resources
+from ebft.rollout.records import Features, Rollouts
+from ebft.rollout.tree import grow
+from ebft.transforms.project import projection
+
+
+class NextTokenLogProbs(Part):
+    """φ = log p(· | context, rollout) of the next token by the frozen base model, pooled.
+
+    Two continuations are alike if the base model expects the same to follow them. A vector over
+    the vocabulary for each token, at temperature 1; as a rule projected to fewer dimensions, by a
+    fixed random matrix R with E (Rx)·(Ry) = x·y.
+    """
+
+    dimensions: PositiveInt | None = Field(
+        512, description="D, dimensions to project to; null: the whole vocabulary, [P, n, V]"
+    )
+    seed: int = Field(0, ge=0, description="of the projection")
+    normalize: bool = Field(True, description="L2-normalise each token before pooling")
+    pooling: Pooling = Field(
+        "last", description="features of the last token, their mean, or all tokens side by side"
+    )
+
+    def claim(self) -> Claim:
+        return Claim(True, "a fixed function of each rollout and its context")
+
+    def build(self, resources: Resources) -> NextTokenLogProbsMap:
+        return NextTokenLogProbsMap(self, resources)
+
+
+class NextTokenLogProbsMap:
+    """`NextTokenLogProbs` bound to the frozen base model, with its projection."""
+
+    def __init__(self, options: NextTokenLogProbs, resources: Resources) -> None:
+        self._options, self._resources = options, resources
+        self._model = resources.load_base()
+        self._read = FrozenLayers(self._model, [self._model.config.num_hidden_layers])
+        self._projection: Tensor | None = None
+        if options.dimensions is not None:
+            vocabulary = self._model.config.vocab_size
+            R = projection(vocabulary, options.dimensions, options.seed)
+            self._projection = R.to(resources.device, torch.float32)
+
+    @torch.no_grad()
+    def __call__(self, rollouts: Rollouts) -> Features:
+        micro_batch = self._resources.micro_batch
+        with autocast(self._resources.device, self._resources.precision):
+            parts = [self._features(part) for _, part in rollouts.split(micro_batch)]
+        samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Features(samples, references)
+
+    def _features(
+        self, rollouts: Rollouts
+    ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
+        tree, contexts = grow(rollouts), rollouts.contexts
+        (hidden,) = self._read(tree.tokens, tree.positions, tree.sees)
+        row = contexts.row[:, None]
+        samples = self._pooled(
+            hidden[row[..., None], tree.rollout_at].flatten(0, 1), rollouts.mask.flatten(0, 1)
+        )
+        references = self._pooled(hidden[row, tree.reference_at], contexts.reference_mask)
+        return samples.view(*rollouts.tokens.shape[:2], -1), references[:, None]
+
+    def _pooled(
+        self, hidden: Float[Tensor, "N G d"], mask: Bool[Tensor, "N G"]
+    ) -> Float[Tensor, "N F"]:
+        # Log-probs over the vocabulary exist for some `ROWS` tokens at a time.
+        size = max(1, ROWS // hidden.shape[1])
+        return torch.cat(
+            [
+                pool(self._log_probs(h), m, self._options.pooling)
+                for h, m in zip(torch.split(hidden, size), torch.split(mask, size), strict=True)
+            ]
+        )
+
+    def _log_probs(self, hidden: Float[Tensor, "N G d"]) -> Float[Tensor, "N G D"]:
+        log_probs = logits(self._model, hidden.flatten(0, 1)).log_softmax(-1)
+        if self._projection is not None:
+            # Outside autocast: a product of 10⁵ terms in bfloat16 would be mostly rounding.
+            with torch.autocast(hidden.device.type, enabled=False):
+                log_probs = log_probs @ self._projection.to(log_probs.dtype)
+        if self._options.normalize:
+            log_probs = normalize(log_probs, dim=-1)
+        return log_probs.view(*hidden.shape[:2], -1)

@@ -1,0 +1,160 @@
+"""Sampler `hf_generate`: transformers' own `generate`, for long texts and any architecture."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from ebft.models.forward import autocast
+from ebft.parts import Part, Resources
+from ebft.rollout.records import Contexts, Rollouts
+from ebft.rollout.streams import uniforms
+from ebft.samplers.draw import draw
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class HfGenerate(Part):
+    """Samples from the policy with transformers' `generate`, every rollout in a row of its own.
+
+    The same rollouts as `hf_tree`, token for token but for rounding: both draw with the same
+    random numbers, so nothing depends on the batch. It needs nothing of an architecture but
+    `generate`, and a batch is done as soon as its last rollout has ended; but every row computes
+    its whole context, so nested contexts (plan `strided`) cost far more than with `hf_tree`.
+    """
+
+    n: int = Field(4, ge=1, description="rollouts of each context")
+    temperature: float = Field(
+        1.0, gt=0, description="divides the logits, when sampling and when training on them"
+    )
+    batch: int = Field(
+        8,
+        ge=1,
+        description="contexts put through the model at a time, each with its n rollouts; changes "
+        "memory and speed, not results",
+    )
+
+    def build(self, resources: Resources) -> HfGenerateSampler:
+        return HfGenerateSampler(self, resources)
+
+
+class HfGenerateSampler:
+    """`HfGenerate` bound to a policy."""
+
+    def __init__(self, options: HfGenerate, resources: Resources) -> None:
+        self.n = options.n
+        self._options, self._resources = options, resources
+        # The same weights with a generation config of its own: whatever the model's says (top_k,
+        # top_p, repetition_penalty, its end-of-sequence tokens) would be merged into ours.
+        self._model = copy.copy(resources.policy)
+        self._model.generation_config = GenerationConfig()
+
+    def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
+        """Nothing to do: the policy itself is sampled from."""
+        return {}
+
+    @torch.no_grad()
+    def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
+        resources = self._resources
+        with autocast(resources.device, resources.precision):
+            parts = [self._sample(part, step) for part in batches(contexts, self._options.batch)]
+        tokens, log_probs, mask = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Rollouts(contexts, tokens, log_probs, mask, self._options.temperature)
+
+    def _sample(
+        self, contexts: Contexts, step: int
+    ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"], Bool[Tensor, "P n G"]]:
+        n, G = self.n, contexts.rollout_length
+        end = self._resources.tokenizer.eos_token_id if contexts.stop_at_eos else None
+        tokens, attended = left_padded(contexts)
+        draws = Draws(contexts, n, self._options.temperature, self._resources.seed, step)
+        with self._model.register_forward_hook(draws.see):
+            self._model.generate(
+                tokens.repeat_interleave(n, 0),
+                attention_mask=attended.repeat_interleave(n, 0),
+                generation_config=GenerationConfig(
+                    max_new_tokens=G, do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=0
+                ),
+                logits_processor=LogitsProcessorList([draws]),
+            )
+        drawn, log_probs = (
+            torch.stack(column, -1).view(len(contexts), n, -1)
+            for column in (draws.tokens, draws.log_probs)
+        )
+        mask = torch.ones_like(drawn, dtype=torch.bool)
+        if end is not None:
+            ends = drawn == end
+            mask = ends.cumsum(-1) - ends.long() == 0
+        # `generate` stops when every row has ended; what a row drew after its end is not its own.
+        missing = (0, G - drawn.shape[-1])
+        return (
+            pad(drawn.where(mask, 0), missing),
+            pad(log_probs.where(mask, 0), missing),
+            pad(mask, missing),
+        )
+
+
+class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
+    """Draws each row's next token by its address in the random stream and leaves only that one.
+
+    `generate` is then greedy: the sampling is ours. Its own would draw from a generator whose
+    numbers depend on the batch, and from logits rounded to float32; `see` is given the model's.
+    """
+
+    def __init__(
+        self, contexts: Contexts, n: int, temperature: float, seed: int, step: int
+    ) -> None:
+        self._contexts, self._n, self._temperature = contexts, n, temperature
+        self._seed, self._step = seed, step
+        self._logits: Tensor | None = None
+        self.tokens: list[Int[Tensor, " Pn"]] = []
+        self.log_probs: list[Float[Tensor, " Pn"]] = []
+
+    def see(self, _model: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        """Forward hook: keeps the logits of the newest token."""
+        newest = output.logits[:, -1]
+        self._logits = newest.to(torch.promote_types(newest.dtype, torch.float32))
+
+    def __call__(
+        self,
+        input_ids: Int[Tensor, "Pn T"],  # noqa: ARG002
+        scores: Float[Tensor, "Pn V"],
+    ) -> Float[Tensor, "Pn V"]:
+        assert self._logits is not None
+        assert self._logits.shape == scores.shape, "generate asked about other rows than it ran"
+        uniform = uniforms(
+            self._contexts, n=self._n, seed=self._seed, step=self._step, token=len(self.tokens)
+        )
+        token, log_prob = draw(self._logits, uniform.view(-1, 1), self._temperature)
+        self._logits = None  # an architecture that gives logits of a whole context gives a lot
+        self.tokens.append(token[:, 0])
+        self.log_probs.append(log_prob[:, 0])
+        return torch.full_like(scores, float("-inf")).scatter_(1, token, 0)
+
+
+def batches(contexts: Contexts, size: int) -> Iterator[Contexts]:
+    """Parts of at most `size` contexts, in order; each still has all the documents."""
+    for start in range(0, len(contexts), size):
+        part = slice(start, start + size)
+        names = ("row", "anchor", "reference", "reference_mask")
+        yield replace(contexts, **{name: getattr(contexts, name)[part] for name in names})
+
+
+def left_padded(contexts: Contexts) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
+    """The contexts' tokens, ending in the last column, and 1 where there is a token, else 0."""
+    longest = int(contexts.anchor.max())
+    column = torch.arange(longest, device=contexts.anchor.device) - longest
+    position = column + contexts.anchor[:, None]
+    tokens = contexts.tokens[contexts.row[:, None], position.clamp(min=0)]
+    there = position >= 0
+    return tokens.where(there, 0), there.long()

@@ -1,0 +1,113 @@
+"""What the checks of all kinds of parts share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ebft.parts import Claim, Part, Resources
+from ebft.rollout.completion import Completion
+from ebft.rollout.records import Contexts
+from ebft.rollout.strided import Strided
+from ebft.testing.tiny import tiny_documents
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A built part whose state belongs to a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def require(part: Part, holds: bool, says: str) -> None:
+    """Raises `AssertionError` naming the part and the property; also under `python -O`."""
+    if not holds:
+        raise AssertionError(f"{type(part).__name__}: {says}")
+
+
+def check_options(part: Part) -> None:
+    """A docstring, a description of every option, a claim that is one, equality by value."""
+    require(part, isinstance(part, Part), "a part derives from ebft.Part")
+    require(
+        part, bool(inspect.getdoc(type(part))), "the class has a docstring, which `ebft ls` shows"
+    )
+    for name, field in type(part).model_fields.items():
+        require(
+            part,
+            bool(field.description),
+            f"option {name} has a description: {name}: … = Field(…, description=…)",
+        )
+    claim = part.claim()
+    require(
+        part,
+        claim is None or (isinstance(claim, Claim) and bool(claim.why)),
+        f"claim() returns None or an ebft.Claim that says why, not {claim!r}",
+    )
+    again = type(part)(**{name: getattr(part, name) for name in type(part).model_fields})
+    require(part, again == part, "the same options make an equal part")
+
+
+def check_tensor(part: Part, name: str, value: Any, shape: Sequence[int]) -> None:
+    """A floating-point tensor of that shape, finite, without gradients."""
+    require(part, isinstance(value, Tensor), f"{name} is a tensor, not {type(value).__name__}")
+    require(
+        part,
+        tuple(value.shape) == tuple(shape),
+        f"{name} has shape {list(shape)}, not {list(value.shape)}",
+    )
+    require(part, value.is_floating_point(), f"{name} is floating point, not {value.dtype}")
+    require(part, bool(value.isfinite().all()), f"{name} is finite")
+    require(part, not value.requires_grad, f"{name} carries no gradient")
+
+
+def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Whether they differ by no more than `tolerance` times the size of what is compared."""
+    scale = max(1.0, float(b.abs().max()) if b.numel() else 0.0)
+    return a.shape == b.shape and bool(((a - b).abs() <= tolerance * scale).all())
+
+
+def tensors(record: Any) -> Iterator[Tensor]:
+    """Every tensor of a record and of the records that it holds."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, Tensor):
+            yield value
+        elif is_dataclass(value):
+            yield from tensors(value)
+
+
+class Unchanged:
+    """Remembers the tensors of records, to tell whether a call has written into them."""
+
+    def __init__(self, *records: Any) -> None:
+        self._before = [(t, t.clone()) for record in records for t in tensors(record)]
+
+    def __bool__(self) -> bool:
+        return all(torch.equal(now, before) for now, before in self._before)
+
+
+def contexts_of_both_plans(resources: Resources) -> dict[str, Contexts]:
+    """Contexts of plans `strided` (rollouts of full length) and `completion` (they may end)."""
+    vocabulary, device = resources.policy.config.vocab_size, resources.device
+    raw = tiny_documents([19, 12, 16], vocabulary=vocabulary)
+    pairs = tiny_documents([8, 14, 6], prompt_length=4, vocabulary=vocabulary)
+    return {
+        "strided": Strided(start=3, stride=4, rollout_length=5)(raw).to(device),
+        "completion": Completion(rollout_length=6)(pairs).to(device),
+    }
+
+
+def promises_independence(part: Part) -> bool:
+    """Whether what the part makes of rollout j may depend on no other rollout.
+
+    Only a part that claims a biased gradient may mix them.
+    """
+    claim = part.claim()
+    return claim is None or claim.unbiased

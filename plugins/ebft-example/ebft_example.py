@@ -1,0 +1,26 @@
+"""Feature map `ebft_example`: which tokens follow each other."""
+
+from pydantic import Field
+from torch.nn.functional import normalize, one_hot
+
+import ebft
+
+
+class TokenPairs(ebft.Part):
+    """How often each pair of neighbouring tokens occurs, hashed into buckets, with L2 norm 1."""
+
+    buckets: int = Field(512, ge=1, description="D, the number of features")
+
+    def __call__(self, rollouts):
+        contexts = rollouts.contexts
+        references = self.count(contexts.reference, contexts.reference_mask)
+        return ebft.Features(self.count(rollouts.tokens, rollouts.mask), references[:, None])
+
+    def count(self, tokens, mask):
+        pairs = one_hot((31 * tokens[..., :-1] + tokens[..., 1:]) % self.buckets, self.buckets)
+        return normalize((pairs * mask[..., 1:, None]).sum(-2).float(), dim=-1)
+
+
+@ebft.hookimpl
+def register_feature_maps():
+    return {"ebft_example": TokenPairs}
