@@ -35,6 +35,9 @@ def step_metrics(step: Step, *, seconds: float) -> dict[str, float]:
         "memory_gib": memory_in_use(rollouts.tokens.device) / 2**30,
         **step.sync,
     }
+    if step.losses.ratios is not None:
+        named = step.losses.ratios._asdict()
+        metrics |= {f"importance_{name}": value for name, value in named.items()}
     if n > 1:
         metrics = {"cfm": float(unbiased_cfm(step.features).mean()), **metrics}
     return metrics
