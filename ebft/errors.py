@@ -1,4 +1,4 @@
-"""The three ways in which a run ends that are not a bug in ebft.
+"""The ways in which a run ends that are not a bug in ebft.
 
 The command line prints the message of any of these as it is, without a traceback.
 """
@@ -27,4 +27,25 @@ class StorageError(RuntimeError):
     """A checkpoint or report that cannot be written: a full disk, a folder without permission.
 
     The message says what is still whole. Exit status 1.
+    """
+
+
+class PolicyIntactError(Exception):
+    """Something beside the policy failed, and the policy's weights are good.
+
+    A run that ends with an error derived from this one saves a checkpoint first. Exit status 1.
+    """
+
+
+class EngineError(PolicyIntactError, RuntimeError):
+    """A sampler's inference engine did not start, died, hung or refused its work.
+
+    The message names the engine, what it was asked for and what to do about it.
+    """
+
+
+class SamplerMismatchError(PolicyIntactError, NumericalError):
+    """The sampler's log-probs are not those of the policy: its weights did not arrive.
+
+    The message names the optimizer step, the largest difference and the tolerance.
     """

@@ -6,7 +6,7 @@ letters are those of `ebft.rollout.records`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -87,8 +87,11 @@ class Sampler(Protocol):
 
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts: ...
 
-    def sync(self, policy: PreTrainedModel, *, step: int) -> None:
-        """Take over the policy's weights after an optimizer step."""
+    def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:
+        """Take over the policy's weights after an optimizer step.
+
+        Returns figures about it to log with the step's own, none if there is nothing to say.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from ebft.importance import ImportanceOptions
 from ebft.parts import Options
 from ebft.rollout.records import Contexts
 
@@ -27,6 +28,9 @@ class ObjectiveOptions(Options):
     cross_entropy_on: Literal["completion", "all"] = Field(
         "completion", description="tokens under the cross-entropy: after the prompt, or all"
     )
+    importance: ImportanceOptions = Field(
+        ImportanceOptions(), description="weights for samplers that are not quite the policy"
+    )
 
 
 def policy_gradient_loss(
@@ -36,13 +40,17 @@ def policy_gradient_loss(
     *,
     contexts: int,
     reduction: Reduction,
+    weights: Float[Tensor, "P n H"] | None = None,
 ) -> Float[Tensor, ""]:
     """−1/contexts · Σ_c 1/n Σ_j A_j log p(ŷ_j), the REINFORCE surrogate (paper, equation 8).
 
     Its gradient is an unbiased estimate of ∇L_CFM when A is a reward minus a baseline that does
     not touch rollout j. `contexts` counts those of the whole optimizer step, of which these P are
-    a part, so that parts add up to the same loss however the step is divided.
+    a part, so that parts add up to the same loss however the step is divided. `weights` are those
+    of `ebft.importance`, of tokens (H = G) or of rollouts (H = 1).
     """
+    if weights is not None:
+        log_probs = log_probs * weights.detach()
     per_rollout = (log_probs * mask).sum(-1)
     if reduction == "token_mean":
         per_rollout = per_rollout / mask.sum(-1)

@@ -13,9 +13,9 @@ from jaxtyping import install_import_hook
 
 # Every shape in these modules' annotations is checked against every tensor that the tests pass.
 CHECKED = ["baselines", "features.bag_of_tokens", "features.concat", "features.logits",
-           "features.pooling", "kernels", "models.log_probs", "objective", "rewards.similarity",
-           "rewards.token_overlap", "rollout", "samplers.draw", "samplers.hf_generate", "scoring",
-           "training.policy", "transforms"]  # fmt: skip
+           "features.pooling", "importance", "kernels", "models.log_probs", "objective",
+           "rewards.similarity", "rewards.token_overlap", "rollout", "samplers.draw",
+           "samplers.hf_generate", "scoring", "training.policy", "transforms"]  # fmt: skip
 install_import_hook([f"ebft.{module}" for module in CHECKED], "beartype.beartype")
 
 settings.register_profile(

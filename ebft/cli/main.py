@@ -1,7 +1,7 @@
 """`ebft`: the command line. One file a subcommand; this one parses and turns errors into statuses.
 
-Exit status: 0 done, 1 the run failed (numbers, disk), 2 a mistake in what the user gave, 130
-stopped by Ctrl-C. Only a bug in ebft or in a plug-in shows a traceback.
+Exit status: 0 done, 1 the run failed (numbers, disk, engine), 2 a mistake of the user,
+130 stopped by Ctrl-C. Only a bug in ebft or in a plug-in shows a traceback.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, run, validate
-from ebft.errors import NumericalError, StorageError, UserError
+from ebft.errors import NumericalError, PolicyIntactError, StorageError, UserError
 
 COMMANDS = (run, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except (NumericalError, StorageError) as error:
+    except (NumericalError, StorageError, PolicyIntactError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -26,18 +26,30 @@ def uniforms(
     contexts: Contexts, *, n: int, seed: int, step: int, token: int
 ) -> Float[Tensor, "P n"]:
     """Numbers in [0, 1), float64, for token number `token` of each of the n rollouts."""
-    device = contexts.tokens.device
-    key = document_keys([document.name for document in contexts.documents]).to(device)
-    state = _absorb(_absorb(torch.zeros_like(key), seed), step)
-    state = _absorb(_absorb(state, key)[contexts.row], contexts.anchor)
-    state = _absorb(state[:, None], torch.arange(n, device=device))
+    state = _context_state(contexts, seed=seed, step=step)
+    state = _absorb(state[:, None], torch.arange(n, device=state.device))
     return _shift(_absorb(state, token), 11).to(torch.float64) * 2.0**-53
+
+
+def context_seeds(contexts: Contexts, *, seed: int, step: int) -> Int[Tensor, " P"]:
+    """A seed in [0, 2⁶²) for each context, for generators other than this one.
+
+    Samplers that draw in a process of their own seed rollout j of a context with its seed + j.
+    """
+    return _shift(_context_state(contexts, seed=seed, step=step), 2)
 
 
 def document_keys(names: Sequence[str]) -> Int[Tensor, " B"]:
     """A 64-bit number for each document, from its name alone."""
     digests = (blake2b(name.encode(), digest_size=8).digest() for name in names)
     return torch.tensor([int.from_bytes(d, "little", signed=True) for d in digests])
+
+
+def _context_state(contexts: Contexts, *, seed: int, step: int) -> Int[Tensor, " P"]:
+    key = document_keys([document.name for document in contexts.documents])
+    key = key.to(contexts.tokens.device)
+    state = _absorb(_absorb(torch.zeros_like(key), seed), step)
+    return _absorb(_absorb(state, key)[contexts.row], contexts.anchor)
 
 
 def _absorb(state: Tensor, value: Tensor | int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,8 +48,9 @@ class HfTreeSampler:
         self._temperature = options.temperature
         self._resources = resources
 
-    def sync(self, policy: PreTrainedModel, *, step: int) -> None:
+    def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Nothing to do: the policy itself is sampled from."""
+        return {}
 
     @torch.no_grad()
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:

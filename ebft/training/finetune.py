@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ebft.config.dump import resolved_yaml
+from ebft.errors import PolicyIntactError, StorageError
 from ebft.evaluation.history import History
 from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
@@ -34,7 +36,8 @@ class FineTune:
     """Fine-tunes a policy as a `FineTuneOptions` recipe says.
 
     `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder;
-    `train` raises `NumericalError` and `StorageError`, and returns whether all steps were run.
+    `train` raises `NumericalError`, `StorageError` and `PolicyIntactError`, the last with a
+    checkpoint saved, and returns whether all steps were run.
     """
 
     def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
@@ -76,7 +79,7 @@ class FineTune:
         """Runs the steps; Ctrl-C stops after the one in progress with a checkpoint saved."""
         options, policy = self._options, self._resources.policy
         self._evaluate(0)
-        with stop_on_interrupt() as stop:
+        with stop_on_interrupt() as stop, self._saving_what_is_intact():
             done = 0
             for step in train(self._machinery, range(options.training.steps)):
                 done = step.number + 1
@@ -103,6 +106,26 @@ class FineTune:
     def cleanup(self) -> None:
         """Closes the progress bar and the metric loggers."""
         self._closing.close()
+
+    @contextmanager
+    def _saving_what_is_intact(self) -> Iterator[None]:
+        """Saves a checkpoint before an error ends the run that leaves the policy's weights good."""
+        try:
+            yield
+        except PolicyIntactError:
+            # Not the number of steps that were yielded: the one that failed may have updated.
+            done = self._machinery.lr_scheduler.last_epoch
+            if done:
+                try:
+                    self._checkpoints.save(
+                        self._resources.policy, self._resources.tokenizer, step=done
+                    )
+                    log.warning(
+                        "the policy is intact; checkpoint: %s", self._checkpoints.saved()[-1]
+                    )
+                except StorageError as error:  # the first error is what ended the run
+                    log.error("%s", error)
+            raise
 
     def _describe(self, documents: Documents) -> None:
         parameters = sum(p.numel() for p in self._resources.policy.parameters())

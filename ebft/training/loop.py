@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,10 @@ class Machinery:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did, for whoever watches. `features` are those the reward saw."""
+    """What one step did, for whoever watches. `features` are those the reward saw.
+
+    `sync` has the figures of the sampler's sync with the policy's new weights.
+    """
 
     number: int
     rollouts: Rollouts
@@ -56,10 +59,14 @@ class Step:
     losses: Losses
     grad_norm: float
     learning_rate: float
+    sync: Mapping[str, float]
 
 
 def train(m: Machinery, steps: range) -> Iterator[Step]:
-    """Runs the optimizer steps, yielding each when it is done. Raises `NumericalError`."""
+    """Runs the optimizer steps, yielding each when it is done.
+
+    Raises `NumericalError`, and what the parts raise.
+    """
     for step in steps:
         contexts = m.plan(m.documents(step)).to(m.device)
         rollouts = m.sampler(contexts, step=step)
@@ -88,7 +95,8 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         m.optimizer.step()
         m.lr_scheduler.step()
         m.optimizer.zero_grad(set_to_none=True)
-        m.sampler.sync(m.policy, step=step)
+        sync = m.sampler.sync(m.policy, step=step)
         yield Step(
-            step, rollouts, features, terms, advantages, losses, float(grad_norm), learning_rate
-        )
+            step, rollouts, features, terms, advantages, losses, float(grad_norm), learning_rate,
+            sync,
+        )  # fmt: skip

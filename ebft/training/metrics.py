@@ -33,7 +33,11 @@ def step_metrics(step: Step, *, seconds: float) -> dict[str, float]:
         "rollout_tokens": float(rollouts.mask.sum()),
         "tokens_per_second": trained_tokens(step) / seconds,
         "memory_gib": memory_in_use(rollouts.tokens.device) / 2**30,
+        **step.sync,
     }
+    if step.losses.ratios is not None:
+        named = step.losses.ratios._asdict()
+        metrics |= {f"importance_{name}": value for name, value in named.items()}
     if n > 1:
         metrics = {"cfm": float(unbiased_cfm(step.features).mean()), **metrics}
     return metrics

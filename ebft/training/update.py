@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ebft.importance import RatioStatistics, ratio_statistics, ratios, weights
 from ebft.models.forward import autocast
 from ebft.objective import (
     ObjectiveOptions,
@@ -27,12 +28,14 @@ class Losses(NamedTuple):
     """The two parts of the loss over the whole step, and what the trainer saw of the sampler.
 
     `sampler_gap` is the mean |log p(trainer) − log p(sampler)| over rollout tokens: rounding if
-    both have the same weights, much more if the sampler's are stale.
+    both have the same weights, much more if the sampler's are stale. `ratios` are the statistics of
+    the importance ratios, if the objective weighs with them.
     """
 
     policy_gradient: float
     cross_entropy: float
     sampler_gap: float
+    ratios: RatioStatistics | None
 
 
 def accumulate_gradients(
@@ -53,6 +56,8 @@ def accumulate_gradients(
     """
     contexts = rollouts.contexts
     tokens = int(cross_entropy_mask(contexts, objective.cross_entropy_on).sum())
+    importance = objective.importance
+    seen: list[Tensor] = []
     total = torch.zeros(3, dtype=torch.float64)
     for place, part in rollouts.split(micro_batch):
         with autocast(part.tokens.device, precision):
@@ -62,9 +67,15 @@ def accumulate_gradients(
             "log-probs of documents", log_probs.documents, part.contexts, step=step,
             row=torch.arange(len(part.contexts.documents)),
         )  # fmt: skip
+        weight = None
+        if importance.level != "off":
+            ratio = ratios(log_probs.rollouts, part.log_probs, part.mask, importance.level)
+            weight = weights(ratio, importance)
+            counted = part.mask if ratio.shape == part.mask.shape else torch.ones_like(ratio).bool()
+            seen.append(ratio[counted])
         policy_gradient = policy_gradient_loss(
             log_probs.rollouts, part.mask, advantages[place],
-            contexts=len(contexts), reduction=objective.reduction,
+            contexts=len(contexts), reduction=objective.reduction, weights=weight,
         )  # fmt: skip
         ce_mask = cross_entropy_mask(part.contexts, objective.cross_entropy_on)
         cross_entropy = cross_entropy_loss(log_probs.documents, ce_mask, tokens=tokens)
@@ -75,4 +86,6 @@ def accumulate_gradients(
             .detach()
             .cpu()
         )
-    return Losses(*total.tolist())
+    statistics = ratio_statistics(torch.cat(seen), importance.cap) if seen else None
+    loss, cross_entropy_total, sampler_gap = total.tolist()
+    return Losses(loss, cross_entropy_total, sampler_gap, statistics)

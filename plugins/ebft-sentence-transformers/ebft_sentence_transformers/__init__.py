@@ -1,0 +1,9 @@
+"""Feature map `sentence_transformers`: a text encoder on the decoded rollouts."""
+
+from ebft.hookspecs import Parts, hookimpl
+from ebft_sentence_transformers.feature_map import SentenceTransformers
+
+
+@hookimpl
+def register_feature_maps() -> Parts:
+    return {"sentence_transformers": SentenceTransformers}

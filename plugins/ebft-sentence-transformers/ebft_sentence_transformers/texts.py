@@ -1,0 +1,47 @@
+"""Rollouts and references as texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ebft.rollout.records import Contexts, Rollouts
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+Text = Literal["completion", "context_and_completion"]
+
+
+def rollout_texts(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase, text: Text) -> list[str]:
+    """P·n texts, a context's n rollouts beside each other."""
+    contexts = rollouts.contexts
+    return _texts(contexts, rollouts.tokens, rollouts.mask, tokenizer, text)
+
+
+def reference_texts(
+    contexts: Contexts, tokenizer: PreTrainedTokenizerBase, text: Text
+) -> list[str]:
+    """P texts, one reference a context."""
+    tokens, mask = contexts.reference[:, None], contexts.reference_mask[:, None]
+    return _texts(contexts, tokens, mask, tokenizer, text)
+
+
+def _texts(
+    contexts: Contexts,
+    tokens: Int[Tensor, "P n G"],
+    mask: Bool[Tensor, "P n G"],
+    tokenizer: PreTrainedTokenizerBase,
+    text: Text,
+) -> list[str]:
+    rows, anchors = contexts.row.tolist(), contexts.anchor.tolist()
+    documents = contexts.tokens.tolist()
+    lengths = mask.sum(-1).tolist()
+    sequences = [
+        (documents[row][:anchor] if text == "context_and_completion" else []) + one[:length]
+        for row, anchor, group, kept in zip(rows, anchors, tokens.tolist(), lengths, strict=True)
+        for one, length in zip(group, kept, strict=True)
+    ]
+    # Decoded as one sequence: the pieces of a character may lie on both sides of the anchor.
+    return [tokenizer.decode(sequence, skip_special_tokens=True) for sequence in sequences]

@@ -1,0 +1,9 @@
+"""Sampler `vllm`: rollouts from a vLLM engine, synced in memory and probed after every sync."""
+
+from ebft.hookspecs import Parts, hookimpl
+from ebft_vllm.options import Vllm
+
+
+@hookimpl
+def register_samplers() -> Parts:
+    return {"vllm": Vllm}

@@ -1,0 +1,92 @@
+"""vLLM's `LLM` as this plug-in uses it: token ids in and out, weights from memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from ebft_vllm.messages import Job, Sample, Samples, Start
+
+ENVIRONMENT = {
+    # The engine runs where it is started; which process that is, is this plug-in's own business.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # It would pin every thread of the process to fixed cores, the trainer's included.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+class LocalEngine:
+    """An engine in this process. Its calls block, and raise whatever vLLM raises."""
+
+    def __init__(self, start: Start) -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from vllm import LLM  # takes seconds to import
+
+        self._llm = LLM(
+            model=start.folder,
+            dtype=start.dtype,
+            # Weights are random until the first sync, so that nothing is ever read from disk.
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            max_model_len=start.max_length,
+            kv_cache_memory_bytes=start.kv_cache_bytes,
+            block_size=start.block_size,
+            enable_prefix_caching=True,
+            # Of the distribution that is sampled from: temperature applied.
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            worker_extension_cls="ebft_vllm.worker.LoadsFromMemory",
+            disable_log_stats=True,
+            seed=0,
+            **start.options,
+        )
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Takes over weights of this process's memory, in the engine's own process."""
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self._forget()
+
+    def load_mapped(self, path: str, layout: list[dict[str, Any]]) -> None:
+        """Takes over weights of memory that the engine's workers can open by path."""
+        self._llm.collective_rpc("load_from_memory", args=(path, layout))
+        self._forget()
+
+    def sample(self, job: Job) -> Samples:
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(
+                n=job.n,
+                seed=request.seed,
+                temperature=job.temperature,
+                max_tokens=job.length,
+                logprobs=0,  # of the sampled token, and of none besides
+                detokenize=False,
+                ignore_eos=True,
+                stop_token_ids=None if job.stop is None else [job.stop],
+            )
+            for request in job.requests
+        ]
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": request.tokens} for request in job.requests],
+            parameters,
+            use_tqdm=False,
+        )
+        return [[_sample(one) for one in output.outputs] for output in outputs]
+
+    def _forget(self) -> None:
+        # Keys and values of the old weights would otherwise serve contexts under the new ones.
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM refused to reset its prefix cache")
+
+
+def _sample(output: Any) -> Sample:
+    tokens = list(output.token_ids)
+    log_probs = [here[token].logprob for here, token in zip(output.logprobs, tokens, strict=True)]
+    return Sample(tokens, log_probs)

@@ -1,0 +1,90 @@
+"""The options of sampler `vllm`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+
+from ebft.parts import Part, Resources
+
+if TYPE_CHECKING:
+    from ebft_vllm.sampler import VllmSampler
+
+OURS = frozenset(
+    {
+        "model", "dtype", "load_format", "skip_tokenizer_init", "max_model_len", "logprobs_mode",
+        "generation_config", "enable_prefix_caching", "kv_cache_memory_bytes", "block_size",
+        "seed", "worker_extension_cls", "disable_log_stats",
+    }
+)  # fmt: skip
+"""Arguments of `vllm.LLM` that follow from the recipe, so that `engine_options` must not."""
+
+
+class Vllm(Part):
+    """Samples from a vLLM engine that holds a copy of the policy's weights.
+
+    Worth its second copy for long completions and large models; for short rollouts at many anchors
+    hf_tree does less work. After every optimizer step the engine takes over the weights in memory,
+    forgets its prefix cache, and is probed: it samples from fixed contexts, and its log-probs must
+    be the trainer's.
+    """
+
+    n: int = Field(4, ge=1, description="rollouts of each context")
+    temperature: float = Field(
+        1.0, gt=0, description="divides the logits, when sampling and when training on them"
+    )
+    engine: Literal["own_process", "in_process"] = Field(
+        "own_process",
+        description="own_process: a process beside the trainer's, which can die without it; "
+        "in_process: a thread of the trainer's, which saves the copy of the weights between them",
+    )
+    devices: str | None = Field(
+        None,
+        description="CUDA_VISIBLE_DEVICES of an engine in its own process ('1', '2,3'); "
+        "null: the trainer's",
+    )
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        None, description="the engine's weights; null: as model.precision says"
+    )
+    max_length: int | None = Field(
+        None, ge=2, description="most tokens of context and rollout; null: the model's own limit"
+    )
+    kv_cache_gib: float = Field(1.0, gt=0, description="memory for the engine's KV cache, in GiB")
+    block_size: int = Field(
+        32,
+        ge=1,
+        description="tokens of a block of the KV cache: prefixes are shared in whole blocks",
+    )
+    probe_contexts: int = Field(4, ge=1, description="fixed contexts that a probe samples from")
+    probe_tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="largest |log p(engine) − log p(trainer)| of a probe; "
+        "null: 0.005 if both compute in float32, 0.5 otherwise",
+    )
+    start_timeout: float = Field(600, gt=0, description="seconds that the engine may take to start")
+    timeout: float = Field(600, gt=0, description="seconds that one sync or one sampling may take")
+    engine_options: dict[str, Any] = Field(
+        default_factory=dict, description="more arguments of vllm.LLM, as vLLM names them"
+    )
+
+    @field_validator("engine_options")
+    @classmethod
+    def _not_ours(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if taken := OURS & set(options):
+            raise ValueError(
+                f"{', '.join(sorted(taken))}: set by the sampler itself; take it out, and use the "
+                "sampler's own options instead"
+            )
+        return options
+
+    def build(self, resources: Resources) -> VllmSampler:
+        """The sampler with its engine started, holding the policy's weights, and probed.
+
+        Raises `UserError` if vLLM is not installed, `EngineError` if the engine does not start and
+        `SamplerMismatchError` if it computes something else than the trainer.
+        """
+        from ebft_vllm.sampler import VllmSampler
+
+        return VllmSampler(self, resources)

@@ -1,0 +1,70 @@
+"""Contexts → what the engine is asked, and its samples → rollouts."""
+
+from __future__ import annotations
+
+import torch
+
+from ebft.errors import EngineError, UserError
+from ebft.rollout.records import Contexts, Rollouts
+from ebft.rollout.streams import context_seeds
+from ebft_vllm.messages import Job, Request, Sample, Samples
+
+
+def make_job(
+    contexts: Contexts, *, n: int, temperature: float, eos: int, seed: int, step: int
+) -> Job:
+    """One request a context, each with its own seed from (seed, step, document, anchor)."""
+    rows = contexts.tokens.tolist()
+    seeds = context_seeds(contexts, seed=seed, step=step).tolist()
+    requests = [
+        Request(rows[row][:anchor], context_seed)
+        for row, anchor, context_seed in zip(
+            contexts.row.tolist(), contexts.anchor.tolist(), seeds, strict=True
+        )
+    ]
+    stop = eos if contexts.stop_at_eos else None
+    return Job(requests, n, contexts.rollout_length, temperature, stop)
+
+
+def check_lengths(contexts: Contexts, limit: int) -> None:
+    """Raises `UserError` naming the document whose context leaves no room for a rollout."""
+    longest = int(contexts.anchor.max())
+    if longest + contexts.rollout_length > limit:
+        document = contexts.documents[int(contexts.row[contexts.anchor.argmax()])].name
+        raise UserError(
+            f"sampler.max_length = {limit}: document {document} has a context of {longest} tokens "
+            f"and rollouts of {contexts.rollout_length}; say sampler.max_length="
+            f"{longest + contexts.rollout_length}, or make documents.length smaller"
+        )
+
+
+def make_rollouts(contexts: Contexts, samples: Samples, *, n: int, temperature: float) -> Rollouts:
+    """The samples as tensors; after an early end come token 0, log-prob 0 and mask False.
+
+    Raises `EngineError` if they are not n for each context, each of G tokens or ended early by
+    the contexts' own rule.
+    """
+    P, G, device = len(contexts), contexts.rollout_length, contexts.tokens.device
+    if [len(group) for group in samples] != [n] * P:
+        raise EngineError(f"the vLLM engine did not return {n} samples for each of {P} contexts")
+    flat = [_padded(sample, G, contexts) for group in samples for sample in group]
+    tokens, log_probs, lengths = zip(*flat, strict=True)
+    length = torch.tensor(lengths, device=device).view(P, n, 1)
+    return Rollouts(
+        contexts,
+        torch.tensor(tokens, device=device).view(P, n, G),
+        torch.tensor(log_probs, dtype=torch.float32, device=device).view(P, n, G),
+        torch.arange(G, device=device) < length,
+        temperature,
+    )
+
+
+def _padded(sample: Sample, G: int, contexts: Contexts) -> tuple[list[int], list[float], int]:
+    length = len(sample.tokens)
+    if length != G and not (contexts.stop_at_eos and 0 < length < G):
+        raise EngineError(f"the vLLM engine returned {length} tokens for a rollout of {G}")
+    return (
+        sample.tokens + [0] * (G - length),
+        sample.log_probs + [0.0] * (G - length),
+        length,
+    )

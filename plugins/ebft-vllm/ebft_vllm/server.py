@@ -1,0 +1,59 @@
+"""The engine's own process: `python -m ebft_vllm.server FD` serves one connection until it closes.
+
+A request is `(name, arguments)`, an answer `("done", result)` or `("failed", reason, traceback)`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ebft_vllm.local import LocalEngine
+
+
+class Server:
+    """Does what the trainer asks for, one request after the other."""
+
+    def __init__(self) -> None:
+        self._engine: LocalEngine | None = None
+
+    def answer(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        """The result of a request; raises whatever vLLM raises."""
+        if name == "start":
+            self._engine = LocalEngine(*arguments)
+            return None
+        assert self._engine is not None, "the first request is `start`"
+        match name:
+            case "sample":
+                return self._engine.sample(*arguments)
+            case "load":
+                return self._engine.load_mapped(*arguments)
+        raise AssertionError(name)
+
+
+def serve(connection: Connection) -> None:
+    """Answers until the other end is gone, because it closed or because its process ended."""
+    server = Server()
+    while True:
+        try:
+            name, arguments = connection.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        answer: tuple[Any, ...]
+        try:
+            answer = ("done", server.answer(name, arguments))
+        except BaseException as error:
+            answer = ("failed", repr(error), traceback.format_exc())
+        try:
+            connection.send(answer)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))
+    # vLLM's threads would be joined otherwise, and one that hangs would keep the process.
+    os._exit(0)
