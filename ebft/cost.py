@@ -11,13 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ebft.models.attention import GROUPS
 from ebft.models.log_probs import ROWS as LOGIT_ROWS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-FORWARD_AND_BACKWARD = 3
-"""Backward multiplies by each weight twice: for its gradient and for its input's."""
+# Products of training for one of a forward. Backward multiplies by each weight twice: for its
+# gradient and for its input's.
+DECODER = 3.0
+"""Weights of the layers: forward and backward."""
+HEAD = 4.0
+"""The LM head: backward computes the logits again instead of keeping them."""
+ATTENTION = 3.5
+"""Scores and weighted values: two products forward; five backward, which has the scores again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,29 +121,52 @@ class Flops:
         return self.sampling + self.features + self.training
 
 
-def flops(model: ModelShape, tree: DocumentTree, *, depth: float = 1.0) -> Flops:
+def flops(
+    model: ModelShape,
+    tree: DocumentTree,
+    *,
+    depth: float = 1.0,
+    gradient_checkpointing: bool = False,
+) -> Flops:
     """FLOPs of a document; `depth` is the fraction of layers that the features need.
 
     The LM head counts where a logit is needed: on what is sampled, and in training on every
-    token of the document (cross-entropy) and of the rollouts. Features have no head.
+    token of the document (cross-entropy) and of the rollouts. Features have no head. Gradient
+    checkpointing computes the layers' forward again.
     """
     G = tree.rollout_length
     deepest = max(1, int(model.layers * depth))
     trained = tree.length - 1 + tree.rollouts * G
     sampled = len(tree.anchors) + tree.rollouts * (G - 1)
     sampling = _decoder(model, tree.sampling_tokens, tree.pairs(G - 1), model.layers)
-    training = _decoder(model, tree.tokens, tree.pairs(G), model.layers)
+    weights = _weights(model, tree.tokens, model.layers)
+    attention = _attention(model, tree.pairs(G), model.layers)
+    checkpointed = 0.0
+    if gradient_checkpointing:
+        # All of a layer but its last product, whose result backward does not ask for.
+        last = model.hidden * model.intermediate / model.layer_weights
+        checkpointed = weights * (1 - last) + attention
     return Flops(
         sampling=sampling + 2.0 * model.head_weights * sampled,
         features=_decoder(model, tree.tokens, tree.pairs(G), deepest),
-        training=FORWARD_AND_BACKWARD * (training + 2.0 * model.head_weights * trained),
+        training=DECODER * weights
+        + ATTENTION * attention
+        + HEAD * 2.0 * model.head_weights * trained
+        + checkpointed,
     )
 
 
 def _decoder(model: ModelShape, tokens: int, pairs: int, layers: int) -> float:
+    return _weights(model, tokens, layers) + _attention(model, pairs, layers)
+
+
+def _weights(model: ModelShape, tokens: int, layers: int) -> float:
+    return 2.0 * layers * model.layer_weights * tokens
+
+
+def _attention(model: ModelShape, pairs: int, layers: int) -> float:
     # Scores and weighted values: two products of head_dim for each head and pair.
-    attention = 4.0 * model.heads * model.head_dim * pairs
-    return layers * (2.0 * model.layer_weights * tokens + attention)
+    return 4.0 * layers * model.heads * model.head_dim * pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +189,12 @@ class Memory:
 
 
 def memory(
-    model: ModelShape, tree: DocumentTree, *, micro_batch: int, bytes_per_value: int
+    model: ModelShape,
+    tree: DocumentTree,
+    *,
+    micro_batch: int,
+    bytes_per_value: int,
+    gradient_checkpointing: bool = False,
 ) -> Memory:
     """An estimate, good to some 30 %: float32 weights, Adam, one frozen copy of the base model.
 
@@ -173,13 +208,18 @@ def memory(
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     inner = 2 * model.hidden + 4 * queries + 4 * keys + 4 * model.intermediate
     layer = residual + bytes_per_value * inner
-    mask = micro_batch * tree.tokens**2 * (1 + bytes_per_value)
+    kept = model.layers * layer
+    if gradient_checkpointing:
+        kept = model.layers * bytes_per_value * model.hidden + layer
+    # Scores, probabilities and their gradients of one group of branches against the trunk.
+    group = -(-tree.rollouts // GROUPS) * tree.rollout_length
+    scores = 3 * 4 * micro_batch * model.heads * group * (tree.length + tree.rollout_length)
     casts = N * bytes_per_value if bytes_per_value < 4 else 0
     return Memory(
         weights=4.0 * N,
         gradients=4.0 * N,
         optimizer=8.0 * N,
         frozen=float(bytes_per_value * N),
-        activations=float(tokens * model.layers * layer + mask + casts),
+        activations=float(tokens * kept + scores + casts),
         logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
     )

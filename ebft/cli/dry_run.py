@@ -48,12 +48,14 @@ def estimate_table(options: FineTuneOptions) -> str:
     tree, model = document_tree(options), model_shape(options)
     depths = options.feature_map.depths if isinstance(options.feature_map, _ReadsLayers) else (1.0,)
     training = options.training
-    work = flops(model, tree, depth=max(depths))
+    checkpointing = training.gradient_checkpointing
+    work = flops(model, tree, depth=max(depths), gradient_checkpointing=checkpointing)
     peak = memory(
         model,
         tree,
         micro_batch=training.micro_batch,
         bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
+        gradient_checkpointing=checkpointing,
     )
     by_tree = isinstance(options.sampler, HfTree)
     rows = [

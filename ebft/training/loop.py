@@ -39,6 +39,7 @@ class Machinery:
     optimizer: Optimizer
     lr_scheduler: LRScheduler
     micro_batch: int
+    gradient_checkpointing: bool
     clip_grad_norm: float
     precision: torch.dtype
     device: torch.device
@@ -84,7 +85,8 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
 
         losses = accumulate_gradients(
             m.policy, rollouts, advantages, m.objective,
-            micro_batch=m.micro_batch, precision=m.precision, step=step,
+            micro_batch=m.micro_batch, precision=m.precision,
+            gradient_checkpointing=m.gradient_checkpointing, step=step,
         )  # fmt: skip
         grad_norm = torch.nn.utils.clip_grad_norm_(m.policy.parameters(), m.clip_grad_norm)
         if not torch.isfinite(grad_norm):

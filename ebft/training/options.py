@@ -22,6 +22,11 @@ class StepOptions(Options):
     micro_batch: PositiveInt = Field(
         description="documents put through a network at a time; changes memory, not results"
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="keep each layer's input alone and compute the layer again in backward: much "
+        "less memory, a third more work; changes no result",
+    )
     clip_grad_norm: float = Field(1.0, gt=0, description="largest gradient norm; larger is scaled")
     show_rollouts_every: PositiveInt = Field(
         10, description="steps between tables of rollouts beside their references"

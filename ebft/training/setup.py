@@ -86,6 +86,7 @@ def make_machinery(
             else options.lr_scheduler.instantiate(optimizer)
         ),
         micro_batch=training.micro_batch,
+        gradient_checkpointing=training.gradient_checkpointing,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,
         device=resources.device,

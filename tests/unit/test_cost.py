@@ -2,13 +2,19 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ebft.cost import DocumentTree, ModelShape, flops
+from ebft.features.hidden_states import HiddenStates
+from ebft.models.attention import NAME
+from ebft.objective import ObjectiveOptions
 from ebft.rollout.records import Rollouts
-from ebft.rollout.sees import sees_trunk
 from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
-from tests.tiny import CONFIG, plain_policy, tiny_documents
+from ebft.samplers.hf_tree import HfTree
+from ebft.training.update import accumulate_gradients
+from tests.tiny import CONFIG, plain_policy, tiny_documents, tiny_resources
 
 
 def rollouts_of(contexts, n):
@@ -40,18 +46,61 @@ def test_parameters_are_the_model_s():
     assert shape.parameters == sum(p.numel() for p in policy.parameters()) - norms
 
 
-def test_flops_of_a_forward_are_torch_s_own_count():
-    from torch.utils.flop_counter import FlopCounterMode
+class Counter(FlopCounterMode):
+    """torch's own count, with the visible pairs of the CPU's attention kernel, which it leaves out.
 
-    from ebft.models.forward import decode
+    The kernel is used on trunks alone, causally.
+    """
 
-    policy, shape = plain_policy(), ModelShape.of(CONFIG)
-    policy.set_attn_implementation("ebft_dense")
-    S = 24
-    tree = DocumentTree(S, [], 1, 1)
-    sees = sees_trunk(1, S, torch.device("cpu"))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        decode(policy, torch.zeros(1, S, dtype=torch.long), torch.arange(S)[None], sees)
-    # torch does not count the attention kernel of CPUs.
-    attention = 4 * shape.heads * shape.head_dim * tree.pairs(0) * shape.layers
-    assert counter.get_total_flops() == flops(shape, tree).features - attention
+    def __init__(self):
+        def forward(q, _k, _v, *_args, **_kwargs):
+            B, H, S, d = q
+            return 2 * B * H * S * (S + 1) * d
+
+        def backward(_grad, q, *_args, **_kwargs):
+            return forward(q, None, None) * 5 // 2
+
+        aten = torch.ops.aten
+        super().__init__(
+            display=False,
+            custom_mapping={
+                aten._scaled_dot_product_flash_attention_for_cpu: forward,
+                aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+            },
+        )
+
+    def of(self, work) -> int:
+        with self:
+            work()
+        return self.get_total_flops()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(checkpointing):
+    config = LlamaConfig(
+        vocab_size=2000, hidden_size=128, intermediate_size=384, num_hidden_layers=8,
+        num_attention_heads=4, num_key_value_heads=2, pad_token_id=0, eos_token_id=1,
+        bos_token_id=None, attn_implementation=NAME,
+    )  # fmt: skip
+    policy, shape = AutoModelForCausalLM.from_config(config).eval(), ModelShape.of(config)
+    resources = tiny_resources(policy)
+    contexts = Strided(start=8, stride=8, rollout_length=8)(tiny_documents([192]))
+    sampler = HfTree(n=4).build(resources)
+    rollouts = sampler(contexts, step=0)
+    feature_map = HiddenStates(depths=(0.25, 0.75)).build(resources)
+
+    def train():
+        accumulate_gradients(
+            policy, rollouts, torch.ones(len(contexts), 4), ObjectiveOptions(gamma=1.0),
+            micro_batch=1, precision=torch.float32, gradient_checkpointing=checkpointing, step=0,
+        )  # fmt: skip
+
+    tree = DocumentTree(192, contexts.anchor.tolist(), n=4, rollout_length=8)
+    predicted = flops(shape, tree, depth=0.75, gradient_checkpointing=checkpointing)
+    assert Counter().of(lambda: sampler(contexts, step=0)) == pytest.approx(
+        predicted.sampling, rel=0.05
+    )
+    assert Counter().of(lambda: feature_map(rollouts)) == pytest.approx(
+        predicted.features, rel=0.05
+    )
+    assert Counter().of(train) == pytest.approx(predicted.training, rel=0.05)

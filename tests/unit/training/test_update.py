@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ebft.errors import NumericalError
+from ebft.models.checkpointing import checkpointing
 from ebft.objective import ObjectiveOptions
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
@@ -17,7 +18,10 @@ RAGGED = {
 }
 
 
-def gradient(policy, rollouts, advantages, *, micro_batch, gamma=0.3, reduction="sum"):
+def gradient(
+    policy, rollouts, advantages, *,
+    micro_batch, gamma=0.3, reduction="sum", gradient_checkpointing=False,
+):  # fmt: skip
     policy.zero_grad()
     losses = accumulate_gradients(
         policy,
@@ -26,6 +30,7 @@ def gradient(policy, rollouts, advantages, *, micro_batch, gamma=0.3, reduction=
         ObjectiveOptions(gamma=gamma, reduction=reduction),
         micro_batch=micro_batch,
         precision=torch.float32,
+        gradient_checkpointing=gradient_checkpointing,
         step=0,
     )
     return losses, torch.cat([p.grad.flatten() for p in policy.parameters()])
@@ -67,3 +72,29 @@ def test_weights_that_are_not_finite_name_step_and_document():
         policy.model.norm.weight[0] = float("nan")
     with pytest.raises(NumericalError, match=r"step 0: log-probs of rollouts .* doc0"):
         gradient(policy, rollouts, torch.zeros(len(RAGGED["strided"]), 2), micro_batch=2)
+
+
+def test_gradient_checkpointing_changes_memory_alone():
+    policy = tiny_policy()
+    resources = tiny_resources(policy)
+    rollouts = HfTree(n=3).build(resources)(RAGGED["strided"], step=0)
+    advantages = torch.randn(len(RAGGED["strided"]), 3, dtype=torch.float64)
+    _, expected = gradient(policy, rollouts, advantages, micro_batch=2)
+    forwards = []
+    hook = policy.base_model.layers[0].mlp.register_forward_hook(lambda *_: forwards.append(1))
+    _, found = gradient(policy, rollouts, advantages, micro_batch=2, gradient_checkpointing=True)
+    hook.remove()
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
+    assert len(forwards) >= 3, "the layers were gone through"
+    assert not any(module.training for module in policy.modules())
+    # Sampling after it still has its cache.
+    again = HfTree(n=3).build(resources)(RAGGED["strided"], step=0)
+    assert torch.equal(again.tokens, rollouts.tokens)
+
+
+def test_a_model_without_layers_to_checkpoint_is_refused():
+    with (
+        pytest.raises(ValueError, match="no layers that can be checkpointed"),
+        checkpointing(torch.nn.Linear(2, 2), enabled=True),
+    ):
+        pass

@@ -1,0 +1,42 @@
+"""Gradient checkpointing: layers keep their inputs alone and are computed again in backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@contextmanager
+def checkpointing(model: PreTrainedModel, *, enabled: bool) -> Iterator[None]:
+    """Within it, forwards of `model` keep each layer's input and nothing else.
+
+    Backward belongs inside too. Raises `ValueError` for a model without layers that can.
+
+    transformers checkpoints in training mode only, where dropout is on and the cache of sampling
+    is silently given up. So only the layers are told that they train, not what is in them, and
+    only here.
+    """
+    if not enabled:
+        yield
+        return
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no layers that can be checkpointed; say "
+            "training.gradient_checkpointing=false"
+        )
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        for layer in layers:
+            layer.training = True
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+        model.gradient_checkpointing_disable()
