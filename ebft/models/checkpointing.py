@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 if TYPE_CHECKING:
@@ -31,12 +33,12 @@ def checkpointing(model: PreTrainedModel, *, enabled: bool) -> Iterator[None]:
             f"{type(model).__name__} has no layers that can be checkpointed; say "
             "training.gradient_checkpointing=false"
         )
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # transformers' switch for whole models has had two names; these are what either one sets.
     try:
         for layer in layers:
-            layer.training = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            layer.gradient_checkpointing = layer.training = True
         yield
     finally:
         for layer in layers:
-            layer.training = False
-        model.gradient_checkpointing_disable()
+            layer.gradient_checkpointing = layer.training = False

@@ -80,13 +80,13 @@ def test_gradient_checkpointing_changes_memory_alone():
     rollouts = HfTree(n=3).build(resources)(RAGGED["strided"], step=0)
     advantages = torch.randn(len(RAGGED["strided"]), 3, dtype=torch.float64)
     _, expected = gradient(policy, rollouts, advantages, micro_batch=2)
-    forwards = []
+    before, forwards = [module.training for module in policy.modules()], []
     hook = policy.base_model.layers[0].mlp.register_forward_hook(lambda *_: forwards.append(1))
     _, found = gradient(policy, rollouts, advantages, micro_batch=2, gradient_checkpointing=True)
     hook.remove()
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
-    assert len(forwards) >= 3, "the layers were gone through"
-    assert not any(module.training for module in policy.modules())
+    assert len(forwards) == 2 * 3, "each of three micro-batches goes through a layer twice"
+    assert [module.training for module in policy.modules()] == before
     # Sampling after it still has its cache.
     again = HfTree(n=3).build(resources)(RAGGED["strided"], step=0)
     assert torch.equal(again.tokens, rollouts.tokens)
