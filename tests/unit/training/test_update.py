@@ -81,7 +81,7 @@ def test_gradient_checkpointing_changes_memory_alone():
     advantages = torch.randn(len(RAGGED["strided"]), 3, dtype=torch.float64)
     _, expected = gradient(policy, rollouts, advantages, micro_batch=2)
     before, forwards = [module.training for module in policy.modules()], []
-    hook = policy.base_model.layers[0].mlp.register_forward_hook(lambda *_: forwards.append(1))
+    hook = policy.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_: forwards.append(1))
     _, found = gradient(policy, rollouts, advantages, micro_batch=2, gradient_checkpointing=True)
     hook.remove()
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
