@@ -1,0 +1,294 @@
+"""The tree against the layout of the public implementations: time, tokens and peak memory.
+
+    python -m tests.benchmarks.tree         writes docs/benchmarks/tree.md
+
+Both in one process with the same weights, documents and random numbers, taken in turns; before
+anything is timed, both must sample the same tokens and give the same features, loss and gradient.
+Each time is the fastest of `REPEATS`. Memory is the peak of the resident set, above what the
+process holds before the phase.
+"""
+
+import argparse
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from tqdm import tqdm
+
+from ebft.cost import DECODER, DocumentTree, ModelShape, flops
+from ebft.data.python_files import PythonFiles
+from ebft.features.hidden_states import HiddenStates
+from ebft.features.layers import layer_index
+from ebft.models.load import load_frozen, load_policy
+from ebft.models.log_probs import token_log_probs
+from ebft.models.options import ModelOptions
+from ebft.objective import ObjectiveOptions
+from ebft.parts import Resources
+from ebft.rollout.records import Document, Rollouts
+from ebft.rollout.strided import Strided
+from ebft.samplers.hf_tree import HfTree
+from ebft.training.update import accumulate_gradients
+from tests.benchmarks import public_layout
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "tree.md"
+LENGTHS, N, STRIDE, G, GAMMA, REPEATS = (256, 512), 4, 8, 8, 4.0, 2
+DEPTHS = (0.25, 0.5, 0.75)
+MIB = 2**20
+
+
+@dataclass
+class Measured:
+    """One phase of one layout."""
+
+    seconds: float
+    tokens: int
+    memory: int
+
+
+class Bench:
+    """One document, one policy, both layouts."""
+
+    def __init__(self, length: int) -> None:
+        options = ModelOptions(path="smollm2-135m-instruct")
+        self.policy, tokenizer = load_policy(options)
+        self.frozen = load_frozen(options, torch.float32)
+        self.resources = Resources(
+            policy=self.policy, tokenizer=tokenizer, load_base=cache(lambda: self.frozen),
+            device=torch.device("cpu"), precision=torch.float32, seed=0, micro_batch=1,
+        )  # fmt: skip
+        texts = PythonFiles().build(self.resources)().held_out
+        ids = next(
+            ids for text in texts if len(ids := tokenizer(text.completion)["input_ids"]) >= length
+        )
+        document = Document("document", torch.tensor(ids[:length]))
+        self.contexts = Strided(start=8, stride=STRIDE, rollout_length=G)([document])
+        self.sampler = HfTree(n=N).build(self.resources)
+        self.feature_map = HiddenStates(depths=DEPTHS).build(self.resources)
+        self.rollouts: Rollouts = self.sampler(self.contexts, step=0)
+        generator = torch.Generator().manual_seed(0)
+        self.advantages = torch.randn(len(self.contexts), N, generator=generator)
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=0.0)
+        depth = self.policy.config.num_hidden_layers
+        self.layers = [layer_index(f, depth) for f in DEPTHS]
+
+    def tree_sample(self):
+        return self.sampler(self.contexts, step=0).tokens
+
+    def tree_features(self):
+        return self.feature_map(self.rollouts).samples
+
+    def tree_train(self):
+        losses = accumulate_gradients(
+            self.policy, self.rollouts, self.advantages, ObjectiveOptions(gamma=GAMMA),
+            micro_batch=1, precision=torch.float32, gradient_checkpointing=False, step=0,
+        )  # fmt: skip
+        return losses.policy_gradient + GAMMA * losses.cross_entropy
+
+    def public_sample(self):
+        return public_layout.sample(self.policy, self.contexts, n=N, seed=0, step=0)
+
+    def public_features(self):
+        return public_layout.features(self.frozen, self.rollouts, self.layers)
+
+    def public_train(self):
+        loss = public_layout.loss(self.policy, self.rollouts, self.advantages, GAMMA)
+        loss.backward()
+        return float(loss)
+
+    def step(self, layout: str) -> None:
+        for phase in PHASES:
+            getattr(self, f"{layout}_{phase}")()
+        self.update()
+
+    def update(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def sft_step(self) -> None:
+        tokens = self.contexts.tokens
+        hidden = self.policy.base_model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
+        (-token_log_probs(self.policy, hidden[0], tokens[0, 1:]).mean()).backward()
+        self.update()
+
+    def check(self) -> None:
+        """Both layouts are the same algorithm."""
+        # Near-ties may fall differently in float32, and a token decides all that follow it.
+        same = (self.tree_sample() == self.public_sample()).float().mean()
+        assert same > 0.98, f"only {same:.3f} of the sampled tokens are the same"
+        torch.testing.assert_close(self.tree_features(), self.public_features(), atol=1e-4, rtol=0)
+        results = []
+        for train in (self.tree_train, self.public_train):
+            loss = train()
+            results.append((loss, self.policy.get_input_embeddings().weight.grad.clone()))
+            self.optimizer.zero_grad(set_to_none=True)
+        (loss, gradient), (other, other_gradient) = results
+        assert abs(loss - other) < 1e-3 * abs(other), (loss, other)
+        assert (gradient - other_gradient).norm() < 1e-3 * other_gradient.norm()
+
+
+PHASES = ("sample", "features", "train")
+NAMES = {"sample": "sampling", "features": "features", "train": "training", "step": "whole step"}
+
+
+def measure(bench: Bench, work: Callable[[], object]) -> Measured:
+    """One run of `work`."""
+    seen: list[int] = []
+    hooks = [
+        model.base_model.register_forward_pre_hook(
+            lambda _m, _a, others: seen.append(others["input_ids"].numel()), with_kwargs=True
+        )
+        for model in (bench.policy, bench.frozen)
+    ]
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    start = perf_counter()
+    work()
+    seconds = perf_counter() - start
+    memory = resident("VmHWM") - before
+    for hook in hooks:
+        hook.remove()
+    bench.optimizer.zero_grad(set_to_none=True)
+    return Measured(seconds, sum(seen), memory)
+
+
+def resident(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) * 1024
+
+
+def best(runs: list[Measured]) -> Measured:
+    return Measured(min(r.seconds for r in runs), runs[0].tokens, max(r.memory for r in runs))
+
+
+def public_flops(shape: ModelShape, S: int, K: int) -> dict[str, float]:
+    """What the public layout multiplies: dense attention over every row, logits everywhere."""
+
+    def forward(T: int, *, head: bool, weights=1.0, attention=1.0, logits=1.0) -> float:
+        per_token = 2.0 * shape.layers * shape.layer_weights * weights
+        per_token += 2.0 * shape.head_weights * logits if head else 0
+        dense = 4.0 * shape.layers * shape.heads * shape.head_dim * T * T * attention
+        return N * (per_token * T + dense)
+
+    T = S + K * G
+    return {
+        "sample": sum(forward(S + t * K, head=True) for t in range(G)),
+        "features": forward(T, head=False),
+        "train": forward(T, head=True, weights=DECODER, attention=DECODER, logits=DECODER),
+    }
+
+
+def rate() -> float:
+    """FLOP/s of this machine in a product of the model's own size, now."""
+    x, w = torch.randn(2048, 576), torch.randn(576, 1536)
+    times = []
+    for _ in range(20):
+        start = perf_counter()
+        x @ w
+        times.append(perf_counter() - start)
+    return 2.0 * 2048 * 576 * 1536 / sorted(times)[10]
+
+
+def run(length: int) -> list[str]:
+    bench = Bench(length)
+    bench.check()
+    runs: dict[tuple[str, str], list[Measured]] = {}
+    with tqdm(total=REPEATS * 8, desc=f"S {length}") as bar:
+        for _ in range(REPEATS):
+            for phase in (*PHASES, "step"):
+                for layout in ("tree", "public"):
+                    work = (
+                        (lambda layout=layout: bench.step(layout))
+                        if phase == "step"
+                        else getattr(bench, f"{layout}_{phase}")
+                    )
+                    runs.setdefault((layout, phase), []).append(measure(bench, work))
+                    bar.update()
+    sft = best([measure(bench, bench.sft_step) for _ in range(REPEATS)])
+    figures = {key: best(found) for key, found in runs.items()}
+
+    K = len(bench.contexts)
+    shape = ModelShape.of(bench.policy.config)
+    tree = DocumentTree(length, bench.contexts.anchor.tolist(), N, G)
+    count = flops(shape, tree, depth=max(DEPTHS))
+    ours = {"sample": count.sampling, "features": count.features, "train": count.training}
+    theirs = public_flops(shape, length, K)
+    for counts in (ours, theirs):
+        counts["step"] = sum(counts.values())
+    tokens = {"sample": tree.sampling_tokens, "features": tree.tokens, "train": tree.tokens}
+    tokens["step"] = sum(tokens.values())
+
+    lines = [
+        f"## S {length}: {K} anchors, {N} rollouts each",
+        "",
+        "| | tree, s | public layout, s | **faster** | by FLOPs | tokens | public | "
+        "peak memory, MiB | public | **less** |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for phase, name in NAMES.items():
+        a, b = figures["tree", phase], figures["public", phase]
+        assert a.tokens == tokens[phase], "what was forwarded is what the cost model counts"
+        lines.append(
+            f"| {name} | {a.seconds:.2f} | {b.seconds:.2f} | **{b.seconds / a.seconds:.1f}×** | "
+            f"{theirs[phase] / ours[phase]:.1f}× | {tokens[phase]:,} | {b.tokens:,} | "
+            f"{a.memory / MIB:,.0f} | {b.memory / MIB:,.0f} | **{b.memory / a.memory:.1f}×** |"
+        )
+    step = figures["tree", "step"].seconds
+    speed = rate()
+    predicted = ours["step"] / speed
+    summary = (
+        f"One EBFT step takes {step / sft.seconds:.1f} times as long as one SFT step on the same "
+        f"document ({step:.2f} s and {sft.seconds:.2f} s). The cost model counts "
+        f"{ours['step'] / 1e12:.2f} TFLOP, {predicted:.2f} s at the {speed / 1e9:.0f} GFLOP/s that "
+        "a product of the model's size reached in the same process: "
+        f"measured {step / predicted:.2f} times that."
+    )
+    return [*lines, "", summary, ""]
+
+
+HEADER = """\
+# The tree against the public layout
+
+    python -m tests.benchmarks.tree
+
+{date}, commit {commit}, {cpu}, {threads} threads, torch {torch}, float32.
+
+SmolLM2-135M, one document of Python code, start 8, stride {stride}, G {g}, n {n}. The public layout
+(tests/benchmarks/public_layout.py) is our own rendering of what the public implementations do: n
+copies of the document, every decoding step a forward of the whole row without a cache, dense masks
+filled by Python loops, all layers for the features, logits at every position. It draws with the
+tree's random numbers, and before timing the two are held to the same tokens, features, loss and
+gradient. A whole step has clipping and AdamW in it. Each time is the fastest of {repeats}, the two
+taken in turns. Peak memory is what is resident above weights, frozen weights and optimizer state.
+"""
+
+
+def main() -> None:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    cpu = next(
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    header = HEADER.format(
+        date=date.today(), commit=commit, cpu=cpu, n=N, g=G,
+        threads=torch.get_num_threads(), torch=torch.__version__, stride=STRIDE, repeats=REPEATS,
+    )  # fmt: skip
+    lines = [line for length in arguments.lengths for line in run(length)]
+    arguments.page.parent.mkdir(parents=True, exist_ok=True)
+    arguments.page.write_text(header + "\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
