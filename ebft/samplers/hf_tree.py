@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,18 @@ from transformers import DynamicCache
 
 from ebft.models.forward import autocast, decode
 from ebft.models.log_probs import logits
-from ebft.parts import Part, Resources
+from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.sees import Sees, sees_trunk
 from ebft.rollout.streams import uniforms
 from ebft.rollout.tree import rank_in_document
 from ebft.samplers.draw import draw
+from ebft.samplers.truncate import truncate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+log = logging.getLogger("ebft")
 
 
 class HfTree(Part):
@@ -36,7 +40,33 @@ class HfTree(Part):
         1.0, gt=0, description="divides the logits, when sampling and when training on them"
     )
 
+    top_k: int | None = Field(
+        None, ge=1, description="sample from the k likeliest tokens only: off-policy; null: all"
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1,
+        description="sample from the smallest set of tokens with this probability only: "
+        "off-policy; null: all",
+    )  # fmt: skip
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some tokens can never be sampled."""
+        return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
+
+    def claim(self) -> Claim | None:
+        if self.truncated:
+            return Claim(False, "top_k and top_p sample from another distribution than is trained")
+        return Claim(True, "it samples from the policy that is trained")
+
     def build(self, resources: Resources) -> HfTreeSampler:
+        if self.truncated:
+            log.warning(
+                "OFF-POLICY: sampler.top_k = %s and sampler.top_p = %s sample from a part of the "
+                "policy's distribution, but all of it is trained; the gradient is biased. Set both "
+                "to null unless that is what you study.",
+                self.top_k, self.top_p,
+            )  # fmt: skip
         return HfTreeSampler(self, resources)
 
 
@@ -46,6 +76,7 @@ class HfTreeSampler:
     def __init__(self, options: HfTree, resources: Resources) -> None:
         self.n = options.n
         self._temperature = options.temperature
+        self._options = options
         self._resources = resources
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
@@ -82,7 +113,7 @@ class HfTreeSampler:
         # Branch t=0 tokens all come from the trunk: one distribution a context, n draws from it.
         uniform = uniforms(contexts, n=n, seed=seed, step=step, token=0)
         at_anchor = logits(policy, trunk[contexts.row, contexts.anchor - 1])
-        token, log_prob = draw(at_anchor, uniform, self._temperature)
+        token, log_prob = self._draw(at_anchor, uniform)
         tokens, log_probs = [token], [log_prob]
 
         for t in range(1, G):
@@ -92,11 +123,20 @@ class HfTreeSampler:
             )  # fmt: skip
             uniform = uniforms(contexts, n=n, seed=seed, step=step, token=t)
             predicted = logits(policy, layout.collect(hidden))
-            token, log_prob = draw(predicted, uniform.reshape(P * n, 1), self._temperature)
+            token, log_prob = self._draw(predicted, uniform.reshape(P * n, 1))
             token, log_prob = token.reshape(P, n), log_prob.reshape(P, n)
             tokens.append(token)
             log_probs.append(log_prob)
         return torch.stack(tokens, -1), torch.stack(log_probs, -1)
+
+    def _draw(
+        self, predicted: Float[Tensor, "N V"], uniform: Float[Tensor, "N k"]
+    ) -> tuple[Int[Tensor, "N k"], Float[Tensor, "N k"]]:
+        options = self._options
+        kept = truncate(
+            predicted, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p
+        )
+        return draw(kept, uniform, options.temperature)
 
 
 class BranchLayout:

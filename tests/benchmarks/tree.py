@@ -226,8 +226,10 @@ def run(length: int) -> list[str]:
     lines = [
         f"## S {length}: {K} anchors, {N} rollouts each",
         "",
-        "| | tree, s | public layout, s | **faster** | by FLOPs | tokens | public | "
-        "peak memory, MiB | public | **less** |",
+        (
+            "| | tree, s | public layout, s | **faster** | by FLOPs | tokens | public | "
+            "peak memory, MiB | public | **less** |"
+        ),
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for phase, name in NAMES.items():

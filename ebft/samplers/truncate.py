@@ -1,0 +1,28 @@
+"""Top-k and top-p: a next-token distribution without its unlikely tokens."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def truncate(
+    logits: Float[Tensor, "N V"], *, temperature: float, top_k: int | None, top_p: float | None
+) -> Float[Tensor, "N V"]:
+    """The logits with −∞ for every token outside the top k, then outside the nucleus.
+
+    The nucleus (Holtzman et al. 2020, equation 2) is the smallest set of the likeliest tokens whose
+    probabilities at `temperature`, among those that top-k left, come to `top_p`. Tokens as likely
+    as the last one of the top k stay, so that ties are not broken by their place in the vocabulary.
+    """
+    if top_k is not None and top_k < logits.shape[-1]:
+        last = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < last, float("-inf"))
+    if top_p is not None and top_p < 1:
+        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+        probs = (ordered / temperature).softmax(-1, dtype=torch.float64)
+        # A token is in the nucleus if those before it do not come to top_p already.
+        outside = probs.cumsum(-1) - probs >= top_p
+        logits = logits.masked_fill(outside.scatter(-1, order, outside), float("-inf"))
+    return logits
