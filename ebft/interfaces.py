@@ -34,10 +34,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The examples to train on and those held out; no file or row is in both."""
+    """The examples to train on and those held out; no file or row is in both.
+
+    `out_of_distribution` are held-out examples of another kind than train has (another package,
+    another sort of task), none if the source cannot tell.
+    """
 
     train: Sequence[Example]
     held_out: Sequence[Example]
+    out_of_distribution: Sequence[Example] = ()
 
 
 @dataclass(frozen=True, slots=True)

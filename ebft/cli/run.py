@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from ebft.cli.arguments import add_recipe
 from ebft.errors import UserError
+
+if TYPE_CHECKING:
+    from ebft.config.load import Recipe
 
 EPILOG = """\
 examples:
@@ -38,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when all steps are done, 130 when Ctrl-C has stopped them."""
+    """Exit status 0 when all is done, 130 when Ctrl-C has stopped them."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1:
         if os.environ.get("RANK", "0") != "0":
@@ -49,23 +53,30 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
     from ebft.config.load import load_recipe
-    from ebft.config.recipe_class import find_recipe_class
 
     recipe = load_recipe(arguments.file, arguments.overrides)
     if arguments.dry_run:
-        from ebft.cli.dry_run import describe
-
         print(describe(recipe))
         return 0
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run has its own; loading weights takes a second
-    job = find_recipe_class(recipe.options.recipe)(
-        recipe.options, recipe.registry, source=recipe.source
-    )
+    job = recipe.options.build(recipe.registry, source=recipe.source)
     try:
         job.setup()
-        finished = job.train()
+        finished = job.run()
     finally:
         job.cleanup()
     return 0 if finished else 130
+
+
+def describe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, with the estimate in comments: the whole is a recipe again."""
+    from ebft.config.dump import resolved_yaml
+
+    try:
+        estimate = recipe.options.estimate()
+    except ValueError as error:
+        estimate = f"no estimate: {error}"
+    comments = "\n".join(f"# {line}".rstrip() for line in estimate.splitlines())
+    return f"{resolved_yaml(recipe.options, recipe.registry)}\n{comments}"

@@ -17,14 +17,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from ebft.config.checks import find_problems
 from ebft.config.errors import explain
 from ebft.config.located import suggest
 from ebft.config.overrides import Override, apply_overrides, parse_override
+from ebft.config.recipe import RecipeOptions, recipe_options
 from ebft.config.shipped import shipped_recipes
 from ebft.errors import UserError
 from ebft.plugins import Registry, find_plugin, load_registry
-from ebft.training.options import FineTuneOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Recipe:
 
     source: Path
     resolved: dict[str, Any]
-    options: FineTuneOptions
+    options: RecipeOptions
     registry: Registry
 
 
@@ -50,7 +49,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         registry = load_registry(plugins)
     else:
         registry = load_registry()  # validation reports what is wrong with the list
-    return Recipe(path, resolved, _validate(path, resolved, registry, parsed), registry)
+    # After the plug-ins: one of them may define it.
+    if "recipe" not in resolved:
+        raise UserError(f"{path}: recipe: missing; it has no default")
+    schema = recipe_options(resolved["recipe"], path)
+    return Recipe(path, resolved, _validate(path, resolved, schema, registry, parsed), registry)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -86,12 +89,16 @@ def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validate(
-    path: Path, resolved: dict[str, Any], registry: Registry, overrides: Sequence[Override]
-) -> FineTuneOptions:
+    path: Path,
+    resolved: dict[str, Any],
+    schema: type[RecipeOptions],
+    registry: Registry,
+    overrides: Sequence[Override],
+) -> RecipeOptions:
     try:
-        options = FineTuneOptions.model_validate(resolved, context={"registry": registry})
+        options = schema.model_validate(resolved, context={"registry": registry})
     except ValidationError as error:
         raise UserError("\n".join(explain(error, path, overrides))) from error
-    if problems := find_problems(options):
+    if problems := options.problems():
         raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
     return options

@@ -36,7 +36,7 @@ class FineTune:
     """Fine-tunes a policy as a `FineTuneOptions` recipe says.
 
     `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder;
-    `train` raises `NumericalError`, `StorageError` and `PolicyIntactError`, the last with a
+    `run` raises `NumericalError`, `StorageError` and `PolicyIntactError`, the last with a
     checkpoint saved, and returns whether all steps were run.
     """
 
@@ -75,7 +75,7 @@ class FineTune:
         self._closing.callback(self._watcher.close)
         self._describe(documents)
 
-    def train(self) -> bool:
+    def run(self) -> bool:
         """Runs the steps; Ctrl-C stops after the one in progress with a checkpoint saved."""
         options, policy = self._options, self._resources.policy
         self._evaluate(0)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PositiveInt
 
 from ebft.config.component import Component
+from ebft.config.recipe import Job, RecipeOptions
 from ebft.data.documents import DocumentOptions
 from ebft.models.options import ModelOptions
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
+from ebft.training.checks import find_problems
+
+if TYPE_CHECKING:
+    from ebft.plugins import Registry
 
 
 class StepOptions(Options):
@@ -59,16 +64,10 @@ class CheckpointOptions(Options):
     keep: PositiveInt = Field(2, description="newest checkpoints to keep")
 
 
-class FineTuneOptions(Options):
-    """A fine-tuning recipe, whole: `recipe: finetune`."""
+class FineTuneOptions(RecipeOptions):
+    """A fine-tuning recipe: `recipe: finetune`."""
 
-    recipe: str = Field(description="the recipe class that runs this file")
     seed: int = Field(0, ge=0, description="seed of data order and rollouts")
-    output_dir: Path = Field(description="where checkpoints, logs and the report go")
-    overwrite: bool = Field(False, description="run in an output_dir that holds a run already")
-    plugins: tuple[str, ...] = Field(
-        (), description="plug-ins to load: module names or paths of .py files"
-    )
     model: ModelOptions
     data: Annotated[Part, part_of("data")]
     documents: DocumentOptions
@@ -100,3 +99,17 @@ class FineTuneOptions(Options):
             "baseline": self.baseline,
         }
         return named | {f"transforms.{i}": part for i, part in enumerate(self.transforms)}
+
+    def problems(self) -> list[str]:
+        return find_problems(self)
+
+    def estimate(self) -> str:
+        # Imports transformers, which validating a recipe has no need of.
+        from ebft.training.estimate import estimate_table
+
+        return estimate_table(self)
+
+    def build(self, registry: Registry, *, source: Path) -> Job:
+        from ebft.training.finetune import FineTune
+
+        return FineTune(self, registry, source=source)

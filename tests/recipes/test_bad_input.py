@@ -44,7 +44,7 @@ def last_line(err: str) -> str:
         ("feature_map.depths=[0.5,1.5]", "feature_map.depths.1 = 1.5: must be less than or equal"),
         ("reward=feature_machting", "did you mean 'feature_matching'?"),
         ("baseline=my.package.Baseline", "cannot import 'my.package.Baseline'"),
-        ("recipe=finetun", "no such recipe class; did you mean 'finetune'?"),
+        ("recipe=finetun", "no such recipe; did you mean 'finetune'?"),
         ("optimizer._component_=torch.optim.AdamV", "did you mean 'Adam'?"),
         ("optimizer.learning_rate=1", "optimizer.learning_rate = 1: unknown key"),
         ("plugins=[nowhere.py]", "plugins: nowhere.py: no such file; looked for"),

@@ -7,7 +7,6 @@ import torch
 
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import load_recipe, read_yaml
-from ebft.config.recipe_class import find_recipe_class
 from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
 from tests.conftest import RECIPES
 from tests.tiny import plain_policy, tiny_resources
@@ -32,7 +31,6 @@ def recipe(request, tmp_path):
 def test_it_builds(recipe):
     options, policy = recipe.options, plain_policy()
     resources = tiny_resources(policy)
-    find_recipe_class(options.recipe)
     interfaces = {
         "data": DataSource,
         "plan": Plan,

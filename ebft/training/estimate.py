@@ -1,4 +1,4 @@
-"""What `ebft run --dry-run` prints: the resolved recipe, then its estimated cost."""
+"""What a step of a fine-tuning recipe costs: tokens, FLOPs, memory, as `--dry-run` prints it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ebft.config.dump import resolved_yaml
-from ebft.config.load import Recipe
 from ebft.cost import DocumentTree, ModelShape, flops, memory
 from ebft.interfaces import Plan, SamplerOptions
 from ebft.models.embedded import NAME as EMBEDDED_NAME
@@ -31,16 +29,6 @@ GIB = 2**30
 @runtime_checkable
 class _ReadsLayers(Protocol):
     depths: tuple[float, ...]
-
-
-def describe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, with the estimate in comments: the whole is a recipe again."""
-    try:
-        estimate = estimate_table(recipe.options)
-    except ValueError as error:
-        estimate = f"no estimate: {error}"
-    comments = "\n".join(f"# {line}".rstrip() for line in estimate.splitlines())
-    return f"{resolved_yaml(recipe.options, recipe.registry)}\n{comments}"
 
 
 def estimate_table(options: FineTuneOptions) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ebft.config.located import suggest
-from ebft.config.recipe_class import RECIPES
 from ebft.interfaces import Plan, RewardOptions, SamplerOptions
 
 if TYPE_CHECKING:
@@ -16,13 +14,6 @@ if TYPE_CHECKING:
 def find_problems(options: FineTuneOptions) -> list[str]:
     """One line for every problem: its key, the value, what to do about it."""
     return [problem for check in CHECKS for problem in check(options)]
-
-
-def recipe_is_known(options: FineTuneOptions) -> Iterator[str]:
-    """`recipe` is one of ebft's, or `module:Class`."""
-    name = options.recipe
-    if name not in RECIPES and ":" not in name:
-        yield f"recipe = {name}: no such recipe class{suggest(name, RECIPES)} (or `module:Class`)"
 
 
 def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
@@ -77,7 +68,6 @@ def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
 
 
 CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
-    recipe_is_known,
     pairs_need_two,
     micro_batch_fits,
     documents_hold_an_anchor,
