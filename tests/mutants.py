@@ -114,10 +114,13 @@ MUTANTS = [
 
 def main() -> int:
     """0 if every mutant is killed."""
+    with tempfile.TemporaryDirectory() as folder:
+        if failed := first_failure(Path(folder)):
+            sys.exit(f"without any mutant, {failed}: whatever it kills proves nothing")
     survivors = 0
     for number, mutant in enumerate(MUTANTS, 1):
         with tempfile.TemporaryDirectory() as folder:
-            killer = kill(mutant, Path(folder))
+            killer = first_failure(Path(folder), mutant)
         survivors += killer is None
         what = f"{mutant.file}: {mutant.formula!r} → {mutant.broken!r}"
         print(f"{number:>3}. {what}\n     {killer or 'SURVIVES'}", flush=True)
@@ -125,15 +128,16 @@ def main() -> int:
     return int(survivors > 0)
 
 
-def kill(mutant: Mutant, folder: Path) -> str | None:
-    """The first test that fails with the mutant in place."""
+def first_failure(folder: Path, mutant: Mutant | None = None) -> str | None:
+    """The first test that fails in a copy of the repository, with the mutant in place."""
     for part in ("ebft", "tests", "recipes", "docs", "pyproject.toml"):
         source = ROOT / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
-    file = folder / "ebft" / mutant.file
-    text = file.read_text()
-    assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
-    file.write_text(text.replace(mutant.formula, mutant.broken, 1))
+    if mutant is not None:
+        file = folder / "ebft" / mutant.file
+        text = file.read_text()
+        assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
+        file.write_text(text.replace(mutant.formula, mutant.broken, 1))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
     # The copy has to come before the installed package.
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
