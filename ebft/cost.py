@@ -195,8 +195,9 @@ def memory(
     micro_batch: int,
     bytes_per_value: int,
     gradient_checkpointing: bool = False,
+    frozen: bool = True,
 ) -> Memory:
-    """An estimate, good to some 30 %: float32 weights, Adam, one frozen copy of the base model.
+    """An estimate, good to some 30 %: float32 weights, Adam, a `frozen` copy of the base model.
 
     `bytes_per_value` is that of the precision of forwards: 4, or 2 for bfloat16, whose copies of
     the float32 weights count as activations.
@@ -219,7 +220,7 @@ def memory(
         weights=4.0 * N,
         gradients=4.0 * N,
         optimizer=8.0 * N,
-        frozen=float(bytes_per_value * N),
+        frozen=float(bytes_per_value * N) if frozen else 0.0,
         activations=float(tokens * kept + scores + casts),
         logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
     )

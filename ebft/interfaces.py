@@ -123,9 +123,13 @@ class Transform(Protocol):
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores rollouts, term by term."""
+    """Scores rollouts, term by term.
 
-    def __call__(self, rollouts: Rollouts, features: Features) -> Terms: ...
+    `features` is None where the reward's options say that it uses none (`uses_features`), and only
+    there.
+    """
+
+    def __call__(self, rollouts: Rollouts, features: Features | None) -> Terms: ...
 
 
 @runtime_checkable
@@ -135,6 +139,20 @@ class RewardOptions(Protocol):
     def pairwise(self) -> bool:
         """Whether it compares rollouts with each other, and so needs n > 1."""
         ...
+
+
+@runtime_checkable
+class SaysWhetherFeatures(Protocol):
+    """Options of a reward that say whether it looks at features."""
+
+    def uses_features(self) -> bool:
+        """False: the recipe needs no feature map, and none is computed."""
+        ...
+
+
+def uses_features(reward: object) -> bool:
+    """Whether a reward's options ask for features; a reward that does not say is given them."""
+    return not isinstance(reward, SaysWhetherFeatures) or reward.uses_features()
 
 
 @runtime_checkable

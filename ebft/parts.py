@@ -86,15 +86,16 @@ class Part(Options):
         return None
 
 
-def part_of(kind: str) -> BeforeValidator:
+def part_of(kind: str, *, optional: bool = False) -> BeforeValidator:
     """Validates a recipe's `{_component_: name, **options}` into a part of `kind`.
 
     `kind` is the hook's name without `register_`: `Annotated[Part, part_of("rewards")]`. A value
-    that is a part already passes, so parts can be built in Python without a recipe.
+    that is a part already passes, so parts can be built in Python without a recipe. `optional`
+    lets null pass too, for a field that may be `Part | None`.
     """
 
-    def validate(value: Any, info: ValidationInfo) -> Part:
-        if isinstance(value, Part):
+    def validate(value: Any, info: ValidationInfo) -> Part | None:
+        if isinstance(value, Part) or (optional and value is None):
             return value
         # Imported late: the registry loads the modules that define the built-in parts.
         from ebft.plugins import default_registry

@@ -3,6 +3,7 @@
 import torch
 
 from ebft.parts import Resources
+from ebft.rollout.records import Scored, Terms
 from ebft.testing.tiny import (
     CONFIG,
     VOCAB,
@@ -21,6 +22,7 @@ __all__ = [
     "tiny_policy",
     "tiny_resources",
     "tiny_tokenizer",
+    "trained_on",
 ]
 
 
@@ -41,3 +43,9 @@ def tiny_resources(policy, *, micro_batch: int = 2, seed: int = 0, eos: int = 1)
         seed=seed,
         micro_batch=micro_batch,
     )
+
+
+def trained_on(rollouts, advantages):
+    """What a step is trained on: contexts, and rollouts with advantages from nowhere."""
+    terms = Terms.of_unary(advantages)
+    return rollouts.contexts, Scored(rollouts, None, terms, advantages)

@@ -43,7 +43,7 @@ def _what(detail: ErrorDetails) -> str:
     if kind in SECTION_TYPES:
         return "must be a section: keys and values"
     if kind == "value_error":
-        return str(detail["ctx"]["error"])
+        return message.removeprefix("Value error, ")
     message = re.sub(r"^Input should be|^Value should be", "must be", message)
     message = re.sub(r"^Input should", "must", message)
     if kind == "literal_error" and isinstance(detail["input"], str):

@@ -9,13 +9,12 @@ import torch
 from pydantic import Field
 
 from ebft.interfaces import Measurement
-from ebft.models.forward import autocast, decode
-from ebft.models.log_probs import token_log_probs
+from ebft.models.forward import autocast
 from ebft.objective import cross_entropy_mask
 from ebft.parts import Part, Resources
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Document
-from ebft.rollout.sees import sees_trunk
+from ebft.training.policy import document_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,15 +47,9 @@ class CrossEntropyEvaluator:
         whole = make_contexts(documents, no_anchors, rollout_length=0, stop_at_eos=False)
         sums, counts = [], []
         for _, part in whole.to(resources.device).split(resources.micro_batch):
-            B, S = part.tokens.shape
-            column = torch.arange(S, device=resources.device)
-            sees = sees_trunk(B, S, resources.device)
             with autocast(resources.device, resources.precision):
-                hidden = decode(policy, part.tokens, column.expand(B, S), sees)
-                log_probs = token_log_probs(
-                    policy, hidden[:, :-1].flatten(0, 1), part.tokens[:, 1:].flatten()
-                ).view(B, S - 1)
-            mask = cross_entropy_mask(part, self._options.on)[:, 1:]
+                log_probs = document_log_probs(policy, part)
+            mask = cross_entropy_mask(part, self._options.on)
             sums.append(-(log_probs * mask).sum(1))
             counts.append(mask.sum(1))
         count = torch.cat(counts).double().cpu()

@@ -36,6 +36,9 @@ class FeatureMatching(Part):
         """Whether the reward compares rollouts with each other, and so needs n > 1."""
         return self.diversity > 0
 
+    def uses_features(self) -> bool:
+        return True
+
     def claim(self) -> Claim:
         if self.alignment != self.diversity:
             return Claim(False, "alignment ≠ diversity: the gradient is that of another objective")

@@ -46,6 +46,9 @@ class KernelScore(Part):
         """Whether the reward compares rollouts with each other, and so needs n > 1."""
         return self.diversity > 0
 
+    def uses_features(self) -> bool:
+        return True
+
     def claim(self) -> Claim:
         if self.alignment != self.diversity:
             return Claim(False, "alignment ≠ diversity: the score is not proper")

@@ -22,10 +22,13 @@ class TokenOverlap(Part):
     def pairwise(self) -> bool:
         return False
 
+    def uses_features(self) -> bool:
+        return False
+
     def claim(self) -> Claim:
         return Claim(True, "each rollout is scored by itself: the gradient of the expected score")
 
-    def __call__(self, rollouts: Rollouts, features: Features) -> Terms:  # noqa: ARG002
+    def __call__(self, rollouts: Rollouts, features: Features | None) -> Terms:  # noqa: ARG002
         contexts = rollouts.contexts
         return Terms.of_unary(
             ngram_f1(

@@ -65,6 +65,9 @@ class Verifiable(Part):
     def pairwise(self) -> bool:
         return False
 
+    def uses_features(self) -> bool:
+        return False
+
     def claim(self) -> Claim:
         return Claim(True, "each rollout is scored by itself: the gradient of the expected score")
 
@@ -78,7 +81,7 @@ class VerifiableReward:
     def __init__(self, score: Score, workers: int, resources: Resources) -> None:
         self._score, self._workers, self._tokenizer = score, workers, resources.tokenizer
 
-    def __call__(self, rollouts: Rollouts, features: Features) -> Terms:  # noqa: ARG002
+    def __call__(self, rollouts: Rollouts, features: Features | None) -> Terms:  # noqa: ARG002
         attempts = self._attempts(rollouts)
         with ThreadPoolExecutor(self._workers) as pool:
             scores = list(pool.map(self._score, attempts))

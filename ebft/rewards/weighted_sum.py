@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ebft.interfaces import Reward, RewardOptions
+from ebft.interfaces import Reward, RewardOptions, uses_features
 from ebft.parts import Claim, Options, Part, Resources, part_of
 from ebft.rollout.records import Features, Rollouts, Terms
 
@@ -32,6 +32,10 @@ class WeightedSum(Part):
             if item.weight and isinstance(item.reward, RewardOptions)
         )
 
+    def uses_features(self) -> bool:
+        """Whether any of the rewards looks at features."""
+        return any(uses_features(item.reward) for item in self.rewards)
+
     def claim(self) -> Claim:
         claims = [item.reward.claim() for item in self.rewards if item.weight]
         for claim in claims:
@@ -51,7 +55,7 @@ class WeightedSumReward:
     def __init__(self, rewards: Sequence[tuple[float, Reward]]) -> None:
         self._rewards = rewards
 
-    def __call__(self, rollouts: Rollouts, features: Features) -> Terms:
+    def __call__(self, rollouts: Rollouts, features: Features | None) -> Terms:
         each = [(weight, reward(rollouts, features)) for weight, reward in self._rewards]
         unary = sum(weight * terms.unary for weight, terms in each)
         pairwise = sum(weight * terms.pairwise for weight, terms in each)

@@ -1,7 +1,7 @@
 """The records that flow through one EBFT step, in the order in which they arise.
 
-`Document → Contexts → Rollouts → Features → Terms`; each is immutable and points back at what it
-was made from. Shape letters, here and everywhere:
+`Document → Contexts → Rollouts → Features → Terms → Scored`; each is immutable and points back at
+what it was made from. Shape letters, here and everywhere:
 
     B documents   S document tokens (padded)   P contexts of all B documents   n rollouts a context
     G tokens a rollout   m references a context   D features
@@ -103,16 +103,17 @@ class Rollouts:
     def split(self, documents: int) -> Iterator[tuple[slice, Rollouts]]:
         """Parts of at most `documents` documents, each with its place in the P dimension."""
         for place, contexts in self.contexts.split(documents):
-            yield (
-                place,
-                replace(
-                    self,
-                    contexts=contexts,
-                    tokens=self.tokens[place],
-                    log_probs=self.log_probs[place],
-                    mask=self.mask[place],
-                ),
-            )
+            yield place, self.of(contexts, place)
+
+    def of(self, contexts: Contexts, place: slice) -> Rollouts:
+        """Those of a part of the contexts, which stands at `place` among them."""
+        return replace(
+            self,
+            contexts=contexts,
+            tokens=self.tokens[place],
+            log_probs=self.log_probs[place],
+            mask=self.mask[place],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +151,16 @@ class Terms:
         """r_j, the total reward of each rollout."""
         others = max(self.unary.shape[1] - 1, 1)
         return self.unary + self.pairwise.sum(-1) / others
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A step's rollouts with all that was made of them.
+
+    `features` are those that the reward saw, None if it needs none.
+    """
+
+    rollouts: Rollouts
+    features: Features | None
+    terms: Terms
+    advantages: Float[Tensor, "P n"]

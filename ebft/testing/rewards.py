@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from ebft.interfaces import Reward, RewardOptions
+from ebft.interfaces import Reward, RewardOptions, uses_features
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms
 from ebft.testing.common import (
@@ -29,7 +29,8 @@ def check_reward(
 
     Shapes, finiteness, no gradients; a diagonal of zeros; u_j and k_jj' that only the rollouts
     they name touch, and that follow them into another order; pairwise terms if and only if
-    `pairwise()` says so; n = 1 if there are none. That the gradient is unbiased, if it claims so,
+    `pairwise()` says so; n = 1 if there are none; no features needed if `uses_features()` says so.
+    That the gradient is unbiased, if it claims so,
     is not checked: of what objective only its author knows. Raises `AssertionError`.
     """
     check_options(part)
@@ -50,6 +51,12 @@ def check_reward(
         terms = reward(rollouts, features)
         require(part, bool(unchanged), "what it is given stays as it is")
         _check_shapes(part, terms, 4, len(contexts))
+        if not uses_features(part):
+            require(
+                part,
+                _same(reward(rollouts, None), terms, tolerance),
+                "uses_features() says False, so it gives the same without features (None)",
+            )
         again = part.build(resources)(rollouts, features)
         require(part, _same(again, terms, tolerance), "built again, it gives the same")
         _check_who_touches_what(part, reward, rollouts, features, terms, tolerance)

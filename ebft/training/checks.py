@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ebft.interfaces import Plan, RewardOptions, SamplerOptions
+from ebft.interfaces import Plan, RewardOptions, SamplerOptions, SaysWhetherFeatures
 
 if TYPE_CHECKING:
     from ebft.training.options import FineTuneOptions
@@ -16,9 +16,53 @@ def find_problems(options: FineTuneOptions) -> list[str]:
     return [problem for check in CHECKS for problem in check(options)]
 
 
+def rollouts_are_scored(options: FineTuneOptions) -> Iterator[str]:
+    """Sampler, reward and baseline belong together; without them only the cross-entropy trains."""
+    named = {"sampler": options.sampler, "reward": options.reward, "baseline": options.baseline}
+    missing = [key for key, part in named.items() if part is None]
+    if missing and len(missing) < len(named):
+        there = ", ".join(key for key in named if key not in missing)
+        yield (
+            f"{', '.join(missing)}: missing, but the recipe has {there}; give sampler, reward and "
+            "baseline to train on rollouts, or none of the three for SFT"
+        )
+    if missing == list(named):
+        if options.objective.gamma == 0:
+            yield (
+                "objective.gamma = 0: nothing is left to train on, for the recipe has no reward; "
+                "say objective.gamma=1, or give sampler, reward and baseline"
+            )
+        if options.objective.importance.level != "off":
+            yield (
+                f"objective.importance.level = {options.objective.importance.level}: weighs "
+                "rollouts, and the recipe has no sampler; leave it out"
+            )
+
+
+def features_are_used(options: FineTuneOptions) -> Iterator[str]:
+    """A feature map if the reward looks at features; transforms if there is a feature map."""
+    reward, feature_map = options.reward, options.feature_map
+    if options.uses_features and feature_map is None:
+        said = isinstance(reward, SaysWhetherFeatures)
+        yield (
+            f"feature_map: missing, but the reward {type(reward).__name__} uses features; say "
+            "feature_map._component_=layer_concat"
+            + ("" if said else ", or give the class `def uses_features(self) -> bool`")
+        )
+    if feature_map is not None and reward is None and options.sampler is None:
+        yield (
+            f"feature_map: {type(feature_map).__name__} is for a reward, and the recipe has none; "
+            "leave it out, or give sampler, reward and baseline"
+        )
+    if options.transforms and feature_map is None:
+        yield "transforms: change features, and the recipe has no feature_map; leave them out"
+
+
 def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
     """A reward that compares rollouts needs two of them."""
     sampler, reward = options.sampler, options.reward
+    if sampler is None or reward is None:
+        return
     if not isinstance(reward, RewardOptions):
         yield (
             f"reward: {type(reward).__name__} does not say whether it compares rollouts; "
@@ -68,6 +112,8 @@ def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
 
 
 CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
+    rollouts_are_scored,
+    features_are_used,
     pairs_need_two,
     micro_batch_fits,
     documents_hold_an_anchor,

@@ -31,43 +31,56 @@ class _ReadsLayers(Protocol):
     depths: tuple[float, ...]
 
 
+@runtime_checkable
+class _HasFeatureMap(Protocol):
+    feature_map: object
+
+
 def estimate_table(options: FineTuneOptions) -> str:
     """Tokens, FLOPs and memory of a step. Raises `ValueError` saying what cannot be known."""
     tree, model = document_tree(options), model_shape(options)
-    depths = options.feature_map.depths if isinstance(options.feature_map, _ReadsLayers) else (1.0,)
-    training = options.training
+    feature_map, training = options.feature_map, options.training
+    depths = feature_map.depths if isinstance(feature_map, _ReadsLayers) else (1.0,)
     checkpointing = training.gradient_checkpointing
     work = flops(model, tree, depth=max(depths), gradient_checkpointing=checkpointing)
+    measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
     peak = memory(
         model,
         tree,
         micro_batch=training.micro_batch,
         bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
         gradient_checkpointing=checkpointing,
+        frozen=options.uses_features or measured,
     )
     by_tree = isinstance(options.sampler, HfTree)
-    rows = [
-        ("sampling" if by_tree else "sampling *", tree.sampling_tokens, work.sampling),
-        ("features", tree.tokens, work.features),
-        ("training", tree.tokens, work.training),
-    ]
-    per_step = work.total * training.documents_per_step
-    document = (
-        f"A document of {tree.length:,} tokens has {len(tree.anchors):,} anchors, each with "
-        f"{tree.n} rollouts of {tree.rollout_length} tokens."
+    rows = [("training", tree.tokens, work.training)]
+    if options.uses_features:
+        rows = [("features", tree.tokens, work.features), *rows]
+    if options.sampler is not None:
+        name = "sampling" if by_tree else "sampling *"
+        rows = [(name, tree.sampling_tokens, work.sampling), *rows]
+    per_step = sum(flop for _, _, flop in rows) * training.documents_per_step
+    document = f"A document of {tree.length:,} tokens has "
+    document += (
+        f"{len(tree.anchors):,} anchors, each with {tree.n} rollouts of {tree.rollout_length} "
+        "tokens."
+        if tree.rollouts
+        else "no rollouts."
     )
     whole = (
         f"a step of {training.documents_per_step} documents: {per_step / 1e12:,.2f} TFLOP; "
         f"{training.steps:,} steps: {per_step * training.steps / 1e12:,.0f} TFLOP, "
         "evaluations not counted"
     )
+    other = options.sampler is not None and not by_tree
+    of = f"{options.method} of {options.model.path}, {model.parameters / 1e6:,.1f} M parameters"
     lines = [
-        f"Estimate for {options.model.path}, {model.parameters / 1e6:,.1f} M parameters.",
+        f"Estimate for {of}.",
         document,
         "",
         f"{'a document':<14}{'tokens':>10}{'TFLOP':>12}",
-        *(f"{name:<14}{tokens:>10,}{work / 1e12:>12,.3f}" for name, tokens, work in rows),
-        *([] if by_tree else ["* as hf_tree would; other samplers may compute contexts anew"]),
+        *(f"{name:<14}{tokens:>10,}{flop / 1e12:>12,.3f}" for name, tokens, flop in rows),
+        *(["* as hf_tree would; other samplers may compute contexts anew"] if other else []),
         "",
         whole,
         "",
@@ -90,10 +103,15 @@ def estimate_table(options: FineTuneOptions) -> str:
 
 
 def document_tree(options: FineTuneOptions) -> DocumentTree:
-    """The tree of the longest document that the recipe allows, by the plan itself."""
+    """The tree of the longest document that the recipe allows, by the plan itself.
+
+    Without a sampler it is the document alone.
+    """
     plan, sampler, length = options.plan, options.sampler, options.documents.length
     if not isinstance(plan, Plan):
         raise ValueError(f"plan {type(plan).__name__} is not known before it is built")
+    if sampler is None:
+        return DocumentTree(length, [], 0, plan.rollout_length)
     if not isinstance(sampler, SamplerOptions):
         raise ValueError(f"sampler {type(sampler).__name__} has no option `n`")
     prompt = max(length - plan.rollout_length, 1)

@@ -69,6 +69,7 @@ class FineTune:
         self._watcher = Watcher(
             steps=options.training.steps,
             loggers=[logger.instantiate() for logger in options.metric_loggers],
+            label=options.method,
             tokenizer=self._resources.tokenizer,
             show_rollouts_every=options.training.show_rollouts_every,
         )
@@ -130,10 +131,12 @@ class FineTune:
     def _describe(self, documents: Documents) -> None:
         parameters = sum(p.numel() for p in self._resources.policy.parameters())
         log.info(
-            "policy %s: %.1f M parameters, on %s in %s",
-            self._options.model.path, parameters / 1e6, self._resources.device,
-            self._options.model.precision,
+            "%s of %s: %.1f M parameters, on %s in %s",
+            self._options.method, self._options.model.path, parameters / 1e6,
+            self._resources.device, self._options.model.precision,
         )  # fmt: skip
+        if self._options.feature_map is not None and not self._options.uses_features:
+            log.info("feature_map: not computed in training, for the reward uses no features")
         for name, part in (("train", documents.train), ("held-out", documents.held_out)):
             dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
             log.info(
@@ -154,7 +157,7 @@ class FineTune:
 
     def _measure_gradients(self, step: Step) -> None:
         measured = measure_gradients(
-            self._resources.policy, step.rollouts, step.advantages, self._options.objective,
+            self._resources.policy, step.contexts, step.scored, self._options.objective,
             precision=self._resources.precision,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))

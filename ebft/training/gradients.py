@@ -16,19 +16,18 @@ from ebft.objective import (
     policy_gradient_loss,
 )
 from ebft.scoring.gradient_noise import gradient_noise
-from ebft.training.policy import tree_log_probs
+from ebft.training.policy import document_log_probs, tree_log_probs
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from transformers import PreTrainedModel
 
-    from ebft.rollout.records import Rollouts
+    from ebft.rollout.records import Contexts, Scored
 
 
 def measure_gradients(
     policy: PreTrainedModel,
-    rollouts: Rollouts,
-    advantages: Float[Tensor, "P n"],
+    contexts: Contexts,
+    scored: Scored | None,
     objective: ObjectiveOptions,
     *,
     precision: torch.dtype,
@@ -36,26 +35,30 @@ def measure_gradients(
     """Norms of the gradients of L_FM and of γ·L_CE, their ratio, and each one's noise scale.
 
     One document at a time, at the policy's present weights; its gradients are left as they were.
-    Noise scales are in documents: `scoring.gradient_noise`. Keys of a single document's step have
-    no noise scale.
+    Noise scales are in documents: `scoring.gradient_noise`. A step of a single document has none,
+    and one without rollouts (`scored` is None) nothing of the policy gradient.
     """
-    contexts = rollouts.contexts
     count = len(contexts.documents)
     tokens = int(cross_entropy_mask(contexts, objective.cross_entropy_on).sum())
     parameters = [p for p in policy.parameters() if p.requires_grad]
-    parts = {"policy_gradient": _Sum(parameters), "cross_entropy": _Sum(parameters)}
-    for place, part in rollouts.split(1):
+    names = ["cross_entropy"] if scored is None else ["policy_gradient", "cross_entropy"]
+    parts = {name: _Sum(parameters) for name in names}
+    for place, part in contexts.split(1):
+        losses = {}
         with autocast(part.tokens.device, precision):
-            log_probs = tree_log_probs(policy, part)
-        mask = cross_entropy_mask(part.contexts, objective.cross_entropy_on)
-        losses = {
-            "policy_gradient": policy_gradient_loss(
-                log_probs.rollouts, part.mask, advantages[place],
+            if scored is None:
+                documents = document_log_probs(policy, part)
+            else:
+                rollouts = scored.rollouts.of(part, place)
+                sampled, documents = tree_log_probs(policy, rollouts)
+        if scored is not None:
+            losses["policy_gradient"] = policy_gradient_loss(
+                sampled, rollouts.mask, scored.advantages[place],
                 contexts=len(contexts), reduction=objective.reduction,
-            ),
-            "cross_entropy": objective.gamma
-            * cross_entropy_loss(log_probs.documents, mask, tokens=tokens),
-        }  # fmt: skip
+            )  # fmt: skip
+        mask = cross_entropy_mask(part, objective.cross_entropy_on)
+        cross_entropy = cross_entropy_loss(documents, mask, tokens=tokens)
+        losses["cross_entropy"] = objective.gamma * cross_entropy
         for name, loss in losses.items():
             # A document's gradient is as large as the whole step's would be of its like.
             gradients = torch.autograd.grad(
@@ -63,7 +66,7 @@ def measure_gradients(
             )
             parts[name].add(gradients)
     measured = {f"{name}_grad_norm": total.mean_squared() ** 0.5 for name, total in parts.items()}
-    if measured["cross_entropy_grad_norm"] > 0:
+    if scored is not None and measured["cross_entropy_grad_norm"] > 0:
         policy_gradient, cross_entropy = measured.values()
         measured["grad_norm_ratio"] = policy_gradient / cross_entropy
     if count > 1:

@@ -1,4 +1,8 @@
-"""Energy-Based Fine-Tuning, the whole algorithm: one pass of `train`'s loop is one step."""
+"""Fine-tuning, the whole algorithm: one pass of `train`'s loop is one step.
+
+EBFT, RLVR and SFT differ in their parts alone: a reward of features, a reward of a verifier, and
+none at all.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ebft.errors import NumericalError
 from ebft.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
 from ebft.objective import ObjectiveOptions
-from ebft.rollout.records import Document, Features, Rollouts, Terms
+from ebft.rollout.records import Contexts, Document, Scored
 from ebft.training.finite import check_features, check_finite
 from ebft.training.update import Losses, accumulate_gradients
 
@@ -24,17 +26,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Scorer:
+    """The parts that sample rollouts and score them; no feature map if the reward uses none."""
+
+    sampler: Sampler
+    feature_map: FeatureMap | None
+    transforms: Sequence[Transform]
+    reward: Reward
+    baseline: Baseline
+
+
+@dataclass(frozen=True, slots=True)
 class Machinery:
-    """Everything the loop calls, as plain objects. `documents(step)` is a pure function."""
+    """Everything the loop calls, as plain objects. `documents(step)` is a pure function.
+
+    Without a `scorer` there are no rollouts, and the loss is γ·cross-entropy alone: SFT.
+    """
 
     policy: PreTrainedModel
     documents: Callable[[int], Sequence[Document]]
     plan: Plan
-    sampler: Sampler
-    feature_map: FeatureMap
-    transforms: Sequence[Transform]
-    reward: Reward
-    baseline: Baseline
+    scorer: Scorer | None
     objective: ObjectiveOptions
     optimizer: Optimizer
     lr_scheduler: LRScheduler
@@ -47,16 +59,14 @@ class Machinery:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did, for whoever watches. `features` are those the reward saw.
+    """What one step did, for whoever watches; `scored` is None if there were no rollouts.
 
     `sync` has the figures of the sampler's sync with the policy's new weights.
     """
 
     number: int
-    rollouts: Rollouts
-    features: Features
-    terms: Terms
-    advantages: Float[Tensor, "P n"]
+    contexts: Contexts
+    scored: Scored | None
     losses: Losses
     grad_norm: float
     learning_rate: float
@@ -70,21 +80,10 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
     """
     for step in steps:
         contexts = m.plan(m.documents(step)).to(m.device)
-        rollouts = m.sampler(contexts, step=step)
-
-        features = m.feature_map(rollouts)
-        check_features(features, contexts, step=step)
-        for transform in m.transforms:
-            features = transform(features)
-            check_features(features, contexts, step=step)
-
-        terms = m.reward(rollouts, features)
-        check_finite("rewards", terms.reward(), contexts, step=step)
-        advantages = m.baseline(terms)
-        check_finite("advantages", advantages, contexts, step=step)
+        scored = None if m.scorer is None else score(m.scorer, contexts, step=step)
 
         losses = accumulate_gradients(
-            m.policy, rollouts, advantages, m.objective,
+            m.policy, contexts, scored, m.objective,
             micro_batch=m.micro_batch, precision=m.precision,
             gradient_checkpointing=m.gradient_checkpointing, step=step,
         )  # fmt: skip
@@ -97,8 +96,24 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         m.optimizer.step()
         m.lr_scheduler.step()
         m.optimizer.zero_grad(set_to_none=True)
-        sync = m.sampler.sync(m.policy, step=step)
-        yield Step(
-            step, rollouts, features, terms, advantages, losses, float(grad_norm), learning_rate,
-            sync,
-        )  # fmt: skip
+        sync = {} if m.scorer is None else m.scorer.sampler.sync(m.policy, step=step)
+        yield Step(step, contexts, scored, losses, float(grad_norm), learning_rate, sync)
+
+
+def score(s: Scorer, contexts: Contexts, *, step: int) -> Scored:
+    """Contexts → rollouts → features → terms → advantages."""
+    rollouts = s.sampler(contexts, step=step)
+
+    features = None
+    if s.feature_map is not None:
+        features = s.feature_map(rollouts)
+        check_features(features, contexts, step=step)
+        for transform in s.transforms:
+            features = transform(features)
+            check_features(features, contexts, step=step)
+
+    terms = s.reward(rollouts, features)
+    check_finite("rewards", terms.reward(), contexts, step=step)
+    advantages = s.baseline(terms)
+    check_finite("advantages", advantages, contexts, step=step)
+    return Scored(rollouts, features, terms, advantages)

@@ -5,47 +5,58 @@ from __future__ import annotations
 import psutil
 import torch
 
+from ebft.rollout.records import Scored
 from ebft.scoring.cfm import unbiased_cfm
 from ebft.training.loop import Step
 
 
 def step_metrics(step: Step, *, seconds: float) -> dict[str, float]:
-    """Every logged figure of a step, by name.
+    """Every logged figure of a step, by name; those of rollouts if there are any."""
+    metrics = {
+        "ce": step.losses.cross_entropy,
+        "grad_norm": step.grad_norm,
+        "learning_rate": step.learning_rate,
+        "tokens_per_second": trained_tokens(step) / seconds,
+        "memory_gib": memory_in_use(step.contexts.tokens.device) / 2**30,
+        **step.sync,
+    }
+    if step.scored is not None:
+        metrics = {**scored_metrics(step.scored), **metrics}
+    if step.losses.policy_gradient is not None:
+        loss, gap, ratios = step.losses.policy_gradient
+        metrics |= {"policy_gradient_loss": loss, "sampler_gap": gap}
+        if ratios is not None:
+            named = ratios._asdict()
+            metrics |= {f"importance_{name}": value for name, value in named.items()}
+    return metrics
+
+
+def scored_metrics(scored: Scored) -> dict[str, float]:
+    """Of rollouts and their rewards.
 
     `cfm` is the unbiased feature-matching loss of this step's documents in the features that the
     reward saw (undefined, so absent, for n = 1); `alignment` and `diversity` are the means of the
-    unary and pairwise terms, whose sum is the mean reward.
+    unary and pairwise terms, whose sum is the mean reward. Rewards without features have neither.
     """
-    rollouts, terms = step.rollouts, step.terms
-    n = rollouts.tokens.shape[1]
-    unary = float(terms.unary.mean())
+    terms, n = scored.terms, scored.rollouts.tokens.shape[1]
     reward = float(terms.reward().mean())
     metrics = {
-        "ce": step.losses.cross_entropy,
         "reward": reward,
-        "alignment": unary,
-        "diversity": reward - unary,
-        "advantage_std": float(step.advantages.std()),
-        "policy_gradient_loss": step.losses.policy_gradient,
-        "grad_norm": step.grad_norm,
-        "sampler_gap": step.losses.sampler_gap,
-        "learning_rate": step.learning_rate,
-        "rollout_tokens": float(rollouts.mask.sum()),
-        "tokens_per_second": trained_tokens(step) / seconds,
-        "memory_gib": memory_in_use(rollouts.tokens.device) / 2**30,
-        **step.sync,
+        "advantage_std": float(scored.advantages.std()),
+        "rollout_tokens": float(scored.rollouts.mask.sum()),
     }
-    if step.losses.ratios is not None:
-        named = step.losses.ratios._asdict()
-        metrics |= {f"importance_{name}": value for name, value in named.items()}
-    if n > 1:
-        metrics = {"cfm": float(unbiased_cfm(step.features).mean()), **metrics}
+    if scored.features is not None:
+        unary = float(terms.unary.mean())
+        metrics |= {"alignment": unary, "diversity": reward - unary}
+        if n > 1:
+            metrics["cfm"] = float(unbiased_cfm(scored.features).mean())
     return metrics
 
 
 def trained_tokens(step: Step) -> int:
     """Tokens that went through forward and backward: the documents and their rollouts."""
-    return int(step.rollouts.contexts.lengths.sum()) + step.rollouts.tokens.numel()
+    documents = int(step.contexts.lengths.sum())
+    return documents if step.scored is None else documents + step.scored.rollouts.tokens.numel()
 
 
 def memory_in_use(device: torch.device) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt
 
 from ebft.config.component import Component
 from ebft.config.recipe import Job, RecipeOptions
 from ebft.data.documents import DocumentOptions
+from ebft.interfaces import uses_features
 from ebft.models.options import ModelOptions
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
@@ -65,18 +66,29 @@ class CheckpointOptions(Options):
 
 
 class FineTuneOptions(RecipeOptions):
-    """A fine-tuning recipe: `recipe: finetune`."""
+    """A fine-tuning recipe: `recipe: finetune`.
+
+    With sampler, reward and baseline it is EBFT, or RLVR if the reward uses no features; without
+    all three it is SFT, on the documents that the plan accepts.
+    """
 
     seed: int = Field(0, ge=0, description="seed of data order and rollouts")
     model: ModelOptions
     data: Annotated[Part, part_of("data")]
     documents: DocumentOptions
-    plan: Annotated[Part, part_of("plans")]
-    sampler: Annotated[Part, part_of("samplers")]
-    feature_map: Annotated[Part, part_of("feature_maps")]
+    plan: Annotated[Part, part_of("plans")] = Field(
+        description="anchors of the documents; also which documents are accepted, so that methods "
+        "with and without rollouts train on the same ones"
+    )
+    sampler: Annotated[Part | None, part_of("samplers", optional=True)] = Field(
+        None, description="null, with reward and baseline: no rollouts, SFT"
+    )
+    feature_map: Annotated[Part | None, part_of("feature_maps", optional=True)] = Field(
+        None, description="null: for rewards that use no features"
+    )
     transforms: tuple[Annotated[Part, part_of("transforms")], ...] = ()
-    reward: Annotated[Part, part_of("rewards")]
-    baseline: Annotated[Part, part_of("baselines")]
+    reward: Annotated[Part | None, part_of("rewards", optional=True)] = None
+    baseline: Annotated[Part | None, part_of("baselines", optional=True)] = None
     require_unbiased: bool = Field(
         False, description="refuse parts that do not keep the gradient an unbiased one of L_CFM"
     )
@@ -88,9 +100,21 @@ class FineTuneOptions(RecipeOptions):
     checkpoint: CheckpointOptions = CheckpointOptions()
     metric_loggers: tuple[Component, ...] = ()
 
-    def parts(self) -> dict[str, Any]:
-        """The parts by their key path, for checks that concern them all."""
-        named = {
+    @property
+    def uses_features(self) -> bool:
+        """Whether features are computed in training."""
+        return self.reward is not None and uses_features(self.reward)
+
+    @property
+    def method(self) -> str:
+        """What this recipe does, by the name of the method: SFT, RLVR or EBFT."""
+        if self.reward is None:
+            return "SFT"
+        return "EBFT" if self.uses_features else "RLVR"
+
+    def parts(self) -> dict[str, Part]:
+        """The parts that there are by their key path, for checks that concern them all."""
+        named: dict[str, Part | None] = {
             "data": self.data,
             "plan": self.plan,
             "sampler": self.sampler,
@@ -98,7 +122,8 @@ class FineTuneOptions(RecipeOptions):
             "reward": self.reward,
             "baseline": self.baseline,
         }
-        return named | {f"transforms.{i}": part for i, part in enumerate(self.transforms)}
+        named |= {f"transforms.{i}": part for i, part in enumerate(self.transforms)}
+        return {key: part for key, part in named.items() if part is not None}
 
     def problems(self) -> list[str]:
         return find_problems(self)

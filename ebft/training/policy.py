@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ebft.models.forward import decode
 from ebft.models.log_probs import token_log_probs
-from ebft.rollout.records import Rollouts
+from ebft.rollout.records import Contexts, Rollouts
+from ebft.rollout.sees import sees_trunk
 from ebft.rollout.tree import grow
 
 if TYPE_CHECKING:
@@ -35,10 +36,22 @@ def tree_log_probs(policy: PreTrainedModel, rollouts: Rollouts) -> TreeLogProbs:
     sampled = token_log_probs(
         policy, at.flatten(0, 2), rollouts.tokens.flatten(), rollouts.temperature
     )
+    return TreeLogProbs(sampled.view_as(rollouts.tokens), _of_trunk(policy, contexts, hidden))
+
+
+def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
+    """`TreeLogProbs.documents` of the trunks alone, without rollouts; differentiable."""
+    B, S = contexts.tokens.shape
+    device = contexts.tokens.device
+    positions = torch.arange(S, device=device).expand(B, S)
+    hidden = decode(policy, contexts.tokens, positions, sees_trunk(B, S, device))
+    return _of_trunk(policy, contexts, hidden)
+
+
+def _of_trunk(
+    policy: PreTrainedModel, contexts: Contexts, hidden: Float[Tensor, "B T d"]
+) -> Float[Tensor, "B S"]:
     S = contexts.tokens.shape[1]
     trunk = hidden[:, : S - 1]
-    documents = token_log_probs(policy, trunk.flatten(0, 1), contexts.tokens[:, 1:].flatten())
-    return TreeLogProbs(
-        sampled.view_as(rollouts.tokens),
-        torch.nn.functional.pad(documents.view(-1, S - 1), (1, 0)),
-    )
+    log_probs = token_log_probs(policy, trunk.flatten(0, 1), contexts.tokens[:, 1:].flatten())
+    return torch.nn.functional.pad(log_probs.view(-1, S - 1), (1, 0))

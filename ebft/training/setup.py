@@ -15,7 +15,7 @@ from ebft.interfaces import DataSource, Evaluator, Plan
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.parts import Resources
 from ebft.rollout.records import Document
-from ebft.training.loop import Machinery
+from ebft.training.loop import Machinery, Scorer
 from ebft.training.options import FineTuneOptions
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -73,11 +73,7 @@ def make_machinery(
         policy=resources.policy,
         documents=lambda step: [documents[i] for i in order(step, training.documents_per_step)],
         plan=options.plan.build(resources),
-        sampler=options.sampler.build(resources),
-        feature_map=options.feature_map.build(resources),
-        transforms=[transform.build(resources) for transform in options.transforms],
-        reward=options.reward.build(resources),
-        baseline=options.baseline.build(resources),
+        scorer=make_scorer(options, resources),
         objective=options.objective,
         optimizer=optimizer,
         lr_scheduler=(
@@ -90,6 +86,24 @@ def make_machinery(
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,
         device=resources.device,
+    )
+
+
+def make_scorer(options: FineTuneOptions, resources: Resources) -> Scorer | None:
+    """Builds what samples and scores rollouts; None if the recipe has no reward.
+
+    A feature map is built if the reward uses features.
+    """
+    sampler, reward, baseline = options.sampler, options.reward, options.baseline
+    if sampler is None or reward is None or baseline is None:
+        return None  # all three: `checks.rollouts_are_scored` refuses some of them
+    feature_map = options.feature_map if options.uses_features else None
+    return Scorer(
+        sampler=sampler.build(resources),
+        feature_map=None if feature_map is None else feature_map.build(resources),
+        transforms=[transform.build(resources) for transform in options.transforms],
+        reward=reward.build(resources),
+        baseline=baseline.build(resources),
     )
 
 

@@ -17,32 +17,38 @@ from ebft.objective import (
     cross_entropy_mask,
     policy_gradient_loss,
 )
-from ebft.rollout.records import Rollouts
+from ebft.rollout.records import Contexts, Rollouts, Scored
 from ebft.training.finite import check_finite
-from ebft.training.policy import tree_log_probs
+from ebft.training.policy import document_log_probs, tree_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Losses(NamedTuple):
-    """The two parts of the loss over the whole step, and what the trainer saw of the sampler.
+class PolicyGradient(NamedTuple):
+    """The policy gradient's loss over the whole step, and what the trainer saw of the sampler.
 
     `sampler_gap` is the mean |log p(trainer) − log p(sampler)| over rollout tokens: rounding if
     both have the same weights, much more if the sampler's are stale. `ratios` are the statistics of
     the importance ratios, if the objective weighs with them.
     """
 
-    policy_gradient: float
-    cross_entropy: float
+    loss: float
     sampler_gap: float
     ratios: RatioStatistics | None
 
 
+class Losses(NamedTuple):
+    """The two parts of the loss over the whole step; no policy gradient without rollouts."""
+
+    policy_gradient: PolicyGradient | None
+    cross_entropy: float
+
+
 def accumulate_gradients(
     policy: PreTrainedModel,
-    rollouts: Rollouts,
-    advantages: Float[Tensor, "P n"],
+    contexts: Contexts,
+    scored: Scored | None,
     objective: ObjectiveOptions,
     *,
     micro_batch: int,
@@ -54,43 +60,67 @@ def accumulate_gradients(
 
     Each part of the loss is a sum divided by a count over the *whole* step (contexts for the
     policy gradient, tokens for the cross-entropy), so the result does not depend on how the step
-    is divided.
+    is divided. Without rollouts (`scored` is None) the loss is γ·L_CE.
     """
-    contexts = rollouts.contexts
     tokens = int(cross_entropy_mask(contexts, objective.cross_entropy_on).sum())
-    importance = objective.importance
-    seen: list[Tensor] = []
-    total = torch.zeros(3, dtype=torch.float64)
+    policy_gradient = None if scored is None else _Sum(scored, objective)
+    cross_entropy_total = torch.zeros((), dtype=torch.float64)
     with checkpointing(policy, enabled=gradient_checkpointing):
-        for place, part in rollouts.split(micro_batch):
-            with autocast(part.tokens.device, precision):
-                log_probs = tree_log_probs(policy, part)
-            check_finite("log-probs of rollouts", log_probs.rollouts, part.contexts, step=step)
+        for place, part in contexts.split(micro_batch):
+            loss: Tensor | float = 0.0
+            if policy_gradient is None:
+                with autocast(part.tokens.device, precision):
+                    documents = document_log_probs(policy, part)
+            else:
+                rollouts = policy_gradient.scored.rollouts.of(part, place)
+                with autocast(part.tokens.device, precision):
+                    sampled, documents = tree_log_probs(policy, rollouts)
+                check_finite("log-probs of rollouts", sampled, part, step=step)
+                loss = policy_gradient.add(sampled, rollouts, place)
             check_finite(
-                "log-probs of documents", log_probs.documents, part.contexts, step=step,
-                row=torch.arange(len(part.contexts.documents)),
+                "log-probs of documents", documents, part, step=step,
+                row=torch.arange(len(part.documents)),
             )  # fmt: skip
-            weight = None
-            if importance.level != "off":
-                ratio = ratios(log_probs.rollouts, part.log_probs, part.mask, importance.level)
-                weight = weights(ratio, importance)
-                counted = (
-                    part.mask if ratio.shape == part.mask.shape else torch.ones_like(ratio).bool()
-                )
-                seen.append(ratio[counted])
-            policy_gradient = policy_gradient_loss(
-                log_probs.rollouts, part.mask, advantages[place],
-                contexts=len(contexts), reduction=objective.reduction, weights=weight,
-            )  # fmt: skip
-            ce_mask = cross_entropy_mask(part.contexts, objective.cross_entropy_on)
-            cross_entropy = cross_entropy_loss(log_probs.documents, ce_mask, tokens=tokens)
-            (policy_gradient + objective.gamma * cross_entropy).backward()  # type: ignore[no-untyped-call]
-            gap = (log_probs.rollouts.detach() - part.log_probs).abs() * part.mask
-            total += (
-                torch.stack([policy_gradient, cross_entropy, gap.sum() / rollouts.mask.sum()])
-                .detach()
-                .cpu()
-            )
-    statistics = ratio_statistics(torch.cat(seen), importance.cap) if seen else None
-    loss, cross_entropy_total, sampler_gap = total.tolist()
-    return Losses(loss, cross_entropy_total, sampler_gap, statistics)
+            ce_mask = cross_entropy_mask(part, objective.cross_entropy_on)
+            cross_entropy = cross_entropy_loss(documents, ce_mask, tokens=tokens)
+            (loss + objective.gamma * cross_entropy).backward()  # type: ignore[no-untyped-call]
+            cross_entropy_total += cross_entropy.detach().cpu()
+    return Losses(
+        None if policy_gradient is None else policy_gradient.total(), float(cross_entropy_total)
+    )
+
+
+class _Sum:
+    """The policy gradient of a step, added up over its micro-batches."""
+
+    def __init__(self, scored: Scored, objective: ObjectiveOptions) -> None:
+        self.scored, self._objective = scored, objective
+        self._loss, self._gap = torch.zeros(2, dtype=torch.float64)
+        self._ratios: list[Tensor] = []
+
+    def add(
+        self, log_probs: Float[Tensor, "P n G"], rollouts: Rollouts, place: slice
+    ) -> Float[Tensor, ""]:
+        """The loss of the micro-batch at `place`."""
+        importance, mask, weight = self._objective.importance, rollouts.mask, None
+        if importance.level != "off":
+            ratio = ratios(log_probs, rollouts.log_probs, mask, importance.level)
+            weight = weights(ratio, importance)
+            counted = mask if ratio.shape == mask.shape else torch.ones_like(ratio).bool()
+            self._ratios.append(ratio[counted])
+        loss = policy_gradient_loss(
+            log_probs, mask, self.scored.advantages[place],
+            contexts=len(self.scored.rollouts.contexts), reduction=self._objective.reduction,
+            weights=weight,
+        )  # fmt: skip
+        self._loss += loss.detach().cpu()
+        self._gap += ((log_probs.detach() - rollouts.log_probs).abs() * mask).sum().cpu()
+        return loss
+
+    def total(self) -> PolicyGradient:
+        gap = self._gap / self.scored.rollouts.mask.sum().cpu()
+        statistics = None
+        if self._ratios:
+            cap = self._objective.importance.cap
+            statistics = ratio_statistics(torch.cat(self._ratios), cap)
+        return PolicyGradient(float(self._loss), float(gap), statistics)

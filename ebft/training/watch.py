@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHOWN = {
     "cfm": ("CFM", "{:.3f}"),
     "ce": ("CE", "{:.3f}"),
+    "reward": ("reward", "{:+.2f}"),
     "alignment": ("align", "{:+.2f}"),
     "diversity": ("div", "{:+.2f}"),
     "grad_norm": ("grad", "{:.2f}"),
@@ -46,13 +47,14 @@ class Watcher:
         self,
         *,
         steps: int,
+        label: str,
         loggers: Sequence[MetricLogger],
         tokenizer: PreTrainedTokenizerBase,
         show_rollouts_every: int,
     ) -> None:
         self._loggers, self._tokenizer = loggers, tokenizer
         self._every = show_rollouts_every
-        self._bar = tqdm(total=steps, desc="EBFT", unit="step", dynamic_ncols=True)
+        self._bar = tqdm(total=steps, desc=label, unit="step", dynamic_ncols=True)
         self._since = time.perf_counter()
         self.history: list[dict[str, float]] = []
 
@@ -65,16 +67,19 @@ class Watcher:
         metrics = step_metrics(step, seconds=time.perf_counter() - self._since)
         self.history.append(metrics)
         self.log(metrics, step.number + 1)
-        shown = {k: v for k, v in SHOWN.items() if k in metrics}
+        # A reward with parts is shown in its parts.
+        left_out = {"reward"} if "alignment" in metrics else set()
+        shown = {k: v for k, v in SHOWN.items() if k in metrics.keys() - left_out}
         self._bar.set_postfix_str(
             "  ".join(
                 f"{label} {form.format(metrics[key])}" for key, (label, form) in shown.items()
             )
         )
         self._bar.update()
-        if step.number % self._every == 0:
+        if step.scored is not None and step.number % self._every == 0:
             title = f"step {step.number + 1}: rollouts and their rewards"
-            self.show(rollouts_table(step.rollouts, step.terms, self._tokenizer, title=title))
+            scored, tokenizer = step.scored, self._tokenizer
+            self.show(rollouts_table(scored.rollouts, scored.terms, tokenizer, title=title))
         self.restart_clock()
 
     def log(self, metrics: Mapping[str, float], steps_done: int) -> None:

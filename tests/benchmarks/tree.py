@@ -34,6 +34,7 @@ from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.update import accumulate_gradients
 from tests.benchmarks import public_layout
+from tests.tiny import trained_on
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "tree.md"
 LENGTHS, N, STRIDE, G, GAMMA, REPEATS = (256, 512), 4, 8, 8, 4.0, 2
@@ -84,10 +85,10 @@ class Bench:
 
     def tree_train(self):
         losses = accumulate_gradients(
-            self.policy, self.rollouts, self.advantages, ObjectiveOptions(gamma=GAMMA),
+            self.policy, *trained_on(self.rollouts, self.advantages), ObjectiveOptions(gamma=GAMMA),
             micro_batch=1, precision=torch.float32, gradient_checkpointing=False, step=0,
         )  # fmt: skip
-        return losses.policy_gradient + GAMMA * losses.cross_entropy
+        return losses.policy_gradient.loss + GAMMA * losses.cross_entropy
 
     def public_sample(self):
         return public_layout.sample(self.policy, self.contexts, n=N, seed=0, step=0)

@@ -26,6 +26,7 @@ from tests.golden.authors import (
     tensors,
     tiny_model,
 )
+from tests.tiny import trained_on
 
 CASES = {case["case"]: case for case in cases("end_to_end")}
 METHOD = {
@@ -124,7 +125,7 @@ def test_a_whole_step(name):
     )
 
     losses = accumulate_gradients(
-        case.policy, case.rollouts, advantages, case.options.objective,
+        case.policy, *trained_on(case.rollouts, advantages), case.options.objective,
         micro_batch=2, precision=torch.float32, gradient_checkpointing=False, step=0,
     )  # fmt: skip
     assert losses.cross_entropy == pytest.approx(float(case.theirs["ce_loss"].mean()), abs=1e-5)

@@ -24,6 +24,7 @@ CHOICES = {
     key: [name for name, part in load_registry().kinds()[kind].items() if "ebft (" in part.origin]
     for key, kind in SWAPS.items()
 }
+FEATURELESS = ("token_overlap", "verifiable")
 COMBINATIONS = cover_pairs(CHOICES)
 PLANS = {
     "ebft_full": ["plan.start=8", "plan.stride=8", "plan.rollout_length=4"],
@@ -65,10 +66,12 @@ def test_two_steps(load, choice, recipe):
     steps = list(train(machinery, range(2)))
     assert len(steps) == 2
     for step in steps:
-        assert all(map(math.isfinite, step.losses[:3]))
-        assert step.losses.sampler_gap < 1e-4, "the trainer's log-probs are the sampler's"
+        loss, sampler_gap, _ = step.losses.policy_gradient
+        assert all(map(math.isfinite, (loss, step.losses.cross_entropy)))
+        assert sampler_gap < 1e-4, "the trainer's log-probs are the sampler's"
         assert step.grad_norm > 0
-        assert step.advantages.isfinite().all()
+        assert step.scored.advantages.isfinite().all()
+        assert (step.scored.features is None) == (choice["reward"] in FEATURELESS)
     changed = [not p.equal(before[name]) for name, p in resources.policy.named_parameters()]
     assert all(changed), "every weight has been trained"
 

@@ -16,7 +16,7 @@ from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.update import accumulate_gradients
 from tests.property.strategies import normal, seeds
-from tests.tiny import tiny_documents, tiny_policy, tiny_resources
+from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 
 EXACT = {"atol": 1e-9, "rtol": 1e-9}
 ANY = ImportanceOptions(level="sequence", cap=None)
@@ -126,7 +126,7 @@ def update(policy, rollouts, *, micro_batch=3, **importance):
     policy.zero_grad()
     torch.manual_seed(0)
     losses = accumulate_gradients(
-        policy, rollouts, torch.randn(len(CONTEXTS), 2, dtype=torch.float64),
+        policy, *trained_on(rollouts, torch.randn(len(CONTEXTS), 2, dtype=torch.float64)),
         ObjectiveOptions(gamma=0.0, importance=ImportanceOptions(**importance)),
         micro_batch=micro_batch, precision=torch.float32, gradient_checkpointing=False, step=0,
     )  # fmt: skip
@@ -137,14 +137,16 @@ def update(policy, rollouts, *, micro_batch=3, **importance):
 def test_on_policy_they_change_nothing_and_off_policy_they_do(level):
     rollouts = HfTree(n=2).build(tiny_resources(tiny_policy()))(CONTEXTS, step=0)
     losses, plain = update(tiny_policy(), rollouts)
-    assert losses.ratios is None
+    assert losses.policy_gradient.ratios is None
     losses, weighted = update(tiny_policy(), rollouts, level=level)
     torch.testing.assert_close(weighted, plain, atol=1e-9, rtol=1e-7)
-    assert tuple(losses.ratios) == pytest.approx((1, 1, 0, 1), abs=1e-9)
+    assert tuple(losses.policy_gradient.ratios) == pytest.approx((1, 1, 0, 1), abs=1e-9)
     other = tiny_policy(seed=1)
     losses, weighted = update(other, rollouts, level=level)
-    assert losses.ratios.effective < 0.9
+    assert losses.policy_gradient.ratios.effective < 0.9
     assert (weighted - update(other, rollouts)[1]).norm() > 1e-3
     parts, divided = update(other, rollouts, level=level, micro_batch=1)
     torch.testing.assert_close(divided, weighted, atol=1e-10, rtol=1e-9)
-    assert tuple(parts.ratios) == pytest.approx(tuple(losses.ratios))
+    assert tuple(parts.policy_gradient.ratios) == pytest.approx(
+        tuple(losses.policy_gradient.ratios)
+    )

@@ -49,6 +49,12 @@ def last_line(err: str) -> str:
         ("optimizer.learning_rate=1", "optimizer.learning_rate = 1: unknown key"),
         ("plugins=[nowhere.py]", "plugins: nowhere.py: no such file; looked for"),
         ("sampler.n=1", "sampler.n = 1: the reward compares a context's rollouts with each other"),
+        ("baseline=null", "baseline: missing, but the recipe has sampler, reward; give sampler,"),
+        ("reward=null", "reward: missing, but the recipe has sampler, baseline; give sampler,"),
+        (
+            "feature_map=null",
+            "evaluation.evaluators.1.feature_map = null: needs `_component_:",
+        ),
         ("documents.length=11", "documents.length = 11: leaves no anchor"),
         ("plan.rollout_length=40", "documents.length = 40: leaves no anchor"),
         ("plan.stride=0", "plan.stride = 0: must be greater than or equal to 1"),

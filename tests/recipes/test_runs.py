@@ -80,20 +80,22 @@ def test_the_same_seed_gives_the_same_run(tiny_run):
     first, weights = steps_of(tiny_run())
     second, same_weights = steps_of(tiny_run("overwrite=true"))
     for a, b in zip(first, second, strict=True):
-        assert torch.equal(a.rollouts.tokens, b.rollouts.tokens)
-        assert torch.equal(a.rollouts.log_probs, b.rollouts.log_probs)
+        assert torch.equal(a.scored.rollouts.tokens, b.scored.rollouts.tokens)
+        assert torch.equal(a.scored.rollouts.log_probs, b.scored.rollouts.log_probs)
         assert (a.losses, a.grad_norm) == (b.losses, b.grad_norm)
     assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
     third, _ = steps_of(tiny_run("overwrite=true", "seed=1"))
-    assert not torch.equal(first[0].rollouts.tokens, third[0].rollouts.tokens)
+    assert not torch.equal(first[0].scored.rollouts.tokens, third[0].scored.rollouts.tokens)
 
 
 def test_micro_batches_change_nothing_but_memory(tiny_run):
     whole, _ = steps_of(tiny_run("training.micro_batch=4"))
     parts, _ = steps_of(tiny_run("training.micro_batch=1", "overwrite=true"))
     for a, b in zip(whole, parts, strict=True):
-        assert torch.equal(a.rollouts.tokens, b.rollouts.tokens)
-        torch.testing.assert_close(a.losses[:2], b.losses[:2], rtol=1e-4, atol=1e-5)
+        assert torch.equal(a.scored.rollouts.tokens, b.scored.rollouts.tokens)
+        assert a.losses.cross_entropy == pytest.approx(b.losses.cross_entropy, rel=1e-4)
+        losses = (step.losses.policy_gradient.loss for step in (a, b))
+        torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
         assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
 
 

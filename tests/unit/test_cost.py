@@ -14,7 +14,7 @@ from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.update import accumulate_gradients
-from tests.tiny import CONFIG, plain_policy, tiny_documents, tiny_resources
+from tests.tiny import CONFIG, plain_policy, tiny_documents, tiny_resources, trained_on
 
 
 def rollouts_of(contexts, n):
@@ -91,7 +91,8 @@ def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(checkpointing):
 
     def train():
         accumulate_gradients(
-            policy, rollouts, torch.ones(len(contexts), 4), ObjectiveOptions(gamma=1.0),
+            policy, *trained_on(rollouts, torch.ones(len(contexts), 4)),
+            ObjectiveOptions(gamma=1.0),
             micro_batch=1, precision=torch.float32, gradient_checkpointing=checkpointing, step=0,
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.gradients import measure_gradients
 from ebft.training.update import accumulate_gradients
-from tests.tiny import tiny_documents, tiny_policy, tiny_resources
+from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def norm_of(step, **objective):
     policy, rollouts, advantages = step
     policy.zero_grad()
     accumulate_gradients(
-        policy, rollouts, advantages, ObjectiveOptions(**objective),
+        policy, *trained_on(rollouts, advantages), ObjectiveOptions(**objective),
         micro_batch=3, precision=torch.float32, gradient_checkpointing=False, step=0,
     )  # fmt: skip
     norm = torch.cat([p.grad.flatten() for p in policy.parameters()]).norm()
@@ -33,7 +33,9 @@ def norm_of(step, **objective):
 def test_each_part_has_the_norm_of_its_own_gradient(step):
     policy, rollouts, advantages = step
     options = ObjectiveOptions(gamma=0.3)
-    measured = measure_gradients(policy, rollouts, advantages, options, precision=torch.float32)
+    measured = measure_gradients(
+        policy, *trained_on(rollouts, advantages), options, precision=torch.float32
+    )
     assert all(p.grad is None for p in policy.parameters())
     expected = norm_of(step, gamma=0.0)
     assert measured["policy_gradient_grad_norm"] == pytest.approx(expected)
@@ -46,7 +48,10 @@ def test_each_part_has_the_norm_of_its_own_gradient(step):
 def test_without_cross_entropy_there_is_no_ratio(step):
     policy, rollouts, advantages = step
     measured = measure_gradients(
-        policy, rollouts, advantages, ObjectiveOptions(gamma=0.0), precision=torch.float32
+        policy,
+        *trained_on(rollouts, advantages),
+        ObjectiveOptions(gamma=0.0),
+        precision=torch.float32,
     )
     assert measured["cross_entropy_grad_norm"] == 0
     assert "grad_norm_ratio" not in measured
