@@ -76,6 +76,19 @@ def test_two_steps(load, choice, recipe):
     assert all(changed), "every weight has been trained"
 
 
+NO_FEATURES = ["feature_map=null", "evaluation.evaluators=[]"]
+
+
+@pytest.mark.parametrize("reward", CHOICES["reward"])
+def test_rewards_say_whether_they_need_a_feature_map(load, reward):
+    swaps = [f"reward={reward}", *NEEDED.get(reward, ()), *NO_FEATURES]
+    if reward in FEATURELESS:
+        assert load("ebft_full", *swaps).options.method == "RLVR"
+        return
+    with pytest.raises(ValueError, match=r"feature_map: missing, but the reward \w+ uses features"):
+        load("ebft_full", *swaps)
+
+
 def test_every_two_parts_meet():
     met = set().union(*map(pairs, COMBINATIONS))
     for a, b in ((a, b) for a in CHOICES for b in CHOICES if a < b):
