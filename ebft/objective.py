@@ -36,7 +36,7 @@ class ObjectiveOptions(Options):
 def policy_gradient_loss(
     log_probs: Float[Tensor, "P n G"],
     mask: Bool[Tensor, "P n G"],
-    advantages: Float[Tensor, "P n"],
+    advantages: Float[Tensor, "P n"] | Float[Tensor, "P n G"],
     *,
     contexts: int,
     reduction: Reduction,
@@ -46,15 +46,28 @@ def policy_gradient_loss(
 
     Its gradient is an unbiased estimate of ∇L_CFM when A is a reward minus a baseline that does
     not touch rollout j. `contexts` counts those of the whole optimizer step, of which these P are
-    a part, so that parts add up to the same loss however the step is divided. `weights` are those
+    a part, so that parts add up to the same loss however the step is divided. A token's own
+    advantage takes the place of its rollout's where tokens are rewarded apart. `weights` are those
     of `ebft.importance`, of tokens (H = G) or of rollouts (H = 1).
     """
     if weights is not None:
         log_probs = log_probs * weights.detach()
-    per_rollout = (log_probs * mask).sum(-1)
+    if advantages.ndim == 2:
+        advantages = advantages[..., None]
+    per_rollout = (advantages.detach() * log_probs * mask).sum(-1)
     if reduction == "token_mean":
         per_rollout = per_rollout / mask.sum(-1)
-    return -(advantages.detach() * per_rollout).mean(1).sum() / contexts
+    return -per_rollout.mean(1).sum() / contexts
+
+
+def advantages_to_go(advantages: Float[Tensor, "R n"], tokens: int) -> Float[Tensor, "P n G"]:
+    """Σ_{t ≥ s} A_t for each token s, from a row of advantages for each of a context's G tokens.
+
+    A token has no part in what was rewarded before it: leaving that out of its advantage takes
+    noise away and keeps the expected gradient, that of −Σ_t E[r_t].
+    """
+    by_token = advantages.unflatten(0, (-1, tokens)).transpose(1, 2)
+    return by_token.flip(-1).cumsum(-1).flip(-1)
 
 
 def cross_entropy_loss(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers, layer_index
-from ebft.features.pooling import Pooling, pool
+from ebft.features.pooling import POOLING, Pooling, pool, tokens_apart
 from ebft.models.forward import autocast
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Features, Rollouts
@@ -42,9 +42,7 @@ class HiddenStates(Part):
     )
     combine: Combine = Field("concat", description="how the layers of a token become one vector")
     normalize: bool = Field(True, description="L2-normalise each token as `combine` says")
-    pooling: Pooling = Field(
-        "last", description="features of the last token, their mean, or all tokens side by side"
-    )
+    pooling: Pooling = Field("last", description=POOLING)
 
     def build(self, resources: Resources) -> HiddenStatesMap:
         return HiddenStatesMap(self, resources)
@@ -65,7 +63,10 @@ class HiddenStatesMap:
         micro_batch = self._resources.micro_batch
         parts = [self._features(part) for _, part in rollouts.split(micro_batch)]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Features(samples, references, layers=self._layers)
+        tokens = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
+        # Side by side, tokens come before layers: the blocks are of no one layer then.
+        layers = 1 if self._options.pooling == "all" else self._layers
+        return Features(samples, references, layers=layers, tokens=tokens)
 
     def _features(
         self, rollouts: Rollouts

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers
-from ebft.features.pooling import Pooling, pool
+from ebft.features.pooling import POOLING, Pooling, pool, tokens_apart
 from ebft.models.forward import autocast
 from ebft.models.log_probs import ROWS, logits
 from ebft.parts import Claim, Part, Resources
@@ -31,9 +31,7 @@ class NextTokenLogProbs(Part):
     )
     seed: int = Field(0, ge=0, description="of the projection")
     normalize: bool = Field(True, description="L2-normalise each token before pooling")
-    pooling: Pooling = Field(
-        "last", description="features of the last token, their mean, or all tokens side by side"
-    )
+    pooling: Pooling = Field("last", description=POOLING)
 
     def claim(self) -> Claim:
         return Claim(True, "a fixed function of each rollout and its context")
@@ -61,7 +59,8 @@ class NextTokenLogProbsMap:
         with autocast(self._resources.device, self._resources.precision):
             parts = [self._features(part) for _, part in rollouts.split(micro_batch)]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Features(samples, references)
+        tokens = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
+        return Features(samples, references, tokens=tokens)
 
     def _features(
         self, rollouts: Rollouts

@@ -8,7 +8,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Pooling = Literal["last", "mean", "all"]
+Pooling = Literal["last", "mean", "all", "each"]
+POOLING = (
+    "features of the last token, their mean, or all tokens side by side; each: as all, but every "
+    "token is rewarded apart, for what follows it"
+)
+"""What a recipe's `pooling` says of itself."""
 
 
 def pool(
@@ -16,8 +21,8 @@ def pool(
 ) -> Float[Tensor, "*N F"]:
     """Features of the last token, their mean over tokens, or all of them side by side.
 
-    Only tokens in the mask count; each row has at least one. For `all`, F = G·D and tokens that
-    are missing are zeros.
+    Only tokens in the mask count; each row has at least one. For `all` and `each`, F = G·D and
+    tokens that are missing are zeros.
     """
     if pooling == "last":
         position = torch.arange(mask.shape[-1], device=mask.device)
@@ -27,5 +32,10 @@ def pool(
     masked = tokens * mask[..., None]
     if pooling == "mean":
         return masked.sum(-2) / mask.sum(-1, keepdim=True)
-    assert pooling == "all", pooling
+    assert pooling in ("all", "each"), pooling
     return torch.flatten(masked, -2)
+
+
+def tokens_apart(rollout_length: int, pooling: Pooling) -> int:
+    """How many tokens' features are rewarded apart: `Features.tokens`."""
+    return rollout_length if pooling == "each" else 1

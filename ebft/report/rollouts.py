@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
-from ebft.rollout.records import Rollouts, Terms
+from ebft.rollout.records import Rollouts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,7 +20,7 @@ CONTEXT_TOKENS = 12
 
 def rollouts_table(
     rollouts: Rollouts,
-    terms: Terms,
+    reward: Float[Tensor, "P n"],
     tokenizer: PreTrainedTokenizerBase,
     *,
     title: str,
@@ -31,7 +33,6 @@ def rollouts_table(
     table.add_column("highest reward", ratio=2)
     table.add_column("lowest reward", ratio=2)
     c = rollouts.contexts
-    reward = terms.reward()
 
     def cell(tokens: torch.Tensor, note: str = "") -> Text:
         text = tokenizer.decode(tokens.tolist())

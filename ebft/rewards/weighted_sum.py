@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ebft.errors import UserError
 from ebft.interfaces import Reward, RewardOptions, uses_features
 from ebft.parts import Claim, Options, Part, Resources, part_of
 from ebft.rollout.records import Features, Rollouts, Terms
@@ -57,6 +58,11 @@ class WeightedSumReward:
 
     def __call__(self, rollouts: Rollouts, features: Features | None) -> Terms:
         each = [(weight, reward(rollouts, features)) for weight, reward in self._rewards]
+        if len({terms.unary.shape for _, terms in each}) > 1:
+            raise UserError(
+                "reward: weighted_sum cannot add rewards of whole rollouts to rewards of single "
+                "tokens; say feature_map.pooling=all instead of each"
+            )
         unary = sum(weight * terms.unary for weight, terms in each)
         pairwise = sum(weight * terms.pairwise for weight, terms in each)
         return Terms(unary, pairwise)  # type: ignore[arg-type]  # sum's type has its 0

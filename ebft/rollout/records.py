@@ -122,13 +122,30 @@ class Features:
 
     `layers` says how many equal blocks the D features consist of (one for each layer that was
     concatenated), for transforms that treat layers apart. `paired` says that reference j belongs
-    to rollout j alone (m = n), as one of the whitenings leaves it.
+    to rollout j alone (m = n), as one of the whitenings leaves it. `tokens` = G says that D is one
+    block for each token, and that tokens are rewarded apart.
     """
 
     samples: Float[Tensor, "P n D"]
     references: Float[Tensor, "P m D"]
     layers: int = 1
     paired: bool = False
+    tokens: int = 1
+
+    def by_token(self) -> Features:
+        """Each token as a row of its own: [P·G, n, D/G], a context's tokens one after another.
+
+        The same features if they are of whole rollouts.
+        """
+        if self.tokens == 1:
+            return self
+
+        def split(x: Float[Tensor, "P n D"]) -> Float[Tensor, "R n d"]:
+            return x.unflatten(-1, (self.tokens, -1)).transpose(1, 2).flatten(0, 1)
+
+        return replace(
+            self, samples=split(self.samples), references=split(self.references), tokens=1
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +174,20 @@ class Terms:
 class Scored:
     """A step's rollouts with all that was made of them.
 
-    `features` are those that the reward saw, None if it needs none.
+    `features` are those that the reward saw, None if it needs none. Where tokens are rewarded
+    apart, they and the terms have a row for each token, R = P·G, and each token has an advantage.
     """
 
     rollouts: Rollouts
     features: Features | None
     terms: Terms
-    advantages: Float[Tensor, "P n"]
+    advantages: Float[Tensor, "P n"] | Float[Tensor, "P n G"]
+
+    @property
+    def rows(self) -> int:
+        """Rows of a context: G if tokens are rewarded apart, else 1."""
+        return self.terms.unary.shape[0] // len(self.rollouts.contexts)
+
+    def reward(self) -> Float[Tensor, "P n"]:
+        """The total reward of each rollout, over its tokens if they are rewarded apart."""
+        return self.terms.reward().unflatten(0, (-1, self.rows)).sum(1)

@@ -20,12 +20,14 @@ def check_finite(
 ) -> None:
     """Raises `NumericalError` naming the step and the first document with a bad value.
 
-    The first dimension of `values` is contexts, or whatever `row` gives the document of.
+    The first dimension of `values` is contexts, or an equal number of rows for each of them, or
+    whatever `row` gives the document of.
     """
     bad = ~torch.isfinite(values.detach()).flatten(1).all(1)
     if bad.any():
-        rows = contexts.row if row is None else row
-        names = dict.fromkeys(contexts.documents[i].name for i in rows[bad].tolist())
+        if row is None:
+            row = contexts.row.repeat_interleave(len(values) // len(contexts))
+        names = dict.fromkeys(contexts.documents[i].name for i in row[bad].tolist())
         listed = ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
         raise NumericalError(
             f"step {step}: {what} have NaN or infinite values, in document {listed}; "

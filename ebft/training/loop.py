@@ -14,7 +14,7 @@ import torch
 
 from ebft.errors import NumericalError
 from ebft.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
-from ebft.objective import ObjectiveOptions
+from ebft.objective import ObjectiveOptions, advantages_to_go
 from ebft.rollout.records import Contexts, Document, Scored
 from ebft.training.finite import check_features, check_finite
 from ebft.training.update import Losses, accumulate_gradients
@@ -104,10 +104,12 @@ def score(s: Scorer, contexts: Contexts, *, step: int) -> Scored:
     """Contexts → rollouts → features → terms → advantages."""
     rollouts = s.sampler(contexts, step=step)
 
-    features = None
+    features, tokens = None, 1
     if s.feature_map is not None:
         features = s.feature_map(rollouts)
         check_features(features, contexts, step=step)
+        # If tokens are rewarded apart, each is a row of its own until they have advantages.
+        tokens, features = features.tokens, features.by_token()
         for transform in s.transforms:
             features = transform(features)
             check_features(features, contexts, step=step)
@@ -116,4 +118,6 @@ def score(s: Scorer, contexts: Contexts, *, step: int) -> Scored:
     check_finite("rewards", terms.reward(), contexts, step=step)
     advantages = s.baseline(terms)
     check_finite("advantages", advantages, contexts, step=step)
+    if tokens > 1:
+        advantages = advantages_to_go(advantages, tokens)
     return Scored(rollouts, features, terms, advantages)

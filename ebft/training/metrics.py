@@ -38,18 +38,18 @@ def scored_metrics(scored: Scored) -> dict[str, float]:
     reward saw (undefined, so absent, for n = 1); `alignment` and `diversity` are the means of the
     unary and pairwise terms, whose sum is the mean reward. Rewards without features have neither.
     """
-    terms, n = scored.terms, scored.rollouts.tokens.shape[1]
-    reward = float(terms.reward().mean())
+    n = scored.rollouts.tokens.shape[1]
+    reward = float(scored.reward().mean())
     metrics = {
         "reward": reward,
         "advantage_std": float(scored.advantages.std()),
         "rollout_tokens": float(scored.rollouts.mask.sum()),
     }
     if scored.features is not None:
-        unary = float(terms.unary.mean())
+        unary = float(scored.terms.unary.mean()) * scored.rows
         metrics |= {"alignment": unary, "diversity": reward - unary}
         if n > 1:
-            metrics["cfm"] = float(unbiased_cfm(scored.features).mean())
+            metrics["cfm"] = float(unbiased_cfm(scored.features).mean()) * scored.rows
     return metrics
 
 

@@ -79,7 +79,7 @@ class Watcher:
         if step.scored is not None and step.number % self._every == 0:
             title = f"step {step.number + 1}: rollouts and their rewards"
             scored, tokenizer = step.scored, self._tokenizer
-            self.show(rollouts_table(scored.rollouts, scored.terms, tokenizer, title=title))
+            self.show(rollouts_table(scored.rollouts, scored.reward(), tokenizer, title=title))
         self.restart_clock()
 
     def log(self, metrics: Mapping[str, float], steps_done: int) -> None:
