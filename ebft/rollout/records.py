@@ -141,7 +141,8 @@ class Features:
             return self
 
         def split(x: Float[Tensor, "P n D"]) -> Float[Tensor, "R n d"]:
-            return x.unflatten(-1, (self.tokens, -1)).transpose(1, 2).flatten(0, 1)
+            by_token = x.view(*x.shape[:2], self.tokens, -1)
+            return by_token.transpose(1, 2).flatten(0, 1)
 
         return replace(
             self, samples=split(self.samples), references=split(self.references), tokens=1
@@ -190,4 +191,5 @@ class Scored:
 
     def reward(self) -> Float[Tensor, "P n"]:
         """The total reward of each rollout, over its tokens if they are rewarded apart."""
-        return self.terms.reward().unflatten(0, (-1, self.rows)).sum(1)
+        reward = self.terms.reward()
+        return reward.view(-1, self.rows, reward.shape[1]).sum(1)

@@ -28,7 +28,9 @@ OPTIONS = {
             {"maps": [{"feature_map": BAG}]},
             {"maps": [{"feature_map": BAG, "weight": 2}, {"feature_map": MEAN_POOL}]},
         ],
-        "hidden_states": [{}, {"combine": "stack", "pooling": "mean"}, {"pooling": "all"}, {"pooling": "each"}],
+        "hidden_states": [
+            {}, {"combine": "stack", "pooling": "mean"}, {"pooling": "all"}, {"pooling": "each"},
+        ],  # fmt: skip
         "logits": [{}, {"dimensions": None, "pooling": "mean"}],
     },
     "transforms": {
