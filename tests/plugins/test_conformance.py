@@ -30,7 +30,7 @@ OPTIONS = {
         ],
         "hidden_states": [
             {}, {"combine": "stack", "pooling": "mean"}, {"pooling": "all"}, {"pooling": "each"},
-        ],  # fmt: skip
+        ],
         "logits": [{}, {"dimensions": None, "pooling": "mean"}],
     },
     "transforms": {
