@@ -15,14 +15,16 @@ from ebft.plugins import Registry
 
 def resolved_yaml(options: Options, registry: Registry) -> str:
     """YAML that loads to equal options: what --dry-run prints and what a run saves."""
-    return OmegaConf.to_yaml(OmegaConf.create(_plain(options, registry)))
+    return OmegaConf.to_yaml(OmegaConf.create(plain_options(options, registry)))
 
 
-def _plain(value: Any, registry: Registry) -> Any:
+def plain_options(value: Any, registry: Registry) -> Any:
+    """The options as mappings, lists, text and numbers."""
     match value:
         case Options():
             fields = {
-                name: _plain(getattr(value, name), registry) for name in type(value).model_fields
+                name: plain_options(getattr(value, name), registry)
+                for name in type(value).model_fields
             }
             if isinstance(value, Part):
                 return {"_component_": registry.name_of(type(value)), **fields}
@@ -30,9 +32,9 @@ def _plain(value: Any, registry: Registry) -> Any:
         case Component(path, arguments):
             return {"_component_": path, **arguments}
         case Mapping():
-            return {key: _plain(item, registry) for key, item in value.items()}
+            return {key: plain_options(item, registry) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item, registry) for item in value]
+            return [plain_options(item, registry) for item in value]
         case Path():
             return str(value)
         case _:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
 from ebft.errors import NumericalError
+from ebft.files import write_whole
 from ebft.interfaces import Evaluator, Measurement
 from ebft.rollout.records import Document
 from ebft.scoring.interval import Interval, mean_interval, paired_change
@@ -49,13 +51,44 @@ class History:
                     f"in document {self._documents[bad[0]].name}"
                 )
         self._evaluations[steps_done] = measured
-        intervals = {name: mean_interval(measurement) for name, measurement in measured.items()}
         with self._file.open("a") as file:
-            for name, interval in intervals.items():
-                line = {"step": steps_done, "name": name, "unit": measured[name].unit}
-                numbers = {"mean": interval.mean, "half_width_95": interval.half_width}
-                file.write(json.dumps(line | numbers | {"documents": interval.count}) + "\n")
-        return {name: interval.mean for name, interval in intervals.items()}
+            file.write(_lines(steps_done, measured))
+        return self.means(steps_done)
+
+    def means(self, steps_done: int) -> dict[str, float]:
+        """The mean of every measurement after so many steps."""
+        measured = self._evaluations[steps_done]
+        return {name: mean_interval(measurement).mean for name, measurement in measured.items()}
+
+    def scores(self, name: str) -> dict[int, float]:
+        """The mean of one measurement after each number of steps it was made at."""
+        return {
+            steps_done: mean_interval(measured[name]).mean
+            for steps_done, measured in self._evaluations.items()
+            if name in measured
+        }
+
+    def __contains__(self, steps_done: int) -> bool:
+        return steps_done in self._evaluations
+
+    def __len__(self) -> int:
+        return len(self._evaluations)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every value, for a checkpoint."""
+        return {
+            str(steps_done): {name: asdict(m) for name, m in measured.items()}
+            for steps_done, measured in self._evaluations.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over the evaluations of a checkpoint, and makes the file say them and no others."""
+        self._evaluations = {
+            int(steps_done): {name: Measurement(**fields) for name, fields in measured.items()}
+            for steps_done, measured in state.items()
+        }
+        lines = [_lines(steps_done, measured) for steps_done, measured in self._evaluations.items()]
+        write_whole(self._file, "".join(lines))
 
     def _measure(self, policy: PreTrainedModel) -> dict[str, Measurement]:
         parts = defaultdict(list)
@@ -89,3 +122,20 @@ class History:
         """Steps done and the measurement's change since the first evaluation, in order."""
         for steps_done, measured in sorted(self._evaluations.items()):
             yield steps_done, paired_change(self.first[name], measured[name])
+
+
+def _lines(steps_done: int, measured: Mapping[str, Measurement]) -> str:
+    """A JSON object a line, one for each measurement."""
+    lines = []
+    for name, measurement in measured.items():
+        interval = mean_interval(measurement)
+        line = {
+            "step": steps_done,
+            "name": name,
+            "unit": measurement.unit,
+            "mean": interval.mean,
+            "half_width_95": interval.half_width,
+            "documents": interval.count,
+        }
+        lines.append(json.dumps(line) + "\n")
+    return "".join(lines)

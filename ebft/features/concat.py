@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 
-from ebft.interfaces import FeatureMap
+from ebft.interfaces import FeatureMap, load_part_states, part_states
 from ebft.parts import Claim, Options, Part, Resources, part_of
 from ebft.rollout.records import Features, Rollouts
 
@@ -47,6 +47,12 @@ class ConcatMap:
 
     def __init__(self, maps: Sequence[tuple[float, FeatureMap]]) -> None:
         self._maps = maps
+
+    def state_dict(self) -> dict[str, Any]:
+        return part_states([feature_map for _, feature_map in self._maps])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        load_part_states([feature_map for _, feature_map in self._maps], state)
 
     def __call__(self, rollouts: Rollouts) -> Features:
         each = [(root, feature_map(rollouts)) for root, feature_map in self._maps]

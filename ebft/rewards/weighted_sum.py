@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ebft.errors import UserError
-from ebft.interfaces import Reward, RewardOptions, uses_features
+from ebft.interfaces import (
+    Reward,
+    RewardOptions,
+    load_part_states,
+    part_states,
+    uses_features,
+)
 from ebft.parts import Claim, Options, Part, Resources, part_of
 from ebft.rollout.records import Features, Rollouts, Terms
 
@@ -55,6 +61,12 @@ class WeightedSumReward:
 
     def __init__(self, rewards: Sequence[tuple[float, Reward]]) -> None:
         self._rewards = rewards
+
+    def state_dict(self) -> dict[str, Any]:
+        return part_states([reward for _, reward in self._rewards])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        load_part_states([reward for _, reward in self._rewards], state)
 
     def __call__(self, rollouts: Rollouts, features: Features | None) -> Terms:
         each = [(weight, reward(rollouts, features)) for weight, reward in self._rewards]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,15 +15,6 @@ from ebft.rollout.completion import Completion
 from ebft.rollout.records import Contexts
 from ebft.rollout.strided import Strided
 from ebft.testing.tiny import tiny_documents
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """A built part whose state belongs to a checkpoint."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def require(part: Part, holds: bool, says: str) -> None:

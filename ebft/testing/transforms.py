@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from ebft.interfaces import Transform
+from ebft.interfaces import Stateful, Transform
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Features
 from ebft.testing.common import (
-    Stateful,
     Unchanged,
     check_options,
     check_tensor,

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-from ebft.config.dump import resolved_yaml
-from ebft.errors import PolicyIntactError, StorageError
+from ebft.checkpoints.digests import digest_documents, digest_weights
+from ebft.checkpoints.folder import Checkpoints
+from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
+from ebft.checkpoints.snapshot import About, Snapshot
+from ebft.checkpoints.state import gather_state
+from ebft.config.dump import plain_options, resolved_yaml
+from ebft.config.located import suggest
+from ebft.errors import PolicyIntactError, StorageError, UserError
 from ebft.evaluation.history import History
 from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
 from ebft.report.curves import plot_curves
 from ebft.report.summary import summary_table
-from ebft.training.checkpoint import Checkpoints
+from ebft.training.disk_logs import cut_disk_logs
 from ebft.training.gradients import measure_gradients
 from ebft.training.interrupt import stop_on_interrupt
 from ebft.training.loop import Step, train
@@ -42,7 +49,11 @@ class FineTune:
 
     def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
         self._options, self._registry, self._source = options, registry, source
+        self._recipe = plain_options(options, registry)
         self._output = OutputFolder(options.output_dir, overwrite=options.overwrite)
+        self._checkpoints = Checkpoints(
+            self._output.checkpoints, keep=options.checkpoint.keep, best=options.checkpoint.best_is
+        )
         self._closing = ExitStack()
 
     def setup(self) -> None:
@@ -51,21 +62,31 @@ class FineTune:
         from torchtune.training import set_seed
 
         options = self._options
-        self._output.check()
+        resumed = self._find_resumption()
         set_seed(options.seed)
         self._resources = make_resources(options)
+        digests = {"base": digest_weights(self._resources.policy)}
+        if resumed is not None:
+            resumed.load_weights(self._resources.policy)
         documents = make_documents(options, self._resources)
+        digests["train"] = digest_documents(documents.train.documents)
+        digests["held_out"] = digest_documents(documents.evaluated)
+        if resumed is not None:
+            resumed.check_digests(digests)
+        self._about = partial(About, recipe=self._recipe, digests=digests)
         self._machinery = make_machinery(options, self._resources, documents.train.documents)
         gap = probe_tree(self._resources.policy, documents.train.documents, self._machinery.plan)
         log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
-        self._output.claim(resolved_yaml(options, self._registry))
         self._history = History(
             make_evaluators(options, self._resources),
             documents.evaluated,
             self._output.evaluations,
             micro_batch=options.training.micro_batch,
         )
-        self._checkpoints = Checkpoints(self._output.checkpoints, options.checkpoint.keep)
+        in_place = resumed is not None and self._checkpoints.holds(resumed.folder)
+        self._output.claim(resolved_yaml(options, self._registry), resume=in_place)
+        if in_place:
+            cut_disk_logs(options.metric_loggers, after=self._start)
         self._watcher = Watcher(
             steps=options.training.steps,
             loggers=[logger.instantiate() for logger in options.metric_loggers],
@@ -74,33 +95,38 @@ class FineTune:
             show_rollouts_every=options.training.show_rollouts_every,
         )
         self._closing.callback(self._watcher.close)
+        if resumed is not None:
+            self._restore(resumed, digests)
         self._describe(documents)
 
     def run(self) -> bool:
         """Runs the steps; Ctrl-C stops after the one in progress with a checkpoint saved."""
-        options, policy = self._options, self._resources.policy
-        self._evaluate(0)
+        options, steps = self._options, self._options.training.steps
+        done = self._start
+        if not self._history or (self._evaluation_due(done) and done not in self._history):
+            self._evaluate(done)
+        self._check_best()
+        if done == steps:
+            self._save(done)
         with stop_on_interrupt() as stop, self._saving_what_is_intact():
-            done = 0
-            for step in train(self._machinery, range(options.training.steps)):
+            for step in train(self._machinery, range(self._start, steps)):
                 done = step.number + 1
                 self._watcher.step(step)
                 if is_due(done, options.training.measure_gradients_every):
                     self._measure_gradients(step)
-                last = done == options.training.steps or bool(stop)
-                if last or is_due(done, options.checkpoint.every):
-                    self._checkpoints.save(policy, self._resources.tokenizer, step=done)
-                if not last and is_due(done, options.evaluation.every):
+                # Before the checkpoint, which has all figures up to its step.
+                if self._evaluation_due(done) and (done == steps or not stop):
                     self._evaluate(done)
+                if stop or done == steps or is_due(done, options.checkpoint.every):
+                    self._save(done)
                 if stop:
                     break
                 self._watcher.restart_clock()
-        if done < options.training.steps:
+        if done < steps:
             log.warning(
                 "stopped after step %d; checkpoint: %s", done, self._checkpoints.saved()[-1]
             )
             return False
-        self._evaluate(done)
         self._report()
         return True
 
@@ -118,15 +144,64 @@ class FineTune:
             done = self._machinery.lr_scheduler.last_epoch
             if done:
                 try:
-                    self._checkpoints.save(
-                        self._resources.policy, self._resources.tokenizer, step=done
-                    )
+                    self._save(done)
                     log.warning(
                         "the policy is intact; checkpoint: %s", self._checkpoints.saved()[-1]
                     )
                 except StorageError as error:  # the first error is what ended the run
                     log.error("%s", error)
             raise
+
+    def _find_resumption(self) -> Resumption | None:
+        """The checkpoint to go on from, when the output folder may be used."""
+        wanted = self._options.checkpoint
+        resumed = find_resumption(
+            wanted.resume,
+            self._checkpoints,
+            self._recipe,
+            may_differ=wanted.may_differ,
+            overwrite=self._options.overwrite,
+        )
+        self._start = 0 if resumed is None else resumed.step
+        in_place = resumed is not None and self._checkpoints.holds(resumed.folder)
+        self._output.check(resume=in_place or wanted.resume == AUTO)
+        self._checkpoints.clear_partial()
+        return resumed
+
+    def _restore(self, resumed: Resumption, digests: Mapping[str, str]) -> None:
+        state = resumed.restore(self._machinery)
+        self._watcher.resume(state["metrics"], steps_done=resumed.step)
+        if resumed.same_evaluation(digests):
+            self._history.load_state_dict(state["history"])
+        else:
+            log.warning(
+                "other held-out measurements than before: `before` is now step %d", self._start
+            )
+
+    def _save(self, done: int) -> None:
+        state = {
+            **gather_state(self._machinery),
+            "metrics": self._watcher.history,
+            "history": self._history.state_dict(),
+        }
+        snapshot = Snapshot(
+            self._resources.policy, self._resources.tokenizer, self._about(done), state
+        )
+        best = self._options.checkpoint.best
+        scores = {} if best is None else self._history.scores(best)
+        self._checkpoints.save(snapshot, step=done, scores=scores)
+
+    def _check_best(self) -> None:
+        """Raises `UserError` if `checkpoint.best` is not among the measurements."""
+        best = self._options.checkpoint.best
+        names = list(self._history.first) if self._history else []
+        if best is not None and best not in names:
+            raise UserError(
+                f"checkpoint.best = {best}: no evaluator measures that{suggest(best, names)}"
+            )
+
+    def _evaluation_due(self, done: int) -> bool:
+        return done == self._options.training.steps or is_due(done, self._options.evaluation.every)
 
     def _describe(self, documents: Documents) -> None:
         parameters = sum(p.numel() for p in self._resources.policy.parameters())

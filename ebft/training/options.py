@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -57,12 +57,30 @@ class EvaluationOptions(Options):
 
 
 class CheckpointOptions(Options):
-    """When the policy is saved, and how many checkpoints are kept."""
+    """When the run is saved, which checkpoints are kept, and which one a run goes on from."""
 
     every: PositiveInt | None = Field(
         None, description="optimizer steps between checkpoints; null: only the last"
     )
     keep: PositiveInt = Field(2, description="newest checkpoints to keep")
+    best: str | None = Field(
+        None,
+        description="also keep the checkpoint with the best value of this held-out measurement, "
+        "e.g. held-out CE, among those that were evaluated",
+    )
+    best_is: Literal["lowest", "highest"] = Field(
+        "lowest", description="which value of `best` is the best"
+    )
+    resume: str | None = Field(
+        None,
+        description="auto: go on from the newest whole checkpoint in output_dir, if there is one; "
+        "or a checkpoint's folder; null: start from the beginning",
+    )
+    may_differ: tuple[str, ...] = Field(
+        (),
+        description="keys that may differ from the recipe of the checkpoint that is resumed, "
+        "though they change the mathematics, e.g. optimizer.lr; a section stands for its keys",
+    )
 
 
 class FineTuneOptions(RecipeOptions):

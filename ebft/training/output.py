@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from ebft.errors import UserError
+from ebft.files import write_whole
 
 RECIPE = "recipe.yaml"
 
@@ -25,12 +26,16 @@ class OutputFolder:
         self.picture = path / "training.png"
         self._recipe = path / RECIPE
 
-    def check(self) -> None:
-        """Raises `UserError` if a run is there already or the folder cannot be written."""
-        if self._recipe.exists() and not self._overwrite:
+    def check(self, *, resume: bool = False) -> None:
+        """Raises `UserError` if a run is there already or the folder cannot be written.
+
+        `resume`: the run that is there is the one that goes on.
+        """
+        if self._recipe.exists() and not (self._overwrite or resume):
             raise UserError(
                 f"output_dir = {self._path}: there is a run in that folder already; "
-                "choose another, or say overwrite=true"
+                "choose another, say checkpoint.resume=auto to go on with that run, or "
+                "overwrite=true"
             )
         try:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -41,11 +46,11 @@ class OutputFolder:
                 f"output_dir = {self._path}: cannot be written: {error.strerror}"
             ) from error
 
-    def claim(self, recipe: str) -> None:
+    def claim(self, recipe: str, *, resume: bool = False) -> None:
         """Removes what an overwritten run left behind, and saves the recipe as it was resolved."""
-        if self._recipe.exists():
+        if self._recipe.exists() and not resume:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             shutil.rmtree(self.logs, ignore_errors=True)
             for file in (self.evaluations, self.picture):
                 file.unlink(missing_ok=True)
-        self._recipe.write_text(recipe, encoding="utf-8")
+        write_whole(self._recipe, recipe)

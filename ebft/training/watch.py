@@ -58,6 +58,12 @@ class Watcher:
         self._since = time.perf_counter()
         self.history: list[dict[str, float]] = []
 
+    def resume(self, history: Sequence[dict[str, float]], *, steps_done: int) -> None:
+        """Takes over the metrics of the steps that an earlier process has done."""
+        self.history = list(history)
+        self._bar.initial = self._bar.n = steps_done
+        self._bar.refresh()
+
     def restart_clock(self) -> None:
         """Leaves the time since the last step (an evaluation, a checkpoint) out of the next."""
         self._since = time.perf_counter()

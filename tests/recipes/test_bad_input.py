@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ebft.checkpoints.folder import Checkpoints
 from ebft.models.export import save_policy
-from ebft.training.checkpoint import Checkpoints
 from tests.tiny import plain_policy, tiny_tokenizer
 
 
@@ -215,10 +215,10 @@ class TestNumbers:
 def test_a_full_disk_leaves_the_checkpoint_before(ebft, tiny_run, tmp_path, monkeypatch):
     save = Checkpoints.save
 
-    def full_after_the_first(self, policy, tokenizer, *, step):
+    def full_after_the_first(self, contents, **more):
         if self.saved():
-            monkeypatch.setattr("ebft.training.checkpoint.save_policy", no_space)
-        return save(self, policy, tokenizer, step=step)
+            monkeypatch.setattr("ebft.checkpoints.snapshot.save_policy", no_space)
+        return save(self, contents, **more)
 
     def no_space(policy, tokenizer, folder):
         (folder / "model.safetensors").write_bytes(b"half of it")

@@ -1,0 +1,38 @@
+"""Digests of what a run is run on, so that a resumed run knows whether it is still the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import torch
+
+from ebft.rollout.records import Document
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SAMPLED = 1024
+"""Values of each weight that are looked at: enough to tell models apart, in milliseconds."""
+
+
+def digest_documents(documents: Sequence[Document]) -> str:
+    """Of every name, token and check, in order, with the number of documents in front."""
+    digest = blake2b(digest_size=16)
+    for document in documents:
+        head = f"{document.name}\0{document.prompt_length}\0{document.check}\0".encode()
+        digest.update(head)
+        digest.update(document.tokens.to(torch.int64).numpy().tobytes())
+    return f"{len(documents)} documents, {digest.hexdigest()}"
+
+
+def digest_weights(model: PreTrainedModel) -> str:
+    """Of the names and shapes of all weights, and of evenly spaced values of each."""
+    digest = blake2b(digest_size=16)
+    for name, weight in model.state_dict().items():
+        flat = weight.detach().flatten()
+        values = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu()
+        digest.update(f"{name}\0{tuple(weight.shape)}\0".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,48 @@
+"""The manifest of a checkpoint: a checksum of every file, in the format of `sha256sum`.
+
+`sha256sum --check manifest.sha256` verifies a checkpoint without ebft.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+MANIFEST = "manifest.sha256"
+
+
+def write_manifest(folder: Path) -> None:
+    """Lists every file below `folder` with its checksum."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_checksum(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if they are those that were written."""
+    try:
+        lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except (OSError, UnicodeDecodeError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+    if not lines:
+        return f"{MANIFEST} is empty"
+    for number, line in enumerate(lines, 1):
+        checksum, two_spaces, name = line.partition("  ")
+        if not (checksum and two_spaces and name) or ".." in Path(name).parts:
+            return f"line {number} of {MANIFEST} is not a checksum and a file's name"
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        try:
+            if _checksum(file) != checksum:
+                return f"{name} is not what was written ({file.stat().st_size:,} bytes are there)"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+    return None
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

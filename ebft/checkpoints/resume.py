@@ -1,0 +1,182 @@
+"""Which checkpoint a run goes on from, and whether it is one of the same run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ebft.checkpoints.differences import Difference, compare, is_below
+from ebft.checkpoints.folder import Checkpoints, remove, set_aside
+from ebft.checkpoints.manifest import find_damage
+from ebft.checkpoints.snapshot import About, load_weights, read_about, read_state
+from ebft.checkpoints.state import restore_state
+from ebft.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ebft.training.loop import Machinery
+
+log = logging.getLogger("ebft")
+
+AUTO = "auto"
+DIGESTS = {"base": "model", "train": "data", "held_out": "evaluation"}
+"""What each digest is of, as the section of the recipe that says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """A verified checkpoint to go on from. `changed` are the keys that matter and have changed,
+    with the user's permission, `may_differ`."""
+
+    folder: Path
+    about: About
+    changed: tuple[str, ...]
+    may_differ: tuple[str, ...]
+
+    @property
+    def step(self) -> int:
+        return self.about.step
+
+    def check_digests(self, digests: Mapping[str, str]) -> None:
+        """Raises `UserError` if it was run on another model or on other documents."""
+        for name, section in DIGESTS.items():
+            if digests[name] == self.about.digests.get(name) or self.allows(section):
+                continue
+            difference = Difference(section, self.about.digests.get(name), digests[name])
+            raise _refusal(self.folder, [difference], "what is at its path has changed: ")
+
+    def allows(self, section: str) -> bool:
+        """Whether the user lets this section differ."""
+        return is_below(section, self.may_differ) or any(
+            is_below(key, [section]) for key in self.may_differ
+        )
+
+    def same_evaluation(self, digests: Mapping[str, str]) -> bool:
+        """Whether held-out figures of before and of now are of the same measurements."""
+        same_documents = digests["held_out"] == self.about.digests.get("held_out")
+        return same_documents and not any(is_below(key, ["evaluation"]) for key in self.changed)
+
+    def load_weights(self, policy: PreTrainedModel) -> None:
+        try:
+            load_weights(policy, self.folder)
+        except ValueError as error:
+            raise UserError(f"checkpoint.resume: {error}") from error
+
+    def restore(self, machinery: Machinery) -> dict[str, Any]:
+        """Restores the machinery; returns the rest of the state, which is not its business."""
+        try:
+            state = read_state(self.folder)
+            restore_state(machinery, state, step=self.step, changed=self.changed)
+        except (ValueError, KeyError) as error:
+            raise UserError(f"checkpoint.resume = {self.folder}: {error}") from error
+        log.info("going on after step %d, from %s", self.step, self.folder)
+        return state
+
+
+def find_resumption(
+    resume: str | None,
+    own: Checkpoints,
+    recipe: Mapping[str, Any],
+    *,
+    may_differ: tuple[str, ...],
+    overwrite: bool,
+) -> Resumption | None:
+    """The checkpoint that `checkpoint.resume` asks for; None to start from the beginning.
+
+    `own` are the checkpoints of the recipe's output_dir. Raises `UserError` if there is none that
+    is whole, or if it belongs to a run with other mathematics.
+    """
+    if resume is None:
+        return None
+    folder = _newest(own, overwrite) if resume == AUTO else _named(Path(resume))
+    if folder is None:
+        return None
+    about = _about(folder)
+    if resume != AUTO and own.holds(folder):
+        _drop_later(own, folder, overwrite)
+    compared = compare(about.recipe, recipe)
+    if refused := [d for d in compared.mathematics if not is_below(d.key, may_differ)]:
+        raise _refusal(folder, refused)
+    for difference in (*compared.mathematics, *compared.schedule, *compared.others):
+        log.warning("resuming with another recipe: %s", difference)
+    steps = recipe["training"]["steps"]
+    if steps < about.step:
+        raise UserError(
+            f"training.steps = {steps}: the checkpoint {folder} has done {about.step} steps "
+            "already; give as many or more"
+        )
+    changed = [d.key for d in (*compared.mathematics, *compared.schedule)]
+    return Resumption(folder, about, tuple(changed), may_differ)
+
+
+def _newest(own: Checkpoints, overwrite: bool) -> Path | None:
+    """The newest whole checkpoint. Damaged ones are set aside, and why is said."""
+    damage: dict[Path, str] = {}
+    for folder in reversed(own.saved()):
+        problem = _problem(folder)
+        if problem is None:
+            for skipped, why in damage.items():
+                log.warning("skipped %s: %s; it is now %s", skipped, why, set_aside(skipped))
+            return folder
+        damage[folder] = problem
+    if damage and not overwrite:
+        listed = "; ".join(f"{folder}: {why}" for folder, why in damage.items())
+        raise UserError(
+            f"checkpoint.resume = {AUTO}: no checkpoint is whole ({listed}); "
+            "say overwrite=true to start again from the beginning"
+        )
+    log.info("no checkpoint to resume; starting from the beginning")
+    return None
+
+
+def _named(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(
+            f"checkpoint.resume = {folder}: no such folder; give {AUTO}, or a checkpoint such as "
+            "runs/ebft_full/checkpoints/step-000020"
+        )
+    if problem := _problem(folder):
+        raise UserError(f"checkpoint.resume = {folder}: {problem}; give another checkpoint")
+    return folder
+
+
+def _problem(folder: Path) -> str | None:
+    if damage := find_damage(folder):
+        return damage
+    try:
+        read_about(folder)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _about(folder: Path) -> About:
+    try:
+        return read_about(folder)
+    except ValueError as error:
+        raise UserError(f"checkpoint.resume = {folder}: {error}") from error
+
+
+def _drop_later(own: Checkpoints, folder: Path, overwrite: bool) -> None:
+    """Going back to an earlier checkpoint gives up those after it."""
+    names = [path.name for path in own.saved()]
+    later = own.saved()[names.index(folder.name) + 1 :]
+    if later and not overwrite:
+        raise UserError(
+            f"checkpoint.resume = {folder}: the run went on to {later[-1].name}, which would be "
+            "lost; choose another output_dir, or say overwrite=true"
+        )
+    for path in later:
+        remove(path)
+
+
+def _refusal(folder: Path, differences: list[Difference], why: str = "") -> UserError:
+    keys = ",".join(difference.key for difference in differences)
+    return UserError(
+        "\n".join(f"checkpoint.resume = {folder}: {why}{d}" for d in differences)
+        + f"\nthat is another run; to go on all the same, say checkpoint.may_differ=[{keys}]"
+    )

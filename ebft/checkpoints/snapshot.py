@@ -1,0 +1,108 @@
+"""What is in a checkpoint: an HF folder, and beside it the state of the run.
+
+    config.json, model.safetensors, tokenizer…   the policy: `from_pretrained` loads the folder
+    run/about.json                               which step of which recipe, on which data
+    run/state.json, run/state.safetensors        optimizer, schedule, parts, figures so far
+    manifest.sha256                              a checksum of every file
+
+`Snapshot.write` and `load_weights` with `read_state` are each other's inverse, and all that knows
+this layout.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+import ebft
+from ebft.checkpoints.nested import read_nested, write_nested
+from ebft.models.export import load_weights, save_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["About", "Snapshot", "load_weights", "read_about", "read_state"]
+
+FORMAT = 1
+RUN, ABOUT, STATE = "run", "about.json", "state"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Which run a checkpoint is of: small enough to read before anything is loaded.
+
+    `recipe` is the resolved recipe; `digests` are of what it was run on (`checkpoints.digests`).
+    """
+
+    step: int
+    recipe: Mapping[str, Any]
+    digests: Mapping[str, str]
+    format: int = FORMAT
+    ebft: str = ebft.__version__
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run after `about.step` optimizer steps. `state` is nested (`checkpoints.nested`)."""
+
+    policy: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    about: About
+    state: Mapping[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Writes all of it into an existing folder."""
+        save_policy(self.policy, self.tokenizer, folder)
+        run = folder / RUN
+        run.mkdir()
+        write_nested(dict(self.state), run / STATE)
+        (run / ABOUT).write_text(json.dumps(asdict(self.about), indent=1), encoding="utf-8")
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors."""
+        tensors = [*self.policy.parameters(), *_tensors(self.state)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def read_about(folder: Path) -> About:
+    """Raises `ValueError` if the folder is not a checkpoint that this version can resume."""
+    try:
+        content = json.loads((folder / RUN / ABOUT).read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(
+                f"it is of format {content['format']}, written by ebft {content['ebft']}; this is "
+                f"ebft {ebft.__version__}, which reads format {FORMAT}"
+            )
+        about = About(**content)
+        if not (
+            isinstance(about.step, int)
+            and isinstance(about.recipe, dict)
+            and isinstance(about.digests, dict)
+        ):
+            raise ValueError("its step, recipe or digests are not what they should be")
+    except (OSError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{RUN}/{ABOUT} cannot be read: {error!r}") from error
+    return about
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The nested state. Raises `ValueError` for files that hold none."""
+    state = read_nested(folder / RUN / STATE)
+    if not isinstance(state, dict):
+        raise ValueError(f"{folder / RUN / STATE}.json holds a {type(state).__name__}")
+    return state
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)

@@ -1,0 +1,98 @@
+"""The state of a run's machinery: everything that a step changes, beside the policy's weights.
+
+Rollouts and the order of documents are pure functions of the step, so they have none.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ebft.errors import UserError
+from ebft.interfaces import Stateful
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ebft.training.loop import Machinery
+
+log = logging.getLogger("ebft")
+
+
+def gather_state(m: Machinery) -> dict[str, Any]:
+    """The state now. Its tensors are those in use, not copies."""
+    cuda = torch.cuda.get_rng_state_all() if m.device.type == "cuda" else []
+    return {
+        "optimizer": m.optimizer.state_dict(),
+        "lr_scheduler": m.lr_scheduler.state_dict(),
+        "parts": {name: part.state_dict() for name, part in stateful_parts(m).items()},
+        # ebft draws nothing from torch's own generators, but a plug-in may.
+        "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+    }
+
+
+def restore_state(
+    m: Machinery, state: Mapping[str, Any], *, step: int, changed: Collection[str] = ()
+) -> None:
+    """Makes the machinery go on from `state`, that of `step` steps done.
+
+    `changed` are the recipe's keys that are not what they were: a part among them starts without a
+    past, and with another optimizer or schedule the learning rate is what the new ones would have
+    made it by now. Raises `UserError` for state that does not fit.
+    """
+    sections = {key.split(".")[0] for key in changed}
+    for name, part in stateful_parts(m).items():
+        if name.split(".")[0] in sections:
+            log.warning("%s has changed; it starts without a past", name)
+        elif name not in state["parts"]:
+            raise UserError(f"{name} has state, and the checkpoint has none for it: another part?")
+        else:
+            _load(name, part, state["parts"][name])
+    if sections.isdisjoint({"optimizer", "lr_scheduler"}):
+        _load("optimizer", m.optimizer, state["optimizer"])
+        _load("lr_scheduler", m.lr_scheduler, state["lr_scheduler"])
+    else:
+        replay_schedule(m, step)
+        if "optimizer._component_" in changed:
+            log.warning("optimizer has changed; its moments start anew")
+        else:
+            now = m.optimizer.state_dict()["param_groups"]
+            _load("optimizer", m.optimizer, {**state["optimizer"], "param_groups": now})
+        log.warning("the learning rate goes on at %.4g", m.optimizer.param_groups[0]["lr"])
+    torch.set_rng_state(state["random"]["cpu"])
+    if m.device.type == "cuda" and state["random"]["cuda"]:
+        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+
+def stateful_parts(m: Machinery) -> dict[str, Stateful]:
+    """The parts that remember something, by their keys in the recipe."""
+    parts: dict[str, Any] = {"plan": m.plan}
+    if (scorer := m.scorer) is not None:
+        parts |= {
+            "sampler": scorer.sampler,
+            "feature_map": scorer.feature_map,
+            **{f"transforms.{i}": transform for i, transform in enumerate(scorer.transforms)},
+            "reward": scorer.reward,
+            "baseline": scorer.baseline,
+        }
+    return {name: part for name, part in parts.items() if isinstance(part, Stateful)}
+
+
+def replay_schedule(m: Machinery, steps: int) -> None:
+    """Takes a schedule that is at its start through `steps` steps, without the optimizer's."""
+    with warnings.catch_warnings():
+        # torch warns, with reason, of a schedule that steps before its optimizer does.
+        warnings.simplefilter("ignore", UserWarning)
+        for _ in range(steps):
+            m.lr_scheduler.step()
+
+
+def _load(name: str, part: Any, state: Any) -> None:
+    try:
+        part.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"the checkpoint's state does not fit {name}: {error!r}") from error

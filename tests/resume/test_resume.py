@@ -1,0 +1,266 @@
+"""A run that was stopped and resumed is the run that was not stopped, to the last bit."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from ebft.checkpoints.nested import read_nested
+from ebft.training.watch import Watcher
+
+STATEFUL = [
+    "transforms=[{_component_: whiten_running, steps: 3}]",
+    "baseline=moving_average",
+    "training.steps=10",
+    "checkpoint.every=4",
+    "checkpoint.keep=9",
+    "evaluation.every=5",
+]
+TIMES = {"tokens_per_second", "memory_gib"}
+"""Metrics that no two runs have in common."""
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Makes runs be interrupted after so many steps, as Ctrl-C does."""
+    shown = Watcher.step
+
+    def stop(steps: int | None) -> None:
+        def step(self, step):
+            shown(self, step)
+            if step.number + 1 == steps:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(Watcher, "step", step)
+
+    return stop
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:06d}"
+
+
+def assert_same_checkpoints(a: Path, b: Path) -> None:
+    """Weights, optimizer, schedule, parts, random state, metrics, evaluations: every bit."""
+    for name in ("model.safetensors", "run/state.safetensors"):
+        one, two = load_file(a / name), load_file(b / name)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    one, two = (read_nested(folder / "run" / "state") for folder in (a, b))
+    for state in (one, two):
+        state["metrics"] = [
+            {key: value for key, value in step.items() if key not in TIMES}
+            for step in state["metrics"]
+        ]
+    for key in ("optimizer", "lr_scheduler", "parts", "metrics", "history"):
+        assert repr(one[key]) == repr(two[key]), key
+
+
+def logged_steps(run: Path) -> list[int]:
+    lines = [line for file in (run / "logs").iterdir() for line in file.read_text().splitlines()]
+    return sorted(int(line.split()[1]) for line in lines if "grad_norm" in line)
+
+
+@pytest.mark.parametrize("stopped_at", [5, 6])
+def test_ten_steps_are_some_and_the_rest(ebft, tiny_run, tmp_path, stop_after, stopped_at):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert ebft(*tiny_run(*STATEFUL, f"output_dir={whole}"))[0] == 0
+    stop_after(stopped_at)
+    assert ebft(*tiny_run(*STATEFUL, f"output_dir={parts}"))[0] == 130
+    stop_after(None)
+    status, out, err = ebft(*tiny_run(*STATEFUL, f"output_dir={parts}", "checkpoint.resume=auto"))
+    assert status == 0, err
+    assert f"going on after step {stopped_at}" in err
+    assert_same_checkpoints(checkpoint(whole, 10), checkpoint(parts, 10))
+    assert (whole / "evaluations.jsonl").read_text() == (parts / "evaluations.jsonl").read_text()
+    assert logged_steps(parts) == list(range(1, 11))
+    assert "before → after" in out
+    AutoModelForCausalLM.from_pretrained(checkpoint(parts, 10))
+
+
+def test_sft_is_resumed_too(ebft, tiny_run, tmp_path, stop_after):
+    """Its recipe has no sampler, reward or baseline."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    sft = {"recipe": "sft_full", "without": "plan."}
+    assert ebft(*tiny_run(f"output_dir={whole}", **sft))[0] == 0
+    stop_after(2)
+    assert ebft(*tiny_run(f"output_dir={parts}", **sft))[0] == 130
+    stop_after(None)
+    assert ebft(*tiny_run(f"output_dir={parts}", "checkpoint.resume=auto", **sft))[0] == 0
+    assert_same_checkpoints(checkpoint(whole, 3), checkpoint(parts, 3))
+
+
+def test_what_was_done_after_the_checkpoint_is_not_logged_twice(ebft, tiny_run, tmp_path):
+    """As after a crash: the run had gone on beyond its newest checkpoint."""
+    run = tmp_path / "run"
+    assert ebft(*tiny_run(*STATEFUL))[0] == 0
+    for step in (8, 10):
+        shutil.rmtree(checkpoint(run, step))
+    first = next((run / "logs").iterdir())
+    first.write_text(first.read_text() + "Step 11 | ce:0.")
+    assert ebft(*tiny_run(*STATEFUL, "checkpoint.resume=auto"))[0] == 0
+    assert logged_steps(run) == list(range(1, 11))
+    lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 0, 5, 5, 10, 10]
+
+
+def test_auto_starts_from_the_beginning_when_there_is_nothing(ebft, tiny_run, tmp_path):
+    status, _, err = ebft(*tiny_run("checkpoint.resume=auto"))
+    assert status == 0
+    assert "no checkpoint to resume; starting from the beginning" in err
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # killed before the first one
+    status, _, err = ebft(*tiny_run("checkpoint.resume=auto"))
+    assert status == 0
+    assert len((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()) == 6
+
+
+def test_auto_on_a_run_that_is_done_reports_again(ebft, tiny_run):
+    assert ebft(*tiny_run())[0] == 0
+    status, out, err = ebft(*tiny_run("checkpoint.resume=auto"))
+    assert status == 0, err
+    assert "before → after" in out
+    assert "evaluating" not in err
+
+
+@pytest.fixture
+def three_steps(ebft, tiny_run, tmp_path):
+    """A run of three steps with a checkpoint of each, for tests that resume it."""
+    assert ebft(*tiny_run("checkpoint.every=1", "checkpoint.keep=9"))[0] == 0
+    return tmp_path / "run"
+
+
+def test_auto_skips_what_is_damaged_and_says_why(ebft, tiny_run, three_steps):
+    newest, before = checkpoint(three_steps, 3), checkpoint(three_steps, 2)
+    model = newest / "model.safetensors"
+    original = model.read_bytes()
+    model.write_bytes(original[: len(original) // 2])
+    (before / "manifest.sha256").unlink()
+    status, _, err = ebft(*tiny_run("checkpoint.resume=auto"))
+    assert status == 0
+    assert f"skipped {newest}: model.safetensors is not what was written" in err
+    assert f"skipped {before}: it has no manifest.sha256; it is now {before}.damaged" in err
+    assert "going on after step 1" in err
+    assert (newest / "model.safetensors").read_bytes() == original
+
+
+def test_auto_does_not_start_again_when_all_are_damaged(ebft, tiny_run, three_steps):
+    for step in (1, 2, 3):
+        (checkpoint(three_steps, step) / "manifest.sha256").unlink()
+    status, _, err = ebft(*tiny_run("checkpoint.resume=auto"))
+    assert status == 2
+    assert "no checkpoint is whole" in err
+    assert "say overwrite=true to start again" in err
+    assert ebft(*tiny_run("checkpoint.resume=auto", "overwrite=true"))[0] == 0
+
+
+def test_from_an_earlier_checkpoint_into_another_folder(ebft, tiny_run, three_steps, tmp_path):
+    other = tmp_path / "other"
+    arguments = [f"output_dir={other}", f"checkpoint.resume={checkpoint(three_steps, 2)}"]
+    assert ebft(*tiny_run(*arguments))[0] == 0
+    assert_same_checkpoints(checkpoint(three_steps, 3), checkpoint(other, 3))
+    assert logged_steps(other) == [3]
+
+
+def test_going_back_in_the_same_folder_gives_up_what_came_after(ebft, tiny_run, three_steps):
+    resume = f"checkpoint.resume={checkpoint(three_steps, 1)}"
+    status, _, err = ebft(*tiny_run(resume))
+    assert status == 2
+    assert "the run went on to step-000003, which would be lost" in err
+    assert ebft(*tiny_run(resume, "overwrite=true"))[0] == 0
+    assert logged_steps(three_steps) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["checkpoint.resume=nowhere"], "checkpoint.resume = nowhere: no such folder"),
+        (["training.steps=2"], "has done 3 steps already; give as many or more"),
+        (["seed=1"], "seed: 0 in the checkpoint, 1 now"),
+        (["optimizer.lr=1"], "optimizer.lr: 0.0001 in the checkpoint, 1 now"),
+        (["baseline=none"], "baseline._component_: leave_one_out in the checkpoint, none now"),
+        (["transforms=[{_component_: l2}]"], "checkpoint.may_differ=[transforms,transforms.0"),
+        (["evaluation.documents=2"], "evaluation.documents: 3 in the checkpoint, 2 now"),
+    ],
+)
+def test_another_run_is_refused(ebft, tiny_run, three_steps, overrides, says):
+    before = sorted(path for path in three_steps.rglob("*"))
+    status, _, err = ebft(*tiny_run("checkpoint.resume=auto", *overrides))
+    assert status == 2
+    assert says in err
+    assert before == sorted(path for path in three_steps.rglob("*"))
+
+
+def test_documents_that_have_changed_are_noticed(ebft, tiny_run, python_folder, tmp_path):
+    folder = shutil.copytree(python_folder, tmp_path / "texts")
+    own = f"data.path={folder}"
+    assert ebft(*tiny_run(own))[0] == 0
+    file = next(folder.iterdir())
+    file.write_text(file.read_text() + "a")
+    more = ["training.steps=4", "checkpoint.resume=auto"]
+    status, _, err = ebft(*tiny_run(own, *more))
+    assert status == 2
+    assert "what is at its path has changed: data: " in err
+    allowed = "checkpoint.may_differ=[data,evaluation]"
+    assert ebft(*tiny_run(own, *more, allowed))[0] == 0
+
+
+def test_a_base_model_that_has_changed_is_noticed(ebft, tiny_run, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "base")
+    own = f"model.path={folder}"
+    assert ebft(*tiny_run(own))[0] == 0
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.norm.weight += 1
+    model.save_pretrained(folder)
+    status, _, err = ebft(*tiny_run(own, "training.steps=4", "checkpoint.resume=auto"))
+    assert status == 2
+    assert "what is at its path has changed: model: " in err
+
+
+def test_more_steps_and_the_schedule_that_depends_on_them(ebft, tiny_run, tmp_path):
+    assert ebft(*tiny_run())[0] == 0
+    status, _, err = ebft(*tiny_run("training.steps=6", "checkpoint.resume=auto"))
+    assert status == 0, err
+    assert "training.steps: 3 in the checkpoint, 6 now" in err
+    assert "lr_scheduler.num_training_steps: 3 in the checkpoint, 6 now" in err
+    # Three steps of warm-up, and then what is a half-cosine over six steps at its start.
+    assert "the learning rate goes on at 0.0001" in err
+    metrics = read_nested(checkpoint(tmp_path / "run", 6) / "run" / "state")["metrics"]
+    rates = [step["learning_rate"] for step in metrics]
+    assert rates == pytest.approx([0, 1e-4 / 3, 2e-4 / 3, 1e-4, 0.75e-4, 0.25e-4])
+
+
+def test_another_optimizer_or_baseline_if_the_user_says_so(ebft, tiny_run):
+    assert ebft(*tiny_run("baseline=moving_average"))[0] == 0
+    changes = ["optimizer._component_=torch.optim.SGD", "optimizer.lr=0.1", "baseline.decay=0.5"]
+    allow = "checkpoint.may_differ=[optimizer,baseline.decay]"
+    more = ["baseline=moving_average", "training.steps=4", "checkpoint.resume=auto"]
+    status, _, err = ebft(*tiny_run(*more, *changes, allow))
+    assert status == 0, err
+    assert "optimizer has changed; its moments start anew" in err
+    assert "baseline has changed; it starts without a past" in err
+
+
+def test_the_best_checkpoint_is_kept(ebft, tiny_run, tmp_path):
+    every = ["checkpoint.every=1", "evaluation.every=1", "checkpoint.keep=1"]
+    worse = ["optimizer.lr=0.1", "lr_scheduler=null", "training.steps=4"]
+    status, _, err = ebft(*tiny_run(*every, *worse, "checkpoint.best=held-out CE"))
+    assert status == 0, err
+    run = tmp_path / "run"
+    lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    means = {x["step"]: x["mean"] for x in lines if x["name"] == "held-out CE" and x["step"]}
+    best = min(means, key=means.get)
+    kept = {path.name for path in (run / "checkpoints").iterdir()}
+    assert kept == {f"step-{best:06d}", "step-000004"}
+
+
+def test_a_best_that_nothing_measures(ebft, tiny_run):
+    status, _, err = ebft(*tiny_run("checkpoint.best=held-out CR"))
+    assert status == 2
+    assert "checkpoint.best = held-out CR: no evaluator measures that; did you mean" in err
