@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,24 @@ def resolved_yaml(options: Options, registry: Registry) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(_plain(options, registry)))
 
 
-def _plain(value: Any, registry: Registry) -> Any:
+def fingerprint(options: Options, registry: Registry, *, without: Collection[str]) -> str:
+    """A hash of everything that these options say, but for the keys `without` at the top.
+
+    A value that is its option's default counts as not said, so options that ebft gains later
+    change no fingerprint. Eight hexadecimal digits.
+    """
+    said = _plain(options, registry, defaults=False)
+    kept = {key: value for key, value in said.items() if key not in without}
+    return blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def _plain(value: Any, registry: Registry, *, defaults: bool = True) -> Any:
     match value:
         case Options():
             fields = {
-                name: _plain(getattr(value, name), registry) for name in type(value).model_fields
+                name: _plain(getattr(value, name), registry, defaults=defaults)
+                for name, field in type(value).model_fields.items()
+                if defaults or field.is_required() or getattr(value, name) != field.get_default()
             }
             if isinstance(value, Part):
                 return {"_component_": registry.name_of(type(value)), **fields}
@@ -30,9 +45,9 @@ def _plain(value: Any, registry: Registry) -> Any:
         case Component(path, arguments):
             return {"_component_": path, **arguments}
         case Mapping():
-            return {key: _plain(item, registry) for key, item in value.items()}
+            return {key: _plain(item, registry, defaults=defaults) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item, registry) for item in value]
+            return [_plain(item, registry, defaults=defaults) for item in value]
         case Path():
             return str(value)
         case _:

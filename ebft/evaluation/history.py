@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class History:
     """Measures the same held-out documents again and again and remembers every value.
 
-    Each evaluation is also appended to `file`, one JSON object a line.
+    Each evaluation is also appended to `file`, one JSON object a line, with the value of every
+    document and a digest of the documents, so that runs on the same ones can be paired.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class History:
     ) -> None:
         self._evaluators, self._documents, self._file = evaluators, documents, file
         self._micro_batch = micro_batch
+        self._digest = documents_digest(documents)
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
     def evaluate(self, policy: PreTrainedModel, steps_done: int) -> Mapping[str, float]:
@@ -54,7 +57,13 @@ class History:
             for name, interval in intervals.items():
                 line = {"step": steps_done, "name": name, "unit": measured[name].unit}
                 numbers = {"mean": interval.mean, "half_width_95": interval.half_width}
-                file.write(json.dumps(line | numbers | {"documents": interval.count}) + "\n")
+                each = {
+                    "documents": interval.count,
+                    "documents_digest": self._digest,
+                    "values": measured[name].value.tolist(),
+                    "weights": measured[name].weight.tolist(),
+                }
+                file.write(json.dumps(line | numbers | each) + "\n")
         return {name: interval.mean for name, interval in intervals.items()}
 
     def _measure(self, policy: PreTrainedModel) -> dict[str, Measurement]:
@@ -89,3 +98,12 @@ class History:
         """Steps done and the measurement's change since the first evaluation, in order."""
         for steps_done, measured in sorted(self._evaluations.items()):
             yield steps_done, paired_change(self.first[name], measured[name])
+
+
+def documents_digest(documents: Sequence[Document]) -> str:
+    """A short hash of documents and their order: equal for the same ones."""
+    digest = blake2b(digest_size=8)
+    for document in documents:
+        digest.update(document.name.encode() + b"\0")
+        digest.update(document.tokens.cpu().numpy().tobytes())
+    return digest.hexdigest()
