@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,7 @@ class History:
                 numbers = {"mean": interval.mean, "half_width_95": interval.half_width}
                 each = {
                     "documents": interval.count,
+                    "at": measured[name].at,
                     "documents_digest": self._digest,
                     "values": measured[name].value.tolist(),
                     "weights": measured[name].weight.tolist(),
@@ -74,16 +76,15 @@ class History:
                 documents = self._documents[at : at + self._micro_batch]
                 for evaluator in self._evaluators:
                     for measurement in evaluator(policy, documents):
-                        parts[measurement.name, measurement.unit].append(measurement)
+                        parts[measurement.name].append(measurement)
                 bar.update(len(documents))
         return {
-            name: Measurement(
-                name,
-                unit,
+            name: replace(
+                measurements[0],
                 value=torch.cat([measurement.value for measurement in measurements]),
                 weight=torch.cat([measurement.weight for measurement in measurements]),
             )
-            for (name, unit), measurements in parts.items()
+            for name, measurements in parts.items()
         }
 
     @property

@@ -15,10 +15,14 @@ VARIANTS = "variants"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Groups of runs by label, in order; `title` is the factor's short name."""
+    """Groups of runs by label, in order; `title` is the factor's short name.
+
+    `against` is the group that the others are compared with: the one that the reference is in.
+    """
 
     title: str
     groups: Mapping[str, Sequence[RunRecord]]
+    against: Sequence[RunRecord]
 
 
 def comparisons(study: StudyRecord) -> list[Comparison]:
@@ -29,7 +33,7 @@ def comparisons(study: StudyRecord) -> list[Comparison]:
     """
     found = []
     if len(named := _variants(study)) > 1:
-        found.append(Comparison(VARIANTS, named))
+        found.append(_comparison(study, VARIANTS, named))
     short = short_names(list(study.factors))
     for key, labels in study.factors.items():
         alone = _by_level(study, key, labels, alone=True)
@@ -37,8 +41,9 @@ def comparisons(study: StudyRecord) -> list[Comparison]:
         if alone and not any(_is_in(study.reference_runs, runs) for runs in alone.values()):
             groups = {study.reference: study.reference_runs, **alone}
         if len(groups) > 1:
-            found.append(Comparison(short[key], groups))
-    return found or [Comparison(VARIANTS, {label: study.of(label) for label in study.labels()})]
+            found.append(_comparison(study, short[key], groups))
+    every = {label: study.of(label) for label in study.labels()}
+    return found or [_comparison(study, VARIANTS, every)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,13 @@ def crossings(study: StudyRecord) -> list[Crossing]:
                 )
             )
     return found
+
+
+def _comparison(
+    study: StudyRecord, title: str, groups: Mapping[str, Sequence[RunRecord]]
+) -> Comparison:
+    holding = [runs for runs in groups.values() if _is_in(study.reference_runs, runs)]
+    return Comparison(title, groups, holding[0] if holding else study.reference_runs)
 
 
 def _variants(study: StudyRecord) -> dict[str, list[RunRecord]]:

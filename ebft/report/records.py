@@ -20,9 +20,13 @@ PENDING = "not done"
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One measurement after some steps: its mean, and the value and weight of each document."""
+    """One measurement after some steps: its mean, and the value and weight of each document.
+
+    `at` is where it stands on a curve that several make (tokens of a completion), if on any.
+    """
 
     name: str
+    at: int | None
     unit: str
     mean: float
     half_width: float
@@ -102,6 +106,20 @@ class StudyRecord:
         """What was measured on held-out documents, in order."""
         return list(dict.fromkeys(name for run in self.done for name in run.last))
 
+    def single(self) -> list[str]:
+        """The measures that are a figure by themselves."""
+        curves = {name for members in self.families().values() for _, name in members}
+        return [name for name in self.measures() if name not in curves]
+
+    def families(self) -> dict[str, list[tuple[int, str]]]:
+        """The measures that make a curve, by its name: where each stands on it, in order."""
+        found: dict[str, set[tuple[int, str]]] = {}
+        for run in self.done:
+            for name, it in run.last.items():
+                if it.at is not None:
+                    found.setdefault(name.replace(str(it.at), "…"), set()).add((it.at, name))
+        return {family: sorted(members) for family, members in found.items()}
+
 
 def read_study(path: Path) -> StudyRecord:
     """Reads a study's folder. Raises `UserError` if there is no study in it."""
@@ -125,6 +143,7 @@ def _read_run(folder: RunFolder) -> RunRecord:
     for line in read_lines(folder.evaluations):  # a run that was resumed may say a step twice
         evaluations.setdefault(line["step"], {})[line["name"]] = Evaluated(
             name=line["name"],
+            at=line["at"],
             unit=line["unit"],
             mean=line["mean"],
             half_width=line["half_width_95"],

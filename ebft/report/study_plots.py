@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ebft.report.effects import paired_documents
 from ebft.report.groups import Comparison, Crossing
 from ebft.report.records import RunRecord, StudyRecord
-from ebft.report.style import GREY, colour, families, single, style
+from ebft.report.style import GREY, colour, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def plot_effects(study: StudyRecord, compared: Sequence[Comparison]) -> Figure |
     A bar is the 95 % interval of the paired difference from the reference, over documents; small
     points are seeds.
     """
-    measures = single(study.measures())
+    measures = study.single()
     if not measures:
         return None
     widths = [max(len(it.groups), 2) for it in compared]
@@ -55,7 +55,7 @@ def plot_effects(study: StudyRecord, compared: Sequence[Comparison]) -> Figure |
 
 def plot_heat_map(study: StudyRecord, crossing: Crossing) -> Figure | None:
     """Differences from the reference by two factors, a panel for each measure."""
-    measures = single(study.measures())
+    measures = study.single()
     if not measures or not study.reference_runs:
         return None
     width = 1.6 + 1.05 * len(crossing.column_labels)
@@ -73,7 +73,7 @@ def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
 
     Lines are means over seeds, bands reach from the lowest seed to the highest.
     """
-    held_out = [m for m in single(study.measures()) if _points(study, m) > 2]
+    held_out = [m for m in study.single() if _points(study, m) > 2]
     rows = [(name, True) for name in held_out] + [(name, False) for name in TRAINING_CURVES]
     known = all(run.tflop is not None for run in study.done)
     figure = Figure(figsize=(4.6 * (1 + known), 2.6 * len(rows)), layout="constrained")
@@ -95,7 +95,7 @@ def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
 
 def plot_families(study: StudyRecord, comparison: Comparison) -> Figure | None:
     """Measures at several lengths: final values against length, before training dashed."""
-    found = families(study.measures())
+    found = study.families()
     if not found:
         return None
     figure = Figure(figsize=(4.8 * len(found), 3.4), layout="constrained")
@@ -128,7 +128,7 @@ def plot_families(study: StudyRecord, comparison: Comparison) -> Figure | None:
 
 
 def _effect(axes: Axes, study: StudyRecord, comparison: Comparison, measure: str) -> None:
-    reference = [run for run in study.reference_runs if measure in run.last]
+    reference = [run for run in comparison.against if measure in run.last]
     before = [run for run in study.done if measure in run.first]
     if before:
         axes.axhline(_mean(before, measure, first=True), color=GREY, linewidth=1, linestyle=":")

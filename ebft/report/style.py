@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,6 @@ PALETTE = (
     "#1f5fa8", "#c2571a", "#2a8f6b", "#8a4fa3", "#c79a1b", "#5a6b7d", "#b03060", "#4aa3c7",
 )  # fmt: skip
 GREY = "#8a94a0"
-FAMILY = re.compile(r"^(?P<family>.+)@(?P<length>\d+)$")
-"""Measures that are one figure at several lengths: `held-out CFM@8`, `held-out CFM@16`."""
 
 
 def colour(number: int) -> str:
@@ -37,17 +34,3 @@ def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
 def save(figure: Figure, file: Path) -> None:
     """A PNG without the date or the version of what drew it."""
     figure.savefig(file, dpi=150, metadata={"Software": None})
-
-
-def families(measures: list[str]) -> dict[str, list[tuple[int, str]]]:
-    """Measures by family, each with its length, shortest first; those of none are left out."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    for measure in measures:
-        if match := FAMILY.match(measure):
-            found.setdefault(match["family"], []).append((int(match["length"]), measure))
-    return {family: sorted(members) for family, members in found.items()}
-
-
-def single(measures: list[str]) -> list[str]:
-    """The measures that belong to no family."""
-    return [measure for measure in measures if not FAMILY.match(measure)]
