@@ -45,6 +45,10 @@ class RunFolder:
         return self.path / "output"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.output / "checkpoints"
+
+    @property
     def steps(self) -> Path:
         return self.output / "logs" / "steps.jsonl"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -127,8 +126,6 @@ class Study:
             return False
         if result["status"] == FAILED:
             log.error("%s: failed: %s", run.name, _first_line(result["error"]))
-        elif not self._options.keep_checkpoints:
-            shutil.rmtree(folder.output / "checkpoints", ignore_errors=True)
         bar.update()
         return True
 
@@ -174,13 +171,19 @@ class Study:
             {"label": arm.label, "variant": arm.variant, "levels": dict(arm.levels)}
             for arm in run.arm.arms
         ]
-        plan = {"arms": arms, "seed": run.seed, "steps": run.arm.steps, "tflop": tflop}
-        write_json(folder.description, plan)
+        description = {
+            "arms": arms,
+            "seed": run.seed,
+            "steps": run.arm.steps,
+            "tflop": tflop,
+            "keep_checkpoints": self._options.keep_checkpoints,
+        }
+        write_json(folder.description, description)
 
     def _plan(self) -> dict[str, object]:
         return {
             "title": self._source.stem,
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": shlex.join([_program(), *sys.argv[1:]]),
             "study": resolved_yaml(self._options, self._registry),
             "reference": self._options.reference or self._runs[0].arm.label,
             "factors": factors(self._options),
@@ -201,6 +204,10 @@ class Study:
             if result is not None and result["status"] == FAILED:
                 found.append(f"  {run.name}: {_first_line(result['error'])}")
         return found
+
+
+def _program() -> str:
+    return "tune" if Path(sys.argv[0]).name == "tune" else "ebft"
 
 
 def _is_held(folder: RunFolder) -> bool:

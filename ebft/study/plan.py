@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        label = re.sub(r"[^\w.+=-]+", "_", self.arm.label)[:NAME_LENGTH]
+        plain = unicodedata.normalize("NFKD", self.arm.label)  # ¼ becomes 1, a sign, 4
+        label = re.sub(r"[^\w.+=-]+", "_", plain, flags=re.ASCII)[:NAME_LENGTH]
         return f"{label}-seed{self.seed}-{self.arm.fingerprint}"
 
 

@@ -25,13 +25,17 @@ def surroundings() -> dict[str, str]:
 
 
 def _commit() -> str:
-    folder = Path(ebft.__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=10"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        # An environment may lie in a repository that is not ebft's.
+        _git("ls-files", "--error-unmatch", "__init__.py")
+        return f", commit {_git('describe', '--always', '--dirty', '--abbrev=10')}"
     except (OSError, subprocess.CalledProcessError):
         return ""  # installed from a wheel: the version says it
-    return f", commit {found.stdout.strip()}"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(ebft.__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _hardware() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from ebft.study.folder import DONE, FAILED, RunFolder
+from ebft.study.folder import DONE, FAILED, RunFolder, read_json
 
 HELD_ELSEWHERE = 75
 """Exit status when another process has the run. (EX_TEMPFAIL of sysexits.h)"""
@@ -56,6 +57,8 @@ def _run(run: RunFolder) -> int:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
     else:
+        if not read_json(run.description)["keep_checkpoints"]:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
         run.write_result(DONE, seconds=time.time() - began, **_describe())
         return 0
     logging.getLogger("ebft").error("error: %s", reason)

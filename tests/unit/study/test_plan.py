@@ -10,6 +10,7 @@ from ebft.study.plan import plan_arms, plan_runs
 from tests.conftest import RECIPES
 
 BASE = RECIPES / "ebft_full.yaml"
+EXAMPLE = str(RECIPES.parent / "plugins" / "ebft-example" / "ebft_example.py")
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_a_runs_recipe_is_whole(file, tmp_path):
         ({"budget": {"tflop": 1}}, "budget.tflop = 1: the 1 arms with 1 seeds take"),
         ({"budget": {"tflop_per_run": 0.001}}, "one step takes"),
         ({"overwrite": True}, "overwrite = true: a study goes on where it was"),
-        ({"plugins": ["x"]}, "plugins"),
+        ({"plugins": [EXAMPLE]}, "plugins: a study loads none itself; say `overrides:"),
         ({"grids": {}}, "grids = {}: unknown key; did you mean 'grid'?"),
         ({"base": str(RECIPES / "ablations" / "kernels.yaml")}, "must be a fine-tuning one"),
     ],
