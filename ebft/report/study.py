@@ -55,7 +55,7 @@ FAMILIES = (
 )
 CURVES = (
     "over training, at equal steps and at equal FLOPs. Lines are means over seeds, bands reach "
-    "from the lowest to the highest seed."
+    "from the lowest to the highest seed, in what has changed since the first evaluation."
 )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ebft.report.effects import paired_documents
 from ebft.report.groups import Comparison, Crossing
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SMOOTH = 5
 """Steps that a curve of training documents is a mean of."""
+SHORT_LABEL = 4
+"""Letters of a label that stands upright."""
 TRAINING_CURVES = {"ce": "cross-entropy of training documents"}
 """Training figures that mean the same in every arm."""
 
@@ -38,7 +41,12 @@ def plot_effects(study: StudyRecord, compared: Sequence[Comparison]) -> Figure |
         layout="constrained",
     )
     grid = figure.subplots(
-        len(measures), len(compared), squeeze=False, sharey="row", width_ratios=widths
+        len(measures),
+        len(compared),
+        squeeze=False,
+        sharex="col",
+        sharey="row",
+        width_ratios=widths,
     )
     for measure, row in zip(measures, grid, strict=True):
         for number, (comparison, axes) in enumerate(zip(compared, row, strict=True)):
@@ -71,7 +79,8 @@ def plot_heat_map(study: StudyRecord, crossing: Crossing) -> Figure | None:
 def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
     """Over training, against steps on the left and against FLOPs on the right.
 
-    Lines are means over seeds, bands reach from the lowest seed to the highest.
+    Lines are means over seeds, bands reach from the lowest seed to the highest, in what has
+    changed since the first evaluation.
     """
     held_out = [m for m in study.single() if _points(study, m) > 2]
     rows = [(name, True) for name in held_out] + [(name, False) for name in TRAINING_CURVES]
@@ -89,6 +98,8 @@ def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
                 title="" if by_flops else title,
                 x="TFLOP of training" if by_flops else "optimizer steps",
             )
+            if not by_flops:
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid[0][-1].legend(fontsize=8, frameon=False, title=comparison.title, title_fontsize=8)
     return figure if drawn else None
 
@@ -151,7 +162,12 @@ def _effect(axes: Axes, study: StudyRecord, comparison: Comparison, measure: str
             [run.last[measure].mean for run in runs],
             s=9, color=shade, alpha=0.45, linewidths=0, zorder=2,
         )  # fmt: skip
-    axes.set_xticks(range(len(comparison.groups)), list(comparison.groups), rotation=30, ha="right")
+    labels = list(comparison.groups)
+    long = max(map(len, labels)) > SHORT_LABEL
+    axes.set_xticks(range(len(labels)), labels)
+    axes.tick_params(axis="x", labelrotation=30 if long else 0)
+    for tick in axes.get_xticklabels():
+        tick.set_horizontalalignment("right" if long else "center")
     axes.set_xlim(-0.6, len(comparison.groups) - 0.4)
 
 
@@ -194,7 +210,10 @@ def _curve(
     if not shared:
         return False
     values = np.array([[line[step] for step in shared] for line in lines])
-    if not is_held_out:
+    if is_held_out:
+        # The spread of what training changed, not of what each seed's evaluation began with.
+        values += values[:, :1].mean() - values[:, :1]
+    elif len(shared) > 2 * SMOOTH:
         values = _smooth(values)
         shared = shared[len(shared) - values.shape[1] :]
     x = np.array([runs[0].tflop_after(step) if by_flops else step for step in shared], float)
@@ -214,9 +233,8 @@ def _line(run: RunRecord, name: str, is_held_out: bool) -> Mapping[int, float]:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    width = min(SMOOTH, values.shape[1])
     return np.apply_along_axis(
-        lambda line: np.convolve(line, np.full(width, 1 / width), mode="valid"), 1, values
+        lambda line: np.convolve(line, np.full(SMOOTH, 1 / SMOOTH), mode="valid"), 1, values
     )
 
 
