@@ -196,7 +196,7 @@ def _rows(run: RunRecord) -> list[dict[str, object]]:
             {
                 "run": run.name,
                 "arm": run.label,
-                "variant": run.arms[0]["variant"],
+                "variant": run.arms[0]["variant"] or None,
                 "seed": run.seed,
                 "split": split,
                 "step": step,

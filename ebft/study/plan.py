@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebft.config.dump import fingerprint
-from ebft.config.load import Recipe, load_recipe
+from ebft.config.load import Recipe, load_recipe, read_yaml
 from ebft.config.overrides import Override, override
+from ebft.config.recipe import RECIPES, recipe_options
 from ebft.errors import UserError
 from ebft.study.arms import Arm, arms
 from ebft.study.options import StudyOptions
@@ -112,6 +113,10 @@ def _problems(options: StudyOptions) -> Iterator[str]:
     if options.base is None and (not options.variants or None in bases[1:]):
         yield "base: missing; say which recipe the runs start from"
         return
+    for base in dict.fromkeys(filter(None, bases)):
+        if base.is_file() and not _may_be_fine_tuning(base):
+            yield f"base = {base}: its recipe must be a fine-tuning one"
+            return
     if missing := [str(base) for base in dict.fromkeys(bases) if base and not base.is_file()]:
         yield f"base = {', '.join(missing)}: no such file"
         return
@@ -127,6 +132,12 @@ def _problems(options: StudyOptions) -> Iterator[str]:
                 f"{len(options.seeds)} seeds take {total:,.0f} TFLOP by the cost model; say fewer "
                 "steps, arms or seeds"
             )
+
+
+def _may_be_fine_tuning(base: Path) -> bool:
+    """False for ebft's other recipes; what a plug-in's are shows when they are loaded."""
+    name = read_yaml(base).get("recipe")
+    return name not in RECIPES or issubclass(recipe_options(name, base), FineTuneOptions)
 
 
 def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:

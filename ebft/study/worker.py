@@ -25,15 +25,11 @@ HELD_ELSEWHERE = 75
 STOPPED = 130
 
 
-def main(folder: Path) -> int:
+def work(run: RunFolder) -> int:
     """Runs the recipe of a run's folder. 0 done, 1 failed, 75 held elsewhere, 130 stopped."""
-    run = RunFolder(folder)
     try:
         with run.lock():
-            if run.result() is not None:
-                return 0
-            threading.Thread(target=_end_with_parent, daemon=True).start()
-            return _run(run)
+            return _run(run) if run.result() is None else 0
     except Timeout:
         return HELD_ELSEWHERE
 
@@ -96,4 +92,5 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.exit(work(RunFolder(Path(sys.argv[1]))))

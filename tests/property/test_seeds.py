@@ -30,14 +30,16 @@ def test_the_pooled_interval_covers_a_difference(arms, seeds):
 def test_the_interval_over_seeds_covers_the_mean(seeds):
     rng, hits = np.random.default_rng(1), 0
     for _ in range(STUDIES):
-        interval = over_seeds(1.5 + rng.normal(size=seeds))
+        interval = over_seeds((1.5 + rng.normal(size=seeds)).tolist())
         hits += abs(interval.mean - 1.5) <= interval.half_width
     assert hits / STUDIES == RATE
 
 
 def test_with_two_arms_the_pooled_interval_is_the_paired_one():
     runs = np.array([[1.0, 2.5, 3.1], [0.7, 2.9, 2.0]])
-    assert pooled_half_width(runs) == pytest.approx(over_seeds(runs[1] - runs[0]).half_width)
+    assert pooled_half_width(runs) == pytest.approx(
+        over_seeds((runs[1] - runs[0]).tolist()).half_width
+    )
 
 
 def test_what_cannot_be_known_is_infinite():
