@@ -30,6 +30,13 @@ class StorageError(RuntimeError):
     """
 
 
+class RunsFailedError(RuntimeError):
+    """Runs of a study that failed while the others went on.
+
+    The message has a line for each, with its reason. Exit status 1.
+    """
+
+
 class PolicyIntactError(Exception):
     """Something beside the policy failed, and the policy's weights are good.
 

@@ -50,13 +50,15 @@ class Measurement:
     """One figure of an evaluation with its value for every held-out document, for intervals.
 
     `weight` counts what each value is a mean over (tokens, contexts), so that the weighted mean
-    over documents is the figure itself.
+    over documents is the figure itself. `at` is where the figure stands on a curve that several
+    make: the tokens of a completion.
     """
 
     name: str
     unit: str
     value: Float[Tensor, " B"]
     weight: Float[Tensor, " B"]
+    at: int | None = None
 
 
 @runtime_checkable

@@ -16,16 +16,23 @@ from typing import TextIO
 from tqdm import tqdm
 
 import ebft
-from ebft.cli import cp, doctor, ls, new_plugin, run, validate
-from ebft.errors import NumericalError, PolicyIntactError, StorageError, UserError
+from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
+from ebft.errors import (
+    NumericalError,
+    PolicyIntactError,
+    RunsFailedError,
+    StorageError,
+    UserError,
+)
 
-COMMANDS = (run, validate, ls, cp, new_plugin, doctor)
+COMMANDS = (run, study, report, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
   ebft validate my_recipe.yaml                    find the mistakes in it
   ebft run my_recipe.yaml --dry-run               what it would do, and what that costs
   ebft run my_recipe.yaml sampler.n=8 seed=1      do it, with other values
+  ebft ablate recipes/ablations/reward_terms.yaml many runs, compared
   ebft ls rewards                                 which rewards there are, with their options
   ebft new-plugin my-features                     a package with a feature map of your own
 """
@@ -43,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except (NumericalError, StorageError, PolicyIntactError) as error:
+    except (NumericalError, StorageError, PolicyIntactError, RunsFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

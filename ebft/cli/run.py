@@ -54,8 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ebft.config.load import load_recipe
 
-    recipe = load_recipe(arguments.file, arguments.overrides)
-    if arguments.dry_run:
+    return run_recipe(load_recipe(arguments.file, arguments.overrides), dry_run=arguments.dry_run)
+
+
+def run_recipe(recipe: Recipe, *, dry_run: bool) -> int:
+    """Runs or describes a recipe that is loaded; the exit status as of `run`."""
+    if dry_run:
         print(describe(recipe))
         return 0
     from transformers.utils.logging import disable_progress_bar

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,25 @@ def resolved_yaml(options: Options, registry: Registry) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(plain_options(options, registry)))
 
 
-def plain_options(value: Any, registry: Registry) -> Any:
-    """The options as mappings, lists, text and numbers."""
+def fingerprint(options: Options, registry: Registry, *, without: Collection[str]) -> str:
+    """A hash of everything that these options say, but for the keys `without` at the top.
+
+    A value that is its option's default counts as not said, so options that ebft gains later
+    change no fingerprint. Eight hexadecimal digits.
+    """
+    said = plain_options(options, registry, defaults=False)
+    kept = {key: value for key, value in said.items() if key not in without}
+    return blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def plain_options(value: Any, registry: Registry, *, defaults: bool = True) -> Any:
+    """The options as mappings, lists, text and numbers; without `defaults`, what is not one."""
     match value:
         case Options():
             fields = {
-                name: plain_options(getattr(value, name), registry)
-                for name in type(value).model_fields
+                name: plain_options(getattr(value, name), registry, defaults=defaults)
+                for name, field in type(value).model_fields.items()
+                if defaults or field.is_required() or getattr(value, name) != field.get_default()
             }
             if isinstance(value, Part):
                 return {"_component_": registry.name_of(type(value)), **fields}
@@ -32,9 +46,11 @@ def plain_options(value: Any, registry: Registry) -> Any:
         case Component(path, arguments):
             return {"_component_": path, **arguments}
         case Mapping():
-            return {key: plain_options(item, registry) for key, item in value.items()}
+            return {
+                key: plain_options(item, registry, defaults=defaults) for key, item in value.items()
+            }
         case list() | tuple():
-            return [plain_options(item, registry) for item in value]
+            return [plain_options(item, registry, defaults=defaults) for item in value]
         case Path():
             return str(value)
         case _:

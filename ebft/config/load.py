@@ -36,12 +36,12 @@ class Recipe:
     registry: Registry
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
     """Reads, overrides, resolves and validates a recipe.
 
     Raises `UserError` with one line for every mistake, naming the file, the key and the value.
     """
-    parsed = [parse_override(text) for text in overrides]
+    parsed = [it if isinstance(it, Override) else parse_override(it) for it in overrides]
     resolved = _resolve(path, apply_overrides(read_yaml(path), parsed))
     plugins = resolved.get("plugins")
     if isinstance(plugins, list) and all(isinstance(plugin, str) for plugin in plugins):
@@ -96,7 +96,7 @@ def _validate(
     overrides: Sequence[Override],
 ) -> RecipeOptions:
     try:
-        options = schema.model_validate(resolved, context={"registry": registry})
+        options = schema.model_validate(resolved, context={"registry": registry, "source": path})
     except ValidationError as error:
         raise UserError("\n".join(explain(error, path, overrides))) from error
     if problems := options.problems():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BATCH = 64
 TOO_SHORT = "too short for the plan"
 TOO_LONG = "longer than documents.length"
+SHORT = "shorter than documents.shortest"
 EMPTY = "empty"
 
 
@@ -32,6 +33,12 @@ class DocumentOptions(Options):
         ge=2,
         description="most tokens of a document; raw text is cut into consecutive documents, a "
         "prompt with its completion is dropped if it is longer",
+    )
+    shortest: int = Field(
+        1,
+        ge=1,
+        description="fewest tokens of a document; shorter ones are dropped. Runs whose plans need "
+        "different lengths see the same documents if this is what the longest plan needs",
     )
 
 
@@ -62,10 +69,13 @@ def tokenize(
         for at in range(0, len(examples), BATCH):
             batch = examples[at : at + BATCH]
             for document in _documents(batch, tokenizer, options.length, start):
-                if document.tokens.numel() <= len(start):
+                tokens = document.tokens.numel()
+                if tokens <= len(start):
                     dropped[EMPTY] += 1
-                elif document.tokens.numel() > options.length:
+                elif tokens > options.length:
                     dropped[TOO_LONG] += 1
+                elif tokens < options.shortest:
+                    dropped[SHORT] += 1
                 elif not plan.accepts(document):
                     dropped[TOO_SHORT] += 1
                 else:

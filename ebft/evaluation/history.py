@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 class History:
     """Measures the same held-out documents again and again and remembers every value.
 
-    Each evaluation is also appended to `file`, one JSON object a line.
+    Each evaluation is also appended to `file`, one JSON object a line, with the value of every
+    document and a digest of the documents, so that runs on the same ones can be paired.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class History:
     ) -> None:
         self._evaluators, self._documents, self._file = evaluators, documents, file
         self._micro_batch = micro_batch
+        self._digest = documents_digest(documents)
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
     def evaluate(self, policy: PreTrainedModel, steps_done: int) -> Mapping[str, float]:
@@ -52,7 +55,7 @@ class History:
                 )
         self._evaluations[steps_done] = measured
         with self._file.open("a") as file:
-            file.write(_lines(steps_done, measured))
+            file.write(_lines(steps_done, measured, self._digest))
         return self.means(steps_done)
 
     def means(self, steps_done: int) -> dict[str, float]:
@@ -87,7 +90,9 @@ class History:
             int(steps_done): {name: Measurement(**fields) for name, fields in measured.items()}
             for steps_done, measured in state.items()
         }
-        lines = [_lines(steps_done, measured) for steps_done, measured in self._evaluations.items()]
+        lines = [
+            _lines(done, measured, self._digest) for done, measured in self._evaluations.items()
+        ]
         write_whole(self._file, "".join(lines))
 
     def _measure(self, policy: PreTrainedModel) -> dict[str, Measurement]:
@@ -98,16 +103,15 @@ class History:
                 documents = self._documents[at : at + self._micro_batch]
                 for evaluator in self._evaluators:
                     for measurement in evaluator(policy, documents):
-                        parts[measurement.name, measurement.unit].append(measurement)
+                        parts[measurement.name].append(measurement)
                 bar.update(len(documents))
         return {
-            name: Measurement(
-                name,
-                unit,
+            name: replace(
+                measurements[0],
                 value=torch.cat([measurement.value for measurement in measurements]),
                 weight=torch.cat([measurement.weight for measurement in measurements]),
             )
-            for (name, unit), measurements in parts.items()
+            for name, measurements in parts.items()
         }
 
     @property
@@ -124,7 +128,7 @@ class History:
             yield steps_done, paired_change(self.first[name], measured[name])
 
 
-def _lines(steps_done: int, measured: Mapping[str, Measurement]) -> str:
+def _lines(steps_done: int, measured: Mapping[str, Measurement], digest: str) -> str:
     """A JSON object a line, one for each measurement."""
     lines = []
     for name, measurement in measured.items():
@@ -136,6 +140,19 @@ def _lines(steps_done: int, measured: Mapping[str, Measurement]) -> str:
             "mean": interval.mean,
             "half_width_95": interval.half_width,
             "documents": interval.count,
+            "at": measurement.at,
+            "documents_digest": digest,
+            "values": measurement.value.tolist(),
+            "weights": measurement.weight.tolist(),
         }
         lines.append(json.dumps(line) + "\n")
     return "".join(lines)
+
+
+def documents_digest(documents: Sequence[Document]) -> str:
+    """A short hash of documents and their order: equal for the same ones."""
+    digest = blake2b(digest_size=8)
+    for document in documents:
+        digest.update(document.name.encode() + b"\0")
+        digest.update(document.tokens.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -39,10 +39,7 @@ class _HasFeatureMap(Protocol):
 def estimate_table(options: FineTuneOptions) -> str:
     """Tokens, FLOPs and memory of a step. Raises `ValueError` saying what cannot be known."""
     tree, model = document_tree(options), model_shape(options)
-    feature_map, training = options.feature_map, options.training
-    depths = feature_map.depths if isinstance(feature_map, _ReadsLayers) else (1.0,)
-    checkpointing = training.gradient_checkpointing
-    work = flops(model, tree, depth=max(depths), gradient_checkpointing=checkpointing)
+    training, checkpointing = options.training, options.training.gradient_checkpointing
     measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
     peak = memory(
         model,
@@ -52,14 +49,8 @@ def estimate_table(options: FineTuneOptions) -> str:
         gradient_checkpointing=checkpointing,
         frozen=options.uses_features or measured,
     )
-    by_tree = isinstance(options.sampler, HfTree)
-    rows = [("training", tree.tokens, work.training)]
-    if options.uses_features:
-        rows = [("features", tree.tokens, work.features), *rows]
-    if options.sampler is not None:
-        name = "sampling" if by_tree else "sampling *"
-        rows = [(name, tree.sampling_tokens, work.sampling), *rows]
-    per_step = sum(flop for _, _, flop in rows) * training.documents_per_step
+    rows = _work(options, model, tree)
+    per_step = step_flops(options)
     document = f"A document of {tree.length:,} tokens has "
     document += (
         f"{len(tree.anchors):,} anchors, each with {tree.n} rollouts of {tree.rollout_length} "
@@ -72,7 +63,7 @@ def estimate_table(options: FineTuneOptions) -> str:
         f"{training.steps:,} steps: {per_step * training.steps / 1e12:,.0f} TFLOP, "
         "evaluations not counted"
     )
-    other = options.sampler is not None and not by_tree
+    other = options.sampler is not None and not isinstance(options.sampler, HfTree)
     of = f"{options.method} of {options.model.path}, {model.parameters / 1e6:,.1f} M parameters"
     lines = [
         f"Estimate for {of}.",
@@ -100,6 +91,29 @@ def estimate_table(options: FineTuneOptions) -> str:
         f"with {training.micro_batch} documents at a time (training.micro_batch)",
     ]
     return "\n".join(lines)
+
+
+def step_flops(options: FineTuneOptions) -> float:
+    """FLOPs of an optimizer step, evaluations not counted. Raises `ValueError` as above."""
+    work = _work(options, model_shape(options), document_tree(options))
+    return sum(flop for _, _, flop in work) * options.training.documents_per_step
+
+
+def _work(
+    options: FineTuneOptions, model: ModelShape, tree: DocumentTree
+) -> list[tuple[str, int, float]]:
+    """What is done with a document: name, tokens, FLOPs."""
+    feature_map = options.feature_map
+    depths = feature_map.depths if isinstance(feature_map, _ReadsLayers) else (1.0,)
+    checkpointing = options.training.gradient_checkpointing
+    work = flops(model, tree, depth=max(depths), gradient_checkpointing=checkpointing)
+    rows = [("training", tree.tokens, work.training)]
+    if options.uses_features:
+        rows = [("features", tree.tokens, work.features), *rows]
+    if options.sampler is not None:
+        name = "sampling" if isinstance(options.sampler, HfTree) else "sampling *"
+        rows = [(name, tree.sampling_tokens, work.sampling), *rows]
+    return rows
 
 
 def document_tree(options: FineTuneOptions) -> DocumentTree:

@@ -22,14 +22,16 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[StopRequest]:
+def stop_on_interrupt(
+    says: str = "stopping after this step, with a checkpoint",
+) -> Iterator[StopRequest]:
     """Turns the first SIGINT into a request; the second interrupts at once, as usual."""
     request = StopRequest()
 
     def on_interrupt(_number: int, _frame: FrameType | None) -> None:
         request.made = True
         signal.signal(signal.SIGINT, before)
-        log.warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
+        log.warning("%s; Ctrl-C again stops at once", says)
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:

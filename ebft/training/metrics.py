@@ -17,6 +17,7 @@ def step_metrics(step: Step, *, seconds: float) -> dict[str, float]:
         "grad_norm": step.grad_norm,
         "learning_rate": step.learning_rate,
         "tokens_per_second": trained_tokens(step) / seconds,
+        "seconds": seconds,
         "memory_gib": memory_in_use(step.contexts.tokens.device) / 2**30,
         **step.sync,
     }

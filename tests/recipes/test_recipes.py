@@ -1,17 +1,30 @@
-"""Every file in recipes/ parses, validates, builds, and survives being written out and read."""
+"""Every file in recipes/ parses, validates, builds, and survives being written out and read.
+
+Studies are tested by what they plan; validating one validates its runs.
+"""
 
 from importlib.util import find_spec
 
 import pytest
 import torch
+import yaml
 
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import load_recipe, read_yaml
+from ebft.cost import DocumentTree, flops
 from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
+from ebft.plugins import default_registry
+from ebft.rollout.strided import Strided
+from ebft.study.estimate import CPU_GFLOPS
+from ebft.study.plan import plan_arms
+from ebft.training.estimate import EMBEDDED
 from tests.conftest import RECIPES
-from tests.tiny import plain_policy, tiny_resources
+from tests.tiny import plain_policy, tiny_documents, tiny_resources
 
 FILES = sorted(RECIPES.rglob("*.yaml"))
+STUDIES = [file for file in FILES if read_yaml(file)["recipe"] == "study"]
+SECONDS_TO_START = 40
+"""Of a run on the embedded model: imports, weights, tokenising the standard library."""
 
 
 def needs(file):
@@ -21,7 +34,10 @@ def needs(file):
     return missing[0] if missing else None
 
 
-@pytest.fixture(params=FILES, ids=lambda file: file.relative_to(RECIPES).as_posix())
+@pytest.fixture(
+    params=[file for file in FILES if file not in STUDIES],
+    ids=lambda file: file.relative_to(RECIPES).as_posix(),
+)
 def recipe(request, tmp_path):
     if missing := needs(request.param):
         pytest.skip(f"needs the plug-in {missing}, whose own tests build this recipe")
@@ -73,3 +89,45 @@ def test_recipes_that_need_a_plug_in_name_one_of_this_repository():
     for file in FILES:
         for name in read_yaml(file).get("plugins", []):
             assert name in packages, f"{file}: {name}"
+
+
+@pytest.fixture(params=STUDIES, ids=lambda file: file.relative_to(RECIPES).as_posix())
+def study(request):
+    return load_recipe(request.param).options
+
+
+def test_a_study_judges_all_its_runs_alike(study):
+    planned = plan_arms(study)
+    assert len(planned) > 1
+    assert study.evaluation is not None, "the study says how its runs are judged"
+    first, *others = (arm.options for arm in planned)
+    for options in others:
+        assert options.evaluation == first.evaluation
+        # The same held-out documents, whatever a run's plan needs.
+        assert (options.data, options.documents) == (first.data, first.documents)
+    if isinstance(first.plan, Strided):
+        longest = max(arm.options.plan.shortest_document for arm in planned)
+        assert first.documents.shortest >= longest
+
+
+def test_a_study_says_everything_when_written_out(study):
+    registry = default_registry()
+    again = yaml.safe_load(resolved_yaml(study, registry))
+    assert type(study).model_validate(again, context={"registry": registry}) == study
+
+
+@pytest.mark.parametrize("name", ["reward_terms", "feature_layers"])
+def test_the_ready_ablations_fit_in_ninety_minutes(name):
+    """By the cost model at what two cores do, evaluations and start-up counted."""
+    study = load_recipe(RECIPES / "ablations" / f"{name}.yaml").options
+    seconds = 0.0
+    for arm in plan_arms(study):
+        evaluation, length = arm.options.evaluation, arm.options.documents.length
+        _, matching, *_ = evaluation.evaluators
+        anchors = matching.plan(tiny_documents([length])).anchor.tolist()
+        tree = DocumentTree(length, anchors, matching.n, matching.plan.rollout_length)
+        work = flops(EMBEDDED, tree)
+        each = work.sampling + work.features + 2 * EMBEDDED.parameters * length
+        measured = 2 * evaluation.documents * each / 1e12
+        seconds += (arm.tflop() + measured) / (CPU_GFLOPS / 1000) + SECONDS_TO_START
+    assert seconds * len(study.seeds) / 60 < 90

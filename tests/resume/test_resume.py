@@ -22,7 +22,7 @@ STATEFUL = [
     "checkpoint.keep=9",
     "evaluation.every=5",
 ]
-TIMES = {"tokens_per_second", "memory_gib"}
+TIMES = {"seconds", "tokens_per_second", "memory_gib"}
 """Metrics that no two runs have in common."""
 
 

@@ -1,0 +1,103 @@
+"""What each arm of a study did to each measure, with intervals over seeds and over documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ebft.report.records import Evaluated, RunRecord, StudyRecord
+from ebft.scoring.interval import Interval
+from ebft.scoring.seeds import over_documents, over_seeds, pooled_half_width
+
+COLUMNS = [
+    "measure", "unit", "arm", "seeds", "value", "value_seeds",
+    "change", "change_documents", "change_seeds",
+    "difference", "difference_documents", "difference_seeds", "difference_pooled",
+]  # fmt: skip
+"""`change` is since before training, `difference` from the reference arm; the others are
+half-widths of 95 % intervals, over documents or over seeds."""
+
+
+def effects(study: StudyRecord) -> pd.DataFrame:
+    """One row for each measure and arm; NaN where a figure does not exist or has no interval."""
+    rows = [
+        _row(study, measure, label, pooled)
+        for measure in study.measures()
+        for pooled in [_pooled(study, measure)]
+        for label in study.labels()
+        if any(measure in run.last for run in study.of(label))
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).replace([np.inf, -np.inf], np.nan)
+
+
+def paired_documents(
+    runs: Sequence[RunRecord], against: Sequence[RunRecord], measure: str, *, first: bool = False
+) -> Interval | None:
+    """The difference between two groups' final values of a measure, over their documents.
+
+    With `first`, `against` counts with its values before training. None if a run lacks the
+    measure, or the runs were not measured on the same documents.
+    """
+    ours = [run.last.get(measure) for run in runs]
+    theirs = [(run.first if first else run.last).get(measure) for run in against]
+    found = [it for it in (*ours, *theirs) if it is not None]
+    if not ours or not theirs or len(found) < len(ours) + len(theirs) or not _alike(found):
+        return None
+    return over_documents(
+        [it.values for it in found[: len(ours)]],
+        found[0].weights,
+        [it.values for it in found[len(ours) :]],
+    )
+
+
+def _row(study: StudyRecord, measure: str, label: str, pooled: float) -> dict[str, object]:
+    runs = [run for run in study.of(label) if measure in run.last]
+    value = over_seeds([run.last[measure].mean for run in runs])
+    row: dict[str, object] = {
+        "measure": measure,
+        "unit": runs[0].last[measure].unit,
+        "arm": label,
+        "seeds": len(runs),
+        "value": value.mean,
+        "value_seeds": value.half_width,
+    }
+    if all(len(run.evaluations) > 1 and measure in run.first for run in runs):
+        change = over_seeds([run.last[measure].mean - run.first[measure].mean for run in runs])
+        row |= {"change": change.mean, "change_seeds": change.half_width}
+        if (over := paired_documents(runs, runs, measure, first=True)) is not None:
+            row["change_documents"] = over.half_width
+    pairs = [
+        (run, other)
+        for run in runs
+        for other in study.reference_runs
+        if run.seed == other.seed and measure in other.last and other.label != label
+    ]
+    if pairs:
+        ours, theirs = zip(*pairs, strict=True)
+        difference = over_seeds([a.last[measure].mean - b.last[measure].mean for a, b in pairs])
+        row |= {
+            "difference": difference.mean,
+            "difference_seeds": difference.half_width,
+            "difference_pooled": pooled,
+        }
+        if (over := paired_documents(ours, theirs, measure)) is not None:
+            row["difference_documents"] = over.half_width
+    return row
+
+
+def _pooled(study: StudyRecord, measure: str) -> float:
+    """The pooled half-width from the arms that were run with every seed of the study."""
+    seeds = sorted({run.seed for run in study.done})
+    table = []
+    for label in study.labels():
+        by_seed = {run.seed: run for run in study.of(label) if measure in run.last}
+        if list(by_seed) and sorted(by_seed) == seeds:
+            table.append([by_seed[seed].last[measure].mean for seed in seeds])
+    return pooled_half_width(np.array(table)) if table else float("inf")
+
+
+def _alike(found: Sequence[Evaluated]) -> bool:
+    first = found[0]
+    return all(it.digest == first.digest and it.weights.equal(first.weights) for it in found[1:])

@@ -1,0 +1,114 @@
+"""Which runs a picture compares: the levels of one factor, cells of two, or the variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from ebft.report.records import RunRecord, StudyRecord
+from ebft.study.arms import short_names
+
+VARIANTS = "variants"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Groups of runs by label, in order; `title` is the factor's short name.
+
+    `against` is the group that the others are compared with: the one that the reference is in.
+    """
+
+    title: str
+    groups: Mapping[str, Sequence[RunRecord]]
+    against: Sequence[RunRecord]
+
+
+def comparisons(study: StudyRecord) -> list[Comparison]:
+    """One for the variants, if there are several, and one for each factor.
+
+    A factor's groups are the arms that set it alone; if there are none, all arms of the grid with
+    that level, over whatever else they vary.
+    """
+    found = []
+    if len(named := _variants(study)) > 1:
+        found.append(_comparison(study, VARIANTS, named))
+    short = short_names(list(study.factors))
+    for key, labels in study.factors.items():
+        alone = _by_level(study, key, labels, alone=True)
+        groups = alone if len(alone) > 1 else _by_level(study, key, labels, alone=False)
+        if alone and not any(_is_in(study.reference_runs, runs) for runs in alone.values()):
+            groups = {study.reference: study.reference_runs, **alone}
+        if len(groups) > 1:
+            found.append(_comparison(study, short[key], groups))
+    every = {label: study.of(label) for label in study.labels()}
+    return found or [_comparison(study, VARIANTS, every)]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Two factors of a grid: the runs of each pair of levels."""
+
+    rows: str
+    columns: str
+    row_labels: Sequence[str]
+    column_labels: Sequence[str]
+    cells: Mapping[tuple[str, str], Sequence[RunRecord]]
+
+
+def crossings(study: StudyRecord) -> list[Crossing]:
+    """Every two factors that the grid crosses."""
+    short, found = short_names(list(study.factors)), []
+    for rows, columns in combinations(study.factors, 2):
+        cells: dict[tuple[str, str], list[RunRecord]] = {}
+        for run in study.done:
+            for levels in _levels(run):
+                if rows in levels and columns in levels:
+                    cells.setdefault((levels[rows], levels[columns]), []).append(run)
+        if cells:
+            found.append(
+                Crossing(
+                    short[rows],
+                    short[columns],
+                    [it for it in study.factors[rows] if any(it == row for row, _ in cells)],
+                    [it for it in study.factors[columns] if any(it == col for _, col in cells)],
+                    cells,
+                )
+            )
+    return found
+
+
+def _comparison(
+    study: StudyRecord, title: str, groups: Mapping[str, Sequence[RunRecord]]
+) -> Comparison:
+    holding = [runs for runs in groups.values() if _is_in(study.reference_runs, runs)]
+    return Comparison(title, groups, holding[0] if holding else study.reference_runs)
+
+
+def _variants(study: StudyRecord) -> dict[str, list[RunRecord]]:
+    found: dict[str, list[RunRecord]] = {}
+    for run in study.done:
+        for arm in run.arms:
+            if arm["variant"] and not arm["levels"]:
+                found.setdefault(arm["variant"], []).append(run)
+    return found
+
+
+def _by_level(
+    study: StudyRecord, key: str, labels: Sequence[str], *, alone: bool
+) -> dict[str, list[RunRecord]]:
+    found: dict[str, list[RunRecord]] = {label: [] for label in labels}
+    for run in study.done:
+        for levels in _levels(run):
+            if key in levels and (len(levels) == 1) >= alone:
+                found[levels[key]].append(run)
+    return {label: runs for label, runs in found.items() if runs}
+
+
+def _levels(run: RunRecord) -> list[Mapping[str, Any]]:
+    return [arm["levels"] for arm in run.arms]
+
+
+def _is_in(some: Sequence[RunRecord], runs: Sequence[RunRecord]) -> bool:
+    return any(run.name == other.name for run in some for other in runs)

@@ -1,0 +1,110 @@
+"""A study as one HTML page without other files, and its tables as Markdown."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ebft.report.records import StudyRecord
+
+LEVEL_NOTE = (
+    "± is the half-width of a 95 % interval. Over seeds (Student t): what other training runs "
+    "would change; with few seeds it is wide, for little is known of the spread. Pooled: the same "
+    "for a difference, with one spread for all arms (randomised blocks). Over documents: what "
+    "other held-out documents would change, for these trained policies. Many comparisons: one in "
+    "twenty intervals misses by chance."
+)
+HEADINGS = (
+    "arm", "seeds", "value", "± seeds", "change", "± documents", "± seeds",
+    "difference", "± documents", "± seeds", "± pooled",
+)  # fmt: skip
+CELLS = (
+    "value", "value_seeds", "change", "change_documents", "change_seeds",
+    "difference", "difference_documents", "difference_seeds", "difference_pooled",
+)  # fmt: skip
+SIGNED = ("change", "difference")
+CLEAR = {"change": "change_documents", "difference": "difference_documents"}
+"""Which figures are set off, and the half-width that they have to exceed."""
+
+
+def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, Path]]) -> str:
+    """The page; `pictures` are captions and PNG files, which are put into it."""
+    environment = Environment(
+        loader=PackageLoader("ebft.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("study.html").render(
+        study=study,
+        headings=HEADINGS,
+        tables=_tables(table),
+        note=LEVEL_NOTE,
+        pictures=[(caption, _inline(file)) for caption, file in pictures],
+        unfinished=[run for run in study.runs if not run.done],
+        seeds=sorted({run.seed for run in study.runs}),
+        surroundings=_surroundings(study),
+        names=_names(study),
+    )
+
+
+def markdown(study: StudyRecord, table: pd.DataFrame) -> str:
+    """The tables alone, to put into a document."""
+    lines = [f"# {study.title}", "", f"Reference: {study.reference}. {LEVEL_NOTE}", ""]
+    for title, rows in _tables(table):
+        lines += [f"## {title}", "", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
+        lines += [_line([f"**{text}**" if clear else text for text, clear in row]) for row in rows]
+        lines.append("")
+    lines += [f"{run.name}: {run.status}. {run.error}" for run in study.runs if not run.done]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _tables(table: pd.DataFrame) -> list[tuple[str, list[list[tuple[str, bool]]]]]:
+    """A title and rows for each measure; a cell is its text and whether it is set off."""
+    found = []
+    for measure, rows in table.groupby("measure", sort=False):
+        unit = rows["unit"].iloc[0]
+        cells = [
+            [
+                (str(row["arm"]), False),
+                (str(row["seeds"]), False),
+                *((_number(name, row[name]), _is_clear(name, row)) for name in CELLS),
+            ]
+            for row in rows.to_dict("records")
+        ]
+        found.append((f"{measure} ({unit})", cells))
+    return found
+
+
+def _number(name: str, value: float) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:+.4f}" if name in SIGNED else f"{value:.4f}"
+
+
+def _is_clear(name: str, row: dict[str, float]) -> bool:
+    return name in CLEAR and abs(row[name]) > row[CLEAR[name]]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _inline(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
+
+
+def _names(study: StudyRecord) -> dict[str, list[str]]:
+    """What else each arm would be called: other settings that come to the same recipe."""
+    return {run.label: [arm["label"] for arm in run.arms[1:]] for run in study.runs if run.arms[1:]}
+
+
+def _surroundings(study: StudyRecord) -> dict[str, list[str]]:
+    """Every value that the runs' surroundings had, so that mixed ones show."""
+    found: dict[str, dict[str, None]] = {}
+    for run in study.runs:
+        for name, value in run.surroundings.items():
+            found.setdefault(name, {})[value] = None
+    return {name: list(values) for name, values in found.items()}

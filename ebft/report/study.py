@@ -1,0 +1,78 @@
+"""The report of a study, written from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ebft.report.effects import effects
+from ebft.report.groups import comparisons, crossings
+from ebft.report.page import markdown, page
+from ebft.report.records import StudyRecord, read_study, tidy
+from ebft.report.study_plots import plot_curves, plot_effects, plot_families, plot_heat_map
+from ebft.report.style import save
+from ebft.study.folder import StudyFolder, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_report(path: Path) -> Path:
+    """Writes `report/` in a study's folder: metrics.csv and .parquet (every figure of every run),
+    effects.csv, tables.md, pictures, and index.html with all of it; returns that file.
+
+    Raises `UserError` if there is no study in the folder.
+    """
+    study, folder = read_study(path), StudyFolder(path).report
+    folder.mkdir(exist_ok=True)
+    every = tidy(study)
+    write_text(folder / "metrics.csv", every.to_csv(index=False))
+    every.to_parquet(folder / "metrics.parquet", index=False)
+    table = effects(study)
+    write_text(folder / "effects.csv", table.to_csv(index=False))
+    write_text(folder / "tables.md", markdown(study, table))
+    for old in folder.glob("*.png"):
+        old.unlink()
+    pictures = []
+    for name, caption, figure in _figures(study):
+        save(figure, folder / f"{name}.png")
+        pictures.append((caption, folder / f"{name}.png"))
+    index = folder / "index.html"
+    write_text(index, page(study, table, pictures))
+    return index
+
+
+EFFECTS = (
+    "Final held-out values. Bars: 95 % interval of the paired difference from the reference "
+    "(black), over documents, for these trained policies. Small points: seeds. Dashed: the "
+    "reference; dotted: before training."
+)
+HEAT_MAP = "differences from the reference, with the 95 % half-width over documents."
+FAMILIES = (
+    "by length of the completion, after training. Bars: 95 % interval of the change since before "
+    "training, over documents."
+)
+CURVES = (
+    "over training, at equal steps and at equal FLOPs. Lines are means over seeds, bands reach "
+    "from the lowest to the highest seed, in what has changed since the first evaluation."
+)
+
+
+def _figures(study: StudyRecord) -> Iterator[tuple[str, str, Figure]]:
+    """Name, caption and figure of each picture that there is something to draw in."""
+    if not study.done:
+        return
+    compared = comparisons(study)
+    if (figure := plot_effects(study, compared)) is not None:
+        yield "effects", EFFECTS, figure
+    for it in crossings(study):
+        if (figure := plot_heat_map(study, it)) is not None:
+            name = f"heat_map-{it.rows}-{it.columns}"
+            yield name, f"{it.rows} against {it.columns}: {HEAT_MAP}", figure
+    for comparison in compared:
+        title = comparison.title
+        if (figure := plot_families(study, comparison)) is not None:
+            yield f"by_length-{title}", f"{title}: {FAMILIES}", figure
+        if (figure := plot_curves(study, comparison)) is not None:
+            yield f"curves-{title}", f"{title}: {CURVES}", figure

@@ -1,0 +1,36 @@
+"""How pictures look: colours, axes, and files that are the same for the same figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = (
+    "#1f5fa8", "#c2571a", "#2a8f6b", "#8a4fa3", "#c79a1b", "#5a6b7d", "#b03060", "#4aa3c7",
+)  # fmt: skip
+GREY = "#8a94a0"
+
+
+def colour(number: int) -> str:
+    """The colour of a line by its place."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
+    """Title on the left, no box, a light grid behind."""
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e9ed")
+    axes.set_axisbelow(True)
+
+
+def save(figure: Figure, file: Path) -> None:
+    """A PNG without the date or the version of what drew it."""
+    figure.savefig(file, dpi=150, metadata={"Software": None})

@@ -1,0 +1,1 @@
+"""Studies: many runs of recipes from one file, each in a folder and a process of its own."""

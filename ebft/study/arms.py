@@ -1,0 +1,146 @@
+"""Arms: what a study compares. From its options to labelled lists of overrides; nothing is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ebft.errors import UserError
+from ebft.study.options import Levels, StudyOptions
+
+REFERENCE = "reference"
+"""The arm in which every one of `one_at_a_time` is as in the base."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One value of a factor, and what it is called."""
+
+    label: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A recipe of the study, but for the seed.
+
+    `variant` is empty if the study names none. `levels` is the label of each key's value where
+    this arm sets one: all keys of the grid, or one of `one_at_a_time`.
+    """
+
+    label: str
+    variant: str
+    levels: Mapping[str, str]
+    base: Path | None
+    overrides: Sequence[tuple[str, Any]]
+
+
+def arms(options: StudyOptions) -> list[Arm]:
+    """All arms, in the order of the file. Raises `UserError` for levels that have no label."""
+    grid = {key: levels(key, values) for key, values in options.grid.items()}
+    singly = {key: levels(key, values) for key, values in options.one_at_a_time.items()}
+    short = short_names([*grid, *singly])
+    found = []
+    for variant, base, overrides in _variants(options):
+        for chosen in _choices(grid, singly):
+            names = [f"{short[key]}={level.label}" for key, level in chosen.items()]
+            is_reference = not chosen and bool(grid or singly)
+            found.append(
+                Arm(
+                    label=", ".join([*filter(None, [variant]), *names])
+                    if variant or names
+                    else REFERENCE
+                    if is_reference
+                    else "base",
+                    variant=variant,
+                    levels={key: level.label for key, level in chosen.items()},
+                    base=base,
+                    overrides=[
+                        *overrides,
+                        *((key, level.value) for key, level in chosen.items()),
+                    ],
+                )
+            )
+    return found
+
+
+def factors(options: StudyOptions) -> dict[str, list[str]]:
+    """Every key that has several values, with their labels in the file's order."""
+    found: dict[str, list[str]] = {}
+    for key, values in [*options.grid.items(), *options.one_at_a_time.items()]:
+        labels = [level.label for level in levels(key, values)]
+        found[key] = list(dict.fromkeys([*found.get(key, []), *labels]))
+    return found
+
+
+def levels(key: str, values: Levels) -> list[Level]:
+    """The values of a factor with their labels: given, or a short form of the value."""
+    if isinstance(values, dict):
+        return [Level(label, value) for label, value in values.items()]
+    found = [Level(_label(value), value) for value in values]
+    if len({level.label for level in found}) < len(found):
+        labels = ", ".join(level.label for level in found)
+        raise UserError(
+            f"{key}: two of its values would both be called the same ({labels}); "
+            "give them labels: a mapping of label to value"
+        )
+    return found
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Each key by its last words, as few as tell it from the others: `reward.n` and `sampler.n`
+    stay as they are, `reward.diversity` is `diversity`."""
+    distinct = list(dict.fromkeys(keys))
+
+    def tail(key: str, words: int) -> str:
+        return ".".join(key.split(".")[-words:])
+
+    short = {}
+    for key in distinct:
+        words = 1
+        while sum(tail(other, words) == tail(key, words) for other in distinct) > 1:
+            words += 1
+        short[key] = tail(key, words)
+    return short
+
+
+def _variants(
+    options: StudyOptions,
+) -> Iterator[tuple[str, Path | None, list[tuple[str, Any]]]]:
+    common = list(options.overrides.items())
+    if not options.variants:
+        yield "", options.base, common
+    for name, variant in options.variants.items():
+        yield name, variant.base or options.base, [*common, *variant.overrides.items()]
+
+
+def _choices(
+    grid: Mapping[str, Sequence[Level]], singly: Mapping[str, Sequence[Level]]
+) -> Iterator[dict[str, Level]]:
+    if singly or not grid:
+        yield {}
+    for key, values in singly.items():
+        for level in values:
+            yield {key: level}
+    if grid:
+        for combination in product(*grid.values()):
+            yield dict(zip(grid, combination, strict=True))
+
+
+def _label(value: Any) -> str:
+    match value:
+        case {"_component_": str(component)}:
+            return component.rpartition(".")[2]
+        case bool() | None:
+            return {True: "true", False: "false", None: "null"}[value]
+        case []:
+            return "none"
+        case list():
+            return "+".join(map(_label, value))
+        case dict():
+            return ",".join(f"{key}={_label(item)}" for key, item in value.items())
+        case _:
+            return str(value)

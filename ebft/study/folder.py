@@ -1,0 +1,123 @@
+"""What lies in a study's folder, and how it is read and written.
+
+plan.json              the study as it was last called: options, command, runs in order
+runs/NAME/run.json     which arm and seed this is
+runs/NAME/recipe.yaml  its resolved recipe
+runs/NAME/output/      the run's own output_dir
+runs/NAME/output.log   what it printed
+runs/NAME/result.json  how it ended: there once it is done or has failed
+runs/NAME/lock         held by the process that runs it
+report/                tables, pictures, index.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+DONE = "done"
+FAILED = "failed"
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def description(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / RECIPE
+
+    @property
+    def output(self) -> Path:
+        return self.path / "output"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.output / "checkpoints"
+
+    @property
+    def steps(self) -> Path:
+        return self.output / "logs" / "steps.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.output / "evaluations.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "output.log"
+
+    def lock(self) -> FileLock:
+        """The lock of whoever runs it. The kernel releases it when that process ends, however.
+
+        Raises `NotImplementedError` when acquired on a file system that has no locks.
+        """
+        return FileLock(self.path / "lock", timeout=0, fallback_to_soft=False)
+
+    def result(self) -> dict[str, Any] | None:
+        """How it ended; None if it has not."""
+        file = self.path / "result.json"
+        return read_json(file) if file.exists() else None
+
+    def write_result(self, status: str, **more: Any) -> None:
+        write_json(self.path / "result.json", {"status": status, **more})
+
+    def forget_result(self) -> None:
+        (self.path / "result.json").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """The folder of a study."""
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def run(self, name: str) -> RunFolder:
+        return RunFolder(self.path / "runs" / name)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file."""
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Writes aside and renames, so that the file is whole or as it was."""
+    write_text(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """The same for any text."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(file)
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; a last line that was cut off does not count."""
+    if not file.exists():
+        return []
+    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines() if line]

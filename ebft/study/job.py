@@ -1,0 +1,233 @@
+"""The job of a study file: its runs one after another, then the report."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import NoReturn
+
+from filelock import Timeout
+from tqdm import tqdm
+
+from ebft.config.dump import resolved_yaml
+from ebft.errors import RunsFailedError, UserError
+from ebft.plugins import Registry
+from ebft.study.arms import factors
+from ebft.study.folder import (
+    DONE,
+    FAILED,
+    RunFolder,
+    StudyFolder,
+    read_lines,
+    write_json,
+    write_text,
+)
+from ebft.study.options import StudyOptions
+from ebft.study.plan import Run, plan_runs
+from ebft.study.process import OutOfTime, run_in_process
+from ebft.study.worker import HELD_ELSEWHERE
+from ebft.training.interrupt import StopRequest, stop_on_interrupt
+
+log = logging.getLogger("ebft")
+
+WAIT = 5.0
+"""Seconds between looks at runs that other processes have."""
+
+
+class Study:
+    """Runs what a study file plans and nothing that is done already.
+
+    `setup` raises `UserError` for a folder that cannot be written; `run` raises `RunsFailedError`
+    at the end if runs have failed, and returns whether all of them were run.
+    """
+
+    def __init__(self, options: StudyOptions, registry: Registry, *, source: Path) -> None:
+        self._options, self._registry, self._source = options, registry, source
+        self._folder = StudyFolder(options.output_dir)
+
+    def setup(self) -> None:
+        """Plans the runs and writes their recipes, each in its folder."""
+        self._runs = plan_runs(self._options)
+        try:
+            for run in self._runs:
+                self._prepare(run)
+            write_json(self._folder.plan, self._plan())
+        except OSError as error:
+            raise UserError(
+                f"output_dir = {self._folder.path}: cannot be written: {error.strerror}"
+            ) from error
+        try:
+            _is_held(self._at(self._runs[0]))
+        except NotImplementedError as error:
+            raise UserError(
+                f"output_dir = {self._folder.path}: its file system has no locks, which keep two "
+                "processes from the same run; choose another"
+            ) from error
+        if self._options.retry_failed:
+            for run in self._runs:
+                result = self._at(run).result()
+                if result is not None and result["status"] == FAILED:
+                    self._at(run).forget_result()
+
+    def run(self) -> bool:
+        """Runs what is left; Ctrl-C stops the run in progress, and the same command goes on."""
+        from ebft.report.study import write_report
+
+        pending = [run for run in self._runs if self._at(run).result() is None]
+        log.info("%d runs, %d of them done already", len(self._runs), self._count(DONE))
+        with (
+            stop_on_interrupt("stopping the run in progress; the same command goes on") as stop,
+            tqdm(total=len(self._runs), desc="runs", unit="run", dynamic_ncols=True) as bar,
+        ):
+            bar.update(len(self._runs) - len(pending))
+            finished = self._run_all(pending, stop, bar)
+        if self._count(DONE):
+            log.info("report: %s", write_report(self._folder.path))
+        if finished and (failed := self._failures()):
+            raise RunsFailedError(
+                f"{len(failed)} of {len(self._runs)} runs failed:\n" + "\n".join(failed)
+            )
+        return finished
+
+    def cleanup(self) -> None:
+        """Nothing is held."""
+
+    def _run_all(self, pending: Sequence[Run], stop: StopRequest, bar: tqdm[NoReturn]) -> bool:
+        began, waiting = time.monotonic(), list(pending)
+        while waiting:
+            held = []
+            for run in waiting:
+                if self._out_of_budget(time.monotonic() - began):
+                    log.warning("budget.minutes is spent; the same command goes on")
+                    return False
+                if not self._run_one(run, stop, bar):
+                    held.append(run)
+                if stop:
+                    return False
+            waiting = held
+            if held:
+                bar.set_postfix_str(f"waiting for {len(held)} runs of other processes")
+                time.sleep(WAIT)
+        return True
+
+    def _run_one(self, run: Run, stop: StopRequest, bar: tqdm[NoReturn]) -> bool:
+        """Whether the run has ended, here or elsewhere; False if it is another process's, or
+        was stopped."""
+        folder = self._at(run)
+        if folder.result() is None:
+            self._attempt(run, stop, bar)
+        if (result := folder.result()) is None:
+            return False
+        if result["status"] == FAILED:
+            log.error("%s: failed: %s", run.name, _first_line(result["error"]))
+        bar.update()
+        return True
+
+    def _attempt(self, run: Run, stop: StopRequest, bar: tqdm[NoReturn]) -> None:
+        folder, limit = self._at(run), self._options.budget.minutes_per_run
+        if _is_held(folder):
+            return
+        began = time.monotonic()
+        try:
+            status = run_in_process(
+                folder,
+                stop=stop,
+                seconds=None if limit is None else limit * 60,
+                watch=lambda: _show(bar, run, folder),
+            )
+        except OutOfTime:
+            reason = f"stopped after {limit:g} minutes (budget.minutes_per_run)"
+        else:
+            if stop or status == HELD_ELSEWHERE:
+                return
+            reason = f"its process ended with {_exit(status)}; see {folder.log}"
+        if folder.result() is None:
+            folder.write_result(FAILED, error=reason, seconds=time.monotonic() - began)
+
+    def _out_of_budget(self, elapsed: float) -> bool:
+        minutes = self._options.budget.minutes
+        results = [self._at(run).result() for run in self._runs]
+        took = [result["seconds"] for result in results if result and result["status"] == DONE]
+        expected = mean(took) if took else 0.0
+        return minutes is not None and elapsed + expected > minutes * 60
+
+    def _prepare(self, run: Run) -> None:
+        folder = self._at(run)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if not folder.recipe.exists():
+            recipe = run.arm.recipe(seed=run.seed, output_dir=folder.output)
+            write_text(folder.recipe, resolved_yaml(recipe.options, recipe.registry))
+        try:
+            tflop = run.arm.tflop()
+        except ValueError:  # a model whose shape is not known here; the report leaves FLOPs out
+            tflop = None
+        arms = [
+            {"label": arm.label, "variant": arm.variant, "levels": dict(arm.levels)}
+            for arm in run.arm.arms
+        ]
+        description = {
+            "arms": arms,
+            "seed": run.seed,
+            "steps": run.arm.steps,
+            "tflop": tflop,
+            "keep_checkpoints": self._options.keep_checkpoints,
+        }
+        write_json(folder.description, description)
+
+    def _plan(self) -> dict[str, object]:
+        return {
+            "title": self._source.stem,
+            "command": shlex.join([_program(), *sys.argv[1:]]),
+            "study": resolved_yaml(self._options, self._registry),
+            "reference": self._options.reference or self._runs[0].arm.label,
+            "factors": factors(self._options),
+            "runs": [run.name for run in self._runs],
+        }
+
+    def _at(self, run: Run) -> RunFolder:
+        return self._folder.run(run.name)
+
+    def _count(self, status: str) -> int:
+        results = [self._at(run).result() for run in self._runs]
+        return sum(result is not None and result["status"] == status for result in results)
+
+    def _failures(self) -> list[str]:
+        found = []
+        for run in self._runs:
+            result = self._at(run).result()
+            if result is not None and result["status"] == FAILED:
+                found.append(f"  {run.name}: {_first_line(result['error'])}")
+        return found
+
+
+def _program() -> str:
+    return "tune" if Path(sys.argv[0]).name == "tune" else "ebft"
+
+
+def _is_held(folder: RunFolder) -> bool:
+    """Whether a process has the run at this moment."""
+    try:
+        with folder.lock():
+            return False
+    except Timeout:
+        return True
+
+
+def _show(bar: tqdm[NoReturn], run: Run, folder: RunFolder) -> None:
+    lines = read_lines(folder.steps)
+    done = max((line["step"] for line in lines), default=0)
+    bar.set_postfix_str(f"{run.arm.label}, seed {run.seed}: step {done}/{run.arm.steps}")
+
+
+def _exit(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else ""

@@ -1,0 +1,115 @@
+"""The schema of a study file: `recipe: study`, from which runs follow by overrides and seeds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo
+
+from ebft.config.recipe import Job, RecipeOptions
+from ebft.parts import Options
+
+if TYPE_CHECKING:
+    from ebft.plugins import Registry
+
+
+def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
+    source = (info.context or {}).get("source")
+    if not isinstance(value, str) or source is None:
+        return value
+    return Path(os.path.normpath(source.parent / value))
+
+
+BaseRecipe = Annotated[Path, BeforeValidator(_beside_the_file)]
+"""A recipe file; a relative path is relative to the study file."""
+Overrides = dict[str, Any]
+"""Dotted keys and their values, as on the command line: `sampler.n: 8`; `~key` deletes."""
+Levels = list[Any] | dict[str, Any]
+"""Values of a key: a list, or labels with values (which may be whole sections)."""
+
+
+class VariantOptions(Options):
+    """One of the things that a study compares."""
+
+    base: BaseRecipe | None = Field(None, description="its recipe; null: the study's")
+    overrides: Overrides = Field({}, description="dotted keys and values, after the study's own")
+
+
+class BudgetOptions(Options):
+    """How much a run, and the whole, may take."""
+
+    steps: PositiveInt | None = Field(
+        None, description="optimizer steps of every run; null: what its recipe says"
+    )
+    tflop_per_run: PositiveFloat | None = Field(
+        None,
+        description="every run trains for as many steps as fit in so many TFLOP by the cost model, "
+        "evaluations not counted; with `steps`, for the fewer of the two",
+    )
+    minutes_per_run: PositiveFloat | None = Field(
+        None, description="a run that takes longer is stopped and counts as failed"
+    )
+    tflop: PositiveFloat | None = Field(
+        None, description="a study that is estimated to take more, all runs together, is refused"
+    )
+    minutes: PositiveFloat | None = Field(
+        None,
+        description="of one call: no run is started that would end later, going by those that are "
+        "done; the same command goes on from there",
+    )
+
+
+class StudyOptions(RecipeOptions):
+    """Many runs and their comparison.
+
+    The runs are every variant × (the grid's combinations, and each value of `one_at_a_time` by
+    itself) × every seed. Runs whose recipes come out the same are one.
+    """
+
+    base: BaseRecipe | None = Field(
+        None, description="the recipe that runs start from; null: each variant names its own"
+    )
+    overrides: Overrides = Field({}, description="dotted keys and values, for all runs")
+    variants: dict[str, VariantOptions] = Field(
+        {}, description="named variants, each with overrides and perhaps a base of its own"
+    )
+    grid: dict[str, Levels] = Field({}, description="dotted key → values; all combinations are run")
+    one_at_a_time: dict[str, Levels] = Field(
+        {},
+        description="dotted key → values; each value is run with everything else as it is in the "
+        "base, and the base itself once",
+    )
+    evaluation: dict[str, Any] | None = Field(
+        None,
+        description="the section `evaluation` of every run, whatever its base and overrides say, "
+        "so that all are judged alike; null: each recipe's own",
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), min_length=1, description="every arm is run with each of these"
+    )
+    reference: str | None = Field(
+        None, description="the arm that others are compared with, by its label; null: the first"
+    )
+    budget: BudgetOptions = BudgetOptions()
+    keep_checkpoints: bool = Field(
+        False, description="keep the checkpoints of runs that are done; each is as large as a model"
+    )
+    retry_failed: bool = Field(False, description="run those again that failed")
+
+    def problems(self) -> list[str]:
+        """Of the study and of each of its runs."""
+        from ebft.study.plan import find_problems
+
+        return find_problems(self)
+
+    def estimate(self) -> str:
+        from ebft.study.estimate import estimate_table
+
+        return estimate_table(self)
+
+    def build(self, registry: Registry, *, source: Path) -> Job:
+        from ebft.study.job import Study
+
+        return Study(self, registry, source=source)

@@ -1,0 +1,187 @@
+"""The runs of a study: every arm's recipe loaded and validated, and those that are alike as one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ebft.config.dump import fingerprint
+from ebft.config.load import Recipe, load_recipe, read_yaml
+from ebft.config.overrides import Override, override
+from ebft.config.recipe import RECIPES, recipe_options
+from ebft.errors import UserError
+from ebft.study.arms import Arm, arms
+from ebft.study.options import StudyOptions
+from ebft.training.estimate import step_flops
+from ebft.training.options import FineTuneOptions
+
+STEP_LOG = "ebft.study.step_log.StepLog"
+NOT_IDENTITY = ("output_dir", "overwrite", "seed")
+"""Keys of a recipe that do not make another arm."""
+NAME_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArm:
+    """An arm with its recipe; `arms` are all that came out with the same one, the first first."""
+
+    arms: Sequence[Arm]
+    fingerprint: str
+    options: FineTuneOptions
+    overrides: Sequence[Override]
+
+    @property
+    def label(self) -> str:
+        return self.arms[0].label
+
+    @property
+    def steps(self) -> int:
+        return self.options.training.steps
+
+    def tflop(self) -> float:
+        """Of one run's training. Raises `ValueError` saying what cannot be known."""
+        return step_flops(self.options) * self.steps / 1e12
+
+    def recipe(self, *, seed: int, output_dir: Path) -> Recipe:
+        """The recipe of one of its runs."""
+        base = self.arms[0].base
+        assert base is not None, "planned arms have one"
+        return load_recipe(
+            base,
+            [*self.overrides, *_given({"seed": seed, "output_dir": str(output_dir)})],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An arm with a seed; `name` is that of its folder and has the recipe's fingerprint in it."""
+
+    arm: PlannedArm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        plain = unicodedata.normalize("NFKD", self.arm.label)  # ¼ becomes 1, a sign, 4
+        label = re.sub(r"[^\w.+=-]+", "_", plain, flags=re.ASCII)[:NAME_LENGTH]
+        return f"{label}-seed{self.seed}-{self.arm.fingerprint}"
+
+
+def plan_arms(options: StudyOptions) -> list[PlannedArm]:
+    """Loads and validates every arm's recipe. Raises `UserError` with a line for every mistake."""
+    planned: dict[str, PlannedArm] = {}
+    mistakes: list[str] = []
+    for arm in arms(options):
+        try:
+            found = _plan(arm, options)
+        except UserError as error:
+            mistakes += [f"arm {arm.label!r}: {line}" for line in str(error).splitlines()]
+            continue
+        same = planned.get(found.fingerprint)
+        planned[found.fingerprint] = (
+            found if same is None else replace(same, arms=[*same.arms, *found.arms])
+        )
+    if mistakes:
+        raise UserError("\n".join(dict.fromkeys(mistakes)))
+    return list(planned.values())
+
+
+def plan_runs(options: StudyOptions) -> list[Run]:
+    """Every run, seed by seed, so that a study that is stopped early has whole comparisons."""
+    planned = plan_arms(options)
+    return [Run(arm, seed) for seed in options.seeds for arm in planned]
+
+
+def find_problems(options: StudyOptions) -> list[str]:
+    """One line for every problem that only the whole file shows, and for every run's mistakes."""
+    try:
+        return list(_problems(options))
+    except UserError as error:
+        return str(error).splitlines()
+
+
+def _problems(options: StudyOptions) -> Iterator[str]:
+    if options.overwrite:
+        yield "overwrite = true: a study goes on where it was; delete its folder to begin again"
+    if options.plugins:
+        yield "plugins: a study loads none itself; say `overrides: {plugins: [...]}`"
+    if len(set(options.seeds)) < len(options.seeds):
+        yield f"seeds = {list(options.seeds)}: one comes twice"
+    bases = [options.base, *(variant.base for variant in options.variants.values())]
+    if options.base is None and (not options.variants or None in bases[1:]):
+        yield "base: missing; say which recipe the runs start from"
+        return
+    for base in dict.fromkeys(filter(None, bases)):
+        if base.is_file() and not _may_be_fine_tuning(base):
+            yield f"base = {base}: its recipe must be a fine-tuning one"
+            return
+    if missing := [str(base) for base in dict.fromkeys(bases) if base and not base.is_file()]:
+        yield f"base = {', '.join(missing)}: no such file"
+        return
+    planned = plan_arms(options)
+    labels = [arm.label for found in planned for arm in found.arms]
+    if options.reference is not None and options.reference not in labels:
+        yield f"reference = {options.reference}: no such arm; there are: {', '.join(labels)}"
+    if options.budget.tflop is not None:
+        total = len(options.seeds) * sum(found.tflop() for found in planned)
+        if total > options.budget.tflop:
+            yield (
+                f"budget.tflop = {options.budget.tflop:g}: the {len(planned)} arms with "
+                f"{len(options.seeds)} seeds take {total:,.0f} TFLOP by the cost model; say fewer "
+                "steps, arms or seeds"
+            )
+
+
+def _may_be_fine_tuning(base: Path) -> bool:
+    """False for ebft's other recipes; what a plug-in's are shows when they are loaded."""
+    name = read_yaml(base).get("recipe")
+    return name not in RECIPES or issubclass(recipe_options(name, base), FineTuneOptions)
+
+
+def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:
+    assert arm.base is not None, "checked before"
+    logger = {"_component_": STEP_LOG, "file": "${output_dir}/logs/steps.jsonl"}
+    last: dict[str, object] = {"metric_loggers": [logger]}
+    if options.evaluation is not None:
+        last["evaluation"] = options.evaluation
+    overrides = [
+        *_given(dict(arm.overrides)),
+        *_given(last),
+    ]
+    overrides += _budget(arm, options, overrides)
+    recipe = _load(arm, overrides)
+    assert isinstance(recipe.options, FineTuneOptions)
+    mark = fingerprint(recipe.options, recipe.registry, without=NOT_IDENTITY)
+    return PlannedArm([arm], mark, recipe.options, overrides)
+
+
+def _budget(arm: Arm, options: StudyOptions, overrides: Sequence[Override]) -> list[Override]:
+    budget = options.budget
+    steps = [budget.steps] if budget.steps is not None else []
+    if budget.tflop_per_run is not None:
+        recipe = _load(arm, overrides)
+        assert isinstance(recipe.options, FineTuneOptions)
+        try:
+            each = step_flops(recipe.options) / 1e12
+        except ValueError as error:
+            raise UserError(f"budget.tflop_per_run: cannot be kept: {error}") from error
+        if (fitting := int(budget.tflop_per_run / each)) < 1:
+            raise UserError(
+                f"budget.tflop_per_run = {budget.tflop_per_run:g}: one step takes {each:.2f} TFLOP"
+            )
+        steps.append(fitting)
+    return _given({"training.steps": min(steps)}) if steps else []
+
+
+def _load(arm: Arm, overrides: Sequence[Override]) -> Recipe:
+    assert arm.base is not None
+    recipe = load_recipe(arm.base, [*overrides, *_given({"output_dir": "run"})])
+    if not isinstance(recipe.options, FineTuneOptions):
+        raise UserError(f"{arm.base}: recipe = {recipe.options.recipe}: must be a fine-tuning one")
+    return recipe
+
+
+def _given(values: Mapping[str, object]) -> list[Override]:
+    return [override(key, value, origin="its overrides") for key, value in values.items()]

@@ -1,0 +1,76 @@
+"""Starting a run in a process of its own, watching it, and stopping it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from ebft.study.folder import RunFolder
+from ebft.training.interrupt import StopRequest
+
+POLL = 0.5
+"""Seconds between looks at a run."""
+GRACE = 120.0
+"""Seconds that a run has to stop in good order before it is killed."""
+
+
+class OutOfTime(Exception):  # noqa: N818
+    """A run took longer than its budget and was stopped."""
+
+
+def run_in_process(
+    folder: RunFolder,
+    *,
+    stop: StopRequest,
+    seconds: float | None,
+    watch: Callable[[], None],
+) -> int:
+    """The exit status of the run's process (negative: the signal that ended it).
+
+    It stops in good order when `stop` is asked for, or after `seconds`, which raises `OutOfTime`.
+    `watch` is called now and then. The process does not outlive this one.
+    """
+    began = time.monotonic()
+    with folder.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ebft.study.worker", str(folder.path)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C in a terminal reaches every process of the group, and this one passes it on.
+            start_new_session=True,
+        )
+    try:
+        while (status := _wait(process)) is None:
+            watch()
+            if stop:
+                return _interrupt(process)
+            if seconds is not None and time.monotonic() - began > seconds:
+                _interrupt(process)
+                raise OutOfTime
+        return status
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return process.wait(POLL)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> int:
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

@@ -1,0 +1,96 @@
+"""One run of a study, in a process of its own: `python -m ebft.study.worker FOLDER`.
+
+It holds the run's lock as long as it lives, writes how the run ended, and ends when the process
+that started it does (its standard input closes then).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from filelock import Timeout
+
+from ebft.study.folder import DONE, FAILED, RunFolder, read_json
+
+HELD_ELSEWHERE = 75
+"""Exit status when another process has the run. (EX_TEMPFAIL of sysexits.h)"""
+STOPPED = 130
+
+
+def work(run: RunFolder) -> int:
+    """Runs the recipe of a run's folder. 0 done, 1 failed, 75 held elsewhere, 130 stopped."""
+    try:
+        with run.lock():
+            return _run(run) if run.result() is None else 0
+    except Timeout:
+        return HELD_ELSEWHERE
+
+
+def _run(run: RunFolder) -> int:
+    from ebft.cli.main import log_to
+    from ebft.errors import NumericalError, PolicyIntactError, StorageError, UserError
+
+    log_to(sys.stderr)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    began = time.time()
+    try:
+        if not _finish(run):
+            return STOPPED
+    except KeyboardInterrupt:
+        return STOPPED
+    except (UserError, NumericalError, StorageError, PolicyIntactError) as error:
+        reason = str(error)
+    except Exception as error:  # a bug in a plug-in or in ebft: this run's end, not the study's
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if not read_json(run.description)["keep_checkpoints"]:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.write_result(DONE, seconds=time.time() - began, **_describe())
+        return 0
+    logging.getLogger("ebft").error("error: %s", reason)
+    run.write_result(FAILED, error=reason, seconds=time.time() - began, **_describe())
+    return 1
+
+
+def _finish(run: RunFolder) -> bool:
+    from transformers.utils.logging import disable_progress_bar
+
+    from ebft.config.load import load_recipe
+
+    disable_progress_bar()
+    recipe = load_recipe(run.recipe, ["overwrite=true"])
+    job = recipe.options.build(recipe.registry, source=recipe.source)
+    try:
+        job.setup()
+        return job.run()
+    finally:
+        job.cleanup()
+
+
+def _describe() -> dict[str, object]:
+    from ebft.study.surroundings import surroundings
+
+    return {"surroundings": surroundings()}
+
+
+def _end_with_parent() -> None:
+    # Not sys.stdin: a thread that waits in its buffer would abort the interpreter on its way out.
+    while os.read(0, 1):
+        pass
+    logging.getLogger("ebft").warning("the study that started this run is gone")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.exit(work(RunFolder(Path(sys.argv[1]))))

@@ -1,0 +1,173 @@
+"""Whole studies of a tiny model, each run in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import yaml
+
+from ebft.study.folder import StudyFolder
+from ebft.study.worker import work
+from tests.conftest import RECIPES
+
+
+@pytest.fixture
+def study(tiny_model, python_folder, tmp_path):
+    """Writes a study of seconds-long runs in `tmp_path/out`; returns its file."""
+
+    def write(**content):
+        plan = {"_component_": "strided", "start": 8, "stride": 8, "rollout_length": 4}
+        whole = {
+            "recipe": "study",
+            "output_dir": str(tmp_path / "out"),
+            "base": str(RECIPES / "ebft_full.yaml"),
+            "overrides": {
+                "model.path": str(tiny_model),
+                "data.path": str(python_folder),
+                "data.held_out": 0.25,
+                "documents.length": 40,
+                "plan": plan,
+                "training.steps": 3,
+                "training.micro_batch": 2,
+                "checkpoint.every": 1,
+            },
+            "evaluation": {
+                "documents": 3,
+                "every": 2,
+                "evaluators": [
+                    {"_component_": "cross_entropy"},
+                    {
+                        "_component_": "feature_matching_loss",
+                        "plan": plan,
+                        "feature_map": {"_component_": "hidden_states", "depths": [0.5]},
+                    },
+                ],
+            },
+            **content,
+        }
+        file = tmp_path / "study.yaml"
+        file.write_text(yaml.safe_dump(whole, sort_keys=False))
+        return file
+
+    return write
+
+
+def results(folder):
+    plan = json.loads((folder / "plan.json").read_text())
+    found = {name: StudyFolder(folder).run(name).result() for name in plan["runs"]}
+    return {name: result and result["status"] for name, result in found.items()}
+
+
+def test_a_study_runs_records_failures_skips_and_grows(ebft, study, tmp_path, monkeypatch):
+    # Importing torch takes a process seconds; the slow tests have real processes.
+    monkeypatch.setattr("ebft.study.job.run_in_process", lambda run, **_: work(run))
+    out = tmp_path / "out"
+    factor = {"optimizer.lr": [1.0e-4, 1.0e30]}
+    warm = {"lr_scheduler": None}
+    status, _, err = ebft("ablate", str(study(grid=factor, variants={"v": {"overrides": warm}})))
+    assert status == 1
+    assert list(results(out).values()) == ["done", "failed"]
+    first, second = results(out)
+    assert f"1 of 2 runs failed:\n  {second}: step 1: " in err
+    done = StudyFolder(out).run(first)
+    assert not (done.output / "checkpoints").exists()
+    assert done.result()["surroundings"]["python"]
+    assert (out / "report" / "index.html").is_file()
+
+    # Again with a factor more: what is done is skipped, what failed is left as it is.
+    files = [StudyFolder(out).run(name).evaluations for name in (first, second)]
+    untouched = [file.stat().st_mtime_ns for file in files]
+    grown = {"optimizer.lr": [1.0e-4, 1.0e30, 2.0e-4]}
+    assert ebft("study", str(study(grid=grown, variants={"v": {"overrides": warm}})))[0] == 1
+    assert list(results(out).values()) == ["done", "failed", "done"]
+    assert [file.stat().st_mtime_ns for file in files] == untouched
+    table = pd.read_csv(out / "report" / "effects.csv")
+    assert list(table[table.measure == "held-out CE"].arm) == ["v, lr=0.0001", "v, lr=0.0002"]
+
+
+def start(*arguments):
+    """A study in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ebft.cli.main", *arguments],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def wait_until(condition, process):
+    while not condition():
+        assert process.poll() is None, "it ended before it was stopped"
+        time.sleep(0.02)
+
+
+def finish(*arguments):
+    process = start(*arguments)
+    assert process.wait(300) == 0
+
+
+def same_figures(one, other):
+    """Whether two studies' reports are the same but for the time that they took."""
+    for name in ("effects.csv", "metrics.csv"):
+        a, b = (pd.read_csv(folder / "report" / name) for folder in (one, other))
+        if name == "metrics.csv":
+            timed = ["tokens_per_second", "memory_gib", "seconds"]
+            a, b = (t[~t.measure.isin(timed)].drop(columns="seconds") for t in (a, b))
+        pd.testing.assert_frame_equal(a.reset_index(drop=True), b.reset_index(drop=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_study_that_was_stopped_ends_with_the_same_figures(study, tmp_path, how):
+    file = study(one_at_a_time={"sampler.n": [2]}, seeds=[0, 1])
+    finish("study", str(file))
+
+    killed = tmp_path / "killed"
+    command = ["study", str(file), f"output_dir={killed}"]
+    process = start(*command)
+    # In the middle of the second run.
+    wait_until(lambda: len(list(killed.glob("runs/*/output/logs/steps.jsonl"))) == 2, process)
+    (running,) = [
+        run for run in killed.glob("runs/*") if (run / "output").exists()
+        and not (run / "result.json").exists()
+    ]  # fmt: skip
+    os.kill(process.pid, how)
+    assert process.wait(120) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert not (running / "result.json").exists()
+    finish(*command)
+    assert set(results(killed).values()) == {"done"}
+    same_figures(tmp_path / "out", killed)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study(study, tmp_path):
+    file = study(one_at_a_time={"sampler.n": [2]}, seeds=[0, 1])
+    both = [start("study", str(file)) for _ in range(2)]
+    assert [process.wait(300) for process in both] == [0, 0]
+    out = tmp_path / "out"
+    assert set(results(out).values()) == {"done"}
+    for run in out.glob("runs/*"):
+        # Each was run once: the process logs this line when it has set up.
+        assert (run / "output.log").read_text().count("evaluated on 3 held-out documents") == 1
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_does_not_take_the_study_along(study, tmp_path):
+    process = start("study", str(study(one_at_a_time={"sampler.n": [2]})))
+    out = tmp_path / "out"
+
+    def children():
+        text = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+        ).stdout
+        return [int(pid) for pid in text.split()]
+
+    wait_until(lambda: list(out.glob("runs/*/output/recipe.yaml")) and children(), process)
+    os.kill(children()[0], signal.SIGKILL)
+    assert process.wait(300) == 1
+    assert sorted(results(out).values()) == ["done", "failed"]
+    (failed,) = [name for name, status in results(out).items() if status == "failed"]
+    assert "signal SIGKILL" in StudyFolder(out).run(failed).result()["error"]

@@ -1,0 +1,136 @@
+"""The report of a study from its folder alone: figures, tables, pictures, one page."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from ebft.report.effects import effects
+from ebft.report.groups import comparisons, crossings
+from ebft.report.records import read_study, tidy
+from ebft.report.study import write_report
+from ebft.study.folder import StudyFolder
+from tests.unit.report.studies import DOCUMENTS, arm, grid_study, variants_study, write_study
+
+GROWTH = 1 + 0.1 * (DOCUMENTS - 1) / 2
+"""The mean over documents of what an effect is multiplied by."""
+
+
+def row(table, measure, label):
+    (found,) = table[(table.measure == measure) & (table.arm == label)].to_dict("records")
+    return found
+
+
+def test_every_figure_is_a_row(tmp_path):
+    table = tidy(read_study(grid_study(tmp_path)))
+    assert len(table) == 8 * (3 * 2 + 4 * 2)
+    last = table[(table.run == "n2g0-1") & (table.step == 4)].set_index("measure")
+    assert list(last.index) == ["held-out CE", "held-out CFM", "ce", "seconds"]
+    assert list(last.split) == ["held-out", "held-out", "training", "training"]
+    assert set(last.tflop) == {2.0}
+    assert set(last.seconds) == {8.0}
+    assert set(last.seed) == {1}
+    assert last.documents["held-out CE"] == DOCUMENTS
+    halfway = table[(table.run == "n2g0-1") & (table.step == 2)]
+    assert set(halfway.tflop) == {1.0}
+
+
+def test_effects_are_the_differences_that_were_put_in(tmp_path):
+    table = effects(read_study(grid_study(tmp_path)))
+    found = row(table, "held-out CE", "n=2")
+    # effect of n = 2, g = 1: 0.4 + 0.02 seed; of the reference: 0.6 + 0.04 seed
+    assert found["seeds"] == 2
+    assert found["change"] == pytest.approx(-(0.4 + 0.42) / 2 * GROWTH)
+    assert found["difference"] == pytest.approx((0.2 + 0.22) / 2 * GROWTH)
+    spread = 0.02 * GROWTH / 2**0.5  # the two seeds' standard deviation
+    assert found["difference_seeds"] == pytest.approx(12.7062 * spread / 2**0.5, rel=1e-4)
+    assert 0 < found["difference_pooled"] < found["difference_seeds"]
+    assert 0 < found["difference_documents"] < found["difference"]
+    reference = row(table, "held-out CE", "reference")
+    assert pd.isna(reference["difference"])
+    assert pd.isna(reference["difference_pooled"])
+
+
+def test_one_seed_has_no_interval_over_seeds(tmp_path):
+    found = row(effects(read_study(grid_study(tmp_path, seeds=(0,)))), "held-out CE", "n=2")
+    assert pd.isna(found["difference_seeds"])
+    assert pd.isna(found["difference_pooled"])
+    assert found["difference_documents"] > 0
+
+
+def test_runs_on_other_documents_are_not_paired(tmp_path):
+    folder = StudyFolder(grid_study(tmp_path))
+    file = folder.run("n2g1-0").evaluations
+    file.write_text(file.read_text().replace('"documents_digest": "d"', '"documents_digest": "e"'))
+    found = row(effects(read_study(tmp_path)), "held-out CE", "n=2")
+    assert found["difference"] > 0
+    assert pd.isna(found["difference_documents"])
+
+
+def test_factors_are_compared_alone_where_they_were_varied_alone(tmp_path):
+    n, g = comparisons(read_study(grid_study(tmp_path)))
+    assert (n.title, g.title) == ("n", "g")
+    assert {label: [run.name for run in runs] for label, runs in n.groups.items()} == {
+        "2": ["n2g1-0", "n2g1-1"],
+        "4": ["n4g1-0", "n4g1-1"],
+    }
+    assert [run.name for run in n.against] == ["n4g1-0", "n4g1-1"]
+    # g never was: over both n
+    assert [run.name for run in g.groups["0"]] == ["n2g0-0", "n4g0-0", "n2g0-1", "n4g0-1"]
+    (crossing,) = crossings(read_study(tmp_path))
+    assert [run.name for run in crossing.cells["2", "0"]] == ["n2g0-0", "n2g0-1"]
+
+
+def test_runs_that_failed_or_are_not_done_are_named_and_left_out(tmp_path):
+    runs = {
+        "good": ([arm("reference")], 0, {"effect": 0.1}),
+        "bad": ([arm("n=2", sampler__n="2")], 0, {"effect": 0.1, "status": "failed"}),
+        "late": ([arm("n=8", sampler__n="8")], 0, {"effect": 0.1, "status": "pending"}),
+    }
+    page = write_report(write_study(tmp_path, runs)).read_text()
+    assert re.search(r"<code>bad</code>: failed: step 3: NaN</li>", page)
+    assert "<code>late</code>: not done" in page
+    table = pd.read_csv(tmp_path / "report" / "effects.csv")
+    assert set(table.arm) == {"reference"}
+
+
+@pytest.mark.parametrize(
+    ("write", "pictures"),
+    [
+        (grid_study, {"effects", "heat_map-n-g", "curves-n", "curves-g"}),
+        (variants_study, {"effects", "by_length-variants", "curves-variants"}),
+    ],
+)
+def test_the_report_is_whole_and_the_same_again(tmp_path, write, pictures):
+    index = write_report(write(tmp_path))
+    folder = index.parent
+    assert {file.stem for file in folder.glob("*.png")} == pictures
+    page = index.read_text()
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "ebft study example.yaml" in page
+    assert "0.1.0, commit abc" in page
+    assert str(tmp_path) not in page
+    # A column without a value is of None in one and of NaN in the other.
+    every = pd.read_parquet(folder / "metrics.parquet").fillna(float("nan"))
+    pd.testing.assert_frame_equal(every, pd.read_csv(folder / "metrics.csv"), check_dtype=False)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    write_report(tmp_path)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_lines_that_were_cut_off_or_said_twice_count_once(tmp_path):
+    folder = StudyFolder(variants_study(tmp_path))
+    before = tidy(read_study(tmp_path))
+    run = folder.run("SFT-0")
+    again = json.loads(run.steps.read_text().splitlines()[1])
+    with run.steps.open("a") as file:
+        file.write(json.dumps(again) + "\n" + '{"step": 3, "ce": 1')
+    pd.testing.assert_frame_equal(tidy(read_study(tmp_path)), before)
+
+
+def test_a_folder_without_a_study(ebft, tmp_path):
+    status, _, err = ebft("report", str(tmp_path))
+    assert status == 2
+    assert err.strip() == f"{tmp_path}: no study in this folder (plan.json is not there)"

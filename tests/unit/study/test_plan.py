@@ -1,0 +1,160 @@
+"""A study file as a whole: its runs, their fingerprints, and every mistake before anything runs."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ebft.config.load import load_recipe
+from ebft.study.plan import plan_arms, plan_runs
+from tests.conftest import RECIPES
+
+BASE = RECIPES / "ebft_full.yaml"
+EXAMPLE = str(RECIPES.parent / "plugins" / "ebft-example" / "ebft_example.py")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes a study file; its base is recipes/ebft_full.yaml unless said."""
+
+    def write(**content):
+        path = tmp_path / "study.yaml"
+        whole = {
+            "recipe": "study", "output_dir": str(tmp_path / "out"), "base": str(BASE), **content
+        }  # fmt: skip
+        path.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
+        return path
+
+    return write
+
+
+def planned(path, *overrides):
+    return plan_arms(load_recipe(path, overrides).options)
+
+
+def fingerprints(path):
+    return {arm.label: arm.fingerprint for found in planned(path) for arm in [found]}
+
+
+def test_arms_with_the_same_recipe_are_one_run(file):
+    path = file(
+        one_at_a_time={"reward.diversity": [0, 1.0], "objective.gamma": [4]},
+        grid={"reward.diversity": [0, 1], "objective.gamma": [4]},
+        seeds=[3, 5],
+    )
+    found = planned(path)
+    # 1 is the base's 1.0, γ = 4 is the base's, so only diversity 0 differs.
+    assert [[arm.label for arm in one.arms] for one in found] == [
+        ["reference", "diversity=1.0", "gamma=4", "diversity=1, gamma=4"],
+        ["diversity=0", "diversity=0, gamma=4"],
+    ]
+    runs = plan_runs(load_recipe(path).options)
+    assert [(run.arm.label, run.seed) for run in runs] == [
+        ("reference", 3), ("diversity=0", 3), ("reference", 5), ("diversity=0", 5),
+    ]  # fmt: skip
+    assert len({run.name for run in runs}) == 4
+
+
+def test_a_changed_recipe_has_another_name(file):
+    before = planned(file(overrides={"objective.gamma": 1}))[0]
+    after = planned(file(overrides={"objective.gamma": 2}))[0]
+    assert before.label == after.label
+    assert before.fingerprint != after.fingerprint
+
+
+def test_where_it_writes_and_defaults_said_aloud_change_no_fingerprint(file):
+    plain = planned(file())[0].fingerprint
+    assert planned(file(), "output_dir=elsewhere")[0].fingerprint == plain
+    said = file(overrides={"training.clip_grad_norm": 1.0, "reward.alignment_similarity": "dot"})
+    assert planned(said)[0].fingerprint == plain
+
+
+def test_the_evaluation_is_everyones(file):
+    path = file(
+        variants={
+            "EBFT": {"overrides": {"evaluation.documents": 7}},
+            "SFT": {"base": str(RECIPES / "sft_full.yaml")},
+        },
+        evaluation={"documents": 5, "evaluators": [{"_component_": "cross_entropy"}]},
+    )
+    ebft, sft = (found.options for found in planned(path))
+    assert ebft.evaluation == sft.evaluation
+    assert ebft.evaluation.documents == 5
+
+
+def test_bases_are_relative_to_the_file(file, tmp_path):
+    (tmp_path / "mine.yaml").write_text(BASE.read_text())
+    assert planned(file(base="mine.yaml"))[0].arms[0].base == tmp_path / "mine.yaml"
+
+
+def test_every_run_has_as_many_steps_as_its_budget_holds(file):
+    path = file(grid={"sampler.n": [2, 4]}, budget={"tflop_per_run": 100})
+    few, many = planned(path)
+    assert few.steps > many.steps
+    for arm in (few, many):
+        assert arm.tflop() <= 100 < arm.tflop() * (arm.steps + 1) / arm.steps
+        # The schedule of the base follows.
+        assert arm.options.lr_scheduler.arguments["num_training_steps"] == arm.steps
+    assert planned(file(budget={"tflop_per_run": 100, "steps": 3}))[0].steps == 3
+
+
+def test_a_runs_recipe_is_whole(file, tmp_path):
+    run = plan_runs(load_recipe(file(seeds=[7], overrides={"sampler.n": 2})).options)[0]
+    recipe = run.arm.recipe(seed=run.seed, output_dir=Path("there"))
+    assert recipe.options.seed == 7
+    assert recipe.options.sampler.n == 2
+    (logger,) = recipe.options.metric_loggers
+    assert logger.arguments["file"] == "there/logs/steps.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"grid": {"sampler.n": [4, 0]}}, "arm 'n=0': its overrides: sampler.n = 0: must be"),
+        ({"overrides": {"sampler.q": 1}}, "arm 'base': its overrides: sampler.q = 1: unknown key"),
+        ({"grid": {"sampler.n": [1]}}, "arm 'n=1': "),
+        ({"grid": {"sampler..n": [1]}}, "'sampler..n': a key is dotted"),
+        ({"overrides": {"~sampler.q": None}}, "there is no 'q'"),
+        ({"base": "nowhere.yaml"}, "base = "),
+        ({"base": None}, "base: missing"),
+        ({"variants": {"a": {"base": str(BASE)}, "b": {}}, "base": None}, "base: missing"),
+        ({"seeds": [1, 1]}, "seeds = [1, 1]: one comes twice"),
+        ({"seeds": []}, "seeds = []"),
+        ({"reference": "n=3", "grid": {"sampler.n": [2, 4]}}, "no such arm; there are: n=2, n=4"),
+        ({"budget": {"tflop": 1}}, "budget.tflop = 1: the 1 arms with 1 seeds take"),
+        ({"budget": {"tflop_per_run": 0.001}}, "one step takes"),
+        ({"overwrite": True}, "overwrite = true: a study goes on where it was"),
+        ({"plugins": [EXAMPLE]}, "plugins: a study loads none itself; say `overrides:"),
+        ({"grids": {}}, "grids = {}: unknown key; did you mean 'grid'?"),
+        ({"base": str(RECIPES / "ablations" / "kernels.yaml")}, "must be a fine-tuning one"),
+    ],
+)
+def test_every_mistake_is_found_before_anything_runs(file, ebft, content, says):
+    path = file(**content)
+    status, out, err = ebft("validate", str(path))
+    assert status == 2, out
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_all_mistakes_are_said_at_once(file, ebft):
+    path = file(grid={"sampler.n": [0, 4], "reward.diversity": [-1, 1]})
+    lines = ebft("validate", str(path))[2].splitlines()
+    assert len(lines) == 4  # of the four arms: two have one mistake, one has both
+    assert all(line.startswith(f"{path}: arm ") for line in lines)
+
+
+def test_the_dry_run_lists_runs_and_what_they_cost(file, ebft):
+    status, out, _ = ebft(
+        "ablate", str(file(grid={"sampler.n": [2, 4]}, seeds=[0, 1])), "--dry-run"
+    )
+    assert status == 0
+    assert "# 2 arms × 2 seeds = 4 runs" in out
+    assert "n=2" in out
+    assert "TFLOP of training" in out
+
+
+def test_a_recipe_is_no_study(ebft):
+    status, _, err = ebft("study", str(BASE))
+    assert status == 2
+    assert err.strip().endswith(f"not a study; `ebft run {BASE}` runs it")
