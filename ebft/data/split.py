@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from ebft.errors import UserError
@@ -20,14 +20,22 @@ def split(examples: Sequence[Example], held_out: float, *, key: str) -> Splits:
     distinct: dict[bytes, Example] = {}
     for example in examples:
         distinct.setdefault(fingerprint(example), example)
+    chosen = choose(distinct, held_out, key=key)
+    train = [example for mark, example in distinct.items() if mark not in chosen]
+    return Splits(train=train, held_out=[distinct[mark] for mark in sorted(chosen)])
+
+
+def choose(marks: Iterable[bytes], held_out: float, *, key: str) -> set[bytes]:
+    """The fraction of different hashes that is held out: the smallest, at least one, not all.
+
+    Raises `UserError` naming the recipe's `key` for fewer than two.
+    """
+    distinct = sorted(set(marks))
     if len(distinct) < 2:
         raise UserError(
             f"{key}: {len(distinct)} different texts; at least 2 are needed, to hold one out"
         )
-    count = min(max(round(held_out * len(distinct)), 1), len(distinct) - 1)
-    chosen = set(sorted(distinct)[:count])
-    train = [example for mark, example in distinct.items() if mark not in chosen]
-    return Splits(train=train, held_out=[distinct[mark] for mark in sorted(chosen)])
+    return set(distinct[: min(max(round(held_out * len(distinct)), 1), len(distinct) - 1)])
 
 
 def without_copies(examples: Sequence[Example], of: Sequence[Example]) -> list[Example]:
@@ -43,5 +51,9 @@ def without_copies(examples: Sequence[Example], of: Sequence[Example]) -> list[E
 
 def fingerprint(example: Example) -> bytes:
     """A hash of the example's text, the same for texts that differ in white space only."""
-    words = " ".join(f"{example.prompt} {example.completion}".split())
-    return blake2b(words.encode(), digest_size=16).digest()
+    return fingerprint_text(f"{example.prompt} {example.completion}")
+
+
+def fingerprint_text(text: str) -> bytes:
+    """A hash of the text's words."""
+    return blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
