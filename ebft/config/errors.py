@@ -23,7 +23,7 @@ SECTION_TYPES = {"model_type", "dict_type", "model_attributes_type", "dataclass_
 def explain(error: ValidationError, source: Path, overrides: Sequence[Override]) -> list[str]:
     """`recipes/x.yaml: sampler.n = 0: must be greater than or equal to 1`, one a mistake.
 
-    A key that the command line has set is said to come from there.
+    A key that an override has set is said to come from where that is.
     """
     return [
         f"{_origin(detail, source, overrides)}: {_line(detail)}"
@@ -58,11 +58,11 @@ def _closest(value: str, message: str) -> str:
 
 def _origin(detail: ErrorDetails, source: Path, overrides: Sequence[Override]) -> str:
     key = tuple(map(str, detail["loc"]))
-    for override in overrides:
+    for override in reversed(overrides):
         set_it = key[: len(override.keys)] == override.keys
         made_it = detail["type"] == UNKNOWN_KEY and override.keys[: len(key)] == key
         if not override.delete and (set_it or made_it):
-            return "command line"
+            return override.origin
     return str(source)
 
 

@@ -23,16 +23,18 @@ from ebft.errors import UserError
 log = logging.getLogger("ebft")
 
 Tree = dict[str, Any] | list[Any]
+COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One override: `value` at `keys`, or without it if `delete`."""
+    """One override: `value` at `keys`, or without it if `delete`. Messages name its `origin`."""
 
     text: str
     keys: tuple[str, ...]
     value: Any = None
     delete: bool = False
+    origin: str = COMMAND_LINE
 
 
 def parse_override(text: str) -> Override:
@@ -97,13 +99,13 @@ def _set(tree: dict[str, Any], override: Override) -> None:
         before = None
     if isinstance(value, str) and "${" not in value:
         if key == "_component_" and isinstance(parent, dict) and before is not None:
-            return _choose(parent, value, override.keys[:-1])
+            return _choose(parent, value, override)
         if _is_component(before):
-            return _choose(before, value, override.keys)
+            return _choose(before, value, override)
     return _put(parent, key, value)
 
 
-def _choose(section: dict[str, Any], component: str, path: Sequence[str]) -> None:
+def _choose(section: dict[str, Any], component: str, override: Override) -> None:
     replaced = section["_component_"]
     if component == replaced:
         return
@@ -111,7 +113,10 @@ def _choose(section: dict[str, Any], component: str, path: Sequence[str]) -> Non
     section.clear()
     section["_component_"] = component
     options = f"; options dropped: {dropped}" if dropped else ""
-    log.warning("%s: %s instead of %s%s", ".".join(path), component, replaced, options)
+    path = ".".join(key for key in override.keys if key != "_component_")
+    # Who writes a file can see what was there; who types a command may not know.
+    level = logging.WARNING if override.origin == COMMAND_LINE else logging.DEBUG
+    log.log(level, "%s: %s instead of %s%s", path, component, replaced, options)
 
 
 def _delete(tree: dict[str, Any], override: Override) -> None:
@@ -160,7 +165,9 @@ def _parent(tree: dict[str, Any], override: Override) -> Tree:
             _put(node, key, child)
         if not isinstance(child, dict | list):
             path = ".".join(override.keys[:depth])
-            raise UserError(f"command line: {override.text}: {path} = {child} has no keys in it")
+            raise UserError(
+                f"{override.origin}: {override.text}: {path} = {child} has no keys in it"
+            )
         node = child
     return node
 
@@ -183,7 +190,7 @@ def _is_component(section: Any) -> bool:
 
 
 def _no_entry(override: Override, node: Tree, key: str) -> UserError:
-    where = f"command line: {override.text}"
+    where = f"{override.origin}: {override.text}"
     if isinstance(node, list):
         return UserError(f"{where}: the list has {len(node)} entries, from 0; none is {key!r}")
     return UserError(f"{where}: there is no {key!r}{suggest(key, node)}")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ebft.config.dump import resolved_yaml
-from ebft.config.load import load_recipe, read_yaml
+from ebft.config.load import load_recipe
+from ebft.config.read import read_recipe
 from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
 from tests.conftest import RECIPES
 from tests.tiny import plain_policy, tiny_resources
@@ -16,7 +17,7 @@ FILES = sorted(RECIPES.rglob("*.yaml"))
 
 def needs(file):
     """The installable plug-in that a recipe names and that is not here, if any."""
-    named = read_yaml(file).get("plugins", [])
+    named = read_recipe(file).tree.get("plugins", [])
     missing = [name for name in named if not name.endswith(".py") and find_spec(name) is None]
     return missing[0] if missing else None
 
@@ -71,5 +72,5 @@ def test_it_says_what_it_is_and_how_to_run_it(file):
 def test_recipes_that_need_a_plug_in_name_one_of_this_repository():
     packages = {folder.parent.name for folder in RECIPES.parent.glob("plugins/*/*/__init__.py")}
     for file in FILES:
-        for name in read_yaml(file).get("plugins", []):
+        for name in read_recipe(file).tree.get("plugins", []):
             assert name in packages, f"{file}: {name}"
