@@ -23,7 +23,7 @@ LINES = 8
 
 def without_near_copies(examples: Sequence[Example], of: Iterable[Example]) -> list[Example]:
     """The examples that are no copy, exact or near, of any in `of`; they may be of each other."""
-    exact: set[bytes] = set()
+    exact: set[int] = set()
     sizes: list[int] = []
     places: defaultdict[str, list[int]] = defaultdict(list)
     for number, other in enumerate(of):
