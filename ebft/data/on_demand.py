@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import overload
 
 import numpy as np
@@ -24,6 +25,8 @@ class OnDemand(Sequence[Document]):
     place: together they are the whole text, and of a cut with too many tokens the last are left
     out. At the place of a document that is not accepted stands the next one that is, so those
     after many dropped ones come more often.
+
+    `digest` is of all texts and of where they are cut.
     """
 
     def __init__(
@@ -37,7 +40,8 @@ class OnDemand(Sequence[Document]):
         self._examples, self._tokenize, self._why_not = examples, tokenize, why_not
         self._width = width
         # The first place of each text, and after the last one's the number of places.
-        self._first = np.concatenate([[0], np.cumsum(self._cuts())])
+        cuts, self.digest = self._survey()
+        self._first = np.concatenate([[0], np.cumsum(cuts)])
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -84,12 +88,14 @@ class OnDemand(Sequence[Document]):
         newline = text.find("\n", place - 1, place + self._width)
         return place if newline < 0 else newline + 1
 
-    def _cuts(self) -> np.ndarray:
-        """Into how many places each text is cut, at least one."""
+    def _survey(self) -> tuple[np.ndarray, str]:
+        """Into how many places each text is cut, at least one; and the digest."""
         counts = np.ones(len(self._examples), dtype=np.int64)
+        digest = blake2b(f"{self._width}\0".encode(), digest_size=16)
         for at, batch in batches(self._examples, "measuring texts"):
-            counts[at : at + len(batch)] = [
-                1 if example.prompt else max(1, -(-len(example.completion) // self._width))
-                for example in batch
-            ]
-        return counts
+            for number, example in enumerate(batch, at):
+                if not example.prompt:
+                    counts[number] = max(1, -(-len(example.completion) // self._width))
+                texts = (example.name, example.prompt, example.completion, example.check, "")
+                digest.update("\0".join(texts).encode("utf-8", "surrogatepass"))
+        return counts, digest.hexdigest()

@@ -8,6 +8,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebft.checkpoints.digests import digest_documents
 from ebft.data.documents import DocumentOptions, tokenize
 from ebft.data.files import Files
 from ebft.data.on_demand import OnDemand
@@ -100,6 +101,17 @@ class TestDocuments:
             "1",
             "0",
         ]
+
+    def test_a_resumed_run_knows_the_texts_without_tokenising_them(self):
+        texts = [Example("a", "abcdef\nabc\n"), Example("b", "ba\n" * 9)]
+        digest = digest_documents(lazy(texts))
+        assert digest == digest_documents(lazy(texts))
+        changed = [*texts[:1], Example("b", "ba\n" * 8 + "bb\n")]
+        for other in (lazy(changed), lazy(texts[::-1]), lazy(texts, characters=2.0)):
+            assert digest_documents(other) != digest
+        unread = lazy(texts)
+        unread._tokenize = None
+        assert digest_documents(unread) == digest
 
     def test_none_that_fits_is_an_error_before_training(self):
         with pytest.raises(UserError, match=r"none of 2 documents in a row .*2 longer than"):
