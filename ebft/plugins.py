@@ -146,12 +146,13 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
     return Registry({kind: _collect(manager, kind, origins) for kind in KINDS})
 
 
-def find_plugin(plugin: str, beside: Path) -> str:
+def find_plugin(plugin: str, beside: Iterable[Path]) -> str:
     """A recipe's plug-in with its path spelt out: from the working directory, else `beside`, the
-    recipe's own folder. A module name stays as it is. Raises `PluginError` for a missing file."""
+    folders of the recipe and of its bases. A module name stays as it is. Raises `PluginError` for a
+    missing file."""
     if not plugin.endswith(".py"):
         return plugin
-    candidates = [Path(plugin), beside / plugin]
+    candidates = [Path(plugin), *(folder / plugin for folder in beside)]
     for candidate in candidates:
         if candidate.is_file():
             return str(candidate)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ebft.data.on_demand import OnDemand
 from ebft.rollout.records import Document
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ SAMPLED = 1024
 
 
 def digest_documents(documents: Sequence[Document]) -> str:
-    """Of every name, token and check, in order, with the number of documents in front."""
+    """Of every name, token and check, in order, with the number of documents in front.
+
+    Of documents that are tokenised on demand, of their texts: the tokens are not there yet.
+    """
+    if isinstance(documents, OnDemand):
+        return f"{len(documents)} documents on demand, {documents.digest}"
     digest = blake2b(digest_size=16)
     for document in documents:
         head = f"{document.name}\0{document.prompt_length}\0{document.check}\0".encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from ebft.errors import UserError
@@ -20,7 +19,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "cp",
         help="copy a recipe that comes with ebft",
-        description="Copies a recipe that comes with ebft, to change it. `ebft ls` names them.",
+        description="Copies a recipe that comes with ebft, to change it. `ebft ls` names them. One "
+        "that says `base:` is written out whole.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,9 +44,27 @@ def copy(arguments: argparse.Namespace) -> int:
         destination = destination / source.name
     if destination.exists() and not arguments.force:
         raise UserError(f"{destination} is there already; --force replaces it")
+    text = whole_text(source)
     try:
-        shutil.copyfile(source, destination)
+        destination.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {destination}: {error.strerror or error}") from error
     print(f"{source} → {destination}")
     return 0
+
+
+def whole_text(source: Path) -> str:
+    """The recipe's text. If it has a base, that is merged in, so that the copy does not look for
+    it, and only the comment at the top is kept."""
+    from itertools import takewhile
+
+    from omegaconf import OmegaConf
+
+    from ebft.config.read import read_recipe
+
+    text = source.read_text(encoding="utf-8")
+    written = read_recipe(source)
+    if len(written.files) == 1:
+        return text
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return "\n".join([*comment, "", OmegaConf.to_yaml(OmegaConf.create(written.tree))])

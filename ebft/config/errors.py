@@ -58,7 +58,7 @@ def _closest(value: str, message: str) -> str:
 
 def _origin(detail: ErrorDetails, source: Path, overrides: Sequence[Override]) -> str:
     key = tuple(map(str, detail["loc"]))
-    for override in overrides:
+    for override in reversed(overrides):
         set_it = key[: len(override.keys)] == override.keys
         made_it = detail["type"] == UNKNOWN_KEY and override.keys[: len(key)] == key
         if not override.delete and (set_it or made_it):

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ebft.config.errors import explain
-from ebft.config.located import suggest
 from ebft.config.overrides import Override, apply_overrides, parse_override
+from ebft.config.read import read_recipe
 from ebft.config.recipe import RecipeOptions, recipe_options
-from ebft.config.shipped import shipped_recipes
 from ebft.errors import UserError
 from ebft.plugins import Registry, find_plugin, load_registry
 
@@ -41,11 +39,13 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
 
     Raises `UserError` with one line for every mistake, naming the file, the key and the value.
     """
+    written = read_recipe(path)
     parsed = [it if isinstance(it, Override) else parse_override(it) for it in overrides]
-    resolved = _resolve(path, apply_overrides(read_yaml(path), parsed))
+    resolved = _resolve(path, apply_overrides(written.tree, parsed))
     plugins = resolved.get("plugins")
     if isinstance(plugins, list) and all(isinstance(plugin, str) for plugin in plugins):
-        resolved["plugins"] = plugins = [find_plugin(plugin, path.parent) for plugin in plugins]
+        folders = [file.parent for file in written.files]
+        resolved["plugins"] = plugins = [find_plugin(plugin, folders) for plugin in plugins]
         registry = load_registry(plugins)
     else:
         registry = load_registry()  # validation reports what is wrong with the list
@@ -53,28 +53,8 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
     if "recipe" not in resolved:
         raise UserError(f"{path}: recipe: missing; it has no default")
     schema = recipe_options(resolved["recipe"], path)
-    return Recipe(path, resolved, _validate(path, resolved, schema, registry, parsed), registry)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The recipe as it is in the file. Raises `UserError` if it is not a mapping in YAML."""
-    try:
-        content = OmegaConf.load(path)
-    except FileNotFoundError as error:
-        near = path.parent.glob("*.yaml") if path.parent.is_dir() else ()
-        known = {str(recipe) for recipe in (*near, *shipped_recipes().values())}
-        raise UserError(f"{path}: no such file{suggest(str(path), known)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UserError(f"{path}: cannot be read: {reason}") from error
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{path}: {line}not YAML: {error.problem}") from error
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    if not OmegaConf.is_dict(content):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values; this file is a list")
-    return cast(dict[str, Any], OmegaConf.to_container(content))
+    options = _validate(written.files, resolved, schema, registry, [*written.changes, *parsed])
+    return Recipe(path, resolved, options, registry)
 
 
 def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
@@ -89,16 +69,18 @@ def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validate(
-    path: Path,
+    files: Sequence[Path],
     resolved: dict[str, Any],
     schema: type[RecipeOptions],
     registry: Registry,
-    overrides: Sequence[Override],
+    changes: Sequence[Override],
 ) -> RecipeOptions:
     try:
-        options = schema.model_validate(resolved, context={"registry": registry, "source": path})
+        options = schema.model_validate(
+            resolved, context={"registry": registry, "source": files[0]}
+        )
     except ValidationError as error:
-        raise UserError("\n".join(explain(error, path, overrides))) from error
+        raise UserError("\n".join(explain(error, files[-1], changes))) from error
     if problems := options.problems():
-        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+        raise UserError("\n".join(f"{files[0]}: {problem}" for problem in problems))
     return options

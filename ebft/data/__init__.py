@@ -1,9 +1,11 @@
 """Data: sources of texts, their splits, and the documents they become."""
 
 from ebft.data.files import Files
+from ebft.data.gettext import Gettext
 from ebft.data.hub import Hub
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import PythonFunctions
+from ebft.data.tiny_programs import TinyPrograms
 from ebft.hookspecs import Parts, hookimpl
 
 
@@ -12,6 +14,8 @@ def register_data() -> Parts:
     return {
         "python_files": PythonFiles,
         "python_functions": PythonFunctions,
+        "tiny_programs": TinyPrograms,
+        "gettext": Gettext,
         "files": Files,
         "hub": Hub,
     }

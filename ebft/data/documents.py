@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 from tqdm import tqdm
 
+from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
 from ebft.interfaces import Example, Plan
 from ebft.parts import Options
@@ -40,13 +41,27 @@ class DocumentOptions(Options):
         description="fewest tokens of a document; shorter ones are dropped. Runs whose plans need "
         "different lengths see the same documents if this is what the longest plan needs",
     )
+    on_demand: bool = Field(
+        False,
+        description="tokenise a document when a step asks for it, for data larger than memory; "
+        "raw text is then cut by its characters, at ends of lines",
+    )
+    characters_per_token: float = Field(
+        3.0,
+        gt=0,
+        description="with on_demand, how much raw text a document is cut from: so many characters "
+        "for each of its tokens. The text's own figure or a little less wastes little",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """The documents of a split, and how many were dropped for each reason."""
+    """The documents of a split, and how many were dropped for each reason.
 
-    documents: tuple[Document, ...]
+    Documents that are tokenised on demand are not dropped beforehand, so none is counted.
+    """
+
+    documents: Sequence[Document]
     dropped: Mapping[str, int]
 
 
@@ -63,23 +78,22 @@ def tokenize(
     Raises `UserError` with the counts if none is left.
     """
     start = begins_with(tokenizer)
+
+    def why_not(document: Document) -> str | None:
+        return why_dropped(document, options, plan, start)
+
+    if options.on_demand:
+        return Tokenized(_on_demand(examples, tokenizer, options, start, why_not), {})
     documents: list[Document] = []
     dropped: Counter[str] = Counter()
     with tqdm(total=len(examples), desc=f"tokenizing {split}", delay=3, leave=False) as bar:
         for at in range(0, len(examples), BATCH):
             batch = examples[at : at + BATCH]
             for document in _documents(batch, tokenizer, options.length, start):
-                tokens = document.tokens.numel()
-                if tokens <= len(start):
-                    dropped[EMPTY] += 1
-                elif tokens > options.length:
-                    dropped[TOO_LONG] += 1
-                elif tokens < options.shortest:
-                    dropped[SHORT] += 1
-                elif not plan.accepts(document):
-                    dropped[TOO_SHORT] += 1
-                else:
+                if (reason := why_not(document)) is None:
                     documents.append(document)
+                else:
+                    dropped[reason] += 1
             bar.update(len(batch))
     if not documents:
         counts = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
@@ -89,6 +103,37 @@ def tokenize(
             f"{options.length}; give longer texts, or change documents.length or the plan"
         )
     return Tokenized(tuple(documents), dropped)
+
+
+def why_dropped(
+    document: Document, options: DocumentOptions, plan: Plan, start: Sequence[int]
+) -> str | None:
+    """Why a document cannot be used; None if it can."""
+    if document.tokens.numel() <= len(start):
+        return EMPTY
+    if document.tokens.numel() > options.length:
+        return TOO_LONG
+    if document.tokens.numel() < options.shortest:
+        return SHORT
+    return None if plan.accepts(document) else TOO_SHORT
+
+
+def _on_demand(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    options: DocumentOptions,
+    start: list[int],
+    why_not: Callable[[Document], str | None],
+) -> OnDemand:
+    def tokenize_one(example: Example) -> Document:
+        # Of raw text the first cut is all: it was cut by its characters before.
+        first = next(_documents([example], tokenizer, options.length, start))
+        return first if example.prompt else replace(first, name=example.name)
+
+    width = max(round(options.length * options.characters_per_token), 1)
+    documents = OnDemand(examples, tokenize_one, why_not, width=width)
+    documents[0]  # raises if nothing fits, before a model is trained on it
+    return documents
 
 
 def begins_with(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -13,11 +13,10 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
 from pydantic import Field
 
-from ebft.data.rows import rows_to_examples
+from ebft.data.rows import RowOptions, Rows
 from ebft.data.split import split, without_copies
 from ebft.errors import UserError
-from ebft.interfaces import Example, Splits
-from ebft.parts import Part
+from ebft.interfaces import Splits
 
 # It logs a traceback before it raises; the error raised here says what is wrong.
 logging.getLogger("datasets.packaged_modules.json.json").setLevel(logging.CRITICAL)
@@ -25,17 +24,14 @@ logging.getLogger("datasets.packaged_modules.json.json").setLevel(logging.CRITIC
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
-class Files(Part):
-    """Rows with a completion and, unless they are raw text, a prompt."""
+class Files(RowOptions):
+    """Rows with a completion and, unless they are raw text, a prompt.
+
+    The file is converted once, and then read row by row from the cache of `datasets`: it may be
+    larger than memory.
+    """
 
     path: Path = Field(description="a .jsonl, .json, .parquet or .csv file, .gz too")
-    prompt: str | None = Field(
-        None, description="column of the prompt; null: the rows are raw text"
-    )
-    completion: str = Field("completion", description="column of the completion, or of raw text")
-    check: str | None = Field(
-        None, description="column of what a verifiable reward checks rollouts with, e.g. unit tests"
-    )
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the rows to hold out")
     held_out_path: Path | None = Field(
         None, description="a file of held-out rows; `held_out` is not used then"
@@ -49,7 +45,7 @@ class Files(Part):
         held_out = self._read(self.held_out_path, "data.held_out_path")
         return Splits(train=without_copies(examples, of=held_out), held_out=held_out)
 
-    def _read(self, path: Path, key: str) -> list[Example]:
+    def _read(self, path: Path, key: str) -> Rows:
         if not path.is_file():
             raise UserError(f"{key} = {path}: no such file")
         suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
@@ -67,9 +63,7 @@ class Files(Part):
             raise UserError(f"{key} = {path}: cannot be read: {reason}") from error
         if len(rows) == 0:
             raise UserError(f"{key} = {path}: the file has no rows")
-        return rows_to_examples(
-            rows, prompt=self.prompt, completion=self.completion, check=self.check, source=path.name
-        )
+        return Rows(rows, self.columns(), path.name)
 
 
 def bad_line(path: Path, among: int | None = None) -> str | None:

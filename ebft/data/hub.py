@@ -7,45 +7,52 @@ from typing import Any
 from datasets import load_dataset
 from pydantic import Field, PositiveInt
 
-from ebft.data.rows import rows_to_examples
-from ebft.data.split import split
+from ebft.data.rows import RowOptions, Rows
+from ebft.data.split import split, without_copies
 from ebft.errors import UserError
 from ebft.interfaces import Splits
-from ebft.parts import Part
 
 
-class Hub(Part):
-    """Rows of a hub data set, downloaded once and then read from the cache of `datasets`."""
+class Hub(RowOptions):
+    """Rows of a hub data set, downloaded once and then read from the cache of `datasets`, row by
+    row: it may be larger than memory."""
 
     dataset: str = Field(description="the data set's id, owner/name")
     subset: str | None = Field(None, description="its configuration, if it has several")
     split: str = Field("train", description="which of its splits to read")
-    prompt: str | None = Field(
-        None, description="column of the prompt; null: the rows are raw text"
-    )
-    completion: str = Field(description="column of the completion, or of raw text")
-    check: str | None = Field(
-        None, description="column of what a verifiable reward checks rollouts with, e.g. unit tests"
-    )
+    revision: str | None = Field(None, description="branch, tag or commit of the data set")
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the rows to hold out")
+    held_out_split: str | None = Field(
+        None, description="a split to hold out instead; `held_out` is not used then"
+    )
+    held_out_dataset: str | None = Field(
+        None, description="the data set that has `held_out_split`; null: the same"
+    )
     limit: PositiveInt | None = Field(None, description="read only the first so many rows")
 
     def __call__(self) -> Splits:
         """Raises `UserError` naming the data set if it cannot be had."""
-        wanted = self.split if self.limit is None else f"{self.split}[:{self.limit}]"
+        examples = self._load(self.dataset, self.split, self.subset, self.revision)
+        if self.held_out_split is None:
+            return split(examples, self.held_out, key=f"data.dataset = {self.dataset}")
+        if self.held_out_dataset is None:
+            held_out = self._load(self.dataset, self.held_out_split, self.subset, self.revision)
+        else:
+            held_out = self._load(self.held_out_dataset, self.held_out_split)
+        return Splits(train=without_copies(examples, of=held_out), held_out=held_out)
+
+    def _load(
+        self, dataset: str, split: str, subset: str | None = None, revision: str | None = None
+    ) -> Rows:
+        wanted = split if self.limit is None else f"{split}[:{self.limit}]"
         try:
-            rows: Any = load_dataset(self.dataset, self.subset, split=wanted)
+            rows: Any = load_dataset(dataset, subset, split=wanted, revision=revision)
         except Exception as error:  # the hub's client has many kinds of failure, all of them final
             reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"data.dataset = {self.dataset}: cannot be loaded ({reason}); check data.dataset, "
-                "data.subset and data.split, and the network"
+                f"data: {dataset}, split {split}: cannot be loaded ({reason}); check the names of "
+                "the data set, its subset and its split, and the network"
             ) from error
-        examples = rows_to_examples(
-            rows,
-            prompt=self.prompt,
-            completion=self.completion,
-            check=self.check,
-            source=self.dataset,
-        )
-        return split(examples, self.held_out, key=f"data.dataset = {self.dataset}")
+        if len(rows) == 0:
+            raise UserError(f"data: {dataset}, split {split}: has no rows")
+        return Rows(rows, self.columns(), f"{dataset}/{split}")

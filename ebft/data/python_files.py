@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import Field
 
-from ebft.data.split import split
+from ebft.data.copies import without_near_copies
+from ebft.data.split import split, without_copies
 from ebft.errors import UserError
 from ebft.interfaces import Example, Splits
 from ebft.parts import Part
@@ -16,8 +18,8 @@ from ebft.parts import Part
 SKIPPED = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
 )
-"""Folders of the standard library that are left out: installed packages, test suites, and tables
-and texts that only look like code."""
+"""Folders of the standard library and of installed packages that are left out: other packages, test
+suites, and tables and texts that only look like code."""
 
 log = logging.getLogger("ebft")
 
@@ -25,32 +27,75 @@ log = logging.getLogger("ebft")
 class PythonFiles(Part):
     """Every .py file under a folder is one text (the paper's unstructured code).
 
-    Whole files are held out, so no held-out text has a neighbour from its own file in train.
+    Whole files are held out, so no held-out text has a neighbour from its own file in train; nor is
+    a file trained on that shares most of its lines with a held-out one.
     """
 
     path: Path | None = Field(None, description="a folder; null: the standard library's sources")
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the files to hold out")
+    out_of_distribution: tuple[str, ...] = Field(
+        (),
+        description="packages never trained on: folders or .py files directly under `path`, else "
+        "installed packages, by the names that they are imported by",
+    )
 
     def __call__(self) -> Splits:
-        """Raises `UserError` naming `data.path` if there is nothing to read."""
+        """Raises `UserError` naming the key if there is nothing to read."""
         root = self.path if self.path is not None else Path(sysconfig.get_path("stdlib"))
         if not root.is_dir():
             raise UserError(f"data.path = {root}: no such folder; give one that has .py files")
-        skipped = SKIPPED if self.path is None else frozenset()
-        examples, unreadable = [], []
-        for file in sorted(root.rglob("*.py")):
-            name = file.relative_to(root)
-            if skipped.intersection(name.parts):
-                continue
-            try:
-                text = file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError):
-                unreadable.append(name.as_posix())
-                continue
-            if text.strip():
-                examples.append(Example(name.as_posix(), text))
-        if unreadable:
-            log.warning("%d files cannot be read as UTF-8, e.g. %s", len(unreadable), unreadable[0])
+        examples = read_sources(root, skipped=SKIPPED if self.path is None else frozenset())
         if not examples:
             raise UserError(f"data.path = {root}: no .py file with text in it; give another folder")
-        return split(examples, self.held_out, key=f"data.path = {root}")
+        apart: list[Example] = []
+        for package in self.out_of_distribution:
+            own = [example for example in examples if is_in_package(example, package)]
+            examples = [example for example in examples if not is_in_package(example, package)]
+            apart += own or read_installed(package, root)
+        splits = split(examples, self.held_out, key=f"data.path = {root}")
+        return Splits(
+            train=without_near_copies(splits.train, of=[*splits.held_out, *apart]),
+            held_out=splits.held_out,
+            out_of_distribution=without_copies(apart, of=splits.held_out),
+        )
+
+
+def read_sources(root: Path, *, skipped: frozenset[str], prefix: str = "") -> list[Example]:
+    """Every .py file under `root` with text in it, named by its path there."""
+    examples, unreadable = [], []
+    for file in sorted(root.rglob("*.py")):
+        name = file.relative_to(root)
+        if skipped.intersection(name.parts):
+            continue
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            unreadable.append(name.as_posix())
+            continue
+        if text.strip():
+            examples.append(Example(prefix + name.as_posix(), text))
+    if unreadable:
+        log.warning("%d files cannot be read as UTF-8, e.g. %s", len(unreadable), unreadable[0])
+    return examples
+
+
+def is_in_package(example: Example, package: str) -> bool:
+    """Whether a file belongs to a package, or is a module, directly under the sources' folder."""
+    return example.name == f"{package}.py" or example.name.startswith(f"{package}/")
+
+
+def read_installed(package: str, root: Path) -> list[Example]:
+    """The sources of an installed package. Raises `UserError` if there are none."""
+    spec = find_spec(package) if package.isidentifier() else None
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    examples = [
+        example
+        for folder in folders
+        for example in read_sources(Path(folder), skipped=SKIPPED, prefix=f"{package}/")
+    ]
+    if not examples:
+        raise UserError(
+            f"data.out_of_distribution: {package}: neither a package under {root} nor an installed "
+            "one that has .py files"
+        )
+    return examples

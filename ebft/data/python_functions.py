@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from ebft.data.copies import without_near_copies
 from ebft.data.python_files import PythonFiles
 from ebft.data.split import without_copies
 from ebft.errors import UserError
@@ -23,25 +24,34 @@ class PythonFunctions(Part):
     """Every documented function under a folder: its signature and docstring are the prompt, its
     body is the completion (question and answer, as in the paper's structured code).
 
-    Whole files are held out, and a function that is also in a held-out file is not trained on.
+    Whole files are held out, and a function that is also in a held-out file, or shares most of its
+    lines with one there, is not trained on.
     """
 
     path: Path | None = Field(None, description="a folder; null: the standard library's sources")
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the files to hold out")
 
+    out_of_distribution: tuple[str, ...] = Field(
+        (), description="packages never trained on, as for python_files"
+    )
+
     def __call__(self) -> Splits:
         """Raises `UserError` naming `data.path` if there is nothing to read."""
-        files = PythonFiles(path=self.path, held_out=self.held_out)()
-        held_out = [function for file in files.held_out for function in documented_functions(file)]
-        train = [function for file in files.train for function in documented_functions(file)]
-        train = without_copies(train, of=held_out)
+        files = PythonFiles(
+            path=self.path, held_out=self.held_out, out_of_distribution=self.out_of_distribution
+        )()
+        train, held_out, apart = (
+            [function for file in part for function in documented_functions(file)]
+            for part in (files.train, files.held_out, files.out_of_distribution)
+        )
+        train = without_near_copies(without_copies(train, of=()), of=[*held_out, *apart])
         for name, examples in (("train", train), ("held-out", held_out)):
             if not examples:
                 raise UserError(
                     f"data.path = {self.path}: no function with a docstring in the {name} files; "
                     "give a folder with more of them"
                 )
-        return Splits(train, without_copies(held_out, of=[]))
+        return Splits(train, without_copies(held_out, of=()), without_copies(apart, of=held_out))
 
 
 def documented_functions(file: Example) -> Iterator[Example]:

@@ -2,44 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+from jaxtyping import Int
+from pydantic import Field
 
 from ebft.errors import UserError
 from ebft.interfaces import Example
+from ebft.parts import Part
+
+Indices = Int[np.ndarray, " _"]
 
 
-def rows_to_examples(
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    prompt: str | None,
-    completion: str,
-    check: str | None,
-    source: str,
-) -> list[Example]:
-    """One example a row, named `source:row` from 1.
+class RowOptions(Part):
+    """What data sources of rows have in common: the columns that are read."""
 
-    Raises `UserError` naming the column, the row and the columns there are.
+    prompt: str | None = Field(
+        None, description="column of the prompt; null: the rows are raw text"
+    )
+    completion: str = Field("completion", description="column of the completion, or of raw text")
+    check: str | None = Field(
+        None, description="column of what a verifiable reward checks rollouts with, e.g. unit tests"
+    )
+
+    def columns(self) -> dict[str, str]:
+        """The columns to read, by the option that names them."""
+        named = {"prompt": self.prompt, "completion": self.completion, "check": self.check}
+        return {option: column for option, column in named.items() if column is not None}
+
+
+class Rows(Sequence[Example]):
+    """Rows of a `datasets.Dataset` as examples, read from its memory-mapped file when asked for.
+
+    Only the rows' numbers are held in memory, 8 bytes each. An example is named `source:row`,
+    from 1. Reading raises `UserError` naming the column, the row and the columns there are.
     """
-    return [
-        Example(
-            name=f"{source}:{number}",
-            completion=_text(row, completion, "completion", f"{source}, row {number}"),
-            prompt=_text(row, prompt, "prompt", f"{source}, row {number}") if prompt else "",
-            check=_text(row, check, "check", f"{source}, row {number}") if check else "",
-        )
-        for number, row in enumerate(rows, 1)
-    ]
+
+    def __init__(
+        self, dataset: Any, columns: Mapping[str, str], source: str, numbers: Indices | None = None
+    ) -> None:
+        self._dataset, self._columns, self._source = dataset, dict(columns), source
+        self._numbers = np.arange(len(dataset)) if numbers is None else numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Example]: ...
+
+    def __getitem__(self, place: int | slice) -> Example | list[Example]:
+        if isinstance(place, slice):
+            return self._read(self._numbers[place])
+        return self._read(self._numbers[place : place + 1 or None])[0]
+
+    def pick(self, places: Indices) -> Rows:
+        """The examples at these places, as rows of their own."""
+        return Rows(self._dataset, self._columns, self._source, self._numbers[places])
+
+    def _read(self, numbers: Indices) -> list[Example]:
+        if len(numbers) == 0:
+            return []
+        batch = self._dataset[_as_slice(numbers)]
+        texts = {
+            option: self._texts(batch, option, column, numbers)
+            for option, column in self._columns.items()
+        }
+        return [
+            Example(
+                name=f"{self._source}:{number + 1}",
+                **{option: column[i] for option, column in texts.items()},
+            )
+            for i, number in enumerate(numbers.tolist())
+        ]
+
+    def _texts(
+        self, batch: Mapping[str, list[Any]], option: str, column: str, numbers: Indices
+    ) -> list[str]:
+        where = f"data.{option} = {column}: {self._source}"
+        if column not in batch:
+            raise UserError(
+                f"{where}, row {numbers[0] + 1} has no such column; there are: {', '.join(batch)}"
+            )
+        for number, value in zip(numbers, batch[column], strict=True):
+            if not isinstance(value, str):
+                raise UserError(
+                    f"{where}, row {number + 1} has {value!r} there; a text is needed in every row"
+                )
+        return batch[column]
 
 
-def _text(row: Mapping[str, Any], column: str, option: str, where: str) -> str:
-    if column not in row:
-        raise UserError(
-            f"data.{option} = {column}: {where} has no such column; there are: {', '.join(row)}"
-        )
-    value = row[column]
-    if not isinstance(value, str):
-        raise UserError(
-            f"data.{option} = {column}: {where} has {value!r} there; a text is needed in every row"
-        )
-    return value
+def pick(examples: Sequence[Example], places: Indices) -> Sequence[Example]:
+    """The examples at these places; rows of a data set stay where they are, on disk."""
+    if isinstance(examples, Rows):
+        return examples.pick(places)
+    return [examples[place] for place in places.tolist()]
+
+
+def _as_slice(numbers: Indices) -> slice | list[int]:
+    # A slice is read at once; single rows, each by itself.
+    first, last = int(numbers[0]), int(numbers[-1])
+    if last - first + 1 == len(numbers) and bool((np.diff(numbers) == 1).all()):
+        return slice(first, last + 1)
+    return numbers.tolist()  # type: ignore[no-any-return]

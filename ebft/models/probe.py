@@ -23,6 +23,7 @@ from ebft.training.policy import tree_log_probs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+DOCUMENTS = 64
 CONTEXTS = 3
 """The shortest, the middle and the longest context of the longest document."""
 TOLERANCE = 2e-3
@@ -33,10 +34,13 @@ TOLERANCE = 2e-3
 def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Plan) -> float:
     """The largest |log p(tree) − log p(rows)| of any token, in float32 whatever the precision.
 
+    It looks at the longest of the first documents, for the others may not be tokenised yet.
+
     Raises `NumericalError` if it is more than `TOLERANCE`, or not a number: the model must not be
     trained.
     """
-    contexts = _few(plan([max(documents, key=lambda document: document.tokens.numel())]))
+    first = (documents[place] for place in range(min(DOCUMENTS, len(documents))))
+    contexts = _few(plan([max(first, key=lambda document: document.tokens.numel())]))
     contexts = contexts.to(policy.device)
     # Any tokens do as rollouts: the reference itself, and the same backwards.
     tokens = torch.stack([contexts.reference, contexts.reference.flip(-1)], 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 from typing import cast
 
@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from ebft.config.located import suggest
 from ebft.parts import Claim, Part, Resources
+from ebft.rewards.function_body import function_body
 from ebft.rewards.run_python import run_python
 from ebft.rollout.records import Features, Rollouts, Terms
 
@@ -44,7 +45,17 @@ def unit_tests(attempt: Attempt) -> float:
     return float(run_python(program).passed)
 
 
-SCORES: dict[str, Score] = {"exact_match": exact_match, "unit_tests": unit_tests}
+def function_tests(attempt: Attempt) -> float:
+    """`unit_tests` of the function that the context begins: what the rollout has after the
+    function's end is cut off."""
+    return unit_tests(replace(attempt, rollout=function_body(attempt.rollout)))
+
+
+SCORES: dict[str, Score] = {
+    "exact_match": exact_match,
+    "unit_tests": unit_tests,
+    "function_tests": function_tests,
+}
 
 
 class Verifiable(Part):
@@ -52,7 +63,8 @@ class Verifiable(Part):
 
     score: str = Field(
         "exact_match",
-        description="exact_match, unit_tests, or the dotted path of a function: Attempt → number",
+        description="exact_match, unit_tests, function_tests (what comes after the function is cut "
+        "off), or the dotted path of a function: Attempt → number",
     )
     workers: int = Field(2, ge=1, description="rollouts that are scored at a time")
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebft.config.dump import fingerprint
-from ebft.config.load import Recipe, load_recipe, read_yaml
+from ebft.config.load import Recipe, load_recipe
 from ebft.config.overrides import Override, override
+from ebft.config.read import read_recipe
 from ebft.config.recipe import RECIPES, recipe_options
 from ebft.errors import UserError
 from ebft.study.arms import Arm, arms
@@ -109,16 +110,16 @@ def _problems(options: StudyOptions) -> Iterator[str]:
         yield "plugins: a study loads none itself; say `overrides: {plugins: [...]}`"
     if len(set(options.seeds)) < len(options.seeds):
         yield f"seeds = {list(options.seeds)}: one comes twice"
-    bases = [options.base, *(variant.base for variant in options.variants.values())]
-    if options.base is None and (not options.variants or None in bases[1:]):
-        yield "base: missing; say which recipe the runs start from"
+    bases = [options.base_recipe, *(variant.base_recipe for variant in options.variants.values())]
+    if options.base_recipe is None and (not options.variants or None in bases[1:]):
+        yield "base_recipe: missing; say which recipe the runs start from"
         return
     for base in dict.fromkeys(filter(None, bases)):
         if base.is_file() and not _may_be_fine_tuning(base):
-            yield f"base = {base}: its recipe must be a fine-tuning one"
+            yield f"base_recipe = {base}: its recipe must be a fine-tuning one"
             return
     if missing := [str(base) for base in dict.fromkeys(bases) if base and not base.is_file()]:
-        yield f"base = {', '.join(missing)}: no such file"
+        yield f"base_recipe = {', '.join(missing)}: no such file"
         return
     planned = plan_arms(options)
     labels = [arm.label for found in planned for arm in found.arms]
@@ -136,7 +137,7 @@ def _problems(options: StudyOptions) -> Iterator[str]:
 
 def _may_be_fine_tuning(base: Path) -> bool:
     """False for ebft's other recipes; what a plug-in's are shows when they are loaded."""
-    name = read_yaml(base).get("recipe")
+    name = read_recipe(base).tree.get("recipe")
     return name not in RECIPES or issubclass(recipe_options(name, base), FineTuneOptions)
 
 

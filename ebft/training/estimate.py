@@ -8,21 +8,12 @@ import torch
 
 from ebft.cost import DocumentTree, ModelShape, flops, memory
 from ebft.interfaces import Plan, SamplerOptions
-from ebft.models.embedded import NAME as EMBEDDED_NAME
+from ebft.models.embedded import NAME as EMBEDDED
+from ebft.models.shapes import SHAPES
 from ebft.rollout.records import Document
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.options import FineTuneOptions
 
-EMBEDDED = ModelShape(
-    hidden=576,
-    layers=30,
-    heads=9,
-    kv_heads=3,
-    head_dim=64,
-    intermediate=1536,
-    vocab=49152,
-    tied=True,
-)
 GIB = 2**30
 
 
@@ -134,17 +125,20 @@ def document_tree(options: FineTuneOptions) -> DocumentTree:
 
 
 def model_shape(options: FineTuneOptions) -> ModelShape:
-    """The model's dimensions, from what is on this machine: nothing is downloaded."""
+    """The model's dimensions, from its configuration on this machine or from what is known of it:
+    nothing is downloaded."""
     from transformers import AutoConfig
 
     path = options.model.path
-    if path == EMBEDDED_NAME:
-        return EMBEDDED
+    if path == EMBEDDED:
+        return SHAPES[EMBEDDED]
     try:
         config = AutoConfig.from_pretrained(
             path, revision=options.model.revision or "main", local_files_only=True
         )
     except (OSError, ValueError) as error:
+        if path in SHAPES:
+            return SHAPES[path]
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"model.path = {path}: its configuration is not on this machine ({reason})"

@@ -10,26 +10,27 @@ import torch
 import yaml
 
 from ebft.config.dump import resolved_yaml
-from ebft.config.load import load_recipe, read_yaml
+from ebft.config.load import load_recipe
+from ebft.config.read import read_recipe, read_yaml
 from ebft.cost import DocumentTree, flops
 from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
 from ebft.plugins import default_registry
 from ebft.rollout.strided import Strided
 from ebft.study.estimate import CPU_GFLOPS
 from ebft.study.plan import plan_arms
-from ebft.training.estimate import EMBEDDED
+from ebft.training.estimate import model_shape
 from tests.conftest import RECIPES
 from tests.tiny import plain_policy, tiny_documents, tiny_resources
 
 FILES = sorted(RECIPES.rglob("*.yaml"))
-STUDIES = [file for file in FILES if read_yaml(file)["recipe"] == "study"]
+STUDIES = [file for file in FILES if read_yaml(file).get("recipe") == "study"]
 SECONDS_TO_START = 40
 """Of a run on the embedded model: imports, weights, tokenising the standard library."""
 
 
 def needs(file):
     """The installable plug-in that a recipe names and that is not here, if any."""
-    named = read_yaml(file).get("plugins", [])
+    named = read_recipe(file).tree.get("plugins", [])
     missing = [name for name in named if not name.endswith(".py") and find_spec(name) is None]
     return missing[0] if missing else None
 
@@ -87,7 +88,7 @@ def test_it_says_what_it_is_and_how_to_run_it(file):
 def test_recipes_that_need_a_plug_in_name_one_of_this_repository():
     packages = {folder.parent.name for folder in RECIPES.parent.glob("plugins/*/*/__init__.py")}
     for file in FILES:
-        for name in read_yaml(file).get("plugins", []):
+        for name in read_recipe(file).tree.get("plugins", []):
             assert name in packages, f"{file}: {name}"
 
 
@@ -126,8 +127,9 @@ def test_the_ready_ablations_fit_in_ninety_minutes(name):
         _, matching, *_ = evaluation.evaluators
         anchors = matching.plan(tiny_documents([length])).anchor.tolist()
         tree = DocumentTree(length, anchors, matching.n, matching.plan.rollout_length)
-        work = flops(EMBEDDED, tree)
-        each = work.sampling + work.features + 2 * EMBEDDED.parameters * length
+        model = model_shape(arm.options)
+        work = flops(model, tree)
+        each = work.sampling + work.features + 2 * model.parameters * length
         measured = 2 * evaluation.documents * each / 1e12
         seconds += (arm.tflop() + measured) / (CPU_GFLOPS / 1000) + SECONDS_TO_START
     assert seconds * len(study.seeds) / 60 < 90

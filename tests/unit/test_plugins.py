@@ -126,12 +126,12 @@ def test_a_file_is_looked_for_beside_the_recipe(tmp_path, monkeypatch):
     here.mkdir(), recipes.mkdir()
     monkeypatch.chdir(here)
     (recipes / "mine.py").touch()
-    assert find_plugin("mine.py", recipes) == str(recipes / "mine.py")
+    assert find_plugin("mine.py", [recipes]) == str(recipes / "mine.py")
     (here / "mine.py").touch()
-    assert find_plugin("mine.py", recipes) == "mine.py"
-    assert find_plugin("a.module", recipes) == "a.module"
+    assert find_plugin("mine.py", [recipes]) == "mine.py"
+    assert find_plugin("a.module", [recipes]) == "a.module"
     with pytest.raises(PluginError, match=r"plugins: other\.py: no such file; looked for"):
-        find_plugin("other.py", recipes)
+        find_plugin("other.py", [recipes])
 
 
 def test_an_unknown_component_names_the_close_one():

@@ -1,0 +1,74 @@
+"""Messages of gettext catalogues (.po, .mo), as pairs of a source text and its translation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ebft.errors import UserError
+
+INSTALL = "pip install polib"
+# %(name)s, %d, {name}, {}, <b> and &nbsp;: what both languages share, and no words.
+NO_WORDS = re.compile(r"%(\(\w+\))?[-#0 +]*[\d.]*[a-zA-Z%]|\{[^{}]*\}|<[^<>]*>|&\w+;")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One text of a catalogue in the source language and in another.
+
+    `catalogue` is its path without the locale's folders: "contrib/admin/django".
+    """
+
+    catalogue: str
+    language: str
+    number: int
+    source: str
+    translation: str
+
+
+def read_catalogues(root: Path, language: str) -> Iterator[Message]:
+    """The messages under `root` that are translated into `language`, as its folders spell it.
+
+    Left out are plural forms (a list of texts), fuzzy and obsolete ones, those that are the same in
+    both languages, and those with no word in them besides placeholders and markup. A .mo file is
+    read if there is no .po file beside it. Raises `UserError` for a file that cannot be read.
+    """
+    folder = f"{language}/LC_MESSAGES"
+    files = {*root.rglob(f"{folder}/*.po"), *root.rglob(f"{folder}/*.mo")}
+    for file in sorted(files):
+        if file.suffix == ".mo" and file.with_suffix(".po") in files:
+            continue
+        place = [part for part in file.relative_to(root).parts[:-3] if part != "locale"]
+        catalogue = "/".join([*place, file.stem])
+        # Neither fuzzy nor obsolete ones.
+        for number, entry in enumerate(_read(file).translated_entries(), 1):
+            source, translation = entry.msgid.strip(), entry.msgstr.strip()
+            if entry.msgid_plural or source == translation:
+                continue
+            if has_words(source) and has_words(translation):
+                yield Message(catalogue, language, number, source, translation)
+
+
+def has_words(text: str) -> bool:
+    """Whether a word of two letters or more is left without placeholders and markup."""
+    return bool(re.search(r"[^\W\d_]{2}", NO_WORDS.sub(" ", text)))
+
+
+def key(text: str) -> str:
+    """The words of a text alone: two texts that differ in case, punctuation, placeholders or
+    markup have the same key."""
+    return " ".join(re.findall(r"\w+", NO_WORDS.sub(" ", text).casefold()))
+
+
+def _read(file: Path) -> Any:
+    try:
+        import polib
+    except ImportError as error:
+        raise UserError(f"data: gettext reads catalogues with polib; run: {INSTALL}") from error
+    try:
+        return polib.pofile(str(file)) if file.suffix == ".po" else polib.mofile(str(file))
+    except (OSError, ValueError) as error:  # UnicodeDecodeError too
+        raise UserError(f"data: {file}: cannot be read: {error}") from error

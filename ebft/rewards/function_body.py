@@ -1,0 +1,18 @@
+"""Where a function that a prompt begins and a model goes on with is at its end."""
+
+from __future__ import annotations
+
+
+def function_body(text: str) -> str:
+    """The text up to its first line that is not indented, which can belong to no function.
+
+    Models that were not taught where to stop go on with another function, a call or prose; the
+    benchmarks of code generation cut that off before they run the function, and so does this.
+    """
+    first, *lines = text.split("\n")
+    body = [first]
+    for line in lines:
+        if line and not line[0].isspace():
+            break
+        body.append(line)
+    return "\n".join(body)
