@@ -112,9 +112,13 @@ def _variants(
 ) -> Iterator[tuple[str, Path | None, list[tuple[str, Any]]]]:
     common = list(options.overrides.items())
     if not options.variants:
-        yield "", options.base, common
+        yield "", options.base_recipe, common
     for name, variant in options.variants.items():
-        yield name, variant.base or options.base, [*common, *variant.overrides.items()]
+        yield (
+            name,
+            variant.base_recipe or options.base_recipe,
+            [*common, *variant.overrides.items()],
+        )
 
 
 def _choices(

@@ -33,7 +33,7 @@ Levels = list[Any] | dict[str, Any]
 class VariantOptions(Options):
     """One of the things that a study compares."""
 
-    base: BaseRecipe | None = Field(None, description="its recipe; null: the study's")
+    base_recipe: BaseRecipe | None = Field(None, description="its recipe; null: the study's")
     overrides: Overrides = Field({}, description="dotted keys and values, after the study's own")
 
 
@@ -68,12 +68,12 @@ class StudyOptions(RecipeOptions):
     itself) × every seed. Runs whose recipes come out the same are one.
     """
 
-    base: BaseRecipe | None = Field(
+    base_recipe: BaseRecipe | None = Field(
         None, description="the recipe that runs start from; null: each variant names its own"
     )
     overrides: Overrides = Field({}, description="dotted keys and values, for all runs")
     variants: dict[str, VariantOptions] = Field(
-        {}, description="named variants, each with overrides and perhaps a base of its own"
+        {}, description="named variants, each with overrides and perhaps a recipe of its own"
     )
     grid: dict[str, Levels] = Field({}, description="dotted key → values; all combinations are run")
     one_at_a_time: dict[str, Levels] = Field(

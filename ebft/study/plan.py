@@ -109,16 +109,16 @@ def _problems(options: StudyOptions) -> Iterator[str]:
         yield "plugins: a study loads none itself; say `overrides: {plugins: [...]}`"
     if len(set(options.seeds)) < len(options.seeds):
         yield f"seeds = {list(options.seeds)}: one comes twice"
-    bases = [options.base, *(variant.base for variant in options.variants.values())]
-    if options.base is None and (not options.variants or None in bases[1:]):
-        yield "base: missing; say which recipe the runs start from"
+    bases = [options.base_recipe, *(it.base_recipe for it in options.variants.values())]
+    if options.base_recipe is None and (not options.variants or None in bases[1:]):
+        yield "base_recipe: missing; say which recipe the runs start from"
         return
     for base in dict.fromkeys(filter(None, bases)):
         if base.is_file() and not _may_be_fine_tuning(base):
-            yield f"base = {base}: its recipe must be a fine-tuning one"
+            yield f"base_recipe = {base}: its recipe must be a fine-tuning one"
             return
     if missing := [str(base) for base in dict.fromkeys(bases) if base and not base.is_file()]:
-        yield f"base = {', '.join(missing)}: no such file"
+        yield f"base_recipe = {', '.join(missing)}: no such file"
         return
     planned = plan_arms(options)
     labels = [arm.label for found in planned for arm in found.arms]

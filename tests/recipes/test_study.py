@@ -25,7 +25,7 @@ def study(tiny_model, python_folder, tmp_path):
         whole = {
             "recipe": "study",
             "output_dir": str(tmp_path / "out"),
-            "base": str(RECIPES / "ebft_full.yaml"),
+            "base_recipe": str(RECIPES / "ebft_full.yaml"),
             "overrides": {
                 "model.path": str(tiny_model),
                 "data.path": str(python_folder),

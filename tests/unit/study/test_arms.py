@@ -11,7 +11,7 @@ from ebft.study.options import StudyOptions
 
 def study(**options):
     return StudyOptions(
-        recipe="study", output_dir=Path("out"), **{"base": Path("base.yaml"), **options}
+        recipe="study", output_dir=Path("out"), **{"base_recipe": Path("base.yaml"), **options}
     )
 
 
@@ -43,7 +43,7 @@ def test_variants_multiply_and_overrides_come_in_order():
         study(
             overrides={"training.steps": 5},
             variants={
-                "SFT": {"base": Path("sft.yaml")},
+                "SFT": {"base_recipe": Path("sft.yaml")},
                 "EBFT": {"overrides": {"training.steps": 6}},
             },
             grid={"sampler.n": [2]},

@@ -1,5 +1,7 @@
 """A study file as a whole: its runs, their fingerprints, and every mistake before anything runs."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,11 @@ def file(tmp_path):
     def write(**content):
         path = tmp_path / "study.yaml"
         whole = {
-            "recipe": "study", "output_dir": str(tmp_path / "out"), "base": str(BASE), **content
-        }  # fmt: skip
+            "recipe": "study",
+            "output_dir": str(tmp_path / "out"),
+            "base_recipe": str(BASE),
+            **content,
+        }
         path.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
         return path
 
@@ -73,7 +78,7 @@ def test_the_evaluation_is_everyones(file):
     path = file(
         variants={
             "EBFT": {"overrides": {"evaluation.documents": 7}},
-            "SFT": {"base": str(RECIPES / "sft_full.yaml")},
+            "SFT": {"base_recipe": str(RECIPES / "sft_full.yaml")},
         },
         evaluation={"documents": 5, "evaluators": [{"_component_": "cross_entropy"}]},
     )
@@ -84,7 +89,7 @@ def test_the_evaluation_is_everyones(file):
 
 def test_bases_are_relative_to_the_file(file, tmp_path):
     (tmp_path / "mine.yaml").write_text(BASE.read_text())
-    assert planned(file(base="mine.yaml"))[0].arms[0].base == tmp_path / "mine.yaml"
+    assert planned(file(base_recipe="mine.yaml"))[0].arms[0].base == tmp_path / "mine.yaml"
 
 
 def test_every_run_has_as_many_steps_as_its_budget_holds(file):
@@ -115,9 +120,12 @@ def test_a_runs_recipe_is_whole(file, tmp_path):
         ({"grid": {"sampler.n": [1]}}, "arm 'n=1': "),
         ({"grid": {"sampler..n": [1]}}, "'sampler..n': a key is dotted"),
         ({"overrides": {"~sampler.q": None}}, "there is no 'q'"),
-        ({"base": "nowhere.yaml"}, "base = "),
-        ({"base": None}, "base: missing"),
-        ({"variants": {"a": {"base": str(BASE)}, "b": {}}, "base": None}, "base: missing"),
+        ({"base_recipe": "nowhere.yaml"}, "base_recipe = "),
+        ({"base_recipe": None}, "base_recipe: missing"),
+        (
+            {"variants": {"a": {"base_recipe": str(BASE)}, "b": {}}, "base_recipe": None},
+            "base_recipe: missing",
+        ),
         ({"seeds": [1, 1]}, "seeds = [1, 1]: one comes twice"),
         ({"seeds": []}, "seeds = []"),
         ({"reference": "n=3", "grid": {"sampler.n": [2, 4]}}, "no such arm; there are: n=2, n=4"),
@@ -126,7 +134,7 @@ def test_a_runs_recipe_is_whole(file, tmp_path):
         ({"overwrite": True}, "overwrite = true: a study goes on where it was"),
         ({"plugins": [EXAMPLE]}, "plugins: a study loads none itself; say `overrides:"),
         ({"grids": {}}, "grids = {}: unknown key; did you mean 'grid'?"),
-        ({"base": str(RECIPES / "ablations" / "kernels.yaml")}, "must be a fine-tuning one"),
+        ({"base_recipe": str(RECIPES / "ablations" / "kernels.yaml")}, "must be a fine-tuning one"),
     ],
 )
 def test_every_mistake_is_found_before_anything_runs(file, ebft, content, says):
@@ -158,3 +166,15 @@ def test_a_recipe_is_no_study(ebft):
     status, _, err = ebft("study", str(BASE))
     assert status == 2
     assert err.strip().endswith(f"not a study; `ebft run {BASE}` runs it")
+
+
+def test_a_file_system_without_locks_is_refused(file, ebft, monkeypatch):
+    import fcntl
+
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    status, _, err = ebft("study", str(file()))
+    assert status == 2
+    assert "its files cannot be locked (Function not implemented)" in err
