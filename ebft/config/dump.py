@@ -32,7 +32,7 @@ def fingerprint(options: Options, registry: Registry, *, without: Collection[str
 
 
 def plain_options(value: Any, registry: Registry, *, defaults: bool = True) -> Any:
-    """The options as mappings, lists, text and numbers; without `defaults`, what is not one."""
+    """The options as mappings, lists, text and numbers; without `defaults`, those that differ."""
     match value:
         case Options():
             fields = {

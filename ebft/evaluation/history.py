@@ -6,13 +6,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
+from ebft.checkpoints.digests import digest_documents
 from ebft.errors import NumericalError
 from ebft.files import write_whole
 from ebft.interfaces import Evaluator, Measurement
@@ -40,7 +40,7 @@ class History:
     ) -> None:
         self._evaluators, self._documents, self._file = evaluators, documents, file
         self._micro_batch = micro_batch
-        self._digest = documents_digest(documents)
+        self._digest = digest_documents(documents)
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
     def evaluate(self, policy: PreTrainedModel, steps_done: int) -> Mapping[str, float]:
@@ -91,7 +91,7 @@ class History:
             for steps_done, measured in state.items()
         }
         lines = [
-            _lines(done, measured, self._digest) for done, measured in self._evaluations.items()
+            _lines(step, measured, self._digest) for step, measured in self._evaluations.items()
         ]
         write_whole(self._file, "".join(lines))
 
@@ -147,12 +147,3 @@ def _lines(steps_done: int, measured: Mapping[str, Measurement], digest: str) ->
         }
         lines.append(json.dumps(line) + "\n")
     return "".join(lines)
-
-
-def documents_digest(documents: Sequence[Document]) -> str:
-    """A short hash of documents and their order: equal for the same ones."""
-    digest = blake2b(digest_size=8)
-    for document in documents:
-        digest.update(document.name.encode() + b"\0")
-        digest.update(document.tokens.cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ebft.files import write_whole
 from ebft.report.effects import effects
 from ebft.report.groups import comparisons, crossings
 from ebft.report.page import markdown, page
 from ebft.report.records import StudyRecord, read_study, tidy
 from ebft.report.study_plots import plot_curves, plot_effects, plot_families, plot_heat_map
 from ebft.report.style import save
-from ebft.study.folder import StudyFolder, write_text
+from ebft.study.folder import StudyFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,11 +28,11 @@ def write_report(path: Path) -> Path:
     study, folder = read_study(path), StudyFolder(path).report
     folder.mkdir(exist_ok=True)
     every = tidy(study)
-    write_text(folder / "metrics.csv", every.to_csv(index=False))
+    write_whole(folder / "metrics.csv", every.to_csv(index=False))
     every.to_parquet(folder / "metrics.parquet", index=False)
     table = effects(study)
-    write_text(folder / "effects.csv", table.to_csv(index=False))
-    write_text(folder / "tables.md", markdown(study, table))
+    write_whole(folder / "effects.csv", table.to_csv(index=False))
+    write_whole(folder / "tables.md", markdown(study, table))
     for old in folder.glob("*.png"):
         old.unlink()
     pictures = []
@@ -39,7 +40,7 @@ def write_report(path: Path) -> Path:
         save(figure, folder / f"{name}.png")
         pictures.append((caption, folder / f"{name}.png"))
     index = folder / "index.html"
-    write_text(index, page(study, table, pictures))
+    write_whole(index, page(study, table, pictures))
     return index
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SMOOTH = 5
 """Steps that a curve of training documents is a mean of."""
+PALE = 1.4
+"""How much further than the largest difference a heat map's colours reach."""
 SHORT_LABEL = 4
 """Letters of a label that stands upright."""
 TRAINING_CURVES = {"ce": "cross-entropy of training documents"}
@@ -183,10 +185,11 @@ def _heat(axes: Axes, study: StudyRecord, crossing: Crossing, measure: str) -> N
             over = paired_documents(runs, against, measure)
             halves[at] = np.nan if over is None else over.half_width
     top = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1.0
-    axes.imshow(values, cmap="RdBu_r", vmin=-top or -1, vmax=top or 1, aspect="auto")
+    edge = PALE * top or 1.0
+    axes.imshow(values, cmap="RdBu_r", vmin=-edge, vmax=edge, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
-            dark = abs(value) > 0.6 * top
+            dark = abs(value) > 0.8 * top
             half = "" if np.isnan(halves[i, j]) or value == 0 else f"\n± {halves[i, j]:.3f}"
             axes.text(
                 j, i, f"{value:+.3f}{half}" if value else "reference",

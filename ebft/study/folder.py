@@ -13,13 +13,14 @@ report/                tables, pictures, index.html
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from ebft.files import write_whole
 
 DONE = "done"
 FAILED = "failed"
@@ -63,7 +64,8 @@ class RunFolder:
     def lock(self) -> FileLock:
         """The lock of whoever runs it. The kernel releases it when that process ends, however.
 
-        Raises `NotImplementedError` when acquired on a file system that has no locks.
+        Acquiring it raises `filelock.Timeout` if another process has it, and `OSError` on a file
+        system that has no locks.
         """
         return FileLock(self.path / "lock", timeout=0, fallback_to_soft=False)
 
@@ -104,15 +106,8 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Writes aside and renames, so that the file is whole or as it was."""
-    write_text(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """The same for any text."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(file)
+    """Replaces the file by an object, whole."""
+    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ebft.config.dump import resolved_yaml
 from ebft.errors import RunsFailedError, UserError
+from ebft.files import write_whole
 from ebft.plugins import Registry
 from ebft.study.arms import factors
 from ebft.study.folder import (
@@ -26,7 +27,6 @@ from ebft.study.folder import (
     StudyFolder,
     read_lines,
     write_json,
-    write_text,
 )
 from ebft.study.options import StudyOptions
 from ebft.study.plan import Run, plan_runs
@@ -64,10 +64,10 @@ class Study:
             ) from error
         try:
             _is_held(self._at(self._runs[0]))
-        except NotImplementedError as error:
+        except OSError as error:
             raise UserError(
-                f"output_dir = {self._folder.path}: its file system has no locks, which keep two "
-                "processes from the same run; choose another"
+                f"output_dir = {self._folder.path}: its files cannot be locked ({error.strerror}), "
+                "and locks keep two processes from the same run; choose another file system"
             ) from error
         if self._options.retry_failed:
             for run in self._runs:
@@ -162,7 +162,7 @@ class Study:
         folder.path.mkdir(parents=True, exist_ok=True)
         if not folder.recipe.exists():
             recipe = run.arm.recipe(seed=run.seed, output_dir=folder.output)
-            write_text(folder.recipe, resolved_yaml(recipe.options, recipe.registry))
+            write_whole(folder.recipe, resolved_yaml(recipe.options, recipe.registry))
         try:
             tflop = run.arm.tflop()
         except ValueError:  # a model whose shape is not known here; the report leaves FLOPs out

@@ -73,7 +73,7 @@ class StudyOptions(RecipeOptions):
     )
     overrides: Overrides = Field({}, description="dotted keys and values, for all runs")
     variants: dict[str, VariantOptions] = Field(
-        {}, description="named variants, each with overrides and perhaps a base of its own"
+        {}, description="named variants, each with overrides and perhaps a recipe of its own"
     )
     grid: dict[str, Levels] = Field({}, description="dotted key → values; all combinations are run")
     one_at_a_time: dict[str, Levels] = Field(

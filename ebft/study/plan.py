@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebft.config.dump import fingerprint
-from ebft.config.load import Recipe, load_recipe
+from ebft.config.load import Recipe, load_recipe, read_yaml
 from ebft.config.overrides import Override, override
-from ebft.config.read import read_recipe
 from ebft.config.recipe import RECIPES, recipe_options
 from ebft.errors import UserError
 from ebft.study.arms import Arm, arms
@@ -110,7 +109,7 @@ def _problems(options: StudyOptions) -> Iterator[str]:
         yield "plugins: a study loads none itself; say `overrides: {plugins: [...]}`"
     if len(set(options.seeds)) < len(options.seeds):
         yield f"seeds = {list(options.seeds)}: one comes twice"
-    bases = [options.base_recipe, *(variant.base_recipe for variant in options.variants.values())]
+    bases = [options.base_recipe, *(it.base_recipe for it in options.variants.values())]
     if options.base_recipe is None and (not options.variants or None in bases[1:]):
         yield "base_recipe: missing; say which recipe the runs start from"
         return
@@ -137,7 +136,7 @@ def _problems(options: StudyOptions) -> Iterator[str]:
 
 def _may_be_fine_tuning(base: Path) -> bool:
     """False for ebft's other recipes; what a plug-in's are shows when they are loaded."""
-    name = read_recipe(base).tree.get("recipe")
+    name = read_yaml(base).get("recipe")
     return name not in RECIPES or issubclass(recipe_options(name, base), FineTuneOptions)
 
 

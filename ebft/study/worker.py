@@ -68,7 +68,8 @@ def _finish(run: RunFolder) -> bool:
     from ebft.config.load import load_recipe
 
     disable_progress_bar()
-    recipe = load_recipe(run.recipe, ["overwrite=true"])
+    # From its newest whole checkpoint; from the beginning if there is none.
+    recipe = load_recipe(run.recipe, ["checkpoint.resume=auto", "overwrite=true"])
     job = recipe.options.build(recipe.registry, source=recipe.source)
     try:
         job.setup()

@@ -22,7 +22,7 @@ STATEFUL = [
     "checkpoint.keep=9",
     "evaluation.every=5",
 ]
-TIMES = {"seconds", "tokens_per_second", "memory_gib"}
+TIMES = {"tokens_per_second", "seconds", "memory_gib"}
 """Metrics that no two runs have in common."""
 
 

@@ -112,9 +112,10 @@ def test_the_report_is_whole_and_the_same_again(tmp_path, write, pictures):
     assert "ebft study example.yaml" in page
     assert "0.1.0, commit abc" in page
     assert str(tmp_path) not in page
-    # A column without a value is of None in one and of NaN in the other.
-    every = pd.read_parquet(folder / "metrics.parquet").fillna(float("nan"))
-    pd.testing.assert_frame_equal(every, pd.read_csv(folder / "metrics.csv"), check_dtype=False)
+    every = pd.read_parquet(folder / "metrics.parquet")
+    read = pd.read_csv(folder / "metrics.csv")
+    same = (table.astype(object).fillna("–") for table in (every, read))
+    pd.testing.assert_frame_equal(*same, check_dtype=False)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     write_report(tmp_path)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

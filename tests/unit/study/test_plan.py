@@ -1,5 +1,7 @@
 """A study file as a whole: its runs, their fingerprints, and every mistake before anything runs."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,15 @@ def test_a_recipe_is_no_study(ebft):
     status, _, err = ebft("study", str(BASE))
     assert status == 2
     assert err.strip().endswith(f"not a study; `ebft run {BASE}` runs it")
+
+
+def test_a_file_system_without_locks_is_refused(file, ebft, monkeypatch):
+    import fcntl
+
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    status, _, err = ebft("study", str(file()))
+    assert status == 2
+    assert "its files cannot be locked (Function not implemented)" in err
