@@ -47,16 +47,20 @@ class Splits:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One figure of an evaluation with its value for every held-out document, for intervals.
+    """One figure of an evaluation with its value for every document, for intervals.
 
     `weight` counts what each value is a mean over (tokens, contexts), so that the weighted mean
-    over documents is the figure itself.
+    over documents is the figure itself; it is 0 for a document that cannot be measured, whatever
+    its value. `at` is where the figure stands on a curve that several make: the tokens of a
+    completion. `of` is the set of the documents, filled in by whoever asks for the measurement.
     """
 
     name: str
     unit: str
     value: Float[Tensor, " B"]
     weight: Float[Tensor, " B"]
+    at: int | None = None
+    of: str = ""
 
 
 @runtime_checkable
@@ -203,7 +207,10 @@ class Baseline(Protocol):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Measures a policy on held-out documents."""
+    """Measures a policy on documents, some of a set at a time: each by itself.
+
+    The names of its measurements do not say which documents those are; whoever calls it does.
+    """
 
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]

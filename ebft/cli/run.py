@@ -54,8 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ebft.config.load import load_recipe
 
-    recipe = load_recipe(arguments.file, arguments.overrides)
-    if arguments.dry_run:
+    return carry_out(load_recipe(arguments.file, arguments.overrides), dry_run=arguments.dry_run)
+
+
+def carry_out(recipe: Recipe, *, dry_run: bool) -> int:
+    """Runs a recipe, or prints what it would do; the exit status is `run`'s."""
+    if dry_run:
         print(describe(recipe))
         return 0
     from transformers.utils.logging import disable_progress_bar

@@ -15,7 +15,10 @@ from ebft.parts import Options
 if TYPE_CHECKING:
     from ebft.plugins import Registry
 
-RECIPES = {"finetune": "ebft.training.options:FineTuneOptions"}
+RECIPES = {
+    "finetune": "ebft.training.options:FineTuneOptions",
+    "evaluate": "ebft.evaluation.options:EvaluateOptions",
+}
 """ebft's own recipes by the names that a file calls them by."""
 
 
@@ -34,7 +37,7 @@ class Job(Protocol):
 class RecipeOptions(Options):
     """A recipe file, whole. Like a part, it *is* its options; `build` makes it a job."""
 
-    recipe: str = Field(description="what this file runs: finetune, or `module:Class`")
+    recipe: str = Field(description="what this file runs: finetune, evaluate, or `module:Class`")
     output_dir: Path = Field(description="where everything that it writes goes")
     overwrite: bool = Field(False, description="run in an output_dir that holds a run already")
     plugins: tuple[str, ...] = Field(

@@ -1,18 +1,18 @@
-"""Evaluations of one run, from before the first step to after the last."""
+"""Evaluations of one policy: once, or from before the first step to after the last."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
-from ebft.errors import NumericalError
+from ebft.errors import NumericalError, UserError
 from ebft.files import write_whole
 from ebft.interfaces import Evaluator, Measurement
 from ebft.rollout.records import Document
@@ -22,36 +22,40 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """Documents and what is measured on them; `name` stands before every figure: "held-out CE"."""
+
+    name: str
+    documents: Sequence[Document]
+    evaluators: Sequence[Evaluator]
+
+
 class History:
-    """Measures the same held-out documents again and again and remembers every value.
+    """Measures the same documents again and again and remembers every value.
 
     Each evaluation is also appended to `file`, one JSON object a line.
     """
 
-    def __init__(
-        self,
-        evaluators: Sequence[Evaluator],
-        documents: Sequence[Document],
-        file: Path,
-        *,
-        micro_batch: int,
-    ) -> None:
-        self._evaluators, self._documents, self._file = evaluators, documents, file
-        self._micro_batch = micro_batch
+    def __init__(self, sets: Sequence[EvaluationSet], file: Path, *, micro_batch: int) -> None:
+        self._sets, self._file, self._micro_batch = sets, file, micro_batch
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
     def evaluate(self, policy: PreTrainedModel, steps_done: int) -> Mapping[str, float]:
-        """The mean of every measurement now. Raises `NumericalError` if one is not finite."""
-        measured = self._measure(policy)
-        for name, measurement in measured.items():
-            bad = (~measurement.value.isfinite()).nonzero()[:, 0].tolist()
-            if bad:
-                raise NumericalError(
-                    f"evaluation after step {steps_done}: {name} is NaN or infinite "
-                    f"in document {self._documents[bad[0]].name}"
-                )
+        """The mean of every measurement now.
+
+        Raises `NumericalError` if a value is not finite, and `UserError` if a figure has no
+        document that it can be measured on.
+        """
+        measured: dict[str, Measurement] = {}
+        for one in self._sets:
+            for measurement in self._measure(policy, one):
+                name = f"{one.name} {measurement.name}"
+                assert name not in measured, f"{name} is measured twice"
+                self._check(name, measurement, one, steps_done)
+                measured[name] = replace(measurement, name=name, of=one.name)
         self._evaluations[steps_done] = measured
-        with self._file.open("a") as file:
+        with self._file.open("a", encoding="utf-8") as file:
             file.write(_lines(steps_done, measured))
         return self.means(steps_done)
 
@@ -90,25 +94,40 @@ class History:
         lines = [_lines(steps_done, measured) for steps_done, measured in self._evaluations.items()]
         write_whole(self._file, "".join(lines))
 
-    def _measure(self, policy: PreTrainedModel) -> dict[str, Measurement]:
+    def _measure(self, policy: PreTrainedModel, one: EvaluationSet) -> Iterator[Measurement]:
         parts = defaultdict(list)
-        total = len(self._documents)
-        with tqdm(total=total, desc="evaluating", unit="document", leave=False, delay=2) as bar:
+        total = len(one.documents)
+        with tqdm(
+            total=total, desc=f"evaluating {one.name}", unit="document", leave=False, delay=2
+        ) as bar:
             for at in range(0, total, self._micro_batch):
-                documents = self._documents[at : at + self._micro_batch]
-                for evaluator in self._evaluators:
+                documents = one.documents[at : at + self._micro_batch]
+                for evaluator in one.evaluators:
                     for measurement in evaluator(policy, documents):
-                        parts[measurement.name, measurement.unit].append(measurement)
+                        parts[measurement.name].append(measurement)
                 bar.update(len(documents))
-        return {
-            name: Measurement(
-                name,
-                unit,
+        for measurements in parts.values():
+            yield replace(
+                measurements[0],
                 value=torch.cat([measurement.value for measurement in measurements]),
                 weight=torch.cat([measurement.weight for measurement in measurements]),
             )
-            for (name, unit), measurements in parts.items()
-        }
+
+    def _check(
+        self, name: str, measurement: Measurement, one: EvaluationSet, steps_done: int
+    ) -> None:
+        bad = (~measurement.value.isfinite()).nonzero()[:, 0].tolist()
+        if bad:
+            raise NumericalError(
+                f"evaluation after step {steps_done}: {name} is NaN or infinite "
+                f"in document {one.documents[bad[0]].name}"
+            )
+        if not measurement.weight.any():
+            raise UserError(
+                f"evaluation: {name}: none of the {len(one.documents)} documents can be measured; "
+                "its plan accepts none of them (a completion needs documents with a prompt, a "
+                "strided plan documents that are long enough)"
+            )
 
     @property
     def first(self) -> Mapping[str, Measurement]:
@@ -136,6 +155,8 @@ def _lines(steps_done: int, measured: Mapping[str, Measurement]) -> str:
             "mean": interval.mean,
             "half_width_95": interval.half_width,
             "documents": interval.count,
+            "set": measurement.of,
+            "at": measurement.at,
         }
         lines.append(json.dumps(line) + "\n")
     return "".join(lines)

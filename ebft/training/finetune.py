@@ -30,7 +30,7 @@ from ebft.training.output import OutputFolder
 from ebft.training.setup import (
     Documents,
     make_documents,
-    make_evaluators,
+    make_evaluation_sets,
     make_machinery,
     make_resources,
 )
@@ -64,13 +64,15 @@ class FineTune:
         options = self._options
         resumed = self._find_resumption()
         set_seed(options.seed)
-        self._resources = make_resources(options)
+        self._resources = make_resources(options, micro_batch=options.training.micro_batch)
         digests = {"base": digest_weights(self._resources.policy)}
         if resumed is not None:
             resumed.load_weights(self._resources.policy)
         documents = make_documents(options, self._resources)
+        self._sets = make_evaluation_sets(options, self._resources, documents.evaluated)
         digests["train"] = digest_documents(documents.train.documents)
-        digests["held_out"] = digest_documents(documents.evaluated)
+        evaluated = [document for one in self._sets for document in one.documents]
+        digests["held_out"] = digest_documents(evaluated)
         if resumed is not None:
             resumed.check_digests(digests)
         self._about = partial(About, recipe=self._recipe, digests=digests)
@@ -78,10 +80,7 @@ class FineTune:
         gap = probe_tree(self._resources.policy, documents.train.documents, self._machinery.plan)
         log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
         self._history = History(
-            make_evaluators(options, self._resources),
-            documents.evaluated,
-            self._output.evaluations,
-            micro_batch=options.training.micro_batch,
+            self._sets, self._output.evaluations, micro_batch=options.training.micro_batch
         )
         in_place = resumed is not None and self._checkpoints.holds(resumed.folder)
         self._output.claim(resolved_yaml(options, self._registry), resume=in_place)
@@ -212,12 +211,13 @@ class FineTune:
         )  # fmt: skip
         if self._options.feature_map is not None and not self._options.uses_features:
             log.info("feature_map: not computed in training, for the reward uses no features")
-        for name, part in (("train", documents.train), ("held-out", documents.held_out)):
+        for name, part in {"train": documents.train, **documents.evaluated}.items():
             dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
             log.info(
                 "%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}"
             )
-        log.info("evaluated on %d held-out documents", len(documents.evaluated))
+        for one in self._sets:
+            log.info("evaluated on %d %s documents", len(one.documents), one.name)
 
     def _evaluate(self, steps_done: int) -> None:
         if not self._options.evaluation.evaluators:

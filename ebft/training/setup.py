@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -11,7 +11,9 @@ from torch.optim.lr_scheduler import ConstantLR
 
 from ebft.data.documents import Tokenized, tokenize
 from ebft.data.order import DocumentOrder
-from ebft.interfaces import DataSource, Evaluator, Plan
+from ebft.evaluation.history import EvaluationSet
+from ebft.evaluation.options import ModelAndDataOptions
+from ebft.interfaces import DataSource, Example, Plan, Splits
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.parts import Resources
 from ebft.rollout.records import Document
@@ -25,14 +27,13 @@ HELD_OUT_SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """The documents of a run; `held_out` are those that every evaluation measures."""
+    """The documents of a run: those to train on, and those held out by the name of their set."""
 
     train: Tokenized
-    held_out: Tokenized
-    evaluated: Sequence[Document]
+    evaluated: Mapping[str, Tokenized]
 
 
-def make_resources(options: FineTuneOptions) -> Resources:
+def make_resources(options: ModelAndDataOptions, *, micro_batch: int) -> Resources:
     """Loads the policy. The frozen base model is loaded when a part first asks for it, once."""
     policy, tokenizer = load_policy(options.model)
     precision = PRECISION[options.model.precision]
@@ -43,22 +44,52 @@ def make_resources(options: FineTuneOptions) -> Resources:
         device=resolve_device(options.model.device),
         precision=precision,
         seed=options.seed,
-        micro_batch=options.training.micro_batch,
+        micro_batch=micro_batch,
     )
 
 
-def make_documents(options: FineTuneOptions, resources: Resources) -> Documents:
+def make_documents(options: ModelAndDataOptions, resources: Resources) -> Documents:
     """Reads, splits and tokenises the data. Raises `UserError` if the plan accepts no document."""
+    splits = read_splits(options, resources)
+    train = _tokenize(options, resources, "train", splits.train)
+    return Documents(train, held_out_documents(options, resources, splits))
+
+
+def read_splits(options: ModelAndDataOptions, resources: Resources) -> Splits:
+    """The texts of the recipe's data source."""
     source: DataSource = options.data.build(resources)
+    return source()
+
+
+def held_out_documents(
+    options: ModelAndDataOptions, resources: Resources, splits: Splits
+) -> dict[str, Tokenized]:
+    """What is not trained on, by the name of its set: held-out, and out-of-distribution if there
+    is any."""
+    sets = {"held-out": splits.held_out}
+    if splits.out_of_distribution:
+        sets["out-of-distribution"] = splits.out_of_distribution
+    return {name: _tokenize(options, resources, name, texts) for name, texts in sets.items()}
+
+
+def make_evaluation_sets(
+    options: ModelAndDataOptions, resources: Resources, held_out: Mapping[str, Tokenized]
+) -> list[EvaluationSet]:
+    """Builds the evaluators, and chooses the documents of each set that they measure."""
+    evaluators = [evaluator.build(resources) for evaluator in options.evaluation.evaluators]
+    sets = []
+    for name, split in held_out.items():
+        count = min(options.evaluation.documents, len(split.documents))
+        chosen = DocumentOrder(HELD_OUT_SEED, len(split.documents))(0, count)
+        sets.append(EvaluationSet(name, [split.documents[i] for i in chosen], evaluators))
+    return sets
+
+
+def _tokenize(
+    options: ModelAndDataOptions, resources: Resources, split: str, examples: Sequence[Example]
+) -> Tokenized:
     plan: Plan = options.plan.build(resources)
-    splits = source()
-    train, held_out = (
-        tokenize(examples, resources.tokenizer, options.documents, plan, split=name)
-        for name, examples in (("train", splits.train), ("held-out", splits.held_out))
-    )
-    count = min(options.evaluation.documents, len(held_out.documents))
-    chosen = DocumentOrder(HELD_OUT_SEED, len(held_out.documents))(0, count)
-    return Documents(train, held_out, [held_out.documents[i] for i in chosen])
+    return tokenize(examples, resources.tokenizer, options.documents, plan, split=split)
 
 
 def make_machinery(
@@ -105,8 +136,3 @@ def make_scorer(options: FineTuneOptions, resources: Resources) -> Scorer | None
         reward=reward.build(resources),
         baseline=baseline.build(resources),
     )
-
-
-def make_evaluators(options: FineTuneOptions, resources: Resources) -> list[Evaluator]:
-    """Builds the evaluators of the recipe."""
-    return [evaluator.build(resources) for evaluator in options.evaluation.evaluators]

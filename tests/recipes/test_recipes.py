@@ -8,6 +8,7 @@ import torch
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import load_recipe, read_yaml
 from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
+from ebft.training.options import FineTuneOptions
 from tests.conftest import RECIPES
 from tests.tiny import plain_policy, tiny_resources
 
@@ -45,6 +46,8 @@ def test_it_builds(recipe):
             assert isinstance(built, interfaces[key]), key
     for evaluator in options.evaluation.evaluators:
         assert isinstance(evaluator.build(resources), Evaluator)
+    if not isinstance(options, FineTuneOptions):
+        return
     optimizer = options.optimizer.instantiate(policy.parameters())
     assert isinstance(optimizer, torch.optim.Optimizer)
     if options.lr_scheduler is not None:

@@ -1,0 +1,58 @@
+"""Recipe `evaluate`: measures a model on held-out documents, once."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rich.console import Console
+
+from ebft.config.dump import resolved_yaml
+from ebft.evaluation.history import History
+from ebft.evaluation.options import EvaluateOptions
+from ebft.plugins import Registry
+from ebft.report.summary import figures_table
+from ebft.training.output import OutputFolder
+from ebft.training.setup import (
+    held_out_documents,
+    make_evaluation_sets,
+    make_resources,
+    read_splits,
+)
+
+log = logging.getLogger("ebft")
+
+
+class Evaluate:
+    """Measures as an `EvaluateOptions` recipe says; writes what it finds to the output folder.
+
+    `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder;
+    `run` raises `NumericalError` if a figure is not finite.
+    """
+
+    def __init__(self, options: EvaluateOptions, registry: Registry, *, source: Path) -> None:
+        self._options, self._registry, self._source = options, registry, source
+        self._output = OutputFolder(options.output_dir, overwrite=options.overwrite)
+
+    def setup(self) -> None:
+        """Loads the model and the data, builds the evaluators and claims the output folder."""
+        options = self._options
+        self._output.check()
+        self._resources = resources = make_resources(options, micro_batch=options.micro_batch)
+        documents = held_out_documents(options, resources, read_splits(options, resources))
+        sets = make_evaluation_sets(options, resources, documents)
+        self._output.claim(resolved_yaml(options, self._registry))
+        self._history = History(sets, self._output.evaluations, micro_batch=options.micro_batch)
+        for one in sets:
+            log.info("%s: %d documents", one.name, len(one.documents))
+        log.info("features are those of %s", options.model.base or options.model.path)
+
+    def run(self) -> bool:
+        """Measures everything once."""
+        self._history.evaluate(self._resources.policy, 0)
+        Console().print(figures_table(self._history, title=str(self._options.model.path)))
+        log.info("figures: %s", self._output.evaluations)
+        return True
+
+    def cleanup(self) -> None:
+        """Nothing is left open."""
