@@ -38,7 +38,7 @@ class Evaluate:
         """Loads the model and the data, builds the evaluators and claims the output folder."""
         options = self._options
         self._output.check()
-        self._resources = resources = make_resources(options, micro_batch=options.micro_batch)
+        self._resources = resources = make_resources(options)
         documents = held_out_documents(options, resources, read_splits(options, resources))
         sets = make_evaluation_sets(options, resources, documents)
         self._output.claim(resolved_yaml(options, self._registry))

@@ -41,6 +41,11 @@ class ModelAndDataOptions(RecipeOptions):
     )
     evaluation: EvaluationOptions = EvaluationOptions()
 
+    @property
+    def documents_at_a_time(self) -> int:
+        """Documents put through a network at a time."""
+        raise NotImplementedError
+
     def parts(self) -> dict[str, Part]:
         """The parts that there are by their key path, for checks that concern them all."""
         return {"data": self.data, "plan": self.plan}
@@ -52,6 +57,10 @@ class EvaluateOptions(ModelAndDataOptions):
     micro_batch: PositiveInt = Field(
         4, description="documents put through a network at a time; changes memory, not results"
     )
+
+    @property
+    def documents_at_a_time(self) -> int:
+        return self.micro_batch
 
     def problems(self) -> list[str]:
         if not self.evaluation.evaluators:

@@ -64,7 +64,7 @@ class FineTune:
         options = self._options
         resumed = self._find_resumption()
         set_seed(options.seed)
-        self._resources = make_resources(options, micro_batch=options.training.micro_batch)
+        self._resources = make_resources(options)
         digests = {"base": digest_weights(self._resources.policy)}
         if resumed is not None:
             resumed.load_weights(self._resources.policy)

@@ -108,6 +108,10 @@ class FineTuneOptions(ModelAndDataOptions):
             return "SFT"
         return "EBFT" if self.uses_features else "RLVR"
 
+    @property
+    def documents_at_a_time(self) -> int:
+        return self.training.micro_batch
+
     def parts(self) -> dict[str, Part]:
         named: dict[str, Part | None] = {
             **super().parts(),

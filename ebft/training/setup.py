@@ -33,7 +33,7 @@ class Documents:
     evaluated: Mapping[str, Tokenized]
 
 
-def make_resources(options: ModelAndDataOptions, *, micro_batch: int) -> Resources:
+def make_resources(options: ModelAndDataOptions) -> Resources:
     """Loads the policy. The frozen base model is loaded when a part first asks for it, once."""
     policy, tokenizer = load_policy(options.model)
     precision = PRECISION[options.model.precision]
@@ -44,7 +44,7 @@ def make_resources(options: ModelAndDataOptions, *, micro_batch: int) -> Resourc
         device=resolve_device(options.model.device),
         precision=precision,
         seed=options.seed,
-        micro_batch=micro_batch,
+        micro_batch=options.documents_at_a_time,
     )
 
 
