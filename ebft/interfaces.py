@@ -6,7 +6,7 @@ letters are those of `ebft.rollout.records`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -96,6 +96,20 @@ def load_part_states(parts: Sequence[object], states: Mapping[str, Any]) -> None
         )
     for place, part in stateful.items():
         part.load_state_dict(states[place])
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusMeasurement:
+    """A figure of all documents together, such as BLEU: `figure` of the sum of their `statistics`.
+
+    `weight` is 0 for a document that cannot be measured, whatever its statistics; else 1.
+    """
+
+    name: str
+    unit: str
+    statistics: Float[Tensor, "B K"]
+    weight: Float[Tensor, " B"]
+    figure: Callable[[Sequence[float]], float]
 
 
 @runtime_checkable
@@ -214,4 +228,4 @@ class Evaluator(Protocol):
 
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
-    ) -> Sequence[Measurement]: ...
+    ) -> Sequence[Measurement | CorpusMeasurement]: ...

@@ -1,7 +1,10 @@
 """Data: sources of texts, their splits, and the documents they become."""
 
 from ebft.data.files import Files
+from ebft.data.gsm8k import GSM8K
 from ebft.data.hub import Hub
+from ebft.data.humaneval import HumanEval
+from ebft.data.mbpp import MBPP
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import PythonFunctions
 from ebft.hookspecs import Parts, hookimpl
@@ -14,4 +17,7 @@ def register_data() -> Parts:
         "python_functions": PythonFunctions,
         "files": Files,
         "hub": Hub,
+        "humaneval": HumanEval,
+        "mbpp": MBPP,
+        "gsm8k": GSM8K,
     }

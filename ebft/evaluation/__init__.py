@@ -6,6 +6,7 @@ from ebft.evaluation.entropy_drift import EntropyDrift
 from ebft.evaluation.feature_matching_by_length import FeatureMatchingByLength
 from ebft.evaluation.feature_matching_loss import FeatureMatchingLoss
 from ebft.evaluation.kernel_score import KernelScoreEvaluation
+from ebft.evaluation.translation import Translation
 from ebft.hookspecs import Parts, hookimpl
 
 
@@ -18,4 +19,5 @@ def register_evaluators() -> Parts:
         "kernel_score": KernelScoreEvaluation,
         "entropy_drift": EntropyDrift,
         "accuracy": Accuracy,
+        "translation": Translation,
     }

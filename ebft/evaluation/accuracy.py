@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import Measurement
 from ebft.parts import Part, Resources
-from ebft.rewards.scores import attempts_of, find_score, is_score, score_attempts
+from ebft.rewards.scores import attempts_of, cut, find_score, is_score, score_attempts
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Rollouts
 from ebft.sandbox import SandboxOptions
@@ -30,7 +30,8 @@ class Accuracy(Part):
 
     score: str = Field(
         "unit_tests",
-        description="exact_match, unit_tests, or the dotted path of a function: Attempt → number",
+        description="exact_match, final_answer, unit_tests, or the dotted path of a function: "
+        "Attempt → number",
     )
     rollout_length: PositiveInt = Field(256, description="most tokens of a completion")
     greedy: bool = Field(True, description="also measure the likeliest completion")
@@ -103,9 +104,3 @@ class AccuracyEvaluator:
         scores = score_attempts(self._score, attempts, self._options.workers)
         n = rollouts.tokens.shape[1]
         return [[score == 1 for score in scores[at : at + n]] for at in range(0, len(scores), n)]
-
-
-def cut(text: str, stop: Sequence[str]) -> str:
-    """The text before the first of the `stop` texts in it."""
-    found = [at for word in stop if (at := text.find(word)) >= 0]
-    return text[: min(found, default=len(text))]

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from ebft.errors import NumericalError, UserError
 from ebft.files import write_whole
-from ebft.interfaces import Evaluator, Measurement
+from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
 from ebft.rollout.records import Document
+from ebft.scoring.corpus import influence_values
 from ebft.scoring.interval import Interval, mean_interval, paired_change
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class History:
         write_whole(self._file, "".join(lines))
 
     def _measure(self, policy: PreTrainedModel, one: EvaluationSet) -> Iterator[Measurement]:
-        parts = defaultdict(list)
+        parts: defaultdict[str, list[Measurement | CorpusMeasurement]] = defaultdict(list)
         total = len(one.documents)
         with tqdm(
             total=total, desc=f"evaluating {one.name}", unit="document", leave=False, delay=2
@@ -107,11 +108,7 @@ class History:
                         parts[measurement.name].append(measurement)
                 bar.update(len(documents))
         for measurements in parts.values():
-            yield replace(
-                measurements[0],
-                value=torch.cat([measurement.value for measurement in measurements]),
-                weight=torch.cat([measurement.weight for measurement in measurements]),
-            )
+            yield joined(measurements)
 
     def _check(
         self, name: str, measurement: Measurement, one: EvaluationSet, steps_done: int
@@ -141,6 +138,20 @@ class History:
         """Steps done and the measurement's change since the first evaluation, in order."""
         for steps_done, measured in sorted(self._evaluations.items()):
             yield steps_done, paired_change(self.first[name], measured[name])
+
+
+def joined(parts: Sequence[Measurement | CorpusMeasurement]) -> Measurement:
+    """One measurement of all the documents of its parts, in their order."""
+    first, weight = parts[0], torch.cat([part.weight for part in parts])
+    if isinstance(first, Measurement):
+        value = torch.cat([part.value for part in parts if isinstance(part, Measurement)])
+        return replace(first, value=value, weight=weight)
+    statistics = [part.statistics for part in parts if isinstance(part, CorpusMeasurement)]
+    measured = weight > 0
+    value = torch.zeros_like(weight)
+    if measured.any():
+        value[measured] = influence_values(torch.cat(statistics)[measured], first.figure)
+    return Measurement(first.name, first.unit, value, weight)
 
 
 def _lines(steps_done: int, measured: Mapping[str, Measurement]) -> str:

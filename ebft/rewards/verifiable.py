@@ -16,7 +16,8 @@ class Verifiable(Part):
 
     score: str = Field(
         "exact_match",
-        description="exact_match, unit_tests, or the dotted path of a function: Attempt → number",
+        description="exact_match, final_answer, unit_tests, or the dotted path of a function: "
+        "Attempt → number",
     )
     sandbox: SandboxOptions = Field(
         SandboxOptions(), description="how unit_tests runs what the policy writes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -9,16 +10,19 @@ from functools import cache, partial
 import torch
 from torch.optim.lr_scheduler import ConstantLR
 
-from ebft.data.documents import Tokenized, tokenize
+from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.order import DocumentOrder
 from ebft.evaluation.history import EvaluationSet
-from ebft.evaluation.options import ModelAndDataOptions
+from ebft.evaluation.options import HELD_OUT, ModelAndDataOptions, SetOptions
 from ebft.interfaces import DataSource, Example, Plan, Splits
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.parts import Resources
+from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.training.loop import Machinery, Scorer
 from ebft.training.options import FineTuneOptions
+
+log = logging.getLogger("ebft")
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HELD_OUT_SEED = 0
@@ -64,11 +68,11 @@ def read_splits(options: ModelAndDataOptions, resources: Resources) -> Splits:
 def held_out_documents(
     options: ModelAndDataOptions, resources: Resources, splits: Splits
 ) -> dict[str, Tokenized]:
-    """What is not trained on, by the name of its set: held-out, and out-of-distribution if there
-    is any."""
-    sets = {"held-out": splits.held_out}
+    """What is not trained on, by the name of its set, out-of-distribution if there is any."""
+    held_out, out_of_distribution = HELD_OUT
+    sets = {held_out: splits.held_out}
     if splits.out_of_distribution:
-        sets["out-of-distribution"] = splits.out_of_distribution
+        sets[out_of_distribution] = splits.out_of_distribution
     return {name: _tokenize(options, resources, name, texts) for name, texts in sets.items()}
 
 
@@ -76,13 +80,35 @@ def make_evaluation_sets(
     options: ModelAndDataOptions, resources: Resources, held_out: Mapping[str, Tokenized]
 ) -> list[EvaluationSet]:
     """Builds the evaluators, and chooses the documents of each set that they measure."""
-    evaluators = [evaluator.build(resources) for evaluator in options.evaluation.evaluators]
-    sets = []
-    for name, split in held_out.items():
-        count = min(options.evaluation.documents, len(split.documents))
-        chosen = DocumentOrder(HELD_OUT_SEED, len(split.documents))(0, count)
-        sets.append(EvaluationSet(name, [split.documents[i] for i in chosen], evaluators))
-    return sets
+    evaluation = options.evaluation
+    evaluators = [evaluator.build(resources) for evaluator in evaluation.evaluators]
+    own = [
+        EvaluationSet(name, choose(split.documents, evaluation.documents), evaluators)
+        for name, split in held_out.items()
+        if evaluators
+    ]
+    return own + [make_benchmark(one, resources) for one in evaluation.sets]
+
+
+def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
+    """The documents of a set of `evaluation.sets`, and its evaluators."""
+    source: DataSource = options.data.build(resources)
+    texts = source().held_out
+    length = DocumentOptions(length=options.length)
+    split = tokenize(
+        texts, resources.tokenizer, length, Completion(rollout_length=1), split=options.name
+    )
+    for why, count in split.dropped.items():
+        log.warning("%s: dropped %d of %d: %s", options.name, count, len(texts), why)
+    documents = choose(split.documents, options.documents or len(split.documents))
+    evaluators = [evaluator.build(resources) for evaluator in options.evaluators]
+    return EvaluationSet(options.name, documents, evaluators)
+
+
+def choose(documents: Sequence[Document], count: int) -> list[Document]:
+    """So many of the documents, or all there are; the same ones in every run."""
+    order = DocumentOrder(HELD_OUT_SEED, len(documents))
+    return [documents[i] for i in order(0, min(count, len(documents)))]
 
 
 def _tokenize(

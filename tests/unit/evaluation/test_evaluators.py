@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ebft.evaluation.accuracy import Accuracy, cut
+from ebft.evaluation.accuracy import Accuracy
 from ebft.evaluation.cross_entropy import CrossEntropy
 from ebft.evaluation.entropy_drift import EntropyDrift
 from ebft.evaluation.feature_matching_by_length import FeatureMatchingByLength, first_tokens
@@ -14,6 +14,7 @@ from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.log_probs import logits
+from ebft.rewards.scores import cut
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.rollout.strided import Strided
