@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
+from ebft.evaluation.harness import NORMAL_95, HarnessFigure
 from ebft.evaluation.history import History
 from ebft.scoring.interval import mean_interval, paired_change
 
@@ -49,4 +52,16 @@ def figures_table(history: History, *, title: str) -> Table:
     for name, measurement in history.last.items():
         interval = mean_interval(measurement)
         table.add_row(name, str(interval), measurement.unit, str(interval.count))
+    return table
+
+
+def harness_table(figures: Sequence[HarnessFigure], *, title: str) -> Table:
+    """Every figure of lm-evaluation-harness."""
+    table = Table(title=f"{title}, by lm-evaluation-harness (± 95 %)", title_justify="left")
+    for column in ("task", "metric", "value"):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for figure in figures:
+        error = figure.standard_error
+        interval = "" if error is None else f" ± {NORMAL_95 * error:.4f}"
+        table.add_row(figure.task, figure.metric, f"{figure.value:.4f}{interval}")
     return table
