@@ -31,8 +31,8 @@ def plot_curves(history: History, steps: Sequence[Mapping[str, float]], file: Pa
     other far more than one document does before and after. Below, the documents trained on.
     """
     names = [name for name, measured in history.first.items() if measured.at is None]
-    rows = ceil(len(names) / ACROSS)
-    columns = min(len(names), ACROSS)
+    columns = min(max(len(names), 1), ACROSS)
+    rows = max(ceil(len(names) / columns), 1)
     figure = Figure(figsize=(4.8 * columns, 5.2 * rows), layout="constrained")
     grid = figure.subplots(
         2 * rows, columns, squeeze=False, sharex=True, height_ratios=[3, 2] * rows

@@ -20,6 +20,7 @@ from ebft.evaluation.history import History
 from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
 from ebft.report.curves import plot_curves
+from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
 from ebft.training.disk_logs import cut_disk_logs
 from ebft.training.gradients import measure_gradients
@@ -220,7 +221,7 @@ class FineTune:
             log.info("evaluated on %d %s documents", len(one.documents), one.name)
 
     def _evaluate(self, steps_done: int) -> None:
-        if not self._options.evaluation.evaluators:
+        if not self._options.evaluation.anything():
             return
         log.info("evaluating after step %d …", steps_done)
         means = self._history.evaluate(self._resources.policy, steps_done)
@@ -241,9 +242,11 @@ class FineTune:
     def _report(self) -> None:
         self._closing.close()
         log.info("checkpoint: %s", self._checkpoints.saved()[-1])
-        if self._options.evaluation.evaluators:
+        if self._options.evaluation.anything():
             plot_curves(self._history, self._watcher.history, self._output.picture)
             log.info("picture: %s", self._output.picture)
+            if plot_lengths(self._history, self._output.lengths):
+                log.info("picture: %s", self._output.lengths)
             self._watcher.show(summary_table(self._history))
 
 

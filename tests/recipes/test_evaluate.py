@@ -62,6 +62,7 @@ def test_figures_and_a_table(ebft, tiny, tmp_path, command):
         assert line["half_width_95"] > 0
     assert found["held-out CFM of 16 tokens"]["at"] == 16
     assert (tmp_path / "eval" / "recipe.yaml").is_file()
+    assert (tmp_path / "eval" / "by_length.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_figures_are_those_of_a_run(ebft, tiny, tiny_run, tmp_path):
