@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
+from ebft.cli import eval as eval_command
 from ebft.errors import (
     NumericalError,
     PolicyIntactError,
@@ -25,7 +26,7 @@ from ebft.errors import (
     UserError,
 )
 
-COMMANDS = (run, study, report, validate, ls, cp, new_plugin, doctor)
+COMMANDS = (run, eval_command, study, report, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
@@ -33,6 +34,7 @@ examples:
   ebft run my_recipe.yaml --dry-run               what it would do, and what that costs
   ebft run my_recipe.yaml sampler.n=8 seed=1      do it, with other values
   ebft ablate recipes/ablations/reward_terms.yaml many runs, compared
+  ebft eval recipes/evaluate.yaml model.path=…    measure a model or a checkpoint
   ebft ls rewards                                 which rewards there are, with their options
   ebft new-plugin my-features                     a package with a feature map of your own
 """

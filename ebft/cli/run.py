@@ -54,11 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ebft.config.load import load_recipe
 
-    return run_recipe(load_recipe(arguments.file, arguments.overrides), dry_run=arguments.dry_run)
+    return carry_out(load_recipe(arguments.file, arguments.overrides), dry_run=arguments.dry_run)
 
 
-def run_recipe(recipe: Recipe, *, dry_run: bool) -> int:
-    """Runs or describes a recipe that is loaded; the exit status as of `run`."""
+def carry_out(recipe: Recipe, *, dry_run: bool) -> int:
+    """Runs a recipe, or prints what it would do; the exit status is `run`'s."""
     if dry_run:
         print(describe(recipe))
         return 0

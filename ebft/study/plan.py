@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebft.config.dump import fingerprint
-from ebft.config.load import Recipe, load_recipe, read_yaml
+from ebft.config.load import Recipe, load_recipe
 from ebft.config.overrides import Override, override
+from ebft.config.read import read_recipe
 from ebft.config.recipe import RECIPES, recipe_options
 from ebft.errors import UserError
 from ebft.study.arms import Arm, arms
@@ -136,7 +137,7 @@ def _problems(options: StudyOptions) -> Iterator[str]:
 
 def _may_be_fine_tuning(base: Path) -> bool:
     """False for ebft's other recipes; what a plug-in's are shows when they are loaded."""
-    name = read_yaml(base).get("recipe")
+    name = read_recipe(base).tree.get("recipe")
     return name not in RECIPES or issubclass(recipe_options(name, base), FineTuneOptions)
 
 
