@@ -6,9 +6,10 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ebft.cost import DocumentTree, ModelShape, flops, memory
+from ebft.cost import PROCESS, DocumentTree, Memory, ModelShape, flops, memory
 from ebft.interfaces import Plan, SamplerOptions
 from ebft.models.embedded import NAME as EMBEDDED
+from ebft.models.load import resolve_device
 from ebft.models.shapes import SHAPES
 from ebft.rollout.records import Document
 from ebft.samplers.hf_tree import HfTree
@@ -30,16 +31,8 @@ class _HasFeatureMap(Protocol):
 def estimate_table(options: FineTuneOptions) -> str:
     """Tokens, FLOPs and memory of a step. Raises `ValueError` saying what cannot be known."""
     tree, model = document_tree(options), model_shape(options)
-    training, checkpointing = options.training, options.training.gradient_checkpointing
-    measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
-    peak = memory(
-        model,
-        tree,
-        micro_batch=training.micro_batch,
-        bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
-        gradient_checkpointing=checkpointing,
-        frozen=options.uses_features or measured,
-    )
+    training = options.training
+    peak = estimate_memory(options, training.micro_batch)
     rows = _work(options, model, tree)
     per_step = step_flops(options)
     document = f"A document of {tree.length:,} tokens has "
@@ -70,12 +63,14 @@ def estimate_table(options: FineTuneOptions) -> str:
         *(
             f"{name:<14}{size / GIB:>10.2f}"
             for name, size in (
+                ("Python, torch", peak.process),
                 ("weights", peak.weights),
                 ("gradients", peak.gradients),
                 ("Adam", peak.optimizer),
                 ("frozen model", peak.frozen),
                 ("activations", peak.activations),
                 ("logits", peak.logits),
+                ("or an update", peak.update),
                 ("peak, about", peak.total),
             )
         ),
@@ -105,6 +100,20 @@ def _work(
         name = "sampling" if isinstance(options.sampler, HfTree) else "sampling *"
         rows = [(name, tree.sampling_tokens, work.sampling), *rows]
     return rows
+
+
+def estimate_memory(options: FineTuneOptions, micro_batch: int) -> Memory:
+    """Memory at the peak. Raises `ValueError` saying what cannot be known."""
+    measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
+    return memory(
+        model_shape(options),
+        document_tree(options),
+        micro_batch=micro_batch,
+        bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
+        gradient_checkpointing=options.training.gradient_checkpointing,
+        frozen=options.uses_features or measured,
+        process=PROCESS if resolve_device(options.model.device).type == "cpu" else 0.0,
+    )
 
 
 def document_tree(options: FineTuneOptions) -> DocumentTree:
