@@ -19,7 +19,11 @@ def describe_field(field: FieldInfo) -> str:
 
 
 def describe_type(annotation: Any) -> str:
-    """A type annotation, in the words of a recipe: null for None, list for tuple."""
+    """A type annotation, in the words of a recipe: null for None, list for tuple.
+
+    >>> describe_type(tuple[Literal["last", "mean"], ...] | None)
+    'list of last | mean | null'
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _bounded(describe_type(arguments[0]), arguments[1:])
