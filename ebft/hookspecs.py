@@ -67,9 +67,9 @@ def register_rewards() -> Parts:
 
     What a rollout earns by itself stays apart from what pairs of rollouts earn. The part has a
     method `pairwise(self) -> bool`: whether it has terms of pairs with these options, and so needs
-    n > 1. It may have `uses_features(self) -> bool`: where that is false the recipe needs no feature
-    map, none is computed, and the reward is given `None` for features. A reward that does not say
-    is given features.
+    n > 1. It may have `uses_features(self) -> bool`: where that is false the recipe needs no
+    feature map, none is computed, and the reward is given `None` for features. A reward that does
+    not say is given features.
     """
 
 
