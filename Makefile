@@ -21,7 +21,7 @@ PINNED  := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Waiting threads that spin would take the core from the ones that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test docs test-vllm test-encoders mutants lint types clean
+.PHONY: train test docs notebooks test-vllm test-encoders mutants lint types clean
 
 train: $(VENV)/.model
 	$(BIN)/tune run recipes/ebft_full.yaml output_dir=runs/ebft_full-$$(date +%Y%m%d-%H%M%S) $(ARGS)
@@ -33,6 +33,10 @@ test: lint types docs $(VENV)/.model
 # A page that is missing, a link that leads nowhere or a page that `nav` has not is an error.
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Notebooks are kept with what they print; a test runs them and compares.
+notebooks: $(VENV)/.installed
+	$(BIN)/python -m docs.generate.notebooks
 
 # vLLM needs older versions than the core takes, and a gigabyte: the plug-ins have an environment of
 # their own.

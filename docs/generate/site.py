@@ -15,6 +15,7 @@ from mkdocs.structure.pages import Page
 
 from docs.generate.commands import commands_page
 from docs.generate.hooks import hooks_page
+from docs.generate.notebooks import notebook_page, notebooks
 from docs.generate.parts import parts_pages
 from docs.generate.recipes import recipes_page, shipped_page
 from docs.generate.root_files import root_pages
@@ -42,6 +43,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages, then fills in the patterns of `nav`."""
     for path, text in generated_pages().items():
         files.append(File.generated(config, path, content=text))
+    for notebook in notebooks():
+        text, pictures = notebook_page(notebook)
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=text))
+        for name, picture in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=picture))
     pages = sorted(file.src_uri for file in files.documentation_pages())
     named = {entry for entry in _entries(config.nav) if "*" not in entry}
     config.nav = _filled(config.nav, [page for page in pages if page not in named])

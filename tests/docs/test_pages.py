@@ -1,9 +1,13 @@
 """Every block and command of README, docs/ and the plug-ins' READMEs runs, or would."""
 
+import os
 import re
 import sys
 import tomllib
+from importlib import invalidate_caches
+from itertools import takewhile
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import yaml
@@ -17,6 +21,8 @@ from tests.docs.pages import PAGES, ROOT, blocks, inline_code, links, name_of
 
 RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+STARTS = {"plugins/ebft-example/README.md": "ebft-example"}
+"""Where a page's reader is, if not in the folder of a checkout."""
 INSTALLED = {"plugins/ebft-sentence-transformers/README.md": ["ebft_sentence_transformers"]}
 """Plug-ins that a page has told its reader to install, so that no `plugins:` names them."""
 LANGUAGES = {"python", "yaml", "toml", "sh", "text", ""}
@@ -33,6 +39,7 @@ def desk(tmp_path, tiny_model, monkeypatch):
     checkpoint.parent.mkdir(parents=True)
     checkpoint.symlink_to(tiny_model)
     monkeypatch.chdir(tmp_path)
+    copytree(ROOT / "plugins" / "ebft-example", tmp_path / "ebft-example")
     for folder in (*PLUGINS, tmp_path, tmp_path / "my-features"):
         monkeypatch.syspath_prepend(folder)
     before = set(sys.modules)
@@ -44,6 +51,7 @@ def desk(tmp_path, tiny_model, monkeypatch):
 
 @each_page
 def test_blocks(page, desk, ebft):
+    os.chdir(desk / STARTS.get(name_of(page), "."))
     names = {"__name__": "page"}
     installed = INSTALLED.get(name_of(page), [])
     more = [f"plugins=[{','.join(installed)}]"] if installed else []
@@ -52,6 +60,7 @@ def test_blocks(page, desk, ebft):
         assert block.language in LANGUAGES, f"{where}: {block.language!r}"
         if block.title:
             Path(block.title).write_text(block.text)
+            invalidate_caches()
         match block.language:
             case "python":
                 exec(compile(block.text, where, "exec"), names)
@@ -85,9 +94,10 @@ def test_commands_in_the_head_of_a_recipe(file, desk):
     lines = re.findall(r"^ +((?:tune|ebft|pip|make|python) .*)$", text, re.M)
     assert lines, "it says how to run it"
     for line in lines:
-        command = re.sub(r"(?<=\S) {2,}(?=[a-z]+ )(?!.*=).*$", "", line)
-        for words in command_lines(command):
-            check(words, [])
+        (words,) = command_lines(re.split(" {3,}", line)[0])
+        # What follows the overrides of a run says what they do.
+        overrides = takewhile(lambda word: "=" in word or word[0] in "~-", words[3:])
+        check([*words[:3], *overrides] if words[1] == "run" else words, [])
 
 
 @each_page
@@ -118,18 +128,27 @@ def test_commands_that_it_names(page):
             assert first in TARGETS, code
 
 
+@pytest.fixture
+def registry(monkeypatch):
+    """With the parts of this repository's plug-ins."""
+    for folder in PLUGINS:
+        monkeypatch.syspath_prepend(folder)
+    return load_registry(folder.name.replace("-", "_") for folder in PLUGINS)
+
+
 @each_page
-def test_keys_that_it_names(page):
+def test_keys_that_it_names(page, registry):
     """`training.micro_batch` and the like are keys, with some part of the kind at least."""
     fields = FineTuneOptions.model_fields
+    own = set(re.findall(r"^    (\w+): ", page.read_text(), re.M))  # of parts that the page writes
     for code in inline_code(page):
         key, _, _ = code.partition("=")
         section, dot, rest = key.partition(".")
-        if dot and section in fields and re.fullmatch(r"[a-z_.0-9]+", rest):
-            assert is_key(section, rest), f"{name_of(page)}: {key}"
+        if dot and section in fields and re.fullmatch(r"[a-z_.0-9]+(?<!\.png)", rest):
+            assert rest in own or is_key(section, rest, registry), f"{name_of(page)}: {key}"
 
 
-def is_key(section, rest):
+def is_key(section, rest, registry):
     annotation = FineTuneOptions.model_fields[section].annotation
     if hasattr(annotation, "model_fields") and annotation.model_fields:
         name, _, deeper = rest.partition(".")
@@ -139,5 +158,5 @@ def is_key(section, rest):
     kind = kinds.get(section, f"{section}s")
     if kind not in KINDS:
         return True  # arguments of another package's class, or a list
-    parts = load_registry().kinds()[kind].values()
+    parts = registry.kinds()[kind].values()
     return rest == "_component_" or any(rest in it.part.model_fields for it in parts)
