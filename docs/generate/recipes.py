@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pkgutil import resolve_name
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from docs.generate.markdown import block, code, docstring, table
@@ -92,10 +94,10 @@ def _shipped() -> Iterator[str]:
     for file in sorted(folder.rglob("*.yaml")):
         name = file.relative_to(folder).with_suffix("").as_posix()
         text = file.read_text(encoding="utf-8")
-        head = text.partition("\n\n")[0].splitlines()
-        first, *rest = (line.removeprefix("#") for line in head)
-        yield f"## {name}\n\n{first.strip()}\n"
-        if commands := "\n".join(rest).strip("\n"):
-            yield block(commands)
+        yield f"## {name}\n"
+        head = re.sub(r"^# ?", "", text.partition("\n\n")[0], flags=re.M)
+        for paragraph in head.split("\n\n"):
+            commands = paragraph.startswith("  ")
+            yield block(dedent(paragraph), "sh") if commands else f"{paragraph}\n"
         yield '??? note "' + f"recipes/{name}.yaml" + '"\n'
         yield "\n".join(f"    {line}".rstrip() for line in block(text, "yaml").splitlines()) + "\n"

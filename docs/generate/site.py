@@ -25,6 +25,7 @@ MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', r
 OPERATORS = re.compile(r"<mi>([−·×≠≤≥∼≡→∈])</mi>")
 # A prime as a superscript of a subscript is too small to see; the character itself is raised.
 PRIME = re.compile(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>")
+PATH = re.compile(r"<code>([\w.-]+(?:/[\w.-]+)+)</code>")
 
 
 def generated_pages() -> dict[str, str]:
@@ -55,13 +56,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """TeX → MathML, which browsers draw by themselves."""
+    """TeX → MathML, which browsers draw by themselves; paths may be broken."""
 
     def mathml(match: re.Match[str]) -> str:
         display = "block" if match[1] == "div" else "inline"
         drawn = OPERATORS.sub(r"<mo>\1</mo>", convert(unescape(match[2]), display=display))
         return PRIME.sub(r'<mrow>\1<mo lspace="0" rspace="0">′</mo></mrow>', drawn)
 
+    # Long paths in narrow cells break between their parts.
+    html = PATH.sub(lambda match: f"<code>{match[1].replace('/', '/<wbr>')}</code>", html)
     return MATHS.sub(mathml, html)
 
 
