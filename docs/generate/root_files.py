@@ -29,8 +29,8 @@ def root_pages() -> dict[str, str]:
 
 
 def as_page(text: str, file: str) -> str:
-    """`text` of `file` with links to pages; a link to any other file becomes that file's name."""
-    page = PAGES[file]
+    """`text` of `file` with links to pages; a link to a file that is none becomes its name."""
+    page = PAGES.get(file) or file.removeprefix("docs/")
 
     def link(match: re.Match[str]) -> str:
         mark, words, target, anchor = match.groups(default="")

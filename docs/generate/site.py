@@ -18,7 +18,7 @@ from docs.generate.hooks import hooks_page
 from docs.generate.notebooks import notebook_page, notebooks
 from docs.generate.parts import parts_pages
 from docs.generate.recipes import recipes_page, shipped_page
-from docs.generate.root_files import root_pages
+from docs.generate.root_files import as_page, root_pages
 
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 # Operators that are written as they are, and not as TeX commands, would pass for letters.
@@ -53,6 +53,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     named = {entry for entry in _entries(config.nav) if "*" not in entry}
     config.nav = _filled(config.nav, [page for page in pages if page not in named])
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Links out of docs/ lead to the pages of what they name."""
+    written = page.file.abs_src_path is not None  # the others are made with their links
+    return as_page(markdown, f"docs/{page.file.src_uri}") if written else markdown
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001

@@ -66,3 +66,5 @@ def test_links_of_the_readme_lead_to_pages():
     assert text == "[a](how.md#x) ![b](images/b.png) c (`ebft/x.py`) [d](https://e)"
     text = as_page("[up](../../README.md) [here](../../docs/how.md)", "plugins/ebft-vllm/README.md")
     assert text == "[up](../index.md) [here](../how.md)"
+    text = as_page("[a](../plugins/ebft-vllm) [b](hooks.md#x)", "docs/plugins.md")
+    assert text == "[a](plugins/ebft-vllm.md) [b](hooks.md#x)"
