@@ -20,7 +20,7 @@ def option_rows(options: type[Options]) -> Iterator[Row]:
     """Every option that is a value; those of a section of its own are below a dotted key."""
     for key, field in options.model_fields.items():
         if section := section_of(field):
-            prefix = f"{key}.0" if is_list(field) else key
+            prefix = f"{key}.0" if is_list(field) else f"{key}.NAME" if is_mapping(field) else key
             for inner, kind, default, description in option_rows(section):
                 yield code(f"{prefix}.{inner.strip('`')}"), kind, default, description
         else:
@@ -46,6 +46,11 @@ def section_of(field: FieldInfo) -> type[Options] | None:
 def is_list(field: FieldInfo) -> bool:
     """Whether the field holds several of what it holds."""
     return get_origin(field.annotation) is tuple
+
+
+def is_mapping(field: FieldInfo) -> bool:
+    """Whether the field holds what it holds by names that the recipe gives."""
+    return get_origin(field.annotation) is dict
 
 
 def kind_of(field: FieldInfo) -> str | None:

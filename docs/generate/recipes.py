@@ -13,6 +13,7 @@ from docs.generate.options import (
     default_of,
     is_component,
     is_list,
+    is_mapping,
     kind_of,
     option_rows,
     section_of,
@@ -61,7 +62,8 @@ def _has_section(field: FieldInfo) -> bool:
 def _section(key: str, field: FieldInfo) -> Iterator[str]:
     yield f"### {key}\n"
     if options := section_of(field):
-        yield docstring(options) + "\n"
+        many = "By names of your own. " if is_mapping(field) else ""
+        yield f"{many}{docstring(options)}\n"
         yield table(HEADER, option_rows(options))
         return
     many = "A list of them. " if is_list(field) else ""

@@ -38,6 +38,7 @@ def as_page(text: str, file: str) -> str:
         linked = PAGES.get(path) or PAGES.get(f"{path}/README.md") or path
         if linked == path and not path.startswith("docs/"):
             return words if target in words else f"{words} (`{path}`)"
+        linked = re.sub(r"\.ipynb$", ".md", linked)  # a notebook is a page too
         here = posixpath.dirname(page) or "."
         return f"{mark}[{words}]({posixpath.relpath(linked.removeprefix('docs/'), here)}{anchor})"
 

@@ -31,6 +31,8 @@ def describe_type(annotation: Any) -> str:
         return " | ".join(map(yaml_value, arguments))
     if origin in (Union, UnionType):
         return " | ".join(map(describe_type, arguments))
+    if origin is dict:
+        return "mapping"
     if origin in (tuple, list):
         return f"list of {describe_type(arguments[0])}"
     if annotation is NoneType:
