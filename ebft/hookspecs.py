@@ -86,5 +86,8 @@ def register_baselines() -> Parts:
 def register_evaluators() -> Parts:
     """Evaluators: build to an `Evaluator`, policy and held-out documents → measurements.
 
-    Each `Measurement` has a value for every document, so that intervals can be computed.
+    Each `Measurement` has a value for every document, so that intervals can be computed, and a
+    weight, 0 for a document that it cannot measure. An evaluator is given some documents of a set
+    at a time and measures each by itself; the set's name (held-out, out-of-distribution) is put
+    before its figures' names.
     """

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import shlex
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,8 +20,11 @@ TARGETS = set(re.findall(r"^(\w[\w-]*):(?!=)", MAKEFILE, re.M))
 VARIABLES = set(re.findall(r"^(\w+) *[?:]?=", MAKEFILE, re.M))
 PARSED = {"doctor", "report"}
 """Subcommands of which no more can be said beforehand than that their arguments are right."""
-TOOLS = {"ruff", "mypy", "pytest"}
-"""Installed by the `dev` extra, or their absence would be noticed."""
+TOOLS = {"ruff", "mypy", "pytest", "lm_eval"}
+"""Installed by an extra; their arguments are their own business."""
+EXTRAS = set(
+    tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+)
 
 
 def command_lines(text: str) -> list[list[str]]:
@@ -84,4 +88,6 @@ def check_pip(arguments: list[str]) -> None:
         if argument.startswith("plugins/"):
             assert (ROOT / argument / "pyproject.toml").is_file(), argument
         else:
-            Requirement(argument)
+            requirement = Requirement(argument)
+            if requirement.name == "ebft":
+                assert requirement.extras <= EXTRAS, argument
