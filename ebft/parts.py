@@ -86,7 +86,14 @@ class Part(Options):
         return None
 
 
-def part_of(kind: str, *, optional: bool = False) -> BeforeValidator:
+@dataclass(frozen=True, slots=True)
+class PartOf(BeforeValidator):
+    """What `part_of` returns: a validator that says of which kind its parts are."""
+
+    kind: str = ""
+
+
+def part_of(kind: str, *, optional: bool = False) -> PartOf:
     """Validates a recipe's `{_component_: name, **options}` into a part of `kind`.
 
     `kind` is the hook's name without `register_`: `Annotated[Part, part_of("rewards")]`. A value
@@ -103,4 +110,4 @@ def part_of(kind: str, *, optional: bool = False) -> BeforeValidator:
         registry = (info.context or {}).get("registry") or default_registry()
         return registry.parse(kind, value, info.context)
 
-    return BeforeValidator(validate)
+    return PartOf(validate, kind=kind)

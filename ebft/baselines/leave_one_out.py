@@ -26,7 +26,15 @@ class LeaveOneOut(Part):
 
 
 def leave_one_out(terms: Terms) -> Float[Tensor, "P n"]:
-    """b_j of `LeaveOneOut`, for pairwise terms that need not be symmetric."""
+    """b_j of `LeaveOneOut`, for pairwise terms that need not be symmetric.
+
+    Without rollout 0, the others have unary 2 and 3 and −4 with each other:
+
+    >>> unary = torch.tensor([[1.0, 2.0, 3.0]])
+    >>> pairwise = torch.tensor([[[0.0, -1.0, -1.0], [-1.0, 0.0, -4.0], [-1.0, -4.0, 0.0]]])
+    >>> leave_one_out(Terms(unary, pairwise))
+    tensor([[-1.5000,  1.0000,  0.5000]])
+    """
     n = terms.unary.shape[1]
     if n == 1:
         return torch.zeros_like(terms.unary)

@@ -87,7 +87,7 @@ def _part(name: str, registered: Registered, width: int) -> Iterator[str]:
     yield f"  {name}    from {registered.origin}"
     summary = " ".join((inspect.getdoc(part) or "").partition("\n\n")[0].split())
     yield from wrap(summary, width, initial_indent="    ", subsequent_indent="    ")
-    if claim := _claim(part):
+    if claim := claim_of(part):
         yield from wrap(claim, width, initial_indent="    ", subsequent_indent=" " * 14)
     for option, field in part.model_fields.items():
         default = "" if field.is_required() else f" = {yaml_value(field.default)}"
@@ -95,7 +95,8 @@ def _part(name: str, registered: Registered, width: int) -> Iterator[str]:
         yield from wrap(field.description or "", width, initial_indent=HANG, subsequent_indent=HANG)
 
 
-def _claim(part: type[Part]) -> str:
+def claim_of(part: type[Part]) -> str:
+    """Whether it keeps the gradient unbiased, and why; empty if that is not its concern."""
     from ebft.parts import Part
 
     if part.claim is Part.claim:

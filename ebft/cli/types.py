@@ -19,7 +19,11 @@ def describe_field(field: FieldInfo) -> str:
 
 
 def describe_type(annotation: Any) -> str:
-    """A type annotation, in the words of a recipe: null for None, list for tuple."""
+    """A type annotation, in the words of a recipe: null for None, list for tuple.
+
+    >>> describe_type(tuple[Literal["last", "mean"], ...] | None)
+    'list of last | mean | null'
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _bounded(describe_type(arguments[0]), arguments[1:])
@@ -27,6 +31,8 @@ def describe_type(annotation: Any) -> str:
         return " | ".join(map(yaml_value, arguments))
     if origin in (Union, UnionType):
         return " | ".join(map(describe_type, arguments))
+    if origin is dict:
+        return "mapping"
     if origin in (tuple, list):
         return f"list of {describe_type(arguments[0])}"
     if annotation is NoneType:

@@ -48,7 +48,13 @@ def unknown_key(key: str, value: Any, known: Iterable[str]) -> Mistake:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or what there is if nothing is like `word` and the list is short."""
+    """`; did you mean 'x'?`, or what there is if nothing is like `word` and the list is short.
+
+    >>> suggest("stirde", ["start", "stride"])
+    "; did you mean 'stride'?"
+    >>> suggest("x", ["start", "stride"])
+    '; there are: start, stride'
+    """
     known = sorted(known)
     if close := get_close_matches(word, known, n=1):
         return f"; did you mean {close[0]!r}?"

@@ -8,7 +8,7 @@ component drops the options of the one before: they are not the new one's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -62,11 +62,15 @@ def override(key: str, value: Any, *, origin: str) -> Override:
     return Override(f"{key}={value}", keys, deepcopy(value), origin=origin)
 
 
-def apply_overrides(recipe: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+def apply_overrides(recipe: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
     """The recipe with the overrides; interpolations are left as they are.
 
     Components are chosen first, so that their options may come in any order. Raises `UserError`
     for a path that leads nowhere.
+
+    >>> recipe = {"plan": {"_component_": "strided", "stride": 8}, "training": {"steps": 30}}
+    >>> apply_overrides(recipe, map(parse_override, ["training.steps=5", "~plan.stride"]))
+    {'plan': {'_component_': 'strided'}, 'training': {'steps': 5}}
     """
     tree = deepcopy(dict(recipe))
     for override in sorted(overrides, key=lambda it: not _chooses_component(tree, it)):

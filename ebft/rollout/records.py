@@ -155,6 +155,11 @@ class Terms:
 
     The parts stay apart because a baseline for rollout j must leave out every term that touches
     j, and a sum cannot tell it which those are. The diagonal of `pairwise` must be zero.
+
+    >>> unary = torch.tensor([[1.0, 2.0, 3.0]])
+    >>> pairwise = torch.tensor([[[0.0, -1.0, -1.0], [-1.0, 0.0, -4.0], [-1.0, -4.0, 0.0]]])
+    >>> Terms(unary, pairwise).reward()
+    tensor([[ 0.0000, -0.5000,  0.5000]])
     """
 
     unary: Float[Tensor, "P n"]

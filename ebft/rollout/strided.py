@@ -17,6 +17,13 @@ class Strided(Part):
 
     A document of S tokens has (S − G − start)//stride + 1 of them (paper, section 3.1). Rollouts
     always have G tokens: in raw text an end-of-sequence token is a token like any other.
+
+    >>> plan = Strided(start=4, stride=3, rollout_length=2)
+    >>> contexts = plan([Document("twelve tokens", torch.arange(12))])
+    >>> contexts.anchor.tolist()
+    [4, 7, 10]
+    >>> contexts.reference.tolist()
+    [[4, 5], [7, 8], [10, 11]]
     """
 
     start: int = Field(8, ge=1, description="first anchor: tokens of the shortest context")

@@ -14,6 +14,13 @@ def unbiased_cfm(features: Features) -> Float[Tensor, " P"]:
     1/(n(n−1)) Σ_{i≠j} φ_i·φ_j − 2/n Σ_i φ_i·φ_y + ‖φ_y‖², averaged over the m references. The
     squared distance of the sample mean would overshoot by tr Cov(φ(ŷ))/n, since it takes i = j
     in. An estimate may be negative.
+
+    Here the sample mean is φ_y itself, and yet the estimate is not 0:
+
+    >>> import torch
+    >>> samples = torch.tensor([[[0.0, 1.0], [2.0, 1.0]]])
+    >>> unbiased_cfm(Features(samples, references=torch.tensor([[[1.0, 1.0]]])))
+    tensor([-1.])
     """
     samples, references = features.samples, features.references
     n = samples.shape[1]

@@ -10,7 +10,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.S)
+    (found,) = re.findall(rf"```{language}(?: title=.*?)?\n(.*?)```", README, re.S)
     return found
 
 

@@ -156,20 +156,19 @@ def test_every_hook_is_documented(hook):
     built = re.search(r"build to an? `(\w+)`", docstring)
     assert built, "the docstring says which interface a part builds to"
     assert built[1] in interfaces
-    page = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text()
-    section = re.search(rf"^## {hook}\n(.*?)(?=^## |\Z)", page, re.M | re.S)
-    assert section, f"docs/hooks.md has no section on {hook}"
-    assert f"`{built[1]}`" in section[1]
 
 
-def test_the_page_documents_no_hook_that_is_not():
+def test_the_page_lists_every_hook_with_its_interface():
     page = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text()
-    assert re.findall(r"^## (register_\w+)$", page, re.M) == HOOKS
+    listed = dict(re.findall(r"^\| `(register_\w+)` \| `(\w+)` \|", page, re.M))
+    assert list(listed) == HOOKS
+    for hook, interface in listed.items():
+        assert f"`{interface}`" in getattr(hookspecs, hook).__doc__
 
 
 def test_the_example_of_the_page_works(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text()
-    example = re.search(r"```python\n(.*?)```", page, re.S)
+    example = re.search(r"```python title=.*?\n(.*?)```", page, re.S)
     assert example
     registry = load_registry([write(tmp_path / "my_baseline.py", example[1])])
     part = registry.parse("baselines", {"_component_": "constant", "value": 0.5})
