@@ -87,7 +87,7 @@ def test_ten_steps_are_some_and_the_rest(ebft, tiny_run, tmp_path, stop_after, s
 def test_sft_is_resumed_too(ebft, tiny_run, tmp_path, stop_after):
     """Its recipe has no sampler, reward or baseline."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    sft = {"recipe": "sft_full", "without": "plan."}
+    sft = {"recipe": "sft_full"}
     assert ebft(*tiny_run(f"output_dir={whole}", **sft))[0] == 0
     stop_after(2)
     assert ebft(*tiny_run(f"output_dir={parts}", **sft))[0] == 130
