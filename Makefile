@@ -3,6 +3,8 @@
 #   make train                       fine-tune the embedded model on raw Python code, on a CPU
 #   make test                        linters, type checker and every test
 #   make train ARGS="seed=1 sampler.n=8"
+#   make fuzz                        ten minutes each of damaged recipes, data and checkpoints
+#   make audit                       known vulnerabilities of what is installed; needs the network
 #
 # The versions in CONSTRAINTS are a set that is known to work together on CPUs. On a machine with
 # a GPU, install your own build of torch and say `make train CONSTRAINTS=`.
@@ -20,7 +22,7 @@ PINNED  := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Waiting threads that spin would take the core from the ones that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test test-vllm test-encoders mutants lint types clean
+.PHONY: train test test-vllm test-encoders mutants fuzz audit lint types clean
 
 train: $(VENV)/.model
 	$(BIN)/tune run recipes/ebft_full.yaml output_dir=runs/ebft_full-$$(date +%Y%m%d-%H%M%S) $(ARGS)
@@ -40,6 +42,18 @@ test-encoders: $(VENV_VLLM)/.installed
 # Breaks each formula on purpose; every one has to fail a test. About ten minutes.
 mutants: $(VENV)/.installed
 	$(BIN)/python -m tests.mutants
+
+# An input that is neither taken nor refused with a clear error is shrunk, shown, and the end of it.
+MINUTES ?= 10
+fuzz: $(VENV)/.installed
+	for target in recipe data checkpoint; do \
+	  $(BIN)/python -m tests.fuzz $$target --minutes $(MINUTES) || exit 1; done
+
+# Asks a database of vulnerabilities over the network, which is why no test does it.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps $(foreach file,$(CONSTRAINTS),-r $(file))
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -71,4 +85,4 @@ $(VENV_VLLM)/.installed: pyproject.toml $(wildcard plugins/*/pyproject.toml) con
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-audit $(VENV_VLLM) build dist *.egg-info

@@ -41,6 +41,13 @@ class RunsFailedError(RuntimeError):
     """
 
 
+class MemoryShortError(RuntimeError):
+    """Out of memory where smaller micro-batches do not help, or after the first step.
+
+    The message gives the estimate, what was free, and which option to lower. Exit status 1.
+    """
+
+
 class PolicyIntactError(Exception):
     """Something beside the policy failed, and the policy's weights are good.
 

@@ -79,6 +79,14 @@ class Registry:
                     return name
         return f"{part.__module__}.{part.__qualname__}"
 
+    def origin(self, part: type[Part]) -> str:
+        """The plug-in that registered this class, or else the module that defines it."""
+        for named in self._parts.values():
+            for registered in named.values():
+                if registered.part is part:
+                    return registered.origin
+        return part.__module__
+
     def parse(self, kind: str, section: Any, context: Any = None) -> Part:
         """The part that a recipe section `{_component_: name, **options}` describes.
 

@@ -25,10 +25,17 @@ log = logging.getLogger("ebft")
 
 def gather_state(m: Machinery) -> dict[str, Any]:
     """The state now. Its tensors are those in use, not copies."""
-    cuda = torch.cuda.get_rng_state_all() if m.device.type == "cuda" else []
     return {
         "optimizer": m.optimizer.state_dict(),
         "lr_scheduler": m.lr_scheduler.state_dict(),
+        **gather_before_update(m),
+    }
+
+
+def gather_before_update(m: Machinery) -> dict[str, Any]:
+    """What of the state a step changes before it updates the policy."""
+    cuda = torch.cuda.get_rng_state_all() if m.device.type == "cuda" else []
+    return {
         "parts": {name: part.state_dict() for name, part in stateful_parts(m).items()},
         # ebft draws nothing from torch's own generators, but a plug-in may.
         "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
@@ -63,13 +70,18 @@ def restore_state(
             now = m.optimizer.state_dict()["param_groups"]
             _load("optimizer", m.optimizer, {**state["optimizer"], "param_groups": now})
         log.warning("the learning rate goes on at %.4g", m.optimizer.param_groups[0]["lr"])
-    torch.set_rng_state(state["random"]["cpu"])
-    if m.device.type == "cuda" and state["random"]["cuda"]:
-        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+    restore_random(m, state["random"])
 
 
-def stateful_parts(m: Machinery) -> dict[str, Stateful]:
-    """The parts that remember something, by their keys in the recipe."""
+def restore_random(m: Machinery, random: Mapping[str, Any]) -> None:
+    """Gives torch's own generators the state that `gather_before_update` read off them."""
+    torch.set_rng_state(random["cpu"])
+    if m.device.type == "cuda" and random["cuda"]:
+        torch.cuda.set_rng_state_all(random["cuda"])
+
+
+def named_parts(m: Machinery) -> dict[str, Any]:
+    """The built parts by their keys in the recipe."""
     parts: dict[str, Any] = {"plan": m.plan}
     if (scorer := m.scorer) is not None:
         parts |= {
@@ -79,7 +91,12 @@ def stateful_parts(m: Machinery) -> dict[str, Stateful]:
             "reward": scorer.reward,
             "baseline": scorer.baseline,
         }
-    return {name: part for name, part in parts.items() if isinstance(part, Stateful)}
+    return parts
+
+
+def stateful_parts(m: Machinery) -> dict[str, Stateful]:
+    """The parts that remember something, by their keys in the recipe."""
+    return {name: part for name, part in named_parts(m).items() if isinstance(part, Stateful)}
 
 
 def replay_schedule(m: Machinery, steps: int) -> None:

@@ -1,12 +1,14 @@
 """`ebft`: the command line. One file a subcommand; this one parses and turns errors into statuses.
 
-Exit status: 0 done, 1 the run failed (numbers, disk, engine), 2 a mistake of the user,
-130 stopped by Ctrl-C. Only a bug in ebft or in a plug-in shows a traceback.
+Exit status: 0 done, 1 the run failed (numbers, memory, disk, engine), 2 a mistake of the user,
+130 stopped by Ctrl-C, 143 by SIGTERM: with a checkpoint, and the same command with
+`checkpoint.resume=auto` goes on. Only a bug in ebft or in a plug-in shows a traceback.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -19,6 +21,7 @@ import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
 from ebft.errors import (
+    MemoryShortError,
     NumericalError,
     PolicyIntactError,
     RunsFailedError,
@@ -26,6 +29,8 @@ from ebft.errors import (
     UserError,
 )
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a disk, a quota or a limit on files is full."""
 COMMANDS = (run, eval_command, study, report, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
@@ -52,8 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except (NumericalError, StorageError, PolicyIntactError, RunsFailedError) as error:
+    except (
+        NumericalError, MemoryShortError, StorageError, PolicyIntactError, RunsFailedError,
+    ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(
+            f"error: cannot write {error.filename or 'a file'}: {error.strerror}; what was "
+            "written before is whole",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from ebft.config.environment import refuse_environment
 from ebft.config.errors import explain
 from ebft.config.overrides import Override, apply_overrides, parse_override
 from ebft.config.read import read_recipe
@@ -39,6 +40,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
 
     Raises `UserError` with one line for every mistake, naming the file, the key and the value.
     """
+    refuse_environment()
     written = read_recipe(path)
     parsed = [it if isinstance(it, Override) else parse_override(it) for it in overrides]
     resolved = _resolve(path, apply_overrides(written.tree, parsed))

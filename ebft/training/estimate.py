@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ebft.cost import DocumentTree, ModelShape, flops, memory
+from ebft.cost import DocumentTree, Memory, ModelShape, flops, memory
 from ebft.interfaces import Plan, SamplerOptions
 from ebft.models.embedded import NAME as EMBEDDED
 from ebft.models.shapes import SHAPES
@@ -30,16 +30,8 @@ class _HasFeatureMap(Protocol):
 def estimate_table(options: FineTuneOptions) -> str:
     """Tokens, FLOPs and memory of a step. Raises `ValueError` saying what cannot be known."""
     tree, model = document_tree(options), model_shape(options)
-    training, checkpointing = options.training, options.training.gradient_checkpointing
-    measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
-    peak = memory(
-        model,
-        tree,
-        micro_batch=training.micro_batch,
-        bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
-        gradient_checkpointing=checkpointing,
-        frozen=options.uses_features or measured,
-    )
+    training = options.training
+    peak = estimate_memory(options, training.micro_batch)
     rows = _work(options, model, tree)
     per_step = step_flops(options)
     document = f"A document of {tree.length:,} tokens has "
@@ -105,6 +97,19 @@ def _work(
         name = "sampling" if isinstance(options.sampler, HfTree) else "sampling *"
         rows = [(name, tree.sampling_tokens, work.sampling), *rows]
     return rows
+
+
+def estimate_memory(options: FineTuneOptions, micro_batch: int) -> Memory:
+    """Memory at the peak. Raises `ValueError` saying what cannot be known."""
+    measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
+    return memory(
+        model_shape(options),
+        document_tree(options),
+        micro_batch=micro_batch,
+        bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
+        gradient_checkpointing=options.training.gradient_checkpointing,
+        frozen=options.uses_features or measured,
+    )
 
 
 def document_tree(options: FineTuneOptions) -> DocumentTree:

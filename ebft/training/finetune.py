@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from signal import SIGTERM
+from typing import TypeVar
 
 from ebft.checkpoints.digests import digest_documents, digest_weights
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
-from ebft.checkpoints.snapshot import About, Snapshot
-from ebft.checkpoints.state import gather_state
+from ebft.checkpoints.snapshot import About
+from ebft.checkpoints.state import named_parts, restore_random
 from ebft.config.dump import plain_options, resolved_yaml
 from ebft.config.located import suggest
-from ebft.errors import PolicyIntactError, StorageError, UserError
-from ebft.evaluation.history import History
+from ebft.errors import (
+    MemoryShortError,
+    NumericalError,
+    PolicyIntactError,
+    StorageError,
+    UserError,
+)
+from ebft.evaluation.history import EvaluationSet, History
 from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
 from ebft.report.curves import plot_curves
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
+from ebft.training.blame import blame, named_evaluators
 from ebft.training.disk_logs import cut_disk_logs
 from ebft.training.gradients import measure_gradients
-from ebft.training.interrupt import stop_on_interrupt
-from ebft.training.loop import Step, train
+from ebft.training.interrupt import TERMINATED, BrokenOffError, stop_on_signals
+from ebft.training.keeper import Keeper
+from ebft.training.loop import Machinery, Step, train
+from ebft.training.memory import describe_need, free_memory, is_out_of_memory, memory_short
 from ebft.training.options import FineTuneOptions
 from ebft.training.output import OutputFolder
 from ebft.training.setup import (
@@ -38,14 +50,15 @@ from ebft.training.setup import (
 from ebft.training.watch import Watcher
 
 log = logging.getLogger("ebft")
+T = TypeVar("T")
 
 
 class FineTune:
     """Fine-tunes a policy as a `FineTuneOptions` recipe says.
 
     `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder;
-    `run` raises `NumericalError`, `StorageError` and `PolicyIntactError`, the last with a
-    checkpoint saved, and returns whether all steps were run.
+    `run` raises `NumericalError`, `StorageError`, `MemoryShortError` and whatever parts raise,
+    with a checkpoint saved if the policy is intact, and returns whether all steps were run.
     """
 
     def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
@@ -63,27 +76,24 @@ class FineTune:
         from torchtune.training import set_seed
 
         options = self._options
-        resumed = self._find_resumption()
+        self._resumed = resumed = self._find_resumption()
         set_seed(options.seed)
         self._resources = make_resources(options)
-        digests = {"base": digest_weights(self._resources.policy)}
+        self._free = free_memory(self._resources.device)
+        self._digests = {"base": digest_weights(self._resources.policy)}
         if resumed is not None:
             resumed.load_weights(self._resources.policy)
-        documents = make_documents(options, self._resources)
-        self._sets = make_evaluation_sets(options, self._resources, documents.evaluated)
-        digests["train"] = digest_documents(documents.train.documents)
-        evaluated = [document for one in self._sets for document in one.documents]
-        digests["held_out"] = digest_documents(evaluated)
+        self._documents = documents = make_documents(options, self._resources)
+        sets = make_evaluation_sets(options, self._resources, documents.evaluated)
+        self._digests["train"] = digest_documents(documents.train.documents)
+        evaluated = [document for one in sets for document in one.documents]
+        self._digests["held_out"] = digest_documents(evaluated)
         if resumed is not None:
-            resumed.check_digests(digests)
-        self._about = partial(About, recipe=self._recipe, digests=digests)
-        self._machinery = make_machinery(options, self._resources, documents.train.documents)
-        gap = probe_tree(self._resources.policy, documents.train.documents, self._machinery.plan)
-        log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
-        self._history = History(
-            self._sets, self._output.evaluations, micro_batch=options.training.micro_batch
-        )
+            resumed.check_digests(self._digests)
         in_place = resumed is not None and self._checkpoints.holds(resumed.folder)
+        machinery = make_machinery(options, self._resources, documents.train.documents)
+        gap = probe_tree(self._resources.policy, documents.train.documents, machinery.plan)
+        log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
         self._output.claim(resolved_yaml(options, self._registry), resume=in_place)
         if in_place:
             cut_disk_logs(options.metric_loggers, after=self._start)
@@ -95,62 +105,147 @@ class FineTune:
             show_rollouts_every=options.training.show_rollouts_every,
         )
         self._closing.callback(self._watcher.close)
-        if resumed is not None:
-            self._restore(resumed, digests)
+        self._assemble(machinery, sets)
         self._describe(documents)
 
+    def _assemble(self, machinery: Machinery, sets: Sequence[EvaluationSet]) -> None:
+        """Puts together what runs and what is saved, at the step that the run goes on from."""
+        options, resources = self._options, self._resources
+        self._machinery, self._sets = machinery, sets
+        self._history = History(sets, self._output.evaluations, micro_batch=resources.micro_batch)
+        self._keeper = Keeper(
+            self._checkpoints, machinery, resources.tokenizer,
+            partial(About, recipe=self._recipe, digests=self._digests),
+            watcher=self._watcher, history=self._history, best=options.checkpoint.best,
+        )  # fmt: skip
+        if self._resumed is not None:
+            self._keeper.restore(self._resumed, self._digests)
+
     def run(self) -> bool:
-        """Runs the steps; Ctrl-C stops after the one in progress with a checkpoint saved."""
-        options, steps = self._options, self._options.training.steps
-        done = self._start
+        """Runs the steps; Ctrl-C and SIGTERM stop them with a checkpoint saved.
+
+        After SIGTERM it raises `SystemExit`, with the status that schedulers know.
+        """
+        options, done, last = self._options, self._start, self._options.training.steps
         if not self._history or (self._evaluation_due(done) and done not in self._history):
-            self._evaluate(done)
+            self._fitting(lambda: self._evaluate(done))
         self._check_best()
-        if done == steps:
-            self._save(done)
-        with stop_on_interrupt() as stop, self._saving_what_is_intact():
-            for step in train(self._machinery, range(self._start, steps)):
-                done = step.number + 1
+        if done == last:
+            self._keeper.save(done)
+
+        grace = options.checkpoint.grace
+        with (
+            stop_on_signals(grace=grace, at_rest=lambda: self._keeper.at_rest()) as stop,
+            self._saving(),
+        ):
+            steps = self._train(range(done, last))
+            while done < last and not stop:
+                with stop.breakable():
+                    step = next(steps)
+                    done = step.number + 1
+                    self._keeper.step_done(done)
                 self._watcher.step(step)
                 if is_due(done, options.training.measure_gradients_every):
                     self._measure_gradients(step)
                 # Before the checkpoint, which has all figures up to its step.
-                if self._evaluation_due(done) and (done == steps or not stop):
-                    self._evaluate(done)
-                if stop or done == steps or is_due(done, options.checkpoint.every):
-                    self._save(done)
-                if stop:
-                    break
+                if self._evaluation_due(done) and not stop:
+                    with stop.breakable():
+                        self._evaluate(done)
+                if stop or done == last or is_due(done, options.checkpoint.every):
+                    self._keeper.save(done)
                 self._watcher.restart_clock()
-        if done < steps:
-            log.warning(
-                "stopped after step %d; checkpoint: %s", done, self._checkpoints.saved()[-1]
-            )
+        if stop:
+            log.warning("stopped after step %d; %s", done, self._newest())
+            if stop.signal == SIGTERM:
+                raise SystemExit(TERMINATED)
             return False
         self._report()
         return True
+
+    def _train(self, steps: range) -> Iterator[Step]:
+        """`train`, whose first step decides how many documents fit into memory."""
+        if steps:
+            yield self._fitting(lambda: next(train(self._machinery, steps[:1])))
+        yield from train(self._machinery, steps[1:])
+
+    def _fitting(self, do: Callable[[], T]) -> T:
+        """The result of `do`, with half the micro-batch as often as it runs out of memory.
+
+        Raises `MemoryShortError` when that does not help.
+        """
+        while True:
+            try:
+                return do()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._resources.micro_batch == 1 or not self._keeper.at_rest():
+                    raise self._memory_short() from error
+            # Outside the handler, which holds what the failed attempt has allocated.
+            self._halve_micro_batch()
+
+    def _halve_micro_batch(self) -> None:
+        """Builds the parts anew, as they were before the first step."""
+        size, documents = self._resources.micro_batch, self._documents
+        need = describe_need(self._options, micro_batch=size, free=self._free)
+        log.warning(
+            "out of memory in the first step: %s; going on with %d, which changes no result",
+            need, size // 2,
+        )  # fmt: skip
+        self._machinery.optimizer.zero_grad(set_to_none=True)
+        evaluations, random = self._history.state_dict(), self._keeper.before["random"]
+        self._resources = replace(self._resources, micro_batch=size // 2)
+        self._assemble(
+            make_machinery(self._options, self._resources, documents.train.documents),
+            make_evaluation_sets(self._options, self._resources, documents.evaluated),
+        )
+        self._history.load_state_dict(evaluations)
+        restore_random(self._machinery, random)
+
+    def _memory_short(self) -> MemoryShortError:
+        return memory_short(self._options, micro_batch=self._resources.micro_batch, free=self._free)
 
     def cleanup(self) -> None:
         """Closes the progress bar and the metric loggers."""
         self._closing.close()
 
     @contextmanager
-    def _saving_what_is_intact(self) -> Iterator[None]:
-        """Saves a checkpoint before an error ends the run that leaves the policy's weights good."""
+    def _saving(self) -> Iterator[None]:
+        """Saves the last whole step when a step is broken off and the policy is intact."""
         try:
             yield
+        except BrokenOffError:
+            self._keeper.save_last_whole_step()
         except PolicyIntactError:
-            # Not the number of steps that were yielded: the one that failed may have updated.
-            done = self._machinery.lr_scheduler.last_epoch
-            if done:
-                try:
-                    self._save(done)
-                    log.warning(
-                        "the policy is intact; checkpoint: %s", self._checkpoints.saved()[-1]
-                    )
-                except StorageError as error:  # the first error is what ended the run
-                    log.error("%s", error)
+            self._save_after_error()
             raise
+        except (NumericalError, StorageError, MemoryShortError):
+            raise  # the policy may be bad, or there is no room for it
+        except Exception as error:
+            self._save_after_error()
+            if is_out_of_memory(error):
+                raise self._memory_short() from error
+            error.add_note(self._blame(error))
+            raise
+
+    def _save_after_error(self) -> None:
+        try:
+            if self._keeper.save_last_whole_step() is not None:
+                log.warning("the policy is intact; %s", self._newest())
+        except StorageError as error:  # the first error is what ended the run
+            log.error("%s", error)
+
+    def _blame(self, error: Exception) -> str:
+        parts = self._options.parts()
+        built = {
+            key: (parts[key], part) for key, part in named_parts(self._machinery).items() if part
+        }
+        built |= named_evaluators(self._options.evaluation, self._sets)
+        return blame(error, built, self._registry, f"after {self._keeper.done} steps")
+
+    def _newest(self) -> str:
+        saved = self._checkpoints.saved()
+        return f"checkpoint: {saved[-1]}" if saved else "there is no checkpoint yet"
 
     def _find_resumption(self) -> Resumption | None:
         """The checkpoint to go on from, when the output folder may be used."""
@@ -167,29 +262,6 @@ class FineTune:
         self._output.check(resume=in_place or wanted.resume == AUTO)
         self._checkpoints.clear_partial()
         return resumed
-
-    def _restore(self, resumed: Resumption, digests: Mapping[str, str]) -> None:
-        state = resumed.restore(self._machinery)
-        self._watcher.resume(state["metrics"], steps_done=resumed.step)
-        if resumed.same_evaluation(digests):
-            self._history.load_state_dict(state["history"])
-        else:
-            log.warning(
-                "other held-out measurements than before: `before` is now step %d", self._start
-            )
-
-    def _save(self, done: int) -> None:
-        state = {
-            **gather_state(self._machinery),
-            "metrics": self._watcher.history,
-            "history": self._history.state_dict(),
-        }
-        snapshot = Snapshot(
-            self._resources.policy, self._resources.tokenizer, self._about(done), state
-        )
-        best = self._options.checkpoint.best
-        scores = {} if best is None else self._history.scores(best)
-        self._checkpoints.save(snapshot, step=done, scores=scores)
 
     def _check_best(self) -> None:
         """Raises `UserError` if `checkpoint.best` is not among the measurements."""
@@ -241,7 +313,7 @@ class FineTune:
 
     def _report(self) -> None:
         self._closing.close()
-        log.info("checkpoint: %s", self._checkpoints.saved()[-1])
+        log.info("%s", self._newest())
         if self._options.evaluation.anything():
             plot_curves(self._history, self._watcher.history, self._output.picture)
             log.info("picture: %s", self._output.picture)

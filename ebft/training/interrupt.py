@@ -1,35 +1,98 @@
-"""Ctrl-C as a request: the step in progress is finished, then the run stops in good order."""
+"""Signals as requests: the step in progress is finished, then the run stops in good order.
+
+Ctrl-C has all the time that the step takes, and a second one stops at once. SIGTERM comes from a
+scheduler that kills soon: when the time is over, the step is broken off instead.
+"""
 
 from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 log = logging.getLogger("ebft")
 
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status after SIGTERM, 143, as if the signal itself had ended the process."""
+POLL = 0.1
+"""Seconds between looking whether a step can be broken off now."""
+
+
+class BrokenOffError(BaseException):
+    """The time that SIGTERM left is over. Not an `Exception`: no part is to handle it."""
+
 
 class StopRequest:
-    """Whether somebody has asked the run to stop."""
+    """Which signal has asked the run to stop, if any."""
 
     def __init__(self) -> None:
-        self.made = False
+        self.signal: signal.Signals | None = None
+        self._breakable = False
 
     def __bool__(self) -> bool:
-        return self.made
+        return self.signal is not None
+
+    @property
+    def is_breakable(self) -> bool:
+        return self._breakable
+
+    @contextmanager
+    def breakable(self) -> Iterator[None]:
+        """What is done within it may be broken off, by a `BrokenOffError`."""
+        self._breakable = True
+        try:
+            yield
+        finally:
+            self._breakable = False
 
 
 @contextmanager
-def stop_on_interrupt(
-    says: str = "stopping after this step, with a checkpoint",
-) -> Iterator[StopRequest]:
+def stop_on_signals(*, grace: float, at_rest: Callable[[], bool]) -> Iterator[StopRequest]:
+    """Turns SIGINT and SIGTERM into a request.
+
+    The step has `grace` seconds after SIGTERM; then it is broken off as soon as the policy is
+    `at_rest`, not in the middle of an update.
+    """
+    request = StopRequest()
+
+    def on_interrupt(_number: int, _frame: FrameType | None) -> None:
+        request.signal = signal.SIGINT
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        log.warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
+
+    def on_terminate(_number: int, _frame: FrameType | None) -> None:
+        if request.signal is signal.SIGTERM:
+            return
+        request.signal = signal.SIGTERM
+        signal.setitimer(signal.ITIMER_REAL, grace, POLL)
+        log.warning("SIGTERM: stopping after this step or %g s, with a checkpoint", grace)
+
+    def on_alarm(_number: int, _frame: FrameType | None) -> None:
+        if request.is_breakable and at_rest():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise BrokenOffError
+
+    handlers = {
+        signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate, signal.SIGALRM: on_alarm,
+    }  # fmt: skip
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield request
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_on_interrupt(says: str) -> Iterator[StopRequest]:
     """Turns the first SIGINT into a request; the second interrupts at once, as usual."""
     request = StopRequest()
 
     def on_interrupt(_number: int, _frame: FrameType | None) -> None:
-        request.made = True
+        request.signal = signal.SIGINT
         signal.signal(signal.SIGINT, before)
         log.warning("%s; Ctrl-C again stops at once", says)
 

@@ -58,6 +58,12 @@ class CheckpointOptions(Options):
     best_is: Literal["lowest", "highest"] = Field(
         "lowest", description="which value of `best` is the best"
     )
+    grace: float = Field(
+        20.0,
+        gt=0,
+        description="seconds that a step has to finish after SIGTERM; then it is broken off, and "
+        "the step before it saved",
+    )
     resume: str | None = Field(
         None,
         description="auto: go on from the newest whole checkpoint in output_dir, if there is one; "

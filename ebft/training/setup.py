@@ -138,7 +138,7 @@ def make_machinery(
             if options.lr_scheduler is None
             else options.lr_scheduler.instantiate(optimizer)
         ),
-        micro_batch=training.micro_batch,
+        micro_batch=resources.micro_batch,
         gradient_checkpointing=training.gradient_checkpointing,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,

@@ -1,0 +1,96 @@
+"""Saves the whole state of a run, whatever ends it, and brings it back."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ebft.checkpoints.folder import Checkpoints
+from ebft.checkpoints.snapshot import About, Snapshot
+from ebft.checkpoints.state import gather_before_update, gather_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ebft.checkpoints.resume import Resumption
+    from ebft.evaluation.history import History
+    from ebft.training.loop import Machinery
+    from ebft.training.watch import Watcher
+
+log = logging.getLogger("ebft")
+
+
+class Keeper:
+    """The state of a run between its steps: what a checkpoint has in it.
+
+    A step changes the parts' states first and the policy last. If it ends in between, the parts
+    are given back as they were before it, so that a checkpoint is always of whole steps.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        machinery: Machinery,
+        tokenizer: PreTrainedTokenizerBase,
+        about: Callable[[int], About],
+        *,
+        watcher: Watcher,
+        history: History,
+        best: str | None,
+    ) -> None:
+        self._checkpoints, self._machinery, self._tokenizer = checkpoints, machinery, tokenizer
+        self._about, self._watcher, self._history = about, watcher, history
+        self._best = best
+        machinery.optimizer.register_step_pre_hook(self._on_update)
+        self.step_done(0)
+
+    def _on_update(self, *_arguments: Any) -> None:
+        self._updating = True
+
+    def step_done(self, done: int) -> None:
+        """To be called after each step: its parts' states are remembered."""
+        self.done, self._updating = done, False
+        self.before = copy.deepcopy(gather_before_update(self._machinery))
+
+    def at_rest(self) -> bool:
+        """Whether the policy and the optimizer are those of a whole step."""
+        return not self._updating
+
+    def restore(self, resumed: Resumption, digests: Mapping[str, str]) -> None:
+        """Goes on from a checkpoint; the policy has its weights already. Raises `UserError`."""
+        state = resumed.restore(self._machinery)
+        self._watcher.resume(state["metrics"], steps_done=resumed.step)
+        if resumed.same_evaluation(digests):
+            self._history.load_state_dict(state["history"])
+        else:
+            log.warning("held-out measurements are others: `before` is now step %d", resumed.step)
+        self.step_done(resumed.step)
+
+    def save(self, done: int, before: Mapping[str, Any] | None = None) -> Path:
+        """The checkpoint of a step; `before` replaces parts of the state. Raises `StorageError`."""
+        state = {
+            **gather_state(self._machinery),
+            **(before or {}),
+            "metrics": self._watcher.history,
+            "history": self._history.state_dict(),
+        }
+        policy = self._machinery.policy
+        scores = {} if self._best is None else self._history.scores(self._best)
+        snapshot = Snapshot(policy, self._tokenizer, self._about(done), state)
+        return self._checkpoints.save(snapshot, step=done, scores=scores)
+
+    def save_last_whole_step(self) -> Path | None:
+        """The checkpoint of the last step that was completed, after another was broken off.
+
+        None if there was no step yet, or the policy is in the middle of an update.
+        """
+        # The step that failed may have updated the policy before it did.
+        done = self._machinery.lr_scheduler.last_epoch
+        if done > self.done:
+            return self.save(done)
+        if self._updating or done == 0:
+            return None
+        return self.save(done, self.before)

@@ -1,0 +1,55 @@
+"""Running out of memory: how it shows, how much was there, what to say about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+from ebft.errors import MemoryShortError
+
+if TYPE_CHECKING:
+    from ebft.training.options import FineTuneOptions
+
+SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
+"""What torch's allocators say in a RuntimeError."""
+GIB = 2**30
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation has failed, of torch on any device or of Python."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process can still get: of a GPU, or of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
+
+
+def describe_need(options: FineTuneOptions, *, micro_batch: int, free: int) -> str:
+    """`about 5.7 GiB are needed …, and 3.1 GiB were free`."""
+    from ebft.training.estimate import estimate_memory
+
+    try:
+        need = f"about {estimate_memory(options, micro_batch).total / GIB:.1f} GiB are needed"
+    except ValueError as error:  # as with --dry-run: a model or plan that cannot be foreseen
+        need = f"what is needed is not known: {error}"
+    return (
+        f"{need} with training.micro_batch = {micro_batch}, and {free / GIB:.1f} GiB were free "
+        "when the run began"
+    )
+
+
+def memory_short(options: FineTuneOptions, *, micro_batch: int, free: int) -> MemoryShortError:
+    """The error that ends a run, with the numbers and what to lower."""
+    advice = [f"training.micro_batch={max(1, micro_batch // 2)}"] if micro_batch > 1 else []
+    if not options.training.gradient_checkpointing:
+        advice.append("training.gradient_checkpointing=true")
+    advice.append("a smaller documents.length, sampler.n or plan.rollout_length")
+    need = describe_need(options, micro_batch=micro_batch, free=free)
+    return MemoryShortError(f"out of memory: {need}; say {', or '.join(advice)}")

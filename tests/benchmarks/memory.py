@@ -1,0 +1,83 @@
+"""Peak memory of training, measured in processes of their own, beside the estimate of --dry-run.
+
+    python -m tests.benchmarks.memory         writes docs/benchmarks/memory.md
+
+Two steps of recipes/ebft_full.yaml (the second has the optimizer's state) without evaluations. The
+peak is the largest resident set of the process, as the kernel counts it, so Python, torch and the
+data are in it.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from itertools import product
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ebft.config.load import load_recipe
+from ebft.training.estimate import estimate_memory
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "benchmarks" / "memory.md"
+RECIPE = ROOT / "recipes" / "ebft_full.yaml"
+MICRO_BATCHES, CHECKPOINTING = (1, 2, 4), (False, True)
+GIB = 2**30
+
+
+def overrides(micro_batch: int, checkpointing: bool) -> list[str]:
+    return [
+        "training.steps=2",
+        f"training.micro_batch={micro_batch}",
+        f"training.gradient_checkpointing={str(checkpointing).lower()}",
+        "training.show_rollouts_every=100",
+        "evaluation.evaluators=[]",
+        "checkpoint.every=null",
+    ]
+
+
+def measure(options: list[str]) -> int:
+    """Bytes at the peak."""
+    with tempfile.TemporaryDirectory(prefix="ebft-memory-") as folder:
+        command = [sys.executable, "-m", "ebft.cli.main", "run", str(RECIPE), *options]
+        process = subprocess.Popen(
+            [*command, f"output_dir={folder}/run"], stdout=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"exit status {process.returncode}: {' '.join(command)}")
+        return usage.ru_maxrss * 1024
+
+
+def main() -> None:
+    rows = []
+    for checkpointing, micro_batch in tqdm(list(product(CHECKPOINTING, MICRO_BATCHES))):
+        options = overrides(micro_batch, checkpointing)
+        recipe = load_recipe(RECIPE, options).options
+        estimate = estimate_memory(recipe, micro_batch).total
+        peak = measure(options)
+        print(checkpointing, micro_batch, estimate / GIB, peak / GIB, flush=True)
+        rows.append(
+            f"| {'yes' if checkpointing else 'no'} | {micro_batch} | {estimate / GIB:.2f} "
+            f"| {peak / GIB:.2f} | {estimate / peak - 1:+.0%} |"
+        )
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(
+        git, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    PAGE.write_text(
+        "# Memory: the estimate and the peak\n\n    python -m tests.benchmarks.memory\n\n"
+        f"{date.today()}, commit {commit}. SmolLM2-135M, float32, documents of 256 tokens with 7 "
+        "anchors of 4 rollouts of 8\ntokens, AdamW. The peak is the largest resident set of a "
+        "process that runs two steps.\n\n"
+        "| gradient checkpointing | micro-batch | estimate, GiB | peak, GiB | off by |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()

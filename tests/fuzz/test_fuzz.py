@@ -1,0 +1,23 @@
+"""A short run of each fuzzer; `python -m tests.fuzz` runs one for as long as you like."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.fuzz.targets import TARGETS, holds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "examples"), [("recipe", 150), ("data", 60), ("checkpoint", 60)])
+def test_no_input_crashes(name, examples, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    target = TARGETS[name](tmp_path)
+    taken = []
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(target.inputs)
+    def run(given):
+        taken.append(holds(target, given))
+
+    run()
+    assert any(taken), "some inputs are whole"
+    assert not all(taken), "and some are not"

@@ -1,0 +1,44 @@
+"""What the tests of checkpoints share."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ebft.checkpoints.nested import read_nested
+
+STATEFUL = [
+    "transforms=[{_component_: whiten_running, steps: 3}]",
+    "baseline=moving_average",
+    "training.steps=10",
+    "checkpoint.every=4",
+    "checkpoint.keep=9",
+    "evaluation.every=5",
+]
+TIMES = {"tokens_per_second", "seconds", "memory_gib"}
+"""Metrics that no two runs have in common."""
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:06d}"
+
+
+def assert_same_checkpoints(a: Path, b: Path) -> None:
+    """Weights, optimizer, schedule, parts, random state, metrics, evaluations: every bit."""
+    for name in ("model.safetensors", "run/state.safetensors"):
+        one, two = load_file(a / name), load_file(b / name)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    one, two = (read_nested(folder / "run" / "state") for folder in (a, b))
+    for state in (one, two):
+        state["metrics"] = [
+            {key: value for key, value in step.items() if key not in TIMES}
+            for step in state["metrics"]
+        ]
+    for key in ("optimizer", "lr_scheduler", "parts", "metrics", "history"):
+        assert repr(one[key]) == repr(two[key]), key
+
+
+def logged_steps(run: Path) -> list[int]:
+    lines = [line for file in (run / "logs").iterdir() for line in file.read_text().splitlines()]
+    return sorted(int(line.split()[1]) for line in lines if "grad_norm" in line)

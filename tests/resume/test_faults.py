@@ -1,0 +1,256 @@
+"""What happens to a run: each fault ends it as promised, and it can go on."""
+
+import os
+import resource
+import shutil
+import signal
+
+import pytest
+import torch
+
+from ebft.training.watch import Watcher
+from tests.resume.common import STATEFUL, assert_same_checkpoints, checkpoint, logged_steps
+
+PLUGIN = '''
+import os, signal, time
+import ebft
+import torch
+from ebft.rewards.feature_matching import FeatureMatching
+
+
+class Fragile(FeatureMatching):
+    """feature_matching, until the fault that the environment names, in its sixth call."""
+
+    def build(self, resources):
+        return FragileReward(super().build(resources))
+
+
+class FragileReward:
+    def __init__(self, reward):
+        self.reward, self.calls = reward, 0
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls = state["calls"]
+
+    def __call__(self, rollouts, features):
+        self.calls += 1
+        if self.calls == 6 and (fault := os.environ.get("FAULT")):
+            getattr(self, fault)()
+        return self.reward(rollouts, features)
+
+    def wrong(self):
+        raise KeyError("no such thing")
+
+    def hang(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            time.sleep(0.01)
+
+    def no_memory(self):
+        torch.empty(1 << 60)
+
+
+@ebft.hookimpl
+def register_rewards():
+    return {"fragile": Fragile}
+'''
+
+
+@pytest.fixture
+def fragile(tiny_run, tmp_path):
+    """A run whose reward fails in its sixth call, after whitening has seen the step."""
+    file = tmp_path / "fragile.py"
+    file.write_text(PLUGIN)
+
+    def run(*more, name="run"):
+        stateful = [*STATEFUL, f"plugins=[{file}]", "reward=fragile"]
+        return tiny_run(*stateful, f"output_dir={tmp_path / name}", *more)
+
+    return run
+
+
+@pytest.fixture
+def whole(ebft, fragile, tmp_path):
+    """The checkpoint after ten steps without a fault."""
+    assert ebft(*fragile(name="whole"))[0] == 0
+    return checkpoint(tmp_path / "whole", 10)
+
+
+@pytest.fixture
+def goes_on(ebft, fragile, whole, tmp_path):
+    """Checks that the run goes on from that step, and ends as one that nothing happened to."""
+
+    def check(step):
+        status, _, err = ebft(*fragile("checkpoint.resume=auto"))
+        assert status == 0, err
+        assert f"going on after step {step}" in err
+        assert_same_checkpoints(whole, checkpoint(tmp_path / "run", 10))
+        assert logged_steps(tmp_path / "run") == list(range(1, 11))
+
+    return check
+
+
+def at_step(monkeypatch, number, do):
+    shown = Watcher.step
+
+    def step(self, step):
+        shown(self, step)
+        if step.number + 1 == number:
+            do()
+
+    monkeypatch.setattr(Watcher, "step", step)
+
+
+def test_sigterm_finishes_the_step(ebft, fragile, monkeypatch, goes_on, tmp_path):
+    at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGALRM)]
+    status, _, err = ebft(*fragile())
+    assert status == 143
+    assert f"stopped after step 3; checkpoint: {checkpoint(tmp_path / 'run', 3)}" in err
+    assert before == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGALRM)]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    monkeypatch.undo()
+    goes_on(3)
+
+
+def test_sigterm_breaks_off_a_step_that_takes_too_long(ebft, fragile, monkeypatch, goes_on):
+    monkeypatch.setenv("FAULT", "hang")
+    status, _, err = ebft(*fragile("checkpoint.grace=0.3"))
+    assert status == 143
+    assert "stopped after step 5" in err
+    monkeypatch.undo()
+    goes_on(5)
+
+
+def test_an_update_is_never_broken_off(ebft, fragile, monkeypatch, tmp_path):
+    """The signal comes in the middle of the optimizer's step, and no time is left."""
+    update, calls = torch.optim.adam.adam, []
+
+    def slow(*arguments, **more):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()  # the alarm has come, and did not break it off
+        return update(*arguments, **more)
+
+    monkeypatch.setattr("torch.optim.adam.adam", slow)
+    status, _, err = ebft(*fragile("checkpoint.grace=0.05"))
+    assert status == 143
+    assert "stopped after step 3" in err
+    assert logged_steps(tmp_path / "run") == [1, 2, 3]
+
+
+def test_a_part_that_raises_is_named_and_the_policy_saved(
+    ebft, fragile, monkeypatch, goes_on, tmp_path, capsys
+):
+    monkeypatch.setenv("FAULT", "wrong")
+    with pytest.raises(KeyError) as raised:
+        ebft(*fragile())
+    [note] = raised.value.__notes__
+    assert note == (
+        f"ebft: this was raised after 5 steps, in reward = fragile ({tmp_path / 'fragile.py'})"
+    )
+    saved = checkpoint(tmp_path / "run", 5)
+    assert f"the policy is intact; checkpoint: {saved}" in capsys.readouterr().err
+    monkeypatch.undo()
+    goes_on(5)
+
+
+def test_an_evaluator_that_raises_is_named(ebft, fragile, tmp_path, monkeypatch):
+    def broken(self, policy, documents):
+        raise ZeroDivisionError
+
+    where = "ebft.evaluation.cross_entropy.CrossEntropyEvaluator.__call__"
+    at_step(monkeypatch, 3, lambda: monkeypatch.setattr(where, broken))
+    with pytest.raises(ZeroDivisionError) as raised:
+        ebft(*fragile())
+    assert raised.value.__notes__[0].startswith(
+        "ebft: this was raised after 5 steps, in evaluation.evaluators.0 = cross_entropy (ebft"
+    )
+    assert checkpoint(tmp_path / "run", 5).is_dir()
+
+
+def test_a_policy_in_the_middle_of_an_update_is_not_saved(ebft, fragile, monkeypatch, tmp_path):
+    update, calls = torch.optim.adam.adam, []
+
+    def fails(*arguments, **more):
+        calls.append(1)
+        update(*arguments, **more)
+        if len(calls) == 6:
+            raise RuntimeError("half of it")
+
+    monkeypatch.setattr("torch.optim.adam.adam", fails)
+    with pytest.raises(RuntimeError, match="half of it"):
+        ebft(*fragile())
+    saved = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert saved == ["step-000004"]
+
+
+@pytest.fixture
+def small_files():
+    """Limits how large a file may become: writing more fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk(ebft, fragile, monkeypatch, small_files, goes_on, tmp_path):
+    at_step(monkeypatch, 6, lambda: small_files(20_000))
+    status, _, err = ebft(*fragile())
+    small_files(resource.RLIM_INFINITY)
+    assert status == 1
+    last = err.rstrip().splitlines()[-1]
+    assert "cannot save the checkpoint of step 8" in last
+    assert f"the checkpoint before it is whole: {checkpoint(tmp_path / 'run', 4)}" in last
+    monkeypatch.undo()
+    goes_on(4)
+    assert logged_steps(tmp_path / "run") == list(range(1, 11))
+
+
+def test_a_disk_too_full_for_a_line_of_figures(ebft, fragile, monkeypatch, small_files, goes_on):
+    at_step(monkeypatch, 6, lambda: small_files(1))
+    status, _, err = ebft(*fragile())
+    small_files(resource.RLIM_INFINITY)
+    assert status == 1
+    assert err.rstrip().splitlines()[-1].startswith("error: cannot write ")
+    monkeypatch.undo()
+    goes_on(4)
+
+
+def test_nan_leaves_the_checkpoints_before_it(ebft, fragile, monkeypatch, goes_on, tmp_path):
+    from ebft.training import loop
+
+    def nan_in_step_6(m, steps):
+        for step in train(m, steps):
+            if step.number == 5:
+                with torch.no_grad():
+                    next(m.policy.parameters()).fill_(float("nan"))
+            yield step
+
+    train = loop.train
+    monkeypatch.setattr("ebft.training.finetune.train", nan_in_step_6)
+    status, _, err = ebft(*fragile())
+    assert status == 1
+    assert "step 6: " in err.rstrip().splitlines()[-1]
+    assert not checkpoint(tmp_path / "run", 6).exists()
+    monkeypatch.undo()
+    goes_on(4)
+
+
+def test_data_that_is_gone(ebft, tiny_run, python_folder, tmp_path):
+    folder = shutil.copytree(python_folder, tmp_path / "texts")
+    assert ebft(*tiny_run(f"data.path={folder}"))[0] == 0
+    shutil.rmtree(folder)
+    before = sorted((tmp_path / "run").rglob("*"))
+    more = ["training.steps=4", "checkpoint.resume=auto"]
+    status, _, err = ebft(*tiny_run(f"data.path={folder}", *more))
+    assert status == 2
+    assert f"data.path = {folder}: no such folder" in err
+    assert before == sorted((tmp_path / "run").rglob("*"))

@@ -1,0 +1,90 @@
+"""Out of memory: smaller micro-batches and the same results, or the numbers."""
+
+import pytest
+import torch
+
+from ebft.training import memory, update
+from ebft.training.memory import is_out_of_memory
+from tests.resume.common import assert_same_checkpoints, checkpoint
+
+
+@pytest.fixture
+def room_for(monkeypatch):
+    """Lets the policy train on so many documents at a time and no more."""
+    forward = update.tree_log_probs
+
+    def limit(documents, *, after=0):
+        calls = []
+
+        def limited(policy, rollouts):
+            calls.append(1)
+            result = forward(policy, rollouts)
+            if len(calls) > after and len(rollouts.contexts.documents) > documents:
+                torch.empty(1 << 60)
+            return result
+
+        monkeypatch.setattr(update, "tree_log_probs", limited)
+
+    return limit
+
+
+def test_what_allocators_say():
+    for allocate in (lambda: torch.empty(1 << 60), lambda: bytearray(1 << 60)):
+        with pytest.raises((RuntimeError, MemoryError)) as raised:
+            allocate()
+        assert is_out_of_memory(raised.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+
+
+def test_the_micro_batch_is_halved_and_results_are_the_same(ebft, tiny_run, tmp_path, room_for):
+    options = ["transforms=[{_component_: whiten_running}]", "baseline=moving_average"]
+    run, small = tmp_path / "run", tmp_path / "small"
+    one = ["training.micro_batch=1", f"output_dir={small}"]
+    assert ebft(*tiny_run(*options, *one))[0] == 0
+    # The second micro-batch of the first step fails, when gradients of the first are there.
+    room_for(1, after=1)
+    status, _, err = ebft(*tiny_run(*options, "training.micro_batch=2"))
+    assert status == 0, err
+    assert err.count("out of memory in the first step") == 1
+    assert "with training.micro_batch = 2, and " in err
+    assert "going on with 1, which changes no result" in err
+    assert_same_checkpoints(checkpoint(run, 3), checkpoint(small, 3))
+    assert (run / "evaluations.jsonl").read_text() == (small / "evaluations.jsonl").read_text()
+
+
+def test_a_resumed_run_is_halved_from_where_it_was(ebft, tiny_run, tmp_path, room_for):
+    options = ["transforms=[{_component_: whiten_running}]", "baseline=moving_average"]
+    small, run = tmp_path / "small", tmp_path / "run"
+    more = ["training.steps=4", "lr_scheduler=null", "checkpoint.resume=auto"]
+    for folder in (small, run):
+        start = [*options, "training.micro_batch=1", f"output_dir={folder}", *more[1:2]]
+        assert ebft(*tiny_run(*start))[0] == 0
+    assert ebft(*tiny_run(*options, "training.micro_batch=1", f"output_dir={small}", *more))[0] == 0
+    room_for(1)
+    status, _, err = ebft(*tiny_run(*options, "training.micro_batch=4", *more))
+    assert status == 0, err
+    assert "going on with 2" in err
+    assert "going on with 1" in err
+    assert_same_checkpoints(checkpoint(run, 4), checkpoint(small, 4))
+
+
+def test_when_nothing_fits_the_numbers_are_given(ebft, tiny_run, room_for, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 3 << 30)
+    room_for(0)
+    status, _, err = ebft(*tiny_run())
+    assert status == 1
+    last = err.rstrip().splitlines()[-1]
+    assert last.startswith("error: out of memory: about 0.")
+    assert "GiB are needed with training.micro_batch = 1, and " in last
+    assert "say training.gradient_checkpointing=true, or a smaller documents.length" in last
+    assert "Traceback" not in err
+
+
+def test_later_the_policy_is_saved(ebft, tiny_run, tmp_path, room_for):
+    """A step of twice the size than the first cannot be foreseen."""
+    room_for(1, after=4)  # two micro-batches of two steps
+    status, _, err = ebft(*tiny_run("checkpoint.every=null", "evaluation.every=null"))
+    assert status == 1
+    assert f"the policy is intact; checkpoint: {checkpoint(tmp_path / 'run', 2)}" in err
+    assert "say training.micro_batch=1, or training.gradient_checkpointing=true" in err
