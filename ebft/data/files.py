@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zlib
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,6 @@ def bad_line(path: Path, among: int | None = None) -> str | None:
                         return f"line {number} is not a JSON object: {line.strip()[:80]}"
                 except json.JSONDecodeError as error:
                     return f"line {number} is not JSON ({error}): {line.strip()[:80]}"
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         return str(error)
     return None
