@@ -169,23 +169,29 @@ def _attention(model: ModelShape, pairs: int, layers: int) -> float:
     return 4.0 * layers * model.heads * model.head_dim * pairs
 
 
+PROCESS = 0.6 * 2**30
+"""Bytes of Python with torch, transformers and datasets imported and a tokenizer, on a CPU."""
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes at the peak, in the backward pass of a micro-batch."""
+    """Bytes of what is there at the same time, in the backward pass of a micro-batch or, without
+    activations and logits but with the optimizer's intermediate results, in its update."""
 
+    process: float
     weights: float
     gradients: float
     optimizer: float
     frozen: float
     activations: float
     logits: float
+    update: float
 
     @property
     def total(self) -> float:
-        return (
-            self.weights + self.gradients + self.optimizer
-            + self.frozen + self.activations + self.logits
-        )  # fmt: skip
+        """The peak: of whichever of the two takes more."""
+        always = self.process + self.weights + self.gradients + self.optimizer + self.frozen
+        return always + max(self.activations + self.logits, self.update)
 
 
 def memory(
@@ -196,8 +202,11 @@ def memory(
     bytes_per_value: int,
     gradient_checkpointing: bool = False,
     frozen: bool = True,
+    process: float = PROCESS,
 ) -> Memory:
-    """An estimate, good to some 30 %: float32 weights, Adam, a `frozen` copy of the base model.
+    """An estimate: float32 weights, Adam, a `frozen` copy of the base model, and the `process`.
+
+    Within 15 % of what was measured on a CPU (docs/benchmarks/memory.md).
 
     `bytes_per_value` is that of the precision of forwards: 4, or 2 for bfloat16, whose copies of
     the float32 weights count as activations.
@@ -217,10 +226,12 @@ def memory(
     scores = 3 * 4 * micro_batch * model.heads * group * (tree.length + tree.rollout_length)
     casts = N * bytes_per_value if bytes_per_value < 4 else 0
     return Memory(
+        process=process,
         weights=4.0 * N,
         gradients=4.0 * N,
         optimizer=8.0 * N,
         frozen=float(bytes_per_value * N) if frozen else 0.0,
         activations=float(tokens * kept + scores + casts),
         logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
+        update=4.0 * N,  # torch's Adam takes the roots of all second moments at once
     )

@@ -6,9 +6,10 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ebft.cost import DocumentTree, Memory, ModelShape, flops, memory
+from ebft.cost import PROCESS, DocumentTree, Memory, ModelShape, flops, memory
 from ebft.interfaces import Plan, SamplerOptions
 from ebft.models.embedded import NAME as EMBEDDED
+from ebft.models.load import resolve_device
 from ebft.models.shapes import SHAPES
 from ebft.rollout.records import Document
 from ebft.samplers.hf_tree import HfTree
@@ -62,12 +63,14 @@ def estimate_table(options: FineTuneOptions) -> str:
         *(
             f"{name:<14}{size / GIB:>10.2f}"
             for name, size in (
+                ("Python, torch", peak.process),
                 ("weights", peak.weights),
                 ("gradients", peak.gradients),
                 ("Adam", peak.optimizer),
                 ("frozen model", peak.frozen),
                 ("activations", peak.activations),
                 ("logits", peak.logits),
+                ("or an update", peak.update),
                 ("peak, about", peak.total),
             )
         ),
@@ -109,6 +112,7 @@ def estimate_memory(options: FineTuneOptions, micro_batch: int) -> Memory:
         bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
         gradient_checkpointing=options.training.gradient_checkpointing,
         frozen=options.uses_features or measured,
+        process=PROCESS if resolve_device(options.model.device).type == "cpu" else 0.0,
     )
 
 

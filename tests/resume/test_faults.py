@@ -4,12 +4,15 @@ import os
 import resource
 import shutil
 import signal
+from importlib import import_module
 
 import pytest
 import torch
 
 from ebft.training.watch import Watcher
 from tests.resume.common import STATEFUL, assert_same_checkpoints, checkpoint, logged_steps
+
+ADAM = import_module("torch.optim.adam")
 
 PLUGIN = '''
 import os, signal, time
@@ -127,7 +130,7 @@ def test_sigterm_breaks_off_a_step_that_takes_too_long(ebft, fragile, monkeypatc
 
 def test_an_update_is_never_broken_off(ebft, fragile, monkeypatch, tmp_path):
     """The signal comes in the middle of the optimizer's step, and no time is left."""
-    update, calls = torch.optim.adam.adam, []
+    update, calls = ADAM.adam, []
 
     def slow(*arguments, **more):
         calls.append(1)
@@ -136,7 +139,7 @@ def test_an_update_is_never_broken_off(ebft, fragile, monkeypatch, tmp_path):
             signal.pause()  # the alarm has come, and did not break it off
         return update(*arguments, **more)
 
-    monkeypatch.setattr("torch.optim.adam.adam", slow)
+    monkeypatch.setattr(ADAM, "adam", slow)
     status, _, err = ebft(*fragile("checkpoint.grace=0.05"))
     assert status == 143
     assert "stopped after step 3" in err
@@ -174,7 +177,7 @@ def test_an_evaluator_that_raises_is_named(ebft, fragile, tmp_path, monkeypatch)
 
 
 def test_a_policy_in_the_middle_of_an_update_is_not_saved(ebft, fragile, monkeypatch, tmp_path):
-    update, calls = torch.optim.adam.adam, []
+    update, calls = ADAM.adam, []
 
     def fails(*arguments, **more):
         calls.append(1)
@@ -182,7 +185,7 @@ def test_a_policy_in_the_middle_of_an_update_is_not_saved(ebft, fragile, monkeyp
         if len(calls) == 6:
             raise RuntimeError("half of it")
 
-    monkeypatch.setattr("torch.optim.adam.adam", fails)
+    monkeypatch.setattr(ADAM, "adam", fails)
     with pytest.raises(RuntimeError, match="half of it"):
         ebft(*fragile())
     saved = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
