@@ -11,8 +11,8 @@ from ebft.plugins import Registry
 
 if TYPE_CHECKING:
     from ebft.evaluation.history import EvaluationSet
+    from ebft.evaluation.options import EvaluationOptions
     from ebft.interfaces import Evaluator
-    from ebft.training.options import EvaluationOptions
 
 
 def blame(

@@ -236,12 +236,10 @@ class FineTune:
             log.error("%s", error)
 
     def _blame(self, error: Exception) -> str:
-        parts = self._options.parts()
-        built = {
-            key: (parts[key], part) for key, part in named_parts(self._machinery).items() if part
-        }
-        built |= named_evaluators(self._options.evaluation, self._sets)
-        return blame(error, built, self._registry, f"after {self._keeper.done} steps")
+        parts, built = self._options.parts(), named_parts(self._machinery)
+        paired = {key: (parts[key], built[key]) for key in parts.keys() & built.keys()}
+        paired |= named_evaluators(self._options.evaluation, self._sets)
+        return blame(error, paired, self._registry, f"after {self._keeper.done} steps")
 
     def _newest(self) -> str:
         saved = self._checkpoints.saved()
