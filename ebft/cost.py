@@ -206,7 +206,8 @@ def memory(
 ) -> Memory:
     """An estimate: float32 weights, Adam, a `frozen` copy of the base model.
 
-    On a CPU it has the process in it. Within 15 % of what was measured on a CPU (docs/benchmarks/memory.md).
+    On a CPU it has the process in it, and is within 15 % of what was measured
+    (docs/benchmarks/memory.md).
 
     `bytes_per_value` is that of the precision of forwards: 4, or 2 for bfloat16, whose copies of
     the float32 weights count as activations.
