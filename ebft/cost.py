@@ -202,11 +202,12 @@ def memory(
     bytes_per_value: int,
     gradient_checkpointing: bool = False,
     frozen: bool = True,
-    process: float = PROCESS,
+    on_cpu: bool = True,
 ) -> Memory:
-    """An estimate: float32 weights, Adam, a `frozen` copy of the base model, and the `process`.
+    """An estimate: float32 weights, Adam, a `frozen` copy of the base model.
 
-    Within 15 % of what was measured on a CPU (docs/benchmarks/memory.md).
+    On a CPU it has the process in it, and is within 15 % of what was measured
+    (docs/benchmarks/memory.md).
 
     `bytes_per_value` is that of the precision of forwards: 4, or 2 for bfloat16, whose copies of
     the float32 weights count as activations.
@@ -226,12 +227,14 @@ def memory(
     scores = 3 * 4 * micro_batch * model.heads * group * (tree.length + tree.rollout_length)
     casts = N * bytes_per_value if bytes_per_value < 4 else 0
     return Memory(
-        process=process,
+        process=PROCESS if on_cpu else 0.0,
         weights=4.0 * N,
-        gradients=4.0 * N,
+        # A tied head has a gradient as the head and one as the embedding, before they are added.
+        gradients=4.0 * (N + model.head_weights * (2 if model.tied else 1)),
         optimizer=8.0 * N,
         frozen=float(bytes_per_value * N) if frozen else 0.0,
         activations=float(tokens * kept + scores + casts),
         logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
-        update=4.0 * N,  # torch's Adam takes the roots of all second moments at once
+        # Roots of the second moments: of one weight at a time, on a GPU of all at once.
+        update=4.0 * (2 * model.head_weights if on_cpu else N),
     )

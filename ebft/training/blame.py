@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ebft.parts import Part
 from ebft.plugins import Registry
 
+if TYPE_CHECKING:
+    from ebft.evaluation.history import EvaluationSet
+    from ebft.evaluation.options import EvaluationOptions
+    from ebft.interfaces import Evaluator
+
 
 def blame(
-    error: BaseException,
-    built: Mapping[str, Any],
-    parts: Mapping[str, Part],
-    registry: Registry,
-    when: str,
+    error: BaseException, parts: Mapping[str, tuple[Part, Any]], registry: Registry, when: str
 ) -> str:
     """One line: the part in whose code the error arose, its plug-in, and when.
 
-    `built` and `parts` are the parts as the loop calls them and as the recipe names them, by key.
+    `parts` are by key, each as the recipe has it and as it was built.
     """
-    key = find_part(error, built)
+    key = find_part(error, {key: built for key, (_, built) in parts.items()})
     if key is None:
         return f"ebft: this was raised {when}, in no part of the recipe"
-    part = type(parts[key])
+    part = type(parts[key][0])
     name, origin = registry.name_of(part), registry.origin(part)
     return f"ebft: this was raised {when}, in {key} = {name} ({origin})"
+
+
+def named_evaluators(
+    options: EvaluationOptions, sets: Sequence[EvaluationSet]
+) -> dict[str, tuple[Part, Evaluator]]:
+    """The evaluators by their keys in the recipe, for `blame`; `sets` are as they were built."""
+    named: dict[str, tuple[Part, Evaluator]] = {}
+    own = len(sets) - len(options.sets)
+    for at, one in enumerate(sets):
+        section = options if at < own else options.sets[at - own]
+        key = "evaluation" if at < own else f"evaluation.sets.{at - own}"
+        for i, (part, built) in enumerate(zip(section.evaluators, one.evaluators, strict=True)):
+            named[f"{key}.evaluators.{i}"] = (part, built)
+    return named
 
 
 def find_part(error: BaseException, built: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ebft.cost import PROCESS, DocumentTree, Memory, ModelShape, flops, memory
+from ebft.cost import DocumentTree, Memory, ModelShape, flops, memory
 from ebft.interfaces import Plan, SamplerOptions
 from ebft.models.embedded import NAME as EMBEDDED
 from ebft.models.load import resolve_device
@@ -112,7 +112,7 @@ def estimate_memory(options: FineTuneOptions, micro_batch: int) -> Memory:
         bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
         gradient_checkpointing=options.training.gradient_checkpointing,
         frozen=options.uses_features or measured,
-        process=PROCESS if resolve_device(options.model.device).type == "cpu" else 0.0,
+        on_cpu=resolve_device(options.model.device).type == "cpu",
     )
 
 

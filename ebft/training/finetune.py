@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,13 +26,12 @@ from ebft.errors import (
     UserError,
 )
 from ebft.evaluation.history import EvaluationSet, History
-from ebft.evaluation.options import EvaluationOptions, SetOptions
 from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
 from ebft.report.curves import plot_curves
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
-from ebft.training.blame import blame
+from ebft.training.blame import blame, named_evaluators
 from ebft.training.disk_logs import cut_disk_logs
 from ebft.training.gradients import measure_gradients
 from ebft.training.interrupt import TERMINATED, BrokenOffError, stop_on_signals
@@ -85,9 +84,9 @@ class FineTune:
         if resumed is not None:
             resumed.load_weights(self._resources.policy)
         self._documents = documents = make_documents(options, self._resources)
-        self._sets = make_evaluation_sets(options, self._resources, documents.evaluated)
+        sets = make_evaluation_sets(options, self._resources, documents.evaluated)
         self._digests["train"] = digest_documents(documents.train.documents)
-        evaluated = [document for one in self._sets for document in one.documents]
+        evaluated = [document for one in sets for document in one.documents]
         self._digests["held_out"] = digest_documents(evaluated)
         if resumed is not None:
             resumed.check_digests(self._digests)
@@ -106,16 +105,14 @@ class FineTune:
             show_rollouts_every=options.training.show_rollouts_every,
         )
         self._closing.callback(self._watcher.close)
-        self._assemble(machinery)
+        self._assemble(machinery, sets)
         self._describe(documents)
 
-    def _assemble(self, machinery: Machinery) -> None:
+    def _assemble(self, machinery: Machinery, sets: Sequence[EvaluationSet]) -> None:
         """Puts together what runs and what is saved, at the step that the run goes on from."""
         options, resources = self._options, self._resources
-        self._machinery = machinery
-        self._history = History(
-            self._sets, self._output.evaluations, micro_batch=resources.micro_batch
-        )
+        self._machinery, self._sets = machinery, sets
+        self._history = History(sets, self._output.evaluations, micro_batch=resources.micro_batch)
         self._keeper = Keeper(
             self._checkpoints, machinery, resources.tokenizer,
             partial(About, recipe=self._recipe, digests=self._digests),
@@ -189,7 +186,7 @@ class FineTune:
 
     def _halve_micro_batch(self) -> None:
         """Builds the parts anew, as they were before the first step."""
-        size, documents = self._resources.micro_batch, self._documents.train.documents
+        size, documents = self._resources.micro_batch, self._documents
         need = describe_need(self._options, micro_batch=size, free=self._free)
         log.warning(
             "out of memory in the first step: %s; going on with %d, which changes no result",
@@ -198,8 +195,10 @@ class FineTune:
         self._machinery.optimizer.zero_grad(set_to_none=True)
         evaluations, random = self._history.state_dict(), self._keeper.before["random"]
         self._resources = replace(self._resources, micro_batch=size // 2)
-        self._sets = make_evaluation_sets(self._options, self._resources, self._documents.evaluated)
-        self._assemble(make_machinery(self._options, self._resources, documents))
+        self._assemble(
+            make_machinery(self._options, self._resources, documents.train.documents),
+            make_evaluation_sets(self._options, self._resources, documents.evaluated),
+        )
         self._history.load_state_dict(evaluations)
         restore_random(self._machinery, random)
 
@@ -237,20 +236,10 @@ class FineTune:
             log.error("%s", error)
 
     def _blame(self, error: Exception) -> str:
-        built, parts = named_parts(self._machinery), self._options.parts()
-        evaluation = self._options.evaluation
-        benchmarks = self._sets[len(self._sets) - len(evaluation.sets) :]
-        evaluated: list[tuple[str, EvaluationSet, EvaluationOptions | SetOptions]] = []
-        if evaluation.evaluators:
-            evaluated.append(("evaluation", self._sets[0], evaluation))
-        evaluated += [
-            (f"evaluation.sets.{i}", one, said)
-            for i, (one, said) in enumerate(zip(benchmarks, evaluation.sets, strict=True))
-        ]
-        for key, one, said in evaluated:
-            built |= {f"{key}.evaluators.{i}": part for i, part in enumerate(one.evaluators)}
-            parts |= {f"{key}.evaluators.{i}": part for i, part in enumerate(said.evaluators)}
-        return blame(error, built, parts, self._registry, f"after {self._keeper.done} steps")
+        parts, built = self._options.parts(), named_parts(self._machinery)
+        paired = {key: (parts[key], built[key]) for key in parts.keys() & built.keys()}
+        paired |= named_evaluators(self._options.evaluation, self._sets)
+        return blame(error, paired, self._registry, f"after {self._keeper.done} steps")
 
     def _newest(self) -> str:
         saved = self._checkpoints.saved()
