@@ -31,14 +31,18 @@ def estimate_table(options: FineTuneOptions) -> str:
     """Tokens, FLOPs and memory of a step. Raises `ValueError` saying what cannot be known."""
     tree, model = document_tree(options), model_shape(options)
     training, checkpointing = options.training, options.training.gradient_checkpointing
+    adapter = adapter_weights(options, model)
     measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
+    # With an adapter, the policy's own weights are the frozen base model.
+    shared = options.model.lora is not None and options.model.base is None
     peak = memory(
         model,
         tree,
         micro_batch=training.micro_batch,
         bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
         gradient_checkpointing=checkpointing,
-        frozen=options.uses_features or measured,
+        frozen=(options.uses_features or measured) and not shared,
+        adapter=adapter,
     )
     rows = _work(options, model, tree)
     per_step = step_flops(options)
@@ -56,6 +60,7 @@ def estimate_table(options: FineTuneOptions) -> str:
     )
     other = options.sampler is not None and not isinstance(options.sampler, HfTree)
     of = f"{options.method} of {options.model.path}, {model.parameters / 1e6:,.1f} M parameters"
+    of += f" and {adapter / 1e6:,.2f} M of an adapter" if adapter else ""
     lines = [
         f"Estimate for {of}.",
         document,
@@ -97,7 +102,14 @@ def _work(
     feature_map = options.feature_map
     depths = feature_map.depths if isinstance(feature_map, _ReadsLayers) else (1.0,)
     checkpointing = options.training.gradient_checkpointing
-    work = flops(model, tree, depth=max(depths), gradient_checkpointing=checkpointing)
+    work = flops(
+        model,
+        tree,
+        depth=max(depths),
+        gradient_checkpointing=checkpointing,
+        adapter=adapter_weights(options, model),
+        trains_documents=options.objective.gamma > 0,
+    )
     rows = [("training", tree.tokens, work.training)]
     if options.uses_features:
         rows = [("features", tree.tokens, work.features), *rows]
@@ -122,6 +134,18 @@ def document_tree(options: FineTuneOptions) -> DocumentTree:
     prompt = max(length - plan.rollout_length, 1)
     contexts = plan([Document("longest", torch.zeros(length, dtype=torch.long), prompt)])
     return DocumentTree(length, contexts.anchor.tolist(), sampler.n, plan.rollout_length)
+
+
+def adapter_weights(options: FineTuneOptions, model: ModelShape) -> int:
+    """Weights of the recipe's LoRA adapter; 0 if it has none."""
+    lora = options.model.lora
+    if lora is None:
+        return 0
+    names = None if lora.target_modules == "all-linear" else lora.target_modules
+    try:
+        return model.adapter_weights(lora.rank, names)
+    except ValueError as error:
+        raise ValueError(f"model.lora.target_modules = {lora.target_modules}: {error}") from error
 
 
 def model_shape(options: FineTuneOptions) -> ModelShape:

@@ -185,7 +185,11 @@ class FineTune:
             "history": self._history.state_dict(),
         }
         snapshot = Snapshot(
-            self._resources.policy, self._resources.tokenizer, self._about(done), state
+            self._resources.policy,
+            self._resources.tokenizer,
+            self._about(done),
+            state,
+            merge_adapter=self._options.checkpoint.merge_adapter,
         )
         best = self._options.checkpoint.best
         scores = {} if best is None else self._history.scores(best)
@@ -204,10 +208,15 @@ class FineTune:
         return done == self._options.training.steps or is_due(done, self._options.evaluation.every)
 
     def _describe(self, documents: Documents) -> None:
-        parameters = sum(p.numel() for p in self._resources.policy.parameters())
+        parameters = list(self._resources.policy.parameters())
+        count, trained = (
+            sum(p.numel() for p in some) / 1e6
+            for some in (parameters, (p for p in parameters if p.requires_grad))
+        )
         log.info(
-            "%s of %s: %.1f M parameters, on %s in %s",
-            self._options.method, self._options.model.path, parameters / 1e6,
+            "%s of %s: %.1f M parameters%s, on %s in %s",
+            self._options.method, self._options.model.path, count,
+            "" if trained == count else f" of which {trained:.2f} M are trained",
             self._resources.device, self._options.model.precision,
         )  # fmt: skip
         if self._options.feature_map is not None and not self._options.uses_features:
