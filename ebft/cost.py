@@ -7,7 +7,7 @@ attention kernels of CPUs also compute what a mask hides, so a CPU does somewhat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ DECODER = 3.0
 """Weights of the layers: forward and backward."""
 HEAD = 4.0
 """The LM head: backward computes the logits again instead of keeping them."""
+FROZEN = 1.0
+"""What weights that are not trained have less: their own gradient."""
 ATTENTION = 3.5
 """Scores and weighted values: two products forward; five backward, which has the scores again."""
 
@@ -67,6 +69,30 @@ class ModelShape:
         """Weights of the matrices of one layer."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
         return attention + 3 * self.hidden * self.intermediate
+
+    @property
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of the matrices of a layer, by their usual names."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, queries),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    def adapter_weights(self, rank: int, names: Collection[str] | None = None) -> int:
+        """Weights of LoRA's A and B of the named matrices of all layers (None: of every matrix).
+
+        Raises `ValueError` for a name that is not among `projections`.
+        """
+        there = self.projections
+        if unknown := sorted(set(names or ()) - there.keys()):
+            raise ValueError(f"the size of {', '.join(unknown)} is not known before it is loaded")
+        return self.layers * sum(rank * sum(there[name]) for name in names or there)
 
     @property
     def head_weights(self) -> int:
@@ -127,31 +153,38 @@ def flops(
     *,
     depth: float = 1.0,
     gradient_checkpointing: bool = False,
+    adapter: int = 0,
+    trains_documents: bool = True,
 ) -> Flops:
     """FLOPs of a document; `depth` is the fraction of layers that the features need.
 
     The LM head counts where a logit is needed: on what is sampled, and in training on every
-    token of the document (cross-entropy) and of the rollouts. Features have no head. Gradient
-    checkpointing computes the layers' forward again.
+    token of the document (cross-entropy, which has no backward unless it `trains_documents`) and
+    of the rollouts. Features have no head. Gradient checkpointing computes the layers' forward
+    again. `adapter` weights, if any, are trained in place of the model's own.
     """
     G = tree.rollout_length
     deepest = max(1, int(model.layers * depth))
-    trained = tree.length - 1 + tree.rollouts * G
+    frozen = FROZEN if adapter else 0.0
     sampled = len(tree.anchors) + tree.rollouts * (G - 1)
     sampling = _decoder(model, tree.sampling_tokens, tree.pairs(G - 1), model.layers)
     weights = _weights(model, tree.tokens, model.layers)
+    adapted = 2.0 * adapter * tree.tokens
     attention = _attention(model, tree.pairs(G), model.layers)
+    head = 2.0 * model.head_weights
     checkpointed = 0.0
     if gradient_checkpointing:
         # All of a layer but its last product, whose result backward does not ask for.
-        last = model.hidden * model.intermediate / model.layer_weights
-        checkpointed = weights * (1 - last) + attention
+        last = 0.0 if adapter else model.hidden * model.intermediate / model.layer_weights
+        checkpointed = weights * (1 - last) + adapted + attention
     return Flops(
-        sampling=sampling + 2.0 * model.head_weights * sampled,
+        sampling=sampling + 2.0 * adapter * tree.sampling_tokens + head * sampled,
         features=_decoder(model, tree.tokens, tree.pairs(G), deepest),
-        training=DECODER * weights
+        training=(DECODER - frozen) * weights
+        + DECODER * adapted
         + ATTENTION * attention
-        + HEAD * 2.0 * model.head_weights * trained
+        + (HEAD - frozen) * head * tree.rollouts * G
+        + (HEAD - frozen if trains_documents else 1.0) * head * (tree.length - 1)
         + checkpointed,
     )
 
@@ -203,6 +236,7 @@ def memory(
     gradient_checkpointing: bool = False,
     frozen: bool = True,
     on_cpu: bool = True,
+    adapter: int = 0,
 ) -> Memory:
     """An estimate: float32 weights, Adam, a `frozen` copy of the base model.
 
@@ -210,9 +244,11 @@ def memory(
     (docs/benchmarks/memory.md).
 
     `bytes_per_value` is that of the precision of forwards: 4, or 2 for bfloat16, whose copies of
-    the float32 weights count as activations.
+    the float32 weights count as activations. `adapter` weights, if any, are trained in place of
+    the model's own.
     """
     N, tokens = model.parameters, micro_batch * tree.tokens
+    trained = adapter or N
     # What backward needs of a layer, a token: three float32 values around each of two norms …
     residual = 2 * 3 * 4 * model.hidden
     # … and in `bytes_per_value` the inputs of its matrices, the rotated queries and keys, the MLP.
@@ -228,13 +264,13 @@ def memory(
     casts = N * bytes_per_value if bytes_per_value < 4 else 0
     return Memory(
         process=PROCESS if on_cpu else 0.0,
-        weights=4.0 * N,
+        weights=4.0 * (N + adapter),
         # A tied head has a gradient as the head and one as the embedding, before they are added.
-        gradients=4.0 * (N + model.head_weights * (2 if model.tied else 1)),
-        optimizer=8.0 * N,
+        gradients=4.0 * (adapter or N + model.head_weights * (2 if model.tied else 1)),
+        optimizer=8.0 * trained,
         frozen=float(bytes_per_value * N) if frozen else 0.0,
         activations=float(tokens * kept + scores + casts),
         logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
         # Roots of the second moments: of one weight at a time, on a GPU of all at once.
-        update=4.0 * (2 * model.head_weights if on_cpu else N),
+        update=4.0 * (min(2 * model.head_weights, trained) if on_cpu else trained),
     )

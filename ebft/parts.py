@@ -60,7 +60,8 @@ class Claim(NamedTuple):
 class Resources:
     """What a part may use when it is built: the policy and what belongs to it.
 
-    `load_base` returns a new frozen copy of the base model's weights on `device`, in `precision`.
+    `load_base` returns the frozen base model on `device`: a copy of its weights in `precision`, or
+    the policy's own weights without the adapter if it is trained with LoRA.
     `micro_batch` is the number of documents to put through a network at a time. `n` is the number
     of rollouts a context.
     """

@@ -33,11 +33,13 @@ class Eos:
         self.eos_token_id = eos_token_id
 
 
-def tiny_resources(policy, *, micro_batch: int = 2, seed: int = 0, eos: int = 1) -> Resources:
+def tiny_resources(
+    policy, *, micro_batch: int = 2, seed: int = 0, eos: int = 1, base=None
+) -> Resources:
     return Resources(
         policy=policy,
         tokenizer=Eos(eos),
-        load_base=lambda: policy,
+        load_base=lambda: policy if base is None else base,
         device=torch.device("cpu"),
         precision=torch.float32,
         seed=seed,

@@ -1,6 +1,7 @@
 """What is in a checkpoint: an HF folder, and beside it the state of the run.
 
     config.json, model.safetensors, tokenizer…   the policy: `from_pretrained` loads the folder
+    adapter_config.json, adapter_model.safeten…  with LoRA: in place of them, or in adapter/
     run/about.json                               which step of which recipe, on which data
     run/state.json, run/state.safetensors        optimizer, schedule, parts, figures so far
     manifest.sha256                              a checksum of every file
@@ -21,6 +22,7 @@ from torch import Tensor
 import ebft
 from ebft.checkpoints.nested import read_nested, write_nested
 from ebft.models.export import load_weights, save_policy
+from ebft.models.lora import has_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,16 +51,20 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A run after `about.step` optimizer steps. `state` is nested (`checkpoints.nested`)."""
+    """A run after `about.step` optimizer steps. `state` is nested (`checkpoints.nested`).
+
+    `merge_adapter` is that of `save_policy`.
+    """
 
     policy: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     about: About
     state: Mapping[str, Any]
+    merge_adapter: bool = False
 
     def write(self, folder: Path) -> None:
         """Writes all of it into an existing folder."""
-        save_policy(self.policy, self.tokenizer, folder)
+        save_policy(self.policy, self.tokenizer, folder, merge_adapter=self.merge_adapter)
         run = folder / RUN
         run.mkdir()
         write_nested(dict(self.state), run / STATE)
@@ -67,7 +73,9 @@ class Snapshot:
     @property
     def size(self) -> int:
         """Bytes of its tensors."""
-        tensors = [*self.policy.parameters(), *_tensors(self.state)]
+        alone = has_adapter(self.policy) and not self.merge_adapter
+        weights = [p for p in self.policy.parameters() if p.requires_grad or not alone]
+        tensors = [*weights, *_tensors(self.state)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from ebft.models.lora import NAME, has_adapter, merged
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def save_policy(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Weights as safetensors, configuration and tokenizer, into an existing folder."""
-    policy.save_pretrained(folder)
+ADAPTER = "adapter"
+"""The folder of the adapter inside that of a merged model."""
+WRAPPED = "base_model.model."
+"""What `peft.PeftModel`, which loads an adapter's file, puts before the names of a model."""
+
+
+def save_policy(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    merge_adapter: bool = False,
+) -> None:
+    """Weights as safetensors, configuration and tokenizer, into an existing folder.
+
+    Of a policy with an adapter, the adapter alone; or, with `merge_adapter`, the whole model with
+    the adapter merged into it, and the adapter in a folder of its own inside.
+    """
     tokenizer.save_pretrained(folder)
+    if has_adapter(policy) and not merge_adapter:
+        save_adapter(policy, folder)
+        return
+    merged(policy).save_pretrained(folder)
+    if has_adapter(policy):
+        (folder / ADAPTER).mkdir()
+        save_adapter(policy, folder / ADAPTER)
 
 
 def load_weights(policy: PreTrainedModel, folder: Path) -> None:
@@ -22,9 +47,49 @@ def load_weights(policy: PreTrainedModel, folder: Path) -> None:
 
     Raises `ValueError` if they are another architecture's.
     """
+    if has_adapter(policy):
+        inside = folder / ADAPTER
+        load_adapter(policy, inside if inside.is_dir() else folder)
+        return
     try:
         # transformers may name weights otherwise on disk than in the model; it maps them back.
         saved = type(policy).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         policy.load_state_dict(saved.state_dict())
     except Exception as error:  # what transformers raises for damaged files is no fixed set
         raise ValueError(f"the weights in {folder} do not fit the model: {error}") from error
+
+
+def save_adapter(policy: PreTrainedModel, folder: Path) -> None:
+    """Writes the adapter alone, as `peft.PeftModel.from_pretrained` loads it."""
+    from peft import get_peft_model_state_dict
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME
+    from safetensors.torch import save_file
+
+    weights = get_peft_model_state_dict(policy, adapter_name=NAME, save_embedding_layers=False)
+    named = {WRAPPED + name: weight.contiguous() for name, weight in weights.items()}
+    save_file(named, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    config = copy.copy(policy.peft_config[NAME])
+    config.inference_mode = True  # whoever loads it does not go on training, unless they say so
+    config.save_pretrained(str(folder))
+
+
+def load_adapter(policy: PreTrainedModel, folder: Path) -> None:
+    """Gives the policy's adapter the weights that `save_adapter` wrote, to the last bit.
+
+    Raises `ValueError` if they are another adapter's.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        saved = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder} holds no adapter: {error}") from error
+    weights = {name.removeprefix(WRAPPED): weight for name, weight in saved.items()}
+    own = get_peft_model_state_dict(policy, adapter_name=NAME, save_embedding_layers=False)
+    shapes, expected = ({k: w.shape for k, w in part.items()} for part in (weights, own))
+    if shapes != expected:
+        raise ValueError(f"the adapter in {folder} does not fit the policy's model.lora")
+    set_peft_model_state_dict(policy, weights, adapter_name=NAME)

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from ebft.parts import Options
+
+
+class LoraOptions(Options):
+    """LoRA (Hu et al., arXiv 2106.09685): W + alpha/rank · B·A, of which only A and B are trained.
+
+    The base model's weights stay as they are, so the frozen feature network is the same weights
+    without the adapter. There is no dropout: the log-probs trained on would be those of another
+    policy than the one that sampled.
+    """
+
+    rank: PositiveInt = Field(16, description="rows of A, columns of B")
+    alpha: float = Field(32.0, gt=0, description="the adapter's product is scaled by alpha/rank")
+    target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear",
+        min_length=1,
+        description="which linear layers get one: all of the decoder's, or their names, such as "
+        "[q_proj, v_proj]",
+    )
 
 
 class ModelOptions(Options):
@@ -31,4 +49,7 @@ class ModelOptions(Options):
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with a hub id; only for those you trust"
+    )
+    lora: LoraOptions | None = Field(
+        None, description="train adapters of the policy; null: train all of its weights"
     )

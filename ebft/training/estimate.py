@@ -31,7 +31,7 @@ class _HasFeatureMap(Protocol):
 def estimate_table(options: FineTuneOptions) -> str:
     """Tokens, FLOPs and memory of a step. Raises `ValueError` saying what cannot be known."""
     tree, model = document_tree(options), model_shape(options)
-    training = options.training
+    training, adapter = options.training, adapter_weights(options, model)
     peak = estimate_memory(options, training.micro_batch)
     rows = _work(options, model, tree)
     per_step = step_flops(options)
@@ -49,6 +49,7 @@ def estimate_table(options: FineTuneOptions) -> str:
     )
     other = options.sampler is not None and not isinstance(options.sampler, HfTree)
     of = f"{options.method} of {options.model.path}, {model.parameters / 1e6:,.1f} M parameters"
+    of += f" and {adapter / 1e6:,.2f} M of an adapter" if adapter else ""
     lines = [
         f"Estimate for {of}.",
         document,
@@ -92,7 +93,14 @@ def _work(
     feature_map = options.feature_map
     depths = feature_map.depths if isinstance(feature_map, _ReadsLayers) else (1.0,)
     checkpointing = options.training.gradient_checkpointing
-    work = flops(model, tree, depth=max(depths), gradient_checkpointing=checkpointing)
+    work = flops(
+        model,
+        tree,
+        depth=max(depths),
+        gradient_checkpointing=checkpointing,
+        adapter=adapter_weights(options, model),
+        trains_documents=options.objective.gamma > 0,
+    )
     rows = [("training", tree.tokens, work.training)]
     if options.uses_features:
         rows = [("features", tree.tokens, work.features), *rows]
@@ -104,14 +112,18 @@ def _work(
 
 def estimate_memory(options: FineTuneOptions, micro_batch: int) -> Memory:
     """Memory at the peak. Raises `ValueError` saying what cannot be known."""
+    model = model_shape(options)
     measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
+    # With an adapter, the policy's own weights are the frozen base model.
+    shared = options.model.lora is not None and options.model.base is None
     return memory(
-        model_shape(options),
+        model,
         document_tree(options),
         micro_batch=micro_batch,
         bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
         gradient_checkpointing=options.training.gradient_checkpointing,
-        frozen=options.uses_features or measured,
+        frozen=(options.uses_features or measured) and not shared,
+        adapter=adapter_weights(options, model),
         on_cpu=resolve_device(options.model.device).type == "cpu",
     )
 
@@ -131,6 +143,18 @@ def document_tree(options: FineTuneOptions) -> DocumentTree:
     prompt = max(length - plan.rollout_length, 1)
     contexts = plan([Document("longest", torch.zeros(length, dtype=torch.long), prompt)])
     return DocumentTree(length, contexts.anchor.tolist(), sampler.n, plan.rollout_length)
+
+
+def adapter_weights(options: FineTuneOptions, model: ModelShape) -> int:
+    """Weights of the recipe's LoRA adapter; 0 if it has none."""
+    lora = options.model.lora
+    if lora is None:
+        return 0
+    names = None if lora.target_modules == "all-linear" else lora.target_modules
+    try:
+        return model.adapter_weights(lora.rank, names)
+    except ValueError as error:
+        raise ValueError(f"model.lora.target_modules = {lora.target_modules}: {error}") from error
 
 
 def model_shape(options: FineTuneOptions) -> ModelShape:

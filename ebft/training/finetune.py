@@ -117,6 +117,7 @@ class FineTune:
             self._checkpoints, machinery, resources.tokenizer,
             partial(About, recipe=self._recipe, digests=self._digests),
             watcher=self._watcher, history=self._history, best=options.checkpoint.best,
+            merge_adapter=options.checkpoint.merge_adapter,
         )  # fmt: skip
         if self._resumed is not None:
             self._keeper.restore(self._resumed, self._digests)
@@ -274,10 +275,15 @@ class FineTune:
         return done == self._options.training.steps or is_due(done, self._options.evaluation.every)
 
     def _describe(self, documents: Documents) -> None:
-        parameters = sum(p.numel() for p in self._resources.policy.parameters())
+        parameters = list(self._resources.policy.parameters())
+        count, trained = (
+            sum(p.numel() for p in some) / 1e6
+            for some in (parameters, (p for p in parameters if p.requires_grad))
+        )
         log.info(
-            "%s of %s: %.1f M parameters, on %s in %s",
-            self._options.method, self._options.model.path, parameters / 1e6,
+            "%s of %s: %.1f M parameters%s, on %s in %s",
+            self._options.method, self._options.model.path, count,
+            "" if trained == count else f" of which {trained:.2f} M are trained",
             self._resources.device, self._options.model.precision,
         )  # fmt: skip
         if self._options.feature_map is not None and not self._options.uses_features:

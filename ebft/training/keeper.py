@@ -40,10 +40,11 @@ class Keeper:
         watcher: Watcher,
         history: History,
         best: str | None,
+        merge_adapter: bool,
     ) -> None:
         self._checkpoints, self._machinery, self._tokenizer = checkpoints, machinery, tokenizer
         self._about, self._watcher, self._history = about, watcher, history
-        self._best = best
+        self._best, self._merge_adapter = best, merge_adapter
         machinery.optimizer.register_step_pre_hook(self._on_update)
         self.step_done(0)
 
@@ -79,7 +80,9 @@ class Keeper:
         }
         policy = self._machinery.policy
         scores = {} if self._best is None else self._history.scores(self._best)
-        snapshot = Snapshot(policy, self._tokenizer, self._about(done), state)
+        snapshot = Snapshot(
+            policy, self._tokenizer, self._about(done), state, merge_adapter=self._merge_adapter
+        )
         return self._checkpoints.save(snapshot, step=done, scores=scores)
 
     def save_last_whole_step(self) -> Path | None:

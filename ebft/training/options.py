@@ -74,6 +74,11 @@ class CheckpointOptions(Options):
         description="keys that may differ from the recipe of the checkpoint that is resumed, "
         "though they change the mathematics, e.g. optimizer.lr; a section stands for its keys",
     )
+    merge_adapter: bool = Field(
+        False,
+        description="with model.lora, save the whole model with the adapter merged into it, for "
+        "AutoModelForCausalLM; false: the adapter alone, for PeftModel",
+    )
 
 
 class FineTuneOptions(ModelAndDataOptions):

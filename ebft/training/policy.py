@@ -28,15 +28,22 @@ class TreeLogProbs(NamedTuple):
     documents: Float[Tensor, "B S"]
 
 
-def tree_log_probs(policy: PreTrainedModel, rollouts: Rollouts) -> TreeLogProbs:
-    """Log-probs of a whole tree from one forward, differentiable."""
+def tree_log_probs(
+    policy: PreTrainedModel, rollouts: Rollouts, *, train_documents: bool = True
+) -> TreeLogProbs:
+    """Log-probs of a whole tree from one forward, differentiable.
+
+    Those of the documents are not if they are not trained, which spares the LM head's backward.
+    """
     tree, contexts = grow(rollouts), rollouts.contexts
     hidden = decode(policy, tree.tokens, tree.positions, tree.sees)
     at = hidden[contexts.row[:, None, None], tree.logit_index]  # [P, n, G, d]
     sampled = token_log_probs(
         policy, at.flatten(0, 2), rollouts.tokens.flatten(), rollouts.temperature
     )
-    return TreeLogProbs(sampled.view_as(rollouts.tokens), _of_trunk(policy, contexts, hidden))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and train_documents):
+        documents = _of_trunk(policy, contexts, hidden)
+    return TreeLogProbs(sampled.view_as(rollouts.tokens), documents)
 
 
 def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:

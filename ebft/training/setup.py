@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch.optim.lr_scheduler import ConstantLR
@@ -16,11 +17,15 @@ from ebft.evaluation.history import EvaluationSet
 from ebft.evaluation.options import HELD_OUT, ModelAndDataOptions, SetOptions
 from ebft.interfaces import DataSource, Example, Plan, Splits
 from ebft.models.load import load_frozen, load_policy, resolve_device
+from ebft.models.lora import add_adapter, without_adapter
 from ebft.parts import Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.training.loop import Machinery, Scorer
 from ebft.training.options import FineTuneOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger("ebft")
 
@@ -38,13 +43,22 @@ class Documents:
 
 
 def make_resources(options: ModelAndDataOptions) -> Resources:
-    """Loads the policy. The frozen base model is loaded when a part first asks for it, once."""
+    """Loads the policy, and gives it an adapter if the recipe has LoRA.
+
+    The frozen base model is then the policy without its adapter; otherwise, or if the recipe names
+    another base, it is loaded when a part first asks for it, once.
+    """
     policy, tokenizer = load_policy(options.model)
     precision = PRECISION[options.model.precision]
+    load_base: Callable[[], PreTrainedModel] = partial(load_frozen, options.model, precision)
+    if options.model.lora is not None:
+        add_adapter(policy, options.model.lora, seed=options.seed)
+        if options.model.base is None:
+            load_base = partial(without_adapter, policy)
     return Resources(
         policy=policy,
         tokenizer=tokenizer,
-        load_base=cache(partial(load_frozen, options.model, precision)),
+        load_base=cache(load_base),
         device=resolve_device(options.model.device),
         precision=precision,
         seed=options.seed,

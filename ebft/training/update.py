@@ -60,7 +60,8 @@ def accumulate_gradients(
 
     Each part of the loss is a sum divided by a count over the *whole* step (contexts for the
     policy gradient, tokens for the cross-entropy), so the result does not depend on how the step
-    is divided. Without rollouts (`scored` is None) the loss is γ·L_CE.
+    is divided. Without rollouts (`scored` is None) the loss is γ·L_CE. At γ = 0, L_CE is computed
+    all the same, to be looked at, but takes no part in backward.
     """
     tokens = int(cross_entropy_mask(contexts, objective.cross_entropy_on).sum())
     policy_gradient = None if scored is None else _Sum(scored, objective)
@@ -74,7 +75,9 @@ def accumulate_gradients(
             else:
                 rollouts = policy_gradient.scored.rollouts.of(part, place)
                 with autocast(part.tokens.device, precision):
-                    sampled, documents = tree_log_probs(policy, rollouts)
+                    sampled, documents = tree_log_probs(
+                        policy, rollouts, train_documents=objective.gamma > 0
+                    )
                 check_finite("log-probs of rollouts", sampled, part, step=step)
                 loss = policy_gradient.add(sampled, rollouts, place)
             check_finite(

@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(ebft, tiny_run, tmp_path, monk
             monkeypatch.setattr("ebft.checkpoints.snapshot.save_policy", no_space)
         return save(self, contents, **more)
 
-    def no_space(policy, tokenizer, folder):
+    def no_space(policy, tokenizer, folder, **_):
         (folder / "model.safetensors").write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -88,8 +88,9 @@ def test_sft_is_ebft_without_its_rollouts(tiny_run):
     assert [step.losses for step in without] == [step.losses for step in sft]
 
 
-def test_rlvr_runs_and_sees_no_features(ebft, tiny_run, prompts, tmp_path):
-    status, out, err = ebft(*tiny_run(*prompts, recipe="rlvr_full", without="plan."))
+@pytest.mark.parametrize("recipe", ["rlvr_full", "rlvr_lora"])
+def test_rlvr_runs_and_sees_no_features(ebft, tiny_run, prompts, tmp_path, recipe):
+    status, out, err = ebft(*tiny_run(*prompts, recipe=recipe, without="plan."))
     assert status == 0, err
     assert "RLVR of" in err
     assert "step 1: rollouts and their rewards" in out

@@ -8,6 +8,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from ebft.cost import DocumentTree, ModelShape, flops
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.attention import NAME
+from ebft.models.lora import add_adapter, without_adapter
+from ebft.models.options import LoraOptions
 from ebft.objective import ObjectiveOptions
 from ebft.rollout.records import Rollouts
 from ebft.rollout.strided import Strided
@@ -75,15 +77,23 @@ class Counter(FlopCounterMode):
         return self.get_total_flops()
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(checkpointing):
+@pytest.mark.parametrize(
+    ("checkpointing", "lora", "gamma"),
+    [(False, False, 1.0), (True, False, 0.0), (False, True, 0.0), (True, True, 1.0)],
+)
+def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(checkpointing, lora, gamma):
     config = LlamaConfig(
         vocab_size=2000, hidden_size=128, intermediate_size=384, num_hidden_layers=8,
         num_attention_heads=4, num_key_value_heads=2, pad_token_id=0, eos_token_id=1,
         bos_token_id=None, attn_implementation=NAME,
     )  # fmt: skip
     policy, shape = AutoModelForCausalLM.from_config(config).eval(), ModelShape.of(config)
-    resources = tiny_resources(policy)
+    adapter = 0
+    if lora:
+        add_adapter(policy, LoraOptions(rank=8), seed=0)
+        adapter = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+        assert adapter == shape.adapter_weights(rank=8)
+    resources = tiny_resources(policy, base=without_adapter(policy) if lora else policy)
     contexts = Strided(start=8, stride=8, rollout_length=8)(tiny_documents([192]))
     sampler = HfTree(n=4).build(resources)
     rollouts = sampler(contexts, step=0)
@@ -92,12 +102,15 @@ def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(checkpointing):
     def train():
         accumulate_gradients(
             policy, *trained_on(rollouts, torch.ones(len(contexts), 4)),
-            ObjectiveOptions(gamma=1.0),
+            ObjectiveOptions(gamma=gamma),
             micro_batch=1, precision=torch.float32, gradient_checkpointing=checkpointing, step=0,
         )  # fmt: skip
 
     tree = DocumentTree(192, contexts.anchor.tolist(), n=4, rollout_length=8)
-    predicted = flops(shape, tree, depth=0.75, gradient_checkpointing=checkpointing)
+    predicted = flops(
+        shape, tree, depth=0.75, gradient_checkpointing=checkpointing, adapter=adapter,
+        trains_documents=gamma > 0,
+    )  # fmt: skip
     assert Counter().of(lambda: sampler(contexts, step=0)) == pytest.approx(
         predicted.sampling, rel=0.05
     )

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ebft.errors import EngineError, SamplerMismatchError
+from ebft.models.lora import merged
 from ebft.parts import Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft_vllm.available import require_vllm
@@ -79,12 +80,13 @@ class VllmSampler:
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:
         """Gives the engine the policy's weights and probes it: seconds, and the probe's gap.
 
+        The engine is given merged weights if the policy has an adapter.
         Raises `SamplerMismatchError` if the gap is more than `probe_tolerance`.
         """
         since = perf_counter()
         # A state dict, because `named_parameters` leaves a tied head out and vLLM would keep its
         # old one without a word.
-        weights = {name: w.detach() for name, w in policy.state_dict().items()}
+        weights = {name: w.detach() for name, w in merged(policy).state_dict().items()}
         try:
             self.engine.load(weights)
         except EngineError as error:

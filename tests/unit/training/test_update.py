@@ -5,10 +5,11 @@ import torch
 
 from ebft.errors import NumericalError
 from ebft.models.checkpointing import checkpointing
-from ebft.objective import ObjectiveOptions
+from ebft.objective import ObjectiveOptions, cross_entropy_mask, policy_gradient_loss
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
+from ebft.training.policy import tree_log_probs
 from ebft.training.update import accumulate_gradients
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 
@@ -53,6 +54,28 @@ def test_any_micro_batch_gives_the_same_loss_and_gradient(plan, reduction, gamma
         assert losses.cross_entropy == pytest.approx(whole.cross_entropy, abs=1e-10)
         assert losses.policy_gradient[:2] == pytest.approx(whole.policy_gradient[:2], abs=1e-10)
         torch.testing.assert_close(grad, expected, atol=1e-10, rtol=1e-9)
+
+
+def test_without_cross_entropy_in_the_loss_it_costs_no_backward_and_changes_no_gradient():
+    policy = tiny_policy()
+    contexts = RAGGED["strided"]
+    rollouts = HfTree(n=3).build(tiny_resources(policy))(contexts, step=0)
+    advantages = torch.randn(len(contexts), 3, dtype=torch.float64)
+    with torch.no_grad():
+        documents = tree_log_probs(policy, rollouts).documents
+    losses, grad = gradient(policy, rollouts, advantages, micro_batch=5, gamma=0.0)
+    policy.zero_grad()
+    sampled, trained = tree_log_probs(policy, rollouts)
+    policy_gradient_loss(
+        sampled, rollouts.mask, advantages, contexts=len(contexts), reduction="sum"
+    ).backward()
+    expected = torch.cat([p.grad.flatten() for p in policy.parameters()])
+    torch.testing.assert_close(grad, expected, atol=1e-12, rtol=1e-12)
+    assert trained.requires_grad
+    assert not tree_log_probs(policy, rollouts, train_documents=False).documents.requires_grad
+    # It is still there to be looked at.
+    mask = cross_entropy_mask(contexts, "completion")
+    assert losses.cross_entropy == pytest.approx(float(-documents[mask].mean()), abs=1e-12)
 
 
 def test_sampler_gap_is_rounding_on_policy_and_large_off_policy():

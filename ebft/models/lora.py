@@ -1,0 +1,122 @@
+"""LoRA: an adapter that peft injects into the policy; the policy without it, or merged with it.
+
+An injected policy is the Hugging Face model that it was, with some of its linear layers wrapped.
+The models made from it here are new modules around the same weights: nothing is switched on or off
+in the policy, and only merged layers take memory of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from ebft.config.located import suggest
+from ebft.errors import UserError
+from ebft.models.options import LoraOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NAME = "default"
+"""peft's name of an adapter that is the only one."""
+INSTALL = "pip install 'ebft[lora]'"
+
+
+def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> None:
+    """Injects an adapter, in place; from then on only its weights take gradients.
+
+    It changes nothing yet, for B = 0; A is random, and depends on `seed` alone. Raises `UserError`
+    if peft is missing, and for `target_modules` that the policy does not have.
+    """
+    if find_spec("peft") is None:
+        raise UserError(f"model.lora: needs peft, which is not installed; run: {INSTALL}")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = options.target_modules
+    if not isinstance(targets, str):
+        _check_targets(policy, targets)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=policy.name_or_path,
+        r=options.rank,
+        lora_alpha=options.alpha,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+    )
+    # peft makes an adapter on the CPU, with torch's global generator, and then moves it.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        inject_adapter_in_model(config, policy, NAME)
+    policy.eval()
+
+
+def has_adapter(model: PreTrainedModel) -> bool:
+    """Whether `add_adapter` has been here."""
+    return hasattr(model, "peft_config")
+
+
+def without_adapter(policy: PreTrainedModel) -> PreTrainedModel:
+    """The base model inside a policy with an adapter: other modules, the very same weights."""
+    return _rebuilt(policy, lambda layer: cast(nn.Module, layer.get_base_layer()))
+
+
+def merged(policy: PreTrainedModel) -> PreTrainedModel:
+    """The policy as a model without adapters: W + alpha/rank · B·A in place of the three.
+
+    Merged layers are copies, everything else is the policy's own. A policy that has no adapter is
+    returned as it is.
+    """
+    return _rebuilt(policy, _merged_layer) if has_adapter(policy) else policy
+
+
+def _check_targets(policy: PreTrainedModel, targets: Sequence[str]) -> None:
+    head = policy.get_output_embeddings()
+    layers = {
+        name: module
+        for name, module in policy.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in layers):
+            known = sorted({name.rpartition(".")[-1] for name in layers})
+            raise UserError(
+                f"model.lora.target_modules = {target}: {type(policy).__name__} has no such linear "
+                f"layer{suggest(target, known)}"
+            )
+
+
+def _rebuilt(policy: PreTrainedModel, replace: Callable[[Any], nn.Module]) -> PreTrainedModel:
+    twin = _twin(policy, replace)
+    del twin.peft_config
+    return cast("PreTrainedModel", twin)
+
+
+def _twin(module: nn.Module, replace: Callable[[Any], nn.Module]) -> nn.Module:
+    """The module with every LoRA layer in it replaced; itself if there is none."""
+    from peft.tuners.lora import LoraLayer
+
+    if isinstance(module, LoraLayer):
+        return replace(module)
+    children = {
+        name: None if child is None else _twin(child, replace)
+        for name, child in module._modules.items()
+    }
+    if all(children[name] is child for name, child in module._modules.items()):
+        return module
+    twin = copy.copy(module)
+    # A shallow copy shares its dict of children with the original, which keeps its own.
+    twin._modules = children
+    return twin
+
+
+@torch.no_grad()
+def _merged_layer(layer: Any) -> nn.Module:
+    base = layer.get_base_layer()
+    twin = copy.copy(base)
+    weight = nn.Parameter(base.weight + layer.get_delta_weight(NAME), requires_grad=False)
+    twin._parameters = {**base._parameters, "weight": weight}
+    return cast(nn.Module, twin)

@@ -1,0 +1,207 @@
+"""LoRA: which weights are trained, and that the base model inside the policy is the base model."""
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from ebft.errors import UserError
+from ebft.models import lora
+from ebft.models.export import load_adapter, save_policy
+from ebft.models.forward import decode
+from ebft.models.lora import add_adapter, has_adapter, merged, without_adapter
+from ebft.models.options import LoraOptions
+from ebft.models.probe import probe_tree
+from ebft.objective import ObjectiveOptions
+from ebft.rollout.sees import sees_trunk
+from ebft.rollout.strided import Strided
+from ebft.samplers.hf_tree import HfTree
+from ebft.training.policy import document_log_probs, tree_log_probs
+from ebft.training.update import accumulate_gradients
+from tests.tiny import (
+    plain_policy,
+    tiny_documents,
+    tiny_policy,
+    tiny_resources,
+    tiny_tokenizer,
+    trained_on,
+)
+from tests.unit.models.test_architectures import ARCHITECTURES, model
+
+PLAN = Strided(start=3, stride=4, rollout_length=5)
+CONTEXTS = PLAN(tiny_documents([19, 12]))
+OPTIONS = LoraOptions(rank=3, alpha=5.0)
+
+
+def adapted(options=OPTIONS, seed=0, *, policy=None, moved=True):
+    """A policy with an adapter, as if it had been trained for a while if it has `moved`."""
+    policy = tiny_policy() if policy is None else policy
+    add_adapter(policy, options, seed=seed)
+    if moved:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for p in trained(policy).values():
+                p += 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return policy
+
+
+def trained(policy):
+    return {name: p for name, p in policy.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def log_probs(policy):
+    return document_log_probs(policy, CONTEXTS)
+
+
+def test_it_changes_nothing_before_it_is_trained():
+    assert torch.equal(log_probs(adapted(moved=False)), log_probs(tiny_policy()))
+    assert (log_probs(adapted()) - log_probs(tiny_policy())).abs().max() > 0.1
+
+
+def test_only_the_adapter_is_trained():
+    policy = adapted()
+    assert {name.split(".")[-3] for name in trained(policy)} == {"lora_A", "lora_B"}
+    targets = {name.split(".")[-4] for name in trained(policy)}
+    assert targets == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    few = adapted(LoraOptions(rank=2, target_modules=("q_proj", "v_proj")))
+    assert len(trained(few)) == 2 * 2 * few.config.num_hidden_layers
+    assert not policy.training
+    assert not any(module.training for module in policy.modules())
+
+
+def test_its_start_is_that_of_the_seed_and_of_nothing_else():
+    policies = [tiny_policy() for _ in range(3)]
+    first = trained(adapted(policy=policies[0], moved=False))
+    torch.manual_seed(17)
+    state = torch.get_rng_state()
+    same = trained(adapted(policy=policies[1], moved=False))
+    other = trained(adapted(seed=1, policy=policies[2], moved=False))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    differ = {name.split(".")[-3] for name in first if not torch.equal(first[name], other[name])}
+    assert differ == {"lora_A"}
+
+
+def test_without_the_adapter_it_is_the_base_model_in_the_same_memory():
+    base, policy = tiny_policy(), adapted()
+    inside = without_adapter(policy)
+    assert not has_adapter(inside)
+    assert has_adapter(policy)
+    assert torch.equal(log_probs(inside), log_probs(base))
+    own = {p.data_ptr() for p in policy.parameters()}
+    for name, weight in base.state_dict().items():
+        assert torch.equal(inside.state_dict()[name], weight)
+        assert inside.state_dict()[name].data_ptr() in own
+    assert not any(p.requires_grad for p in inside.parameters())
+
+
+def test_merged_it_computes_what_the_policy_computes():
+    policy = adapted()
+    before = {name: p.clone() for name, p in policy.state_dict().items()}
+    whole = merged(policy)
+    torch.testing.assert_close(log_probs(whole), log_probs(policy), atol=1e-10, rtol=0)
+    assert whole.state_dict().keys() == tiny_policy().state_dict().keys()
+    assert all(torch.equal(p, before[name]) for name, p in policy.state_dict().items())
+    plain = tiny_policy()
+    assert merged(plain) is plain
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 0.3])
+def test_its_gradient_follows_from_that_of_the_merged_weights(checkpointing, gamma):
+    """W = W₀ + s·B·A, so ∂A = s·Bᵀ·∂W and ∂B = s·∂W·Aᵀ."""
+    policy, s = adapted(), OPTIONS.alpha / OPTIONS.rank
+    full = merged(policy).requires_grad_(True)
+    rollouts = HfTree(n=2).build(tiny_resources(policy))(CONTEXTS, step=0)
+    advantages = torch.randn(len(CONTEXTS), 2, dtype=torch.float64)
+    for one in (policy, full):
+        accumulate_gradients(
+            one, *trained_on(rollouts, advantages), ObjectiveOptions(gamma=gamma),
+            micro_batch=1, precision=torch.float32, gradient_checkpointing=checkpointing, step=0,
+        )  # fmt: skip
+    assert all(p.grad is None for p in policy.parameters() if not p.requires_grad)
+    weights, own = dict(full.named_parameters()), trained(policy)
+    for name in own:
+        if "lora_A" not in name:
+            continue
+        A, B = own[name], own[name.replace("lora_A", "lora_B")]
+        W = weights[name.replace("lora_A.default.", "")]
+        torch.testing.assert_close(A.grad, s * B.T @ W.grad, atol=1e-10, rtol=1e-8)
+        torch.testing.assert_close(B.grad, s * W.grad @ A.T, atol=1e-10, rtol=1e-8)
+        assert A.grad.norm() > 1e-6
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_tree_equals_rows_in_every_architecture(name):
+    policy, documents = model(ARCHITECTURES[name]), tiny_documents([30, 17])
+    tokens = documents[0].tokens[None]
+    positions, sees = torch.arange(30)[None], sees_trunk(1, 30, policy.device)
+    with torch.no_grad():
+        base = decode(policy, tokens, positions, sees)
+        adapted(policy=policy)
+        assert probe_tree(policy, documents, PLAN) < 1e-4
+        assert torch.equal(decode(without_adapter(policy), tokens, positions, sees), base)
+    r = HfTree(n=3).build(tiny_resources(policy))(PLAN(documents), step=0)
+    tree_log_probs(policy, r).rollouts.sum().backward()
+    assert all(p.grad.isfinite().all() for p in trained(policy).values())
+
+
+def test_an_adapter_alone_loads_with_peft(tmp_path):
+    base = plain_policy()
+    base.save_pretrained(tmp_path / "base")
+    policy = adapted(policy=plain_policy())
+    save_policy(policy, tiny_tokenizer(), tmp_path, merge_adapter=False)
+    assert not (tmp_path / "model.safetensors").exists()
+    loaded = PeftModel.from_pretrained(base, tmp_path)
+    tokens = CONTEXTS.documents[0].tokens[None]
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, policy(tokens).logits)
+
+
+def test_a_merged_model_loads_with_transformers_and_has_its_adapter_inside(tmp_path):
+    policy = adapted(policy=plain_policy())
+    save_policy(policy, tiny_tokenizer(), tmp_path, merge_adapter=True)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokens = CONTEXTS.documents[0].tokens[None]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded(tokens).logits, policy(tokens).logits, atol=1e-4, rtol=1e-4
+        )
+    again = adapted(policy=plain_policy(), seed=1)
+    load_adapter(again, tmp_path / "adapter")
+    assert all(torch.equal(p, trained(policy)[name]) for name, p in trained(again).items())
+
+
+@pytest.mark.parametrize("change", ["rank", "missing"])
+def test_another_adapter_s_weights_are_refused(tmp_path, change):
+    policy = adapted(LoraOptions(rank=4) if change == "rank" else OPTIONS)
+    save_policy(policy, tiny_tokenizer(), tmp_path, merge_adapter=False)
+    if change == "missing":
+        file = tmp_path / "adapter_model.safetensors"
+        weights = load_file(file)
+        weights.popitem()
+        save_file(weights, file)
+    with pytest.raises(ValueError, match=r"does not fit the policy's model\.lora"):
+        load_adapter(adapted(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("q_porj", "q_porj: LlamaForCausalLM has no such linear layer; did you mean 'q_proj'?"),
+        ("lm_head", "lm_head: LlamaForCausalLM has no such linear layer; there are: down_proj, "),
+        ("embed_tokens", "embed_tokens: LlamaForCausalLM has no such linear layer"),
+    ],
+)
+def test_layers_that_cannot_have_one_are_refused(target, says):
+    with pytest.raises(UserError) as error:
+        add_adapter(tiny_policy(), LoraOptions(target_modules=("v_proj", target)), seed=0)
+    assert str(error.value).startswith(f"model.lora.target_modules = {says}")
+
+
+def test_without_peft_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(lora, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs peft, which is not installed; run: pip install "):
+        add_adapter(tiny_policy(), OPTIONS, seed=0)
