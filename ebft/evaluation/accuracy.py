@@ -30,8 +30,8 @@ class Accuracy(Part):
 
     score: str = Field(
         "unit_tests",
-        description="exact_match, final_answer, unit_tests, or the dotted path of a function: "
-        "Attempt → number",
+        description="exact_match, final_answer, unit_tests, function_tests (what comes after the "
+        "function is cut off), or the dotted path of a function: Attempt → number",
     )
     rollout_length: PositiveInt = Field(256, description="most tokens of a completion")
     greedy: bool = Field(True, description="also measure the likeliest completion")
