@@ -15,6 +15,10 @@ class PluginError(UserError):
     """A plug-in that cannot be loaded, or a name that two claim; says which and from where."""
 
 
+class SandboxError(UserError):
+    """This machine cannot isolate generated programs as the recipe asks for; says what it lacks."""
+
+
 class NumericalError(ArithmeticError):
     """NaN or infinity in features, rewards, loss or gradients.
 

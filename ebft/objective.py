@@ -66,7 +66,7 @@ def advantages_to_go(advantages: Float[Tensor, "R n"], tokens: int) -> Float[Ten
     A token has no part in what was rewarded before it: leaving that out of its advantage takes
     noise away and keeps the expected gradient, that of −Σ_t E[r_t].
     """
-    by_token = advantages.view(-1, tokens, advantages.shape[1]).transpose(1, 2)
+    by_token = advantages.unflatten(0, (-1, tokens)).transpose(1, 2)
     return by_token.flip(-1).cumsum(-1).flip(-1)
 
 

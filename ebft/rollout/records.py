@@ -141,8 +141,7 @@ class Features:
             return self
 
         def split(x: Float[Tensor, "P n D"]) -> Float[Tensor, "R n d"]:
-            by_token = x.view(*x.shape[:2], self.tokens, -1)
-            return by_token.transpose(1, 2).flatten(0, 1)
+            return x.unflatten(-1, (self.tokens, -1)).transpose(1, 2).flatten(0, 1)
 
         return replace(
             self, samples=split(self.samples), references=split(self.references), tokens=1
@@ -191,5 +190,4 @@ class Scored:
 
     def reward(self) -> Float[Tensor, "P n"]:
         """The total reward of each rollout, over its tokens if they are rewarded apart."""
-        reward = self.terms.reward()
-        return reward.view(-1, self.rows, reward.shape[1]).sum(1)
+        return self.terms.reward().unflatten(0, (-1, self.rows)).sum(1)

@@ -28,9 +28,7 @@ OPTIONS = {
             {"maps": [{"feature_map": BAG}]},
             {"maps": [{"feature_map": BAG, "weight": 2}, {"feature_map": MEAN_POOL}]},
         ],
-        "hidden_states": [
-            {}, {"combine": "stack", "pooling": "mean"}, {"pooling": "all"}, {"pooling": "each"},
-        ],
+        "hidden_states": [{}, {"combine": "stack", "pooling": "mean"}, {"pooling": "all"}, {"pooling": "each"}],
         "logits": [{}, {"dimensions": None, "pooling": "mean"}],
     },
     "transforms": {

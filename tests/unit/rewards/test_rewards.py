@@ -4,13 +4,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from ebft.errors import UserError
 from ebft.plugins import load_registry
 from ebft.rewards.feature_matching import FeatureMatching
+from ebft.rewards.scores import Attempt, exact_match, unit_tests
 from ebft.rewards.token_overlap import ngram_f1
-from ebft.rewards.verifiable import Attempt, Verifiable, exact_match, unit_tests
+from ebft.rewards.verifiable import Verifiable
 from ebft.rewards.weighted_sum import WeightedSum
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Features, Rollouts
+from ebft.sandbox import SandboxOptions
 from tests.tiny import tiny_resources, tiny_tokenizer
 
 
@@ -107,8 +110,13 @@ def test_white_space_around_is_no_mismatch():
 
 def test_unit_tests_run_the_program():
     context, check = "def f(x):\n", "assert f(2) == 4\nassert f(3) == 9"
-    assert unit_tests(Attempt(context, "    return x * x", "", check)) == 1
-    assert unit_tests(Attempt(context, "    return x + x", "", check)) == 0
+    assert unit_tests(Attempt(context, "    return x * x", "", check), SandboxOptions()) == 1
+    assert unit_tests(Attempt(context, "    return x + x", "", check), SandboxOptions()) == 0
+
+
+def test_unit_tests_need_tests():
+    with pytest.raises(UserError, match="has no check; name the column"):
+        unit_tests(Attempt("", "x = 1", "", ""), SandboxOptions())
 
 
 def test_a_weighted_sum_from_a_recipe(rollouts):

@@ -1,0 +1,10 @@
+"""The sandbox: runs Python programs that a model wrote, so that they can do nothing but compute.
+
+`run_python` is all of it. `options` says how much a program may use, `syscalls` and `landlock` what
+the kernel lets it do, `child` is what starts in the process that the program runs in.
+"""
+
+from ebft.sandbox.options import SandboxOptions
+from ebft.sandbox.run import Outcome, require, run_python
+
+__all__ = ["Outcome", "SandboxOptions", "require", "run_python"]

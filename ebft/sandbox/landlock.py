@@ -1,0 +1,61 @@
+"""Which files a program may reach: Landlock's rules, which any process can put on itself.
+
+Linux 5.13 and newer, if the kernel was built with it. Nothing but what is listed here can be
+opened, created, renamed or removed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+CREATE_RULESET = 444
+VERSION_FLAG = 1
+WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REGULAR, TRUNCATE = (
+    1 << bit for bit in (1, 2, 3, 5, 8, 14)
+)
+RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
+"""All rights over files that the kernel knows, from each version of its interface on."""
+
+READABLE = (
+    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/usr/share/zoneinfo",
+    "/etc/ld.so.cache", "/etc/localtime", "/dev/zero", "/dev/random", "/dev/urandom",
+)  # fmt: skip
+"""Besides the interpreter's own: shared libraries, time zones, random numbers."""
+
+Rule = tuple[str, int]
+
+
+def version() -> int:
+    """The kernel's version of Landlock; 0 if it has none, or if it is switched off."""
+    if sys.platform != "linux":
+        return 0
+    libc = ctypes.CDLL(None, use_errno=True)
+    return max(int(libc.syscall(CREATE_RULESET, None, 0, VERSION_FLAG)), 0)
+
+
+def handled(known: int) -> int:
+    """Every right that version `known` of Landlock can take away."""
+    return RIGHTS[max(v for v in RIGHTS if v <= known)]
+
+
+def rules(scratch: str, known: int) -> list[Rule]:
+    """What may be opened, and with which rights: the scratch folder, flat, is the only writable."""
+    interpreter = (
+        sysconfig.get_path("stdlib"),
+        sysconfig.get_path("platstdlib"),
+        sysconfig.get_config_var("DESTSHARED"),
+        str(Path(sys.base_prefix, "lib")),
+    )
+    paths = dict.fromkeys((*(path for path in interpreter if path), *READABLE))
+    readable = [
+        (path, READ_FILE | (READ_DIR if os.path.isdir(path) else 0))
+        for path in paths
+        if os.path.exists(path)
+    ]
+    own = READ_FILE | READ_DIR | WRITE_FILE | REMOVE_FILE | MAKE_REGULAR
+    own |= TRUNCATE & handled(known)
+    return [*readable, ("/dev/null", READ_FILE | WRITE_FILE), (scratch, own)]

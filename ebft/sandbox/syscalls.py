@@ -1,0 +1,109 @@
+"""Which system calls a program may make: a seccomp filter that allows computing and little else.
+
+What is not listed fails with EPERM: processes, signals, sockets, ptrace, mounts, owners and modes
+of files, new kernels' calls that this file does not know. A list of what is allowed cannot be
+incomplete in a way that harms. Files are Landlock's business (`ebft.sandbox.landlock`).
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+CALLS: dict[str, tuple[int | None, int | None]] = {
+    # Numbers on x86-64 and on aarch64, which lacks the older of two calls that do the same.
+    "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66),
+    "pread64": (17, 67), "pwrite64": (18, 68), "open": (2, None), "openat": (257, 56),
+    "close": (3, 57), "close_range": (436, 436), "stat": (4, None), "fstat": (5, 80),
+    "lstat": (6, None), "newfstatat": (262, 79), "statx": (332, 291), "access": (21, None),
+    "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
+    "readlinkat": (267, 78), "getcwd": (79, 17), "chdir": (80, 49), "getdents64": (217, 61),
+    "lseek": (8, 62), "ftruncate": (77, 46), "unlink": (87, None), "unlinkat": (263, 35),
+    "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276), "fsync": (74, 82),
+    "fdatasync": (75, 83), "flock": (73, 32), "dup": (32, 23), "dup2": (33, None),
+    "dup3": (292, 24),
+    "pipe": (22, None), "pipe2": (293, 59), "poll": (7, None), "ppoll": (271, 73),
+    "select": (23, None), "pselect6": (270, 72), "epoll_create1": (291, 20), "epoll_ctl": (233, 21),
+    "epoll_wait": (232, None), "epoll_pwait": (281, 22), "eventfd2": (290, 19),
+    "socketpair": (53, 199), "sendto": (44, 206), "recvfrom": (45, 207),  # asyncio's own pipe
+    "mmap": (9, 222), "munmap": (11, 215), "mprotect": (10, 226), "mremap": (25, 216),
+    "madvise": (28, 233), "brk": (12, 214), "futex": (202, 98), "set_robust_list": (273, 99),
+    "rseq": (334, 293), "membarrier": (324, 283), "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123), "gettid": (186, 178), "getpid": (39, 172),
+    "getppid": (110, 173), "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176),
+    "getegid": (108, 177), "umask": (95, 166), "uname": (63, 160), "sysinfo": (99, 179),
+    "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139),
+    "sigaltstack": (131, 132), "setitimer": (38, 103), "getitimer": (36, 102), "alarm": (37, None),
+    "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115),
+    "nanosleep": (35, 101), "gettimeofday": (96, 169), "time": (201, None), "times": (100, 153),
+    "getrusage": (98, 165), "getrlimit": (97, 163), "getrandom": (318, 278),
+    "restart_syscall": (219, 128), "exit": (60, 93), "exit_group": (231, 94),
+}  # fmt: skip
+CLONE, CLONE3, FCNTL, IOCTL, PRLIMIT = (56, 220), (435, 435), (72, 25), (16, 29), (302, 261)
+
+CLONE_THREAD = 0x10000
+FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 1030)
+"""F_DUPFD, F_GETFD … F_SETLKW, F_DUPFD_CLOEXEC: not F_SETOWN, which has signals sent."""
+IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
+"""Offsets in the kernel's `struct seccomp_data`; an argument has 8 bytes, the low word first."""
+ALLOW, ERRNO = 0x7FFF0000, 0x00050000
+X32 = 0x40000000
+"""Numbers from here on are x86-64's second set of calls, with 32-bit pointers."""
+
+
+class Machine(NamedTuple):
+    """A processor: the kernel's name of its calls' convention, and its column in `CALLS`."""
+
+    audit: int
+    column: int
+
+
+MACHINES = {"x86_64": Machine(0xC000003E, 0), "aarch64": Machine(0xC00000B7, 1)}
+"""By `platform.machine()`."""
+
+Instruction = tuple[int, int, int, int]
+
+
+def seccomp_filter(machine: Machine) -> bytes:
+    """The filter as an array of the kernel's `struct sock_filter`."""
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in _program(machine))
+
+
+def _program(machine: Machine) -> Iterator[Instruction]:
+    refuse = (RETURN, 0, 0, ERRNO | errno.EPERM)
+    yield LOAD, 0, 0, ARCHITECTURE
+    yield EQUAL, 1, 0, machine.audit
+    yield refuse
+    yield LOAD, 0, 0, NUMBER
+    yield AT_LEAST, 0, 1, X32
+    yield refuse
+    for numbers in CALLS.values():
+        if (number := numbers[machine.column]) is not None:
+            yield EQUAL, 0, 1, number
+            yield RETURN, 0, 0, ALLOW
+    # The C library uses `clone` when it is told that `clone3` does not exist.
+    yield EQUAL, 0, 1, CLONE3[machine.column]
+    yield RETURN, 0, 0, ERRNO | errno.ENOSYS
+    yield from _if(CLONE[machine.column], 0, [(ANY_BIT, 0, 1, CLONE_THREAD)])
+    for call, argument, commands in ((FCNTL, 1, FCNTL_COMMANDS), (IOCTL, 1, IOCTL_COMMANDS)):
+        for command in commands:
+            yield from _if(call[machine.column], argument, [(EQUAL, 0, 1, command)])
+    # Reading a limit: the new one is a null pointer, in both halves.
+    null = [(EQUAL, 0, 3, 0), (LOAD, 0, 0, ARGUMENTS + 2 * 8 + 4), (EQUAL, 0, 1, 0)]
+    yield from _if(PRLIMIT[machine.column], 2, null)
+    yield refuse
+
+
+def _if(number: int, argument: int, tests: list[Instruction]) -> Iterator[Instruction]:
+    """Allows call `number` if its argument passes; each test jumps over the `RETURN` if not."""
+    yield EQUAL, 0, len(tests) + 2, number
+    yield LOAD, 0, 0, ARGUMENTS + 8 * argument
+    yield from tests
+    yield RETURN, 0, 0, ALLOW
+    yield LOAD, 0, 0, NUMBER
