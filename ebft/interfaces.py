@@ -6,7 +6,7 @@ letters are those of `ebft.rollout.records`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -47,11 +47,12 @@ class Splits:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One figure of an evaluation with its value for every held-out document, for intervals.
+    """One figure of an evaluation with its value for every document, for intervals.
 
     `weight` counts what each value is a mean over (tokens, contexts), so that the weighted mean
-    over documents is the figure itself. `at` is where the figure stands on a curve that several
-    make: the tokens of a completion.
+    over documents is the figure itself; it is 0 for a document that cannot be measured, whatever
+    its value. `at` is where the figure stands on a curve that several make: the tokens of a
+    completion. `of` is the set of the documents, filled in by whoever asks for the measurement.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Measurement:
     value: Float[Tensor, " B"]
     weight: Float[Tensor, " B"]
     at: int | None = None
+    of: str = ""
 
 
 @runtime_checkable
@@ -94,6 +96,20 @@ def load_part_states(parts: Sequence[object], states: Mapping[str, Any]) -> None
         )
     for place, part in stateful.items():
         part.load_state_dict(states[place])
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusMeasurement:
+    """A figure of all documents together, such as BLEU: `figure` of the sum of their `statistics`.
+
+    `weight` is 0 for a document that cannot be measured, whatever its statistics; else 1.
+    """
+
+    name: str
+    unit: str
+    statistics: Float[Tensor, "B K"]
+    weight: Float[Tensor, " B"]
+    figure: Callable[[Sequence[float]], float]
 
 
 @runtime_checkable
@@ -205,8 +221,11 @@ class Baseline(Protocol):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Measures a policy on held-out documents."""
+    """Measures a policy on documents, some of a set at a time: each by itself.
+
+    The names of its measurements do not say which documents those are; whoever calls it does.
+    """
 
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
-    ) -> Sequence[Measurement]: ...
+    ) -> Sequence[Measurement | CorpusMeasurement]: ...

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
+from ebft.cli import eval as eval_command
 from ebft.errors import (
     NumericalError,
     PolicyIntactError,
@@ -25,13 +26,14 @@ from ebft.errors import (
     UserError,
 )
 
-COMMANDS = (run, study, report, validate, ls, cp, new_plugin, doctor)
+COMMANDS = (run, eval_command, study, report, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
   ebft validate my_recipe.yaml                    find the mistakes in it
   ebft run my_recipe.yaml --dry-run               what it would do, and what that costs
   ebft run my_recipe.yaml sampler.n=8 seed=1      do it, with other values
+  ebft eval recipes/evaluate.yaml model.path=…    measure a model or a checkpoint
   ebft ablate recipes/ablations/reward_terms.yaml many runs, compared
   ebft ls rewards                                 which rewards there are, with their options
   ebft new-plugin my-features                     a package with a feature map of your own

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "finetune": "ebft.training.options:FineTuneOptions",
     "study": "ebft.study.options:StudyOptions",
+    "evaluate": "ebft.evaluation.options:EvaluateOptions",
 }
 """ebft's own recipes by the names that a file calls them by."""
 
@@ -37,7 +38,9 @@ class Job(Protocol):
 class RecipeOptions(Options):
     """A recipe file, whole. Like a part, it *is* its options; `build` makes it a job."""
 
-    recipe: str = Field(description="what this file runs: finetune, study, or `module:Class`")
+    recipe: str = Field(
+        description="what this file runs: finetune, evaluate, study, or `module:Class`"
+    )
     output_dir: Path = Field(description="where everything that it writes goes")
     overwrite: bool = Field(False, description="run in an output_dir that holds a run already")
     plugins: tuple[str, ...] = Field(

@@ -2,7 +2,10 @@
 
 from ebft.data.files import Files
 from ebft.data.gettext import Gettext
+from ebft.data.gsm8k import GSM8K
 from ebft.data.hub import Hub
+from ebft.data.humaneval import HumanEval
+from ebft.data.mbpp import MBPP
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import PythonFunctions
 from ebft.data.tiny_programs import TinyPrograms
@@ -18,4 +21,7 @@ def register_data() -> Parts:
         "gettext": Gettext,
         "files": Files,
         "hub": Hub,
+        "humaneval": HumanEval,
+        "mbpp": MBPP,
+        "gsm8k": GSM8K,
     }

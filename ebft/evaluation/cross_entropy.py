@@ -54,4 +54,4 @@ class CrossEntropyEvaluator:
             counts.append(mask.sum(1))
         count = torch.cat(counts).double().cpu()
         value = torch.cat(sums).double().cpu() / count
-        return [Measurement("held-out CE", "nats/token", value, count)]
+        return [Measurement("CE", "nats/token", value, count)]

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 
-from ebft.interfaces import FeatureMap, Measurement, Plan
+from ebft.evaluation.rollouts import EvaluationRollouts, per_document
+from ebft.interfaces import FeatureMap, Measurement
 from ebft.parts import Part, Resources, part_of
 from ebft.rollout.records import Document
-from ebft.samplers.hf_tree import HfTree
 from ebft.scoring.cfm import unbiased_cfm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-EVALUATION_STEP = -1
-"""The random streams' step of an evaluation: always the same one, and none that trains."""
 
 
 class FeatureMatchingLoss(Part):
@@ -41,20 +38,15 @@ class FeatureMatchingLossEvaluator:
     """`FeatureMatchingLoss` bound to the policy and its frozen base."""
 
     def __init__(self, options: FeatureMatchingLoss, resources: Resources) -> None:
-        self._plan: Plan = options.plan.build(resources)
+        self._sample = EvaluationRollouts(options.plan, resources, n=options.n)
         self._feature_map: FeatureMap = options.feature_map.build(resources)
-        self._sampler = HfTree(n=options.n, temperature=1.0).build(resources)
-        self._device = resources.device
 
     @torch.no_grad()
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:
-        self._sampler.sync(policy, step=EVALUATION_STEP)
-        contexts = self._plan(documents).to(self._device)
-        rollouts = self._sampler(contexts, step=EVALUATION_STEP)
-        features = self._feature_map(rollouts)
-        loss = unbiased_cfm(features).double()
-        weight = torch.bincount(contexts.row, minlength=len(documents)).double()
-        total = torch.zeros_like(weight).index_add(0, contexts.row, loss)
-        return [Measurement("held-out CFM", "‖φ‖²", (total / weight).cpu(), weight.cpu())]
+        rollouts = self._sample(policy, documents)
+        loss, contexts = torch.empty(0), None
+        if rollouts is not None:
+            loss, contexts = unbiased_cfm(self._feature_map(rollouts)), rollouts.contexts
+        return [Measurement("CFM", "‖φ‖²", *per_document(documents, contexts, loss))]

@@ -1,11 +1,11 @@
-"""Evaluations of one run, from before the first step to after the last."""
+"""Evaluations of one policy: once, or from before the first step to after the last."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,49 +13,54 @@ import torch
 from tqdm import tqdm
 
 from ebft.checkpoints.digests import digest_documents
-from ebft.errors import NumericalError
+from ebft.errors import NumericalError, UserError
 from ebft.files import write_whole
-from ebft.interfaces import Evaluator, Measurement
+from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
 from ebft.rollout.records import Document
+from ebft.scoring.corpus import influence_values
 from ebft.scoring.interval import Interval, mean_interval, paired_change
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """Documents and what is measured on them; `name` stands before every figure: "held-out CE"."""
+
+    name: str
+    documents: Sequence[Document]
+    evaluators: Sequence[Evaluator]
+
+
 class History:
-    """Measures the same held-out documents again and again and remembers every value.
+    """Measures the same documents again and again and remembers every value.
 
     Each evaluation is also appended to `file`, one JSON object a line, with the value of every
     document and a digest of the documents, so that runs on the same ones can be paired.
     """
 
-    def __init__(
-        self,
-        evaluators: Sequence[Evaluator],
-        documents: Sequence[Document],
-        file: Path,
-        *,
-        micro_batch: int,
-    ) -> None:
-        self._evaluators, self._documents, self._file = evaluators, documents, file
-        self._micro_batch = micro_batch
-        self._digest = digest_documents(documents)
+    def __init__(self, sets: Sequence[EvaluationSet], file: Path, *, micro_batch: int) -> None:
+        self._sets, self._file, self._micro_batch = sets, file, micro_batch
+        self._digests = {one.name: digest_documents(one.documents) for one in sets}
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
     def evaluate(self, policy: PreTrainedModel, steps_done: int) -> Mapping[str, float]:
-        """The mean of every measurement now. Raises `NumericalError` if one is not finite."""
-        measured = self._measure(policy)
-        for name, measurement in measured.items():
-            bad = (~measurement.value.isfinite()).nonzero()[:, 0].tolist()
-            if bad:
-                raise NumericalError(
-                    f"evaluation after step {steps_done}: {name} is NaN or infinite "
-                    f"in document {self._documents[bad[0]].name}"
-                )
+        """The mean of every measurement now.
+
+        Raises `NumericalError` if a value is not finite, and `UserError` if a figure has no
+        document that it can be measured on.
+        """
+        measured: dict[str, Measurement] = {}
+        for one in self._sets:
+            for measurement in self._measure(policy, one):
+                name = f"{one.name} {measurement.name}"
+                assert name not in measured, f"{name} is measured twice"
+                self._check(name, measurement, one, steps_done)
+                measured[name] = replace(measurement, name=name, of=one.name)
         self._evaluations[steps_done] = measured
-        with self._file.open("a") as file:
-            file.write(_lines(steps_done, measured, self._digest))
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(_lines(steps_done, measured, self._digests))
         return self.means(steps_done)
 
     def means(self, steps_done: int) -> dict[str, float]:
@@ -91,28 +96,40 @@ class History:
             for steps_done, measured in state.items()
         }
         lines = [
-            _lines(step, measured, self._digest) for step, measured in self._evaluations.items()
+            _lines(step, measured, self._digests) for step, measured in self._evaluations.items()
         ]
         write_whole(self._file, "".join(lines))
 
-    def _measure(self, policy: PreTrainedModel) -> dict[str, Measurement]:
-        parts = defaultdict(list)
-        total = len(self._documents)
-        with tqdm(total=total, desc="evaluating", unit="document", leave=False, delay=2) as bar:
+    def _measure(self, policy: PreTrainedModel, one: EvaluationSet) -> Iterator[Measurement]:
+        parts: defaultdict[str, list[Measurement | CorpusMeasurement]] = defaultdict(list)
+        total = len(one.documents)
+        with tqdm(
+            total=total, desc=f"evaluating {one.name}", unit="document", leave=False, delay=2
+        ) as bar:
             for at in range(0, total, self._micro_batch):
-                documents = self._documents[at : at + self._micro_batch]
-                for evaluator in self._evaluators:
+                documents = one.documents[at : at + self._micro_batch]
+                for evaluator in one.evaluators:
                     for measurement in evaluator(policy, documents):
                         parts[measurement.name].append(measurement)
                 bar.update(len(documents))
-        return {
-            name: replace(
-                measurements[0],
-                value=torch.cat([measurement.value for measurement in measurements]),
-                weight=torch.cat([measurement.weight for measurement in measurements]),
+        for measurements in parts.values():
+            yield joined(measurements)
+
+    def _check(
+        self, name: str, measurement: Measurement, one: EvaluationSet, steps_done: int
+    ) -> None:
+        bad = (~measurement.value.isfinite()).nonzero()[:, 0].tolist()
+        if bad:
+            raise NumericalError(
+                f"evaluation after step {steps_done}: {name} is NaN or infinite "
+                f"in document {one.documents[bad[0]].name}"
             )
-            for name, measurements in parts.items()
-        }
+        if not measurement.weight.any():
+            raise UserError(
+                f"evaluation: {name}: none of the {len(one.documents)} documents can be measured; "
+                "its plan accepts none of them (a completion needs documents with a prompt, a "
+                "strided plan documents that are long enough)"
+            )
 
     @property
     def first(self) -> Mapping[str, Measurement]:
@@ -128,7 +145,21 @@ class History:
             yield steps_done, paired_change(self.first[name], measured[name])
 
 
-def _lines(steps_done: int, measured: Mapping[str, Measurement], digest: str) -> str:
+def joined(parts: Sequence[Measurement | CorpusMeasurement]) -> Measurement:
+    """One measurement of all the documents of its parts, in their order."""
+    first, weight = parts[0], torch.cat([part.weight for part in parts])
+    if isinstance(first, Measurement):
+        value = torch.cat([part.value for part in parts if isinstance(part, Measurement)])
+        return replace(first, value=value, weight=weight)
+    statistics = [part.statistics for part in parts if isinstance(part, CorpusMeasurement)]
+    measured = weight > 0
+    value = torch.zeros_like(weight)
+    if measured.any():
+        value[measured] = influence_values(torch.cat(statistics)[measured], first.figure)
+    return Measurement(first.name, first.unit, value, weight)
+
+
+def _lines(steps_done: int, measured: Mapping[str, Measurement], digests: Mapping[str, str]) -> str:
     """A JSON object a line, one for each measurement."""
     lines = []
     for name, measurement in measured.items():
@@ -140,8 +171,9 @@ def _lines(steps_done: int, measured: Mapping[str, Measurement], digest: str) ->
             "mean": interval.mean,
             "half_width_95": interval.half_width,
             "documents": interval.count,
+            "set": measurement.of,
             "at": measurement.at,
-            "documents_digest": digest,
+            "documents_digest": digests[measurement.of],
             "values": measurement.value.tolist(),
             "weights": measurement.weight.tolist(),
         }

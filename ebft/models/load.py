@@ -31,7 +31,18 @@ def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedToken
 
 
 def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
-    """The base model again, in `dtype`, without gradients."""
+    """The base model (`model.base`, else `model.path` again), in `dtype`, without gradients.
+
+    Raises `UserError` if its tokenizer is not the policy's: it would read other texts.
+    """
+    if options.base is not None:
+        base = options.model_copy(update={"path": options.base, "base": None, "revision": None})
+        if load_tokenizer(base).get_vocab() != load_tokenizer(options).get_vocab():
+            raise UserError(
+                f"model.base = {options.base}: its tokens are not those of model.path = "
+                f"{options.path}; give the model that it was trained from"
+            )
+        options = base
     return _load(options, dtype).requires_grad_(False)
 
 

@@ -15,6 +15,10 @@ class ModelOptions(Options):
     path: str = Field(
         description="smollm2-135m-instruct (embedded), a local HF folder, or a hub id"
     )
+    base: str | None = Field(
+        None, description="the model whose frozen copy computes features, for a `path` that is a "
+        "checkpoint: the one it was trained from; null: `path` itself",
+    )  # fmt: skip
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of forward and backward; the policy's weights stay float32"
     )

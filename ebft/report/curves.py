@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from ebft.scoring.interval import mean_interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ACROSS = 4
+"""Most panels side by side."""
 STEP_METRIC = {"held-out CE": "ce", "held-out CFM": "cfm"}
 """Which metric of the steps is drawn below which held-out measurement."""
 SMOOTH = 8
@@ -21,15 +25,24 @@ SMOOTH = 8
 
 
 def plot_curves(history: History, steps: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Writes a PNG with two panels a measurement.
+    """Writes a PNG with two panels a measurement, points of a curve over lengths aside.
 
     Above, the held-out figure with the 95 % interval of its *change*: documents differ from each
     other far more than one document does before and after. Below, the documents trained on.
     """
-    names = list(history.first)
-    figure = Figure(figsize=(4.8 * len(names), 5.2), layout="constrained")
-    grid = figure.subplots(2, len(names), squeeze=False, sharex=True, height_ratios=[3, 2])
-    for name, above, below in zip(names, *grid, strict=True):
+    names = [name for name, measured in history.first.items() if measured.at is None]
+    columns = min(max(len(names), 1), ACROSS)
+    rows = max(ceil(len(names) / columns), 1)
+    figure = Figure(figsize=(4.8 * columns, 5.2 * rows), layout="constrained")
+    grid = figure.subplots(
+        2 * rows, columns, squeeze=False, sharex=True, height_ratios=[3, 2] * rows
+    )
+    panels = zip(grid[::2].flatten(), grid[1::2].flatten(), strict=True)
+    for name, (above, below) in zip_longest(names, panels):
+        if name is None:
+            above.set_visible(False)
+            below.set_visible(False)
+            continue
         _held_out(above, history, name)
         metric = STEP_METRIC.get(name)
         values = [step[metric] for step in steps if metric in step] if metric else []

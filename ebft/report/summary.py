@@ -1,20 +1,29 @@
-"""The table at the end of a run: held-out figures before and after, with intervals."""
+"""The table at the end of a run: held-out figures, with intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
+from ebft.evaluation.harness import NORMAL_95, HarnessFigure
 from ebft.evaluation.history import History
 from ebft.scoring.interval import mean_interval, paired_change
+
+LONGEST_WORD = len("out-of-distribution")
 
 
 def summary_table(history: History) -> Table:
     """Every measurement before → after, and its paired change over the same documents."""
     table = Table(
-        title="before → after, on held-out documents (± 95 % confidence)", title_justify="left"
+        title="before → after, on documents not trained on (± 95 % confidence)",
+        title_justify="left",
     )
     for column in ("measure", "before", "after", "change", ""):
-        table.add_column(column, justify="left" if column in ("measure", "") else "right")
+        left = column in ("measure", "")
+        width = LONGEST_WORD if column == "measure" else None
+        table.add_column(column, justify="left" if left else "right", min_width=width)
+    counts = set()
     for name, before in history.first.items():
         after = history.last[name]
         change = paired_change(before, after)
@@ -28,6 +37,31 @@ def summary_table(history: History) -> Table:
             f"{change.mean:+.4f} ± {change.half_width:.4f}",
             verdict,
         )
-    count = mean_interval(next(iter(history.first.values()))).count
-    table.caption = f"{count} documents; the change is paired, document by document"
+        counts.add(change.count)
+    most = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    table.caption = f"{most} documents; the change is paired, document by document"
+    return table
+
+
+def figures_table(history: History, *, title: str) -> Table:
+    """Every measurement of the last evaluation."""
+    table = Table(title=f"{title} (± 95 % confidence)", title_justify="left")
+    for column in ("measure", "value", "unit", "documents"):
+        left = column in ("measure", "unit")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column == "measure")
+    for name, measurement in history.last.items():
+        interval = mean_interval(measurement)
+        table.add_row(name, str(interval), measurement.unit, str(interval.count))
+    return table
+
+
+def harness_table(figures: Sequence[HarnessFigure], *, title: str) -> Table:
+    """Every figure of lm-evaluation-harness."""
+    table = Table(title=f"{title}, by lm-evaluation-harness (± 95 %)", title_justify="left")
+    for column in ("task", "metric", "value"):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for figure in figures:
+        error = figure.standard_error
+        interval = "" if error is None else f" ± {NORMAL_95 * error:.4f}"
+        table.add_row(figure.task, figure.metric, f"{figure.value:.4f}{interval}")
     return table

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, cast
 
@@ -36,11 +38,33 @@ class Attempt:
 
 
 Score = Callable[[Attempt], float]
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 
 
 def exact_match(attempt: Attempt) -> float:
     """1 if the rollout is the reference, white space around them aside."""
     return float(attempt.rollout.strip() == attempt.reference.strip())
+
+
+def final_answer(attempt: Attempt) -> float:
+    """1 if the number that the rollout comes to is the one in the document's check (GSM8K).
+
+    That is the first after `####`, or the last number of a rollout without it; commas and currency
+    signs aside. Raises `UserError` if the check is no number.
+    """
+    wanted = _number(attempt.check)
+    if wanted is None:
+        raise UserError(f"score: final_answer: a document's check is no number: {attempt.check!r}")
+    _, marked, rest = attempt.rollout.partition("####")
+    numbers = NUMBER.findall(rest if marked else attempt.rollout)
+    if not numbers:
+        return 0.0
+    return float(_number(numbers[0] if marked else numbers[-1]) == wanted)
+
+
+def _number(text: str) -> Decimal | None:
+    found = NUMBER.search(text)
+    return None if found is None else Decimal(found[0].replace(",", ""))
 
 
 def unit_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
@@ -62,7 +86,7 @@ def function_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
     return unit_tests(replace(attempt, rollout=function_body(attempt.rollout)), sandbox)
 
 
-SCORES: dict[str, Score] = {"exact_match": exact_match}
+SCORES: dict[str, Score] = {"exact_match": exact_match, "final_answer": final_answer}
 RUNNING: dict[str, Callable[[Attempt, SandboxOptions], float]] = {
     "unit_tests": unit_tests,
     "function_tests": function_tests,
@@ -107,6 +131,12 @@ def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[
             rollout = _after(before, context, tokens[mask], tokenizer)
             attempts.append(Attempt(before, rollout, reference, c.documents[row].check))
     return attempts
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the `stop` texts in it."""
+    found = [at for word in stop if (at := text.find(word)) >= 0]
+    return text[: min(found, default=len(text))]
 
 
 def _after(

@@ -16,8 +16,8 @@ class Verifiable(Part):
 
     score: str = Field(
         "exact_match",
-        description="exact_match, unit_tests, function_tests (what comes after the function is cut "
-        "off), or the dotted path of a function: Attempt → number",
+        description="exact_match, final_answer, unit_tests, function_tests (what comes after the "
+        "function is cut off), or the dotted path of a function: Attempt → number",
     )
     sandbox: SandboxOptions = Field(
         SandboxOptions(), description="how unit_tests runs what the policy writes"

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class EntropyDrift:
-    """−log p at each generated position, on average, and its slope.
+def mean_surprise(
+    surprise: Float[Tensor, "P n G"], mask: Bool[Tensor, "P n G"]
+) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
+    """The mean of −log p over each context's tokens, and how many those are.
 
-    `entropy[t]` estimates the policy's conditional entropy at position t of its own generations,
-    in nats; `cross_entropy[t]` is the same of the reference's tokens. For a calibrated policy both
-    agree at every position. `slope` is the least-squares slope of entropy over positions, in nats
-    a token: ground truth has none to speak of.
+    Of a policy's own tokens it estimates the policy's conditional entropy; of a reference's it is
+    the cross-entropy. For a calibrated policy both agree.
     """
-
-    entropy: Float[Tensor, " G"]
-    cross_entropy: Float[Tensor, " G"]
-    slope: float
+    tokens = mask.sum((1, 2)).double()
+    return surprise.double().where(mask, 0).sum((1, 2)) / tokens.clamp(min=1), tokens
 
 
-def entropy_drift(
-    rollouts: Float[Tensor, "P n G"],
-    mask: Bool[Tensor, "P n G"],
-    references: Float[Tensor, "P G"],
-    reference_mask: Bool[Tensor, "P G"],
-) -> EntropyDrift:
-    """From log-probs, at temperature 1, of rollouts and of references under the same policy.
+def slope_over_position(
+    surprise: Float[Tensor, "P n G"], mask: Bool[Tensor, "P n G"]
+) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
+    """The least-squares slope of each context's −log p over the position, a token; and its weight.
 
-    Positions that no rollout or no reference reaches are left out at the end. Raises `ValueError`
-    if fewer than two are left, which have no slope.
+    The weight is the positions' sum of squares about their mean, so the weighted mean of slopes is
+    the least-squares slope within contexts; if all have the same positions, that of the mean curve.
+    Both are 0 for a context whose tokens are all at one position.
     """
-    reached = mask.flatten(0, 1).any(0) & reference_mask.any(0)
-    G = int(reached.cumprod(0).sum())
-    if G < 2:
-        raise ValueError(f"a drift needs two positions that rollouts and references reach, not {G}")
-    entropy = _mean(-rollouts.flatten(0, 1)[:, :G], mask.flatten(0, 1)[:, :G])
-    cross_entropy = _mean(-references[:, :G], reference_mask[:, :G])
-    position = torch.arange(G, dtype=torch.float64, device=entropy.device)
-    centred = position - position.mean()
-    slope = float((centred * entropy).sum() / centred.square().sum())
-    return EntropyDrift(entropy, cross_entropy, slope)
-
-
-def _mean(values: Float[Tensor, "N G"], mask: Bool[Tensor, "N G"]) -> Float[Tensor, " G"]:
-    return values.double().where(mask, 0).sum(0) / mask.sum(0)
+    position = torch.arange(mask.shape[-1], dtype=torch.float64, device=mask.device)
+    count = mask.sum((1, 2)).clamp(min=1)
+    centred = (position - ((position * mask).sum((1, 2)) / count)[:, None, None]) * mask
+    spread = centred.square().sum((1, 2))
+    product = (centred * surprise.double().where(mask, 0)).sum((1, 2))
+    return torch.where(spread > 0, product / spread.clamp(min=1e-12), 0), spread

@@ -50,9 +50,13 @@ def weighted_interval(
 
     Documents, not tokens or contexts, are the sample: what belongs to one document is correlated.
     The variance is the linearised one of a ratio, B/(B−1) Σ w²(v−m)² / (Σ w)². One document has an
-    infinite interval.
+    infinite interval. A document without weight is none: it was not measured. Raises `ValueError`
+    if none was.
     """
+    value, weight = value[weight > 0], weight[weight > 0]
     B = value.numel()
+    if B == 0:
+        raise ValueError("no document has any weight")
     share = weight / weight.sum()
     mean = float((share * value).sum())
     if B < 2:

@@ -20,6 +20,7 @@ from ebft.evaluation.history import History
 from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
 from ebft.report.curves import plot_curves
+from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
 from ebft.training.disk_logs import cut_disk_logs
 from ebft.training.gradients import measure_gradients
@@ -30,7 +31,7 @@ from ebft.training.output import OutputFolder
 from ebft.training.setup import (
     Documents,
     make_documents,
-    make_evaluators,
+    make_evaluation_sets,
     make_machinery,
     make_resources,
 )
@@ -69,8 +70,10 @@ class FineTune:
         if resumed is not None:
             resumed.load_weights(self._resources.policy)
         documents = make_documents(options, self._resources)
+        self._sets = make_evaluation_sets(options, self._resources, documents.evaluated)
         digests["train"] = digest_documents(documents.train.documents)
-        digests["held_out"] = digest_documents(documents.evaluated)
+        evaluated = [document for one in self._sets for document in one.documents]
+        digests["held_out"] = digest_documents(evaluated)
         if resumed is not None:
             resumed.check_digests(digests)
         self._about = partial(About, recipe=self._recipe, digests=digests)
@@ -78,10 +81,7 @@ class FineTune:
         gap = probe_tree(self._resources.policy, documents.train.documents, self._machinery.plan)
         log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
         self._history = History(
-            make_evaluators(options, self._resources),
-            documents.evaluated,
-            self._output.evaluations,
-            micro_batch=options.training.micro_batch,
+            self._sets, self._output.evaluations, micro_batch=options.training.micro_batch
         )
         in_place = resumed is not None and self._checkpoints.holds(resumed.folder)
         self._output.claim(resolved_yaml(options, self._registry), resume=in_place)
@@ -212,15 +212,16 @@ class FineTune:
         )  # fmt: skip
         if self._options.feature_map is not None and not self._options.uses_features:
             log.info("feature_map: not computed in training, for the reward uses no features")
-        for name, part in (("train", documents.train), ("held-out", documents.held_out)):
+        for name, part in {"train": documents.train, **documents.evaluated}.items():
             dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
             log.info(
                 "%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}"
             )
-        log.info("evaluated on %d held-out documents", len(documents.evaluated))
+        for one in self._sets:
+            log.info("evaluated on %d %s documents", len(one.documents), one.name)
 
     def _evaluate(self, steps_done: int) -> None:
-        if not self._options.evaluation.evaluators:
+        if not self._options.evaluation.anything():
             return
         log.info("evaluating after step %d …", steps_done)
         means = self._history.evaluate(self._resources.policy, steps_done)
@@ -241,9 +242,11 @@ class FineTune:
     def _report(self) -> None:
         self._closing.close()
         log.info("checkpoint: %s", self._checkpoints.saved()[-1])
-        if self._options.evaluation.evaluators:
+        if self._options.evaluation.anything():
             plot_curves(self._history, self._watcher.history, self._output.picture)
             log.info("picture: %s", self._output.picture)
+            if plot_lengths(self._history, self._output.lengths):
+                log.info("picture: %s", self._output.lengths)
             self._watcher.show(summary_table(self._history))
 
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from ebft.config.component import Component
-from ebft.config.recipe import Job, RecipeOptions
-from ebft.data.documents import DocumentOptions
+from ebft.config.recipe import Job
+from ebft.evaluation.options import ModelAndDataOptions
 from ebft.interfaces import uses_features
-from ebft.models.options import ModelOptions
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
 from ebft.training.checks import find_problems
@@ -44,18 +43,6 @@ class StepOptions(Options):
     )
 
 
-class EvaluationOptions(Options):
-    """What is measured on held-out documents before, during and after training."""
-
-    documents: PositiveInt = Field(32, description="held-out documents; the same ones every time")
-    every: PositiveInt | None = Field(
-        None, description="optimizer steps between evaluations; null: only before and after"
-    )
-    evaluators: tuple[Annotated[Part, part_of("evaluators")], ...] = Field(
-        (), description="what is measured, each a `_component_` with its options; none: nothing"
-    )
-
-
 class CheckpointOptions(Options):
     """When the run is saved, which checkpoints are kept, and which one a run goes on from."""
 
@@ -83,21 +70,13 @@ class CheckpointOptions(Options):
     )
 
 
-class FineTuneOptions(RecipeOptions):
+class FineTuneOptions(ModelAndDataOptions):
     """A fine-tuning recipe: `recipe: finetune`.
 
     With sampler, reward and baseline it is EBFT, or RLVR if the reward uses no features; without
     all three it is SFT, on the documents that the plan accepts.
     """
 
-    seed: int = Field(0, ge=0, description="seed of data order and rollouts")
-    model: ModelOptions
-    data: Annotated[Part, part_of("data")]
-    documents: DocumentOptions
-    plan: Annotated[Part, part_of("plans")] = Field(
-        description="anchors of the documents; also which documents are accepted, so that methods "
-        "with and without rollouts train on the same ones"
-    )
     sampler: Annotated[Part | None, part_of("samplers", optional=True)] = Field(
         None, description="null, with reward and baseline: no rollouts, SFT"
     )
@@ -114,7 +93,6 @@ class FineTuneOptions(RecipeOptions):
     optimizer: Component
     lr_scheduler: Component | None = Field(None, description="null: the learning rate is constant")
     training: StepOptions
-    evaluation: EvaluationOptions = EvaluationOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
     metric_loggers: tuple[Component, ...] = ()
 
@@ -130,11 +108,13 @@ class FineTuneOptions(RecipeOptions):
             return "SFT"
         return "EBFT" if self.uses_features else "RLVR"
 
+    @property
+    def documents_at_a_time(self) -> int:
+        return self.training.micro_batch
+
     def parts(self) -> dict[str, Part]:
-        """The parts that there are by their key path, for checks that concern them all."""
         named: dict[str, Part | None] = {
-            "data": self.data,
-            "plan": self.plan,
+            **super().parts(),
             "sampler": self.sampler,
             "feature_map": self.feature_map,
             "reward": self.reward,

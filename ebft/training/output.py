@@ -24,6 +24,7 @@ class OutputFolder:
         self.logs = path / "logs"
         self.evaluations = path / "evaluations.jsonl"
         self.picture = path / "training.png"
+        self.lengths = path / "by_length.png"
         self._recipe = path / RECIPE
 
     def check(self, *, resume: bool = False) -> None:
@@ -51,6 +52,6 @@ class OutputFolder:
         if self._recipe.exists() and not resume:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             shutil.rmtree(self.logs, ignore_errors=True)
-            for file in (self.evaluations, self.picture):
+            for file in (self.evaluations, self.picture, self.lengths):
                 file.unlink(missing_ok=True)
         write_whole(self._recipe, recipe)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 from torch.optim.lr_scheduler import ConstantLR
 
-from ebft.data.documents import Tokenized, tokenize
+from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.order import DocumentOrder
-from ebft.interfaces import DataSource, Evaluator, Plan
+from ebft.evaluation.history import EvaluationSet
+from ebft.evaluation.options import HELD_OUT, ModelAndDataOptions, SetOptions
+from ebft.interfaces import DataSource, Example, Plan, Splits
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.parts import Resources
+from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.training.loop import Machinery, Scorer
 from ebft.training.options import FineTuneOptions
+
+log = logging.getLogger("ebft")
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HELD_OUT_SEED = 0
@@ -25,14 +31,13 @@ HELD_OUT_SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """The documents of a run; `held_out` are those that every evaluation measures."""
+    """The documents of a run: those to train on, and those held out by the name of their set."""
 
     train: Tokenized
-    held_out: Tokenized
-    evaluated: Sequence[Document]
+    evaluated: Mapping[str, Tokenized]
 
 
-def make_resources(options: FineTuneOptions) -> Resources:
+def make_resources(options: ModelAndDataOptions) -> Resources:
     """Loads the policy. The frozen base model is loaded when a part first asks for it, once."""
     policy, tokenizer = load_policy(options.model)
     precision = PRECISION[options.model.precision]
@@ -43,22 +48,74 @@ def make_resources(options: FineTuneOptions) -> Resources:
         device=resolve_device(options.model.device),
         precision=precision,
         seed=options.seed,
-        micro_batch=options.training.micro_batch,
+        micro_batch=options.documents_at_a_time,
     )
 
 
-def make_documents(options: FineTuneOptions, resources: Resources) -> Documents:
+def make_documents(options: ModelAndDataOptions, resources: Resources) -> Documents:
     """Reads, splits and tokenises the data. Raises `UserError` if the plan accepts no document."""
+    splits = read_splits(options, resources)
+    train = _tokenize(options, resources, "train", splits.train)
+    return Documents(train, held_out_documents(options, resources, splits))
+
+
+def read_splits(options: ModelAndDataOptions, resources: Resources) -> Splits:
+    """The texts of the recipe's data source."""
     source: DataSource = options.data.build(resources)
-    plan: Plan = options.plan.build(resources)
-    splits = source()
-    train, held_out = (
-        tokenize(examples, resources.tokenizer, options.documents, plan, split=name)
-        for name, examples in (("train", splits.train), ("held-out", splits.held_out))
+    return source()
+
+
+def held_out_documents(
+    options: ModelAndDataOptions, resources: Resources, splits: Splits
+) -> dict[str, Tokenized]:
+    """What is not trained on, by the name of its set, out-of-distribution if there is any."""
+    held_out, out_of_distribution = HELD_OUT
+    sets = {held_out: splits.held_out}
+    if splits.out_of_distribution:
+        sets[out_of_distribution] = splits.out_of_distribution
+    return {name: _tokenize(options, resources, name, texts) for name, texts in sets.items()}
+
+
+def make_evaluation_sets(
+    options: ModelAndDataOptions, resources: Resources, held_out: Mapping[str, Tokenized]
+) -> list[EvaluationSet]:
+    """Builds the evaluators, and chooses the documents of each set that they measure."""
+    evaluation = options.evaluation
+    evaluators = [evaluator.build(resources) for evaluator in evaluation.evaluators]
+    own = [
+        EvaluationSet(name, choose(split.documents, evaluation.documents), evaluators)
+        for name, split in held_out.items()
+        if evaluators
+    ]
+    return own + [make_benchmark(one, resources) for one in evaluation.sets]
+
+
+def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
+    """The documents of a set of `evaluation.sets`, and its evaluators."""
+    source: DataSource = options.data.build(resources)
+    texts = source().held_out
+    length = DocumentOptions(length=options.length)
+    split = tokenize(
+        texts, resources.tokenizer, length, Completion(rollout_length=1), split=options.name
     )
-    count = min(options.evaluation.documents, len(held_out.documents))
-    chosen = DocumentOrder(HELD_OUT_SEED, len(held_out.documents))(0, count)
-    return Documents(train, held_out, [held_out.documents[i] for i in chosen])
+    for why, count in split.dropped.items():
+        log.warning("%s: dropped %d of %d: %s", options.name, count, len(texts), why)
+    documents = choose(split.documents, options.documents or len(split.documents))
+    evaluators = [evaluator.build(resources) for evaluator in options.evaluators]
+    return EvaluationSet(options.name, documents, evaluators)
+
+
+def choose(documents: Sequence[Document], count: int) -> list[Document]:
+    """So many of the documents, or all there are; the same ones in every run."""
+    order = DocumentOrder(HELD_OUT_SEED, len(documents))
+    return [documents[i] for i in order(0, min(count, len(documents)))]
+
+
+def _tokenize(
+    options: ModelAndDataOptions, resources: Resources, split: str, examples: Sequence[Example]
+) -> Tokenized:
+    plan: Plan = options.plan.build(resources)
+    return tokenize(examples, resources.tokenizer, options.documents, plan, split=split)
 
 
 def make_machinery(
@@ -105,8 +162,3 @@ def make_scorer(options: FineTuneOptions, resources: Resources) -> Scorer | None
         reward=reward.build(resources),
         baseline=baseline.build(resources),
     )
-
-
-def make_evaluators(options: FineTuneOptions, resources: Resources) -> list[Evaluator]:
-    """Builds the evaluators of the recipe."""
-    return [evaluator.build(resources) for evaluator in options.evaluation.evaluators]

@@ -1,6 +1,7 @@
 """Property 4: what is reported is unbiased, and its intervals cover as often as they say."""
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 from ebft.interfaces import Measurement
 from ebft.rollout.records import Features
 from ebft.scoring.cfm import unbiased_cfm
-from ebft.scoring.entropy_drift import entropy_drift
+from ebft.scoring.entropy_drift import mean_surprise, slope_over_position
 from ebft.scoring.geometry import anisotropy, effective_rank
 from ebft.scoring.gradient_noise import gradient_noise
 from ebft.scoring.interval import mean_interval, paired_change
+from ebft.scoring.pass_at_k import pass_at_k
 from tests.property.enumeration import expectation
 from tests.property.strategies import distribution, generator, normal, problems, seeds
 
@@ -128,15 +130,55 @@ def test_anisotropy_is_the_mean_cosine_of_two_rows(seed):
 
 
 def test_entropy_drift_is_the_slope_over_positions():
-    log_probs = -torch.tensor([[[1.0, 2.0, 3.0, 9.0], [3.0, 4.0, 5.0, 9.0]]])
+    surprise = torch.tensor([[[1.0, 2.0, 3.0, 9.0], [3.0, 4.0, 5.0, 9.0]]])
     mask = torch.tensor([[[True, True, True, False], [True, True, True, False]]])
-    references = -torch.tensor([[1.0, 1.0, 1.0, 1.0]])
-    drift = entropy_drift(log_probs, mask, references, torch.ones(1, 4, dtype=torch.bool))
-    assert drift.entropy.tolist() == [2, 3, 4]
-    assert drift.cross_entropy.tolist() == [1, 1, 1]
-    assert drift.slope == pytest.approx(1)
-    with pytest.raises(ValueError, match="two positions"):
-        entropy_drift(log_probs[..., :1], mask[..., :1], references[:, :1], mask[:, 0, :1])
+    mean, tokens = mean_surprise(surprise, mask)
+    assert (mean.item(), tokens.item()) == (3, 6)
+    slope, weight = slope_over_position(surprise, mask)
+    assert slope.item() == pytest.approx(1)
+    assert weight.item() == 4, "twice 1 + 0 + 1"
+    none, weight = slope_over_position(surprise[..., :1], mask[..., :1])
+    assert (none.item(), weight.item()) == (0, 0), "one position has no slope"
+
+
+@given(seed=seeds)
+def test_the_mean_of_slopes_is_the_slope_of_the_mean_curve(seed):
+    P, n, G = 5, 3, 7
+    surprise = normal(seed, P, n, G)
+    slopes, weights = slope_over_position(surprise, torch.ones(P, n, G, dtype=torch.bool))
+    (together,), _ = slope_over_position(surprise.mean((0, 1))[None, None], torch.ones(1, 1, G) > 0)
+    assert float((slopes * weights).sum() / weights.sum()) == pytest.approx(float(together))
+
+
+@given(n=st.integers(1, 12), data=st.data())
+def test_pass_at_k_is_the_share_of_subsets_with_one_that_passes(n, data):
+    c = data.draw(st.integers(0, n))
+    k = data.draw(st.integers(1, n))
+    passed = [i < c for i in range(n)]
+    subsets = list(combinations(passed, k))
+    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+@pytest.mark.parametrize(("p", "n", "k"), [(0.3, 5, 3), (0.05, 16, 4), (0.9, 4, 4)])
+def test_pass_at_k_is_unbiased(p, n, k):
+    binomial = [math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
+    expected = sum(q * pass_at_k(n, c, k) for c, q in enumerate(binomial))
+    assert expected == pytest.approx(1 - (1 - p) ** k, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(4, 1, 5), (4, 1, 0), (4, 5, 1), (4, -1, 1)])
+def test_pass_at_k_of_what_cannot_be(n, c, k):
+    with pytest.raises(ValueError, match="is not defined"):
+        pass_at_k(n, c, k)
+
+
+def test_documents_without_weight_are_none():
+    value, weight = torch.tensor([1.0, 99.0, 3.0]), torch.tensor([1.0, 0.0, 1.0])
+    measured = Measurement("x", "", value, weight)
+    kept = Measurement("x", "", value[[0, 2]], weight[[0, 2]])
+    assert mean_interval(measured) == mean_interval(kept)
+    with pytest.raises(ValueError, match="no document"):
+        mean_interval(Measurement("x", "", value, weight * 0))
 
 
 def test_gradient_noise_is_unbiased():

@@ -19,6 +19,7 @@ from ebft.rollout.strided import Strided
 from ebft.study.estimate import CPU_GFLOPS
 from ebft.study.plan import plan_arms
 from ebft.training.estimate import model_shape
+from ebft.training.options import FineTuneOptions
 from tests.conftest import RECIPES
 from tests.tiny import plain_policy, tiny_documents, tiny_resources
 
@@ -62,6 +63,8 @@ def test_it_builds(recipe):
             assert isinstance(built, interfaces[key]), key
     for evaluator in options.evaluation.evaluators:
         assert isinstance(evaluator.build(resources), Evaluator)
+    if not isinstance(options, FineTuneOptions):
+        return
     optimizer = options.optimizer.instantiate(policy.parameters())
     assert isinstance(optimizer, torch.optim.Optimizer)
     if options.lr_scheduler is not None:

@@ -6,7 +6,7 @@ from ebft.data.tiny_program import draw_input
 from ebft.data.tiny_programs import PAIRS, TinyPrograms, as_example, draw_program, is_unseen
 from ebft.data.tiny_steps import STEPS
 from ebft.rewards.function_body import function_body
-from ebft.rewards.run_python import run_python
+from ebft.sandbox import SandboxOptions, run_python
 
 SPLITS = TinyPrograms(train=1500, held_out=150, out_of_distribution=150)()
 PARTS = {"train": SPLITS.train, "held_out": SPLITS.held_out,
@@ -19,7 +19,7 @@ def steps(example):
 
 
 def passes(example, body):
-    return run_python(f"{example.prompt}{body}\n\n{example.check}\n").passed
+    return run_python(f"{example.prompt}{body}\n\n{example.check}\n", SandboxOptions()).passed
 
 
 def chain(example):

@@ -1,0 +1,52 @@
+"""Data source `gsm8k`: files of GSM8K's format, word problems whose answer is a number."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field
+
+from ebft.data.jsonl import read_rows
+from ebft.errors import UserError
+from ebft.interfaces import Example, Splits
+from ebft.parts import Part
+
+FIELDS = {"question": str, "answer": str}
+CALCULATOR = re.compile(r"<<.*?>>")
+
+
+class GSM8K(Part):
+    """Question → reasoning, then `####` and the answer, which `check` holds alone.
+
+    Score `final_answer` compares it with the number that a rollout comes to.
+    """
+
+    path: Path = Field(description="the test file, .jsonl or .jsonl.gz: all of it is held out")
+    train_path: Path | None = Field(None, description="the train file; null: there is none")
+    calculator: bool = Field(
+        False, description="keep the annotations for a calculator, <<48/2=24>>, in the reasoning"
+    )
+
+    def __call__(self) -> Splits:
+        """Raises `UserError` naming the file and the row."""
+        train = [] if self.train_path is None else self._read(self.train_path, "data.train_path")
+        return Splits(train, self._read(self.path, "data.path"))
+
+    def _read(self, path: Path, key: str) -> list[Example]:
+        examples = []
+        for number, row in enumerate(read_rows(path, key, FIELDS), 1):
+            reasoning, marked, answer = row["answer"].rpartition("####")
+            if not marked:
+                raise UserError(f"{key} = {path}: row {number}: the answer has no ####")
+            if not self.calculator:
+                reasoning = CALCULATOR.sub("", reasoning)
+            examples.append(
+                Example(
+                    name=f"{path.name}:{number}",
+                    prompt=f"Question: {row['question'].strip()}\nAnswer:",
+                    completion=f" {reasoning.strip()}\n#### {answer.strip()}",
+                    check=answer.strip(),
+                )
+            )
+        return examples

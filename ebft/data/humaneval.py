@@ -1,0 +1,40 @@
+"""Data source `humaneval`: a file of HumanEval's format, programs to complete with unit tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from ebft.data.jsonl import read_rows
+from ebft.interfaces import Example, Splits
+from ebft.parts import Part
+
+FIELDS = {
+    "task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str,
+}  # fmt: skip
+
+
+class HumanEval(Part):
+    """Signature and docstring → body, held against `check(entry_point)`; all of it held out.
+
+    For an evaluation set (`evaluation.sets`): its rows are not to be trained on.
+    """
+
+    path: Path = Field(description="a .jsonl file, .gz too, e.g. HumanEval.jsonl.gz")
+
+    def __call__(self) -> Splits:
+        """Raises `UserError` naming the file and the row."""
+        rows = read_rows(self.path, "data.path", FIELDS)
+        return Splits(
+            train=(),
+            held_out=[
+                Example(
+                    name=row["task_id"],
+                    prompt=row["prompt"],
+                    completion=row["canonical_solution"],
+                    check=f"{row['test']}\n\ncheck({row['entry_point']})",
+                )
+                for row in rows
+            ],
+        )

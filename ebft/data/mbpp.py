@@ -1,0 +1,47 @@
+"""Data source `mbpp`: a file of MBPP's format, functions from a sentence and tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, NonNegativeInt
+
+from ebft.data.jsonl import read_rows
+from ebft.interfaces import Example, Splits
+from ebft.parts import Part
+
+FIELDS = {"task_id": int, "text": str, "code": str, "test_list": list, "test_setup_code": str}
+TRAIN, TEST = range(601, 975), range(11, 511)
+"""MBPP's own splits by `task_id` (Austin et al. 2021, section 2.1)."""
+
+
+class MBPP(Part):
+    """A docstring with the task and some of its tests → the function, held against all tests.
+
+    Tasks 601 to 974 are for training and 11 to 510 are held out, as MBPP's authors have it; the
+    others are theirs for prompting and validation, and not read.
+    """
+
+    path: Path = Field(description="a .jsonl file, .gz too, e.g. mbpp.jsonl")
+    tests_shown: NonNegativeInt = Field(
+        3, description="tests that the prompt shows: without one the function has no name"
+    )
+
+    def __call__(self) -> Splits:
+        """Raises `UserError` naming the file and the row."""
+        rows = read_rows(self.path, "data.path", FIELDS)
+        train, held_out = (
+            [self._example(row) for row in rows if row["task_id"] in split]
+            for split in (TRAIN, TEST)
+        )
+        return Splits(train, held_out)
+
+    def _example(self, row: dict[str, Any]) -> Example:
+        shown = "\n".join([row["text"].strip(), *row["test_list"][: self.tests_shown]])
+        return Example(
+            name=f"MBPP/{row['task_id']}",
+            prompt=f'"""\n{shown}\n"""\n',
+            completion=row["code"].replace("\r\n", "\n"),
+            check="\n".join([row["test_setup_code"], *row["test_list"]]),
+        )

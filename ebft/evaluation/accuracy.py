@@ -1,0 +1,106 @@
+"""Evaluator `accuracy`: how often what the policy writes passes a verifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from ebft.evaluation.rollouts import EvaluationRollouts, per_document
+from ebft.interfaces import Measurement
+from ebft.parts import Part, Resources
+from ebft.rewards.scores import attempts_of, cut, find_score, is_score, score_attempts
+from ebft.rollout.completion import Completion
+from ebft.rollout.records import Document, Rollouts
+from ebft.sandbox import SandboxOptions
+from ebft.scoring.pass_at_k import pass_at_k
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Accuracy(Part):
+    """The share of documents whose greedy completion passes, and pass@k of n sampled ones.
+
+    An attempt passes if its score is 1. Each document counts once, by its own estimate of pass@k.
+    """
+
+    score: str = Field(
+        "unit_tests",
+        description="exact_match, final_answer, unit_tests, function_tests (what comes after the "
+        "function is cut off), or the dotted path of a function: Attempt → number",
+    )
+    rollout_length: PositiveInt = Field(256, description="most tokens of a completion")
+    greedy: bool = Field(True, description="also measure the likeliest completion")
+    n: int = Field(16, ge=0, description="sampled completions of each document; 0: none")
+    k: tuple[PositiveInt, ...] = Field((1, 4, 16), description="the k of pass@k, none more than n")
+    temperature: float = Field(1.0, gt=0, description="of the sampled completions")
+    stop: tuple[str, ...] = Field(
+        (), description="a completion ends before the first of these texts, e.g. '\\ndef '"
+    )
+    sandbox: SandboxOptions = Field(
+        SandboxOptions(), description="how unit_tests runs what the policy writes"
+    )
+    workers: PositiveInt = Field(2, description="completions that are scored at a time")
+
+    @field_validator("score")
+    @classmethod
+    def _exists(cls, score: str) -> str:
+        return is_score(score)
+
+    @model_validator(mode="after")
+    def _there_are_enough(self) -> Accuracy:
+        if self.n and self.k and max(self.k) > self.n:
+            raise ValueError(f"k = {list(self.k)}: pass@{max(self.k)} needs n >= {max(self.k)}")
+        if not self.greedy and not (self.n and self.k):
+            raise ValueError("greedy is false and n or k is 0: nothing would be measured")
+        return self
+
+    def build(self, resources: Resources) -> AccuracyEvaluator:
+        return AccuracyEvaluator(self, resources)
+
+
+class AccuracyEvaluator:
+    """`Accuracy` bound to the policy and its tokenizer."""
+
+    def __init__(self, options: Accuracy, resources: Resources) -> None:
+        self._options, self._tokenizer = options, resources.tokenizer
+        self._score = find_score(options.score, options.sandbox)
+        plan = Completion(rollout_length=options.rollout_length)
+        self._drawn: list[tuple[EvaluationRollouts, dict[str, int]]] = []
+        if options.greedy:
+            likeliest = EvaluationRollouts(plan, resources, n=1, top_k=1)
+            self._drawn.append((likeliest, {"accuracy (greedy)": 1}))
+        if options.n and options.k:
+            sampled = EvaluationRollouts(
+                plan, resources, n=options.n, temperature=options.temperature
+            )
+            self._drawn.append((sampled, {f"pass@{k}": k for k in sorted(set(options.k))}))
+
+    @torch.no_grad()
+    def __call__(
+        self, policy: PreTrainedModel, documents: Sequence[Document]
+    ) -> Sequence[Measurement]:
+        measured = []
+        for sample, names in self._drawn:
+            rollouts = sample(policy, documents)
+            passed = [] if rollouts is None else self._passed(rollouts)
+            contexts = None if rollouts is None else rollouts.contexts
+            for name, k in names.items():
+                value = torch.tensor([pass_at_k(len(row), sum(row), k) for row in passed])
+                value, weight = per_document(documents, contexts, value)
+                measured.append(Measurement(name, "share of documents", value, weight))
+        return measured
+
+    def _passed(self, rollouts: Rollouts) -> list[list[bool]]:
+        """Whether each of the n rollouts of each context passes."""
+        attempts = [
+            replace(attempt, rollout=cut(attempt.rollout, self._options.stop))
+            for attempt in attempts_of(rollouts, self._tokenizer)
+        ]
+        scores = score_attempts(self._score, attempts, self._options.workers)
+        n = rollouts.tokens.shape[1]
+        return [[score == 1 for score in scores[at : at + n]] for at in range(0, len(scores), n)]

@@ -1,0 +1,72 @@
+"""Recipe `evaluate`: measures a model on held-out documents, once."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rich.console import Console
+
+from ebft.config.dump import resolved_yaml
+from ebft.evaluation.harness import append_figures, check_harness, run_harness
+from ebft.evaluation.history import History
+from ebft.evaluation.options import EvaluateOptions
+from ebft.plugins import Registry
+from ebft.report.lengths import plot_lengths
+from ebft.report.summary import figures_table, harness_table
+from ebft.training.output import OutputFolder
+from ebft.training.setup import (
+    held_out_documents,
+    make_evaluation_sets,
+    make_resources,
+    read_splits,
+)
+
+log = logging.getLogger("ebft")
+
+
+class Evaluate:
+    """Measures as an `EvaluateOptions` recipe says; writes what it finds to the output folder.
+
+    `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder;
+    `run` raises `NumericalError` if a figure is not finite.
+    """
+
+    def __init__(self, options: EvaluateOptions, registry: Registry, *, source: Path) -> None:
+        self._options, self._registry, self._source = options, registry, source
+        self._output = OutputFolder(options.output_dir, overwrite=options.overwrite)
+
+    def setup(self) -> None:
+        """Loads the model and the data, builds the evaluators and claims the output folder."""
+        options = self._options
+        self._output.check()
+        self._resources = resources = make_resources(options)
+        documents = {}
+        if options.evaluation.evaluators:
+            documents = held_out_documents(options, resources, read_splits(options, resources))
+        sets = make_evaluation_sets(options, resources, documents)
+        if options.harness is not None:
+            check_harness(options.harness)
+        self._output.claim(resolved_yaml(options, self._registry))
+        self._history = History(sets, self._output.evaluations, micro_batch=options.micro_batch)
+        for one in sets:
+            log.info("%s: %d documents", one.name, len(one.documents))
+        log.info("features are those of %s", options.model.base or options.model.path)
+
+    def run(self) -> bool:
+        """Measures everything once."""
+        title = self._options.model.path
+        if self._options.evaluation.anything():
+            self._history.evaluate(self._resources.policy, 0)
+            Console().print(figures_table(self._history, title=title))
+            if plot_lengths(self._history, self._output.lengths):
+                log.info("picture: %s", self._output.lengths)
+        if self._options.harness is not None:
+            figures = run_harness(self._options.harness, self._resources)
+            append_figures(self._output.evaluations, figures)
+            Console().print(harness_table(figures, title=title))
+        log.info("figures: %s", self._output.evaluations)
+        return True
+
+    def cleanup(self) -> None:
+        """Nothing is left open."""

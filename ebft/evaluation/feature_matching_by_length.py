@@ -1,0 +1,90 @@
+"""Evaluator `feature_matching_by_length`: L_CFM as a function of the completion's length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+
+from ebft.evaluation.rollouts import EvaluationRollouts, per_document
+from ebft.interfaces import FeatureMap, Measurement, Plan
+from ebft.parts import Part, Resources, part_of
+from ebft.rollout.records import Document, Rollouts
+from ebft.scoring.cfm import unbiased_cfm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class FeatureMatchingByLength(Part):
+    """E_c E_y ‖E_ŷ φ_c(ŷ) − φ_c(y)‖² for completions of each length, unbiased (paper, figure 1).
+
+    One rollout as long as the longest serves all lengths: tokens are drawn one after another, so
+    its first L are a rollout of L tokens, exactly. All lengths are measured on the same contexts,
+    those that the longest fits. Choose one feature map for all the runs that are to be compared.
+    """
+
+    plan: Annotated[Part, part_of("plans")] = Field(
+        description="where rollouts start; its rollout_length is the longest of `lengths`"
+    )
+    feature_map: Annotated[Part, part_of("feature_maps")] = Field(description="φ")
+    lengths: tuple[PositiveInt, ...] = Field(
+        (8, 16, 32, 64, 128, 256), min_length=1, description="tokens of a completion"
+    )
+    n: int = Field(4, ge=2, description="rollouts of each context")
+
+    @model_validator(mode="after")
+    def _rollouts_are_as_long_as_the_longest(self) -> FeatureMatchingByLength:
+        if isinstance(self.plan, Plan) and self.plan.rollout_length != max(self.lengths):
+            raise ValueError(
+                f"plan.rollout_length = {self.plan.rollout_length} is not the longest of lengths, "
+                f"{max(self.lengths)}"
+            )
+        return self
+
+    def build(self, resources: Resources) -> FeatureMatchingByLengthEvaluator:
+        return FeatureMatchingByLengthEvaluator(self, resources)
+
+
+class FeatureMatchingByLengthEvaluator:
+    """`FeatureMatchingByLength` bound to the policy and its frozen base."""
+
+    def __init__(self, options: FeatureMatchingByLength, resources: Resources) -> None:
+        self._lengths = sorted(set(options.lengths))
+        self._sample = EvaluationRollouts(options.plan, resources, n=options.n)
+        self._feature_map: FeatureMap = options.feature_map.build(resources)
+
+    @torch.no_grad()
+    def __call__(
+        self, policy: PreTrainedModel, documents: Sequence[Document]
+    ) -> Sequence[Measurement]:
+        rollouts = self._sample(policy, documents)
+        measured = []
+        for length in self._lengths:
+            loss, contexts = torch.empty(0), None
+            if rollouts is not None:
+                loss = unbiased_cfm(self._feature_map(first_tokens(rollouts, length)))
+                contexts = rollouts.contexts
+            value, weight = per_document(documents, contexts, loss)
+            name = f"CFM of {length} tokens"
+            measured.append(Measurement(name, "‖φ‖²", value, weight, at=length))
+        return measured
+
+
+def first_tokens(rollouts: Rollouts, length: int) -> Rollouts:
+    """The rollouts and references as they were after `length` tokens."""
+    contexts = rollouts.contexts
+    return replace(
+        rollouts,
+        contexts=replace(
+            contexts,
+            reference=contexts.reference[:, :length],
+            reference_mask=contexts.reference_mask[:, :length],
+        ),
+        tokens=rollouts.tokens[..., :length],
+        log_probs=rollouts.log_probs[..., :length],
+        mask=rollouts.mask[..., :length],
+    )

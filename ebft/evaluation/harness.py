@@ -1,0 +1,113 @@
+"""lm-evaluation-harness on a policy: its tasks, its prompts, its figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ebft.config.located import suggest
+from ebft.errors import UserError
+from ebft.evaluation.options import HarnessOptions
+from ebft.parts import Resources
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+NORMAL_95 = 1.96
+HINT = "`harness:` needs lm-evaluation-harness: pip install 'ebft[harness]'"
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessFigure:
+    """A task's metric under a filter ("acc,none"); `standard_error` is None if it gives none."""
+
+    task: str
+    metric: str
+    value: float
+    standard_error: float | None
+
+
+def check_harness(options: HarnessOptions) -> Any:
+    """The harness's task manager. Raises `UserError` if it is not installed or lacks a task."""
+    tasks = _import("lm_eval.tasks")
+    folder = options.include_path
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"harness.include_path = {folder}: no such folder")
+    manager = tasks.TaskManager(include_path=None if folder is None else str(folder))
+    for name in options.tasks:
+        if name not in manager.all_tasks:
+            raise UserError(
+                f"harness.tasks: {name}: lm-evaluation-harness has no such task"
+                f"{suggest(name, manager.all_tasks)}"
+            )
+    return manager
+
+
+def run_harness(options: HarnessOptions, resources: Resources) -> list[HarnessFigure]:
+    """Every figure of every task, from the policy as it is in memory.
+
+    Raises `UserError` as `check_harness` does, and for a task whose data cannot be had.
+    """
+    manager = check_harness(options)
+    evaluator, huggingface = _import("lm_eval.evaluator"), _import("lm_eval.models.huggingface")
+    model = huggingface.HFLM(
+        pretrained=resources.policy,
+        tokenizer=resources.tokenizer,
+        batch_size=options.batch_size,
+        mixed_precision_dtype=resources.precision,
+    )
+    try:
+        found = evaluator.simple_evaluate(
+            model=model,
+            tasks=list(options.tasks),
+            num_fewshot=options.num_fewshot,
+            limit=options.limit,
+            task_manager=manager,
+            log_samples=False,
+            confirm_run_unsafe_code=options.unsafe_code,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"harness.tasks = {list(options.tasks)}: {reason}") from error
+    return [figure for task, row in found["results"].items() for figure in figures(task, row)]
+
+
+def figures(task: str, row: dict[str, Any]) -> list[HarnessFigure]:
+    """The figures in a row of the harness's results: `metric,filter` and `metric_stderr,filter`."""
+    found = []
+    for key, value in row.items():
+        metric, comma, chosen = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        error = row.get(f"{metric}_stderr,{chosen}")
+        error = float(error) if isinstance(error, int | float) else None
+        found.append(HarnessFigure(task, key, float(value), error))
+    return found
+
+
+def append_figures(file: Path, figures: Sequence[HarnessFigure]) -> None:
+    """Appends them to an evaluations file, with normal 95 % intervals, as `History` does."""
+    with file.open("a", encoding="utf-8") as lines:
+        for figure in figures:
+            error = figure.standard_error
+            line = {
+                "step": 0,
+                "name": f"{figure.task} {figure.metric}",
+                "unit": "lm-evaluation-harness",
+                "mean": figure.value,
+                "half_width_95": None if error is None else NORMAL_95 * error,
+                "set": figure.task,
+            }
+            lines.write(json.dumps(line) + "\n")
+
+
+def _import(name: str) -> ModuleType:
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(f"{HINT} ({error})") from error

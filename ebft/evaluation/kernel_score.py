@@ -1,0 +1,71 @@
+"""Evaluator `kernel_score`: the kernel score of rollouts against references, without bias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from ebft import kernels
+from ebft.evaluation.rollouts import EvaluationRollouts, per_document
+from ebft.interfaces import FeatureMap, Measurement
+from ebft.parts import Part, Resources, part_of
+from ebft.rollout.records import Document
+from ebft.scoring.kernel_score import unbiased_kernel_score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WITH_BANDWIDTH = {
+    "rbf": kernels.rbf,
+    "multi_rbf": kernels.multi_rbf,
+    "laplace": kernels.laplace,
+}
+
+
+class KernelScoreEvaluation(Part):
+    """E k(ŷ, ŷ') − 2 E k(ŷ, y) + k(y, y): MMD² between rollouts and ground truth, plus a constant.
+
+    Strictly proper in the distribution of the features, where `feature_matching_loss` sees their
+    mean only. An estimate may be negative.
+    """
+
+    plan: Annotated[Part, part_of("plans")] = Field(description="where and how long rollouts are")
+    feature_map: Annotated[Part, part_of("feature_maps")] = Field(description="φ")
+    kernel: Literal["energy", "rbf", "multi_rbf", "laplace"] = Field(
+        "energy", description="k; energy is −‖x − y‖, whose score is the energy score"
+    )
+    bandwidth: float = Field(
+        1.0, gt=0, description="h of rbf, multi_rbf and laplace: a number, for figures to compare"
+    )
+    n: int = Field(4, ge=2, description="rollouts of each context")
+
+    def build(self, resources: Resources) -> KernelScoreEvaluator:
+        return KernelScoreEvaluator(self, resources)
+
+
+class KernelScoreEvaluator:
+    """`KernelScoreEvaluation` bound to the policy and its frozen base."""
+
+    def __init__(self, options: KernelScoreEvaluation, resources: Resources) -> None:
+        self._sample = EvaluationRollouts(options.plan, resources, n=options.n)
+        self._feature_map: FeatureMap = options.feature_map.build(resources)
+        self._name = f"{options.kernel} score"
+        self._kernel: kernels.Kernel = kernels.energy
+        if options.kernel != "energy":
+            self._kernel = partial(WITH_BANDWIDTH[options.kernel], bandwidth=options.bandwidth)
+
+    @torch.no_grad()
+    def __call__(
+        self, policy: PreTrainedModel, documents: Sequence[Document]
+    ) -> Sequence[Measurement]:
+        rollouts = self._sample(policy, documents)
+        score, contexts = torch.empty(0), None
+        if rollouts is not None:
+            score = unbiased_kernel_score(self._feature_map(rollouts), self._kernel)
+            contexts = rollouts.contexts
+        unit = "‖φ‖" if self._kernel is kernels.energy else "k"
+        return [Measurement(self._name, unit, *per_document(documents, contexts, score))]

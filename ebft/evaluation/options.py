@@ -1,0 +1,125 @@
+"""What recipes about a model and documents share, and the schema of `recipe: evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, PositiveInt, model_validator
+
+from ebft.config.recipe import Job, RecipeOptions
+from ebft.data.documents import DocumentOptions
+from ebft.models.options import ModelOptions
+from ebft.parts import Options, Part, part_of
+
+if TYPE_CHECKING:
+    from ebft.plugins import Registry
+
+
+Evaluators = tuple[Annotated[Part, part_of("evaluators")], ...]
+
+
+class HarnessOptions(Options):
+    """Tasks of lm-evaluation-harness, by its own code."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="names, as `lm-eval ls tasks` says")
+    include_path: Path | None = Field(None, description="a folder with task files of your own")
+    num_fewshot: int | None = Field(
+        None, ge=0, description="examples in the prompt; null: as the task has it"
+    )
+    limit: PositiveInt | None = Field(None, description="items of each task; null: all")
+    batch_size: PositiveInt = Field(8, description="items put through the model at a time")
+    unsafe_code: bool = Field(
+        False, description="allow tasks that run what the model writes, outside ebft's sandbox"
+    )
+
+
+HELD_OUT = ("held-out", "out-of-distribution")
+"""Names of the sets that a recipe's own data source gives; the second is for those that have it."""
+
+
+class SetOptions(Options):
+    """Documents of another source than the recipe's, with evaluators of their own: a benchmark."""
+
+    name: str = Field(description="stands before every figure: `HumanEval pass@1`")
+    data: Annotated[Part, part_of("data")] = Field(
+        description="where its texts are from; what this holds out is measured"
+    )
+    length: int = Field(
+        2048, ge=2, description="most tokens of a prompt with its completion; longer are dropped"
+    )
+    documents: PositiveInt | None = Field(None, description="how many of them; null: all")
+    evaluators: Evaluators = Field(min_length=1, description="what is measured")
+
+
+class EvaluationOptions(Options):
+    """What is measured on held-out documents, and how often in a run that trains."""
+
+    documents: PositiveInt = Field(32, description="held-out documents; the same ones every time")
+    every: PositiveInt | None = Field(
+        None, description="optimizer steps between evaluations; null: only before and after"
+    )
+    evaluators: Evaluators = Field(
+        (), description="what is measured, each a `_component_` with its options; none: nothing"
+    )
+    sets: tuple[SetOptions, ...] = Field((), description="benchmarks that are measured as well")
+
+    @model_validator(mode="after")
+    def _names_are_different(self) -> EvaluationOptions:
+        names = [*HELD_OUT, *(one.name for one in self.sets)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sets: two have the same name, or one of {', '.join(HELD_OUT)}")
+        return self
+
+    def anything(self) -> bool:
+        """Whether anything is measured at all."""
+        return bool(self.evaluators or self.sets)
+
+
+class ModelAndDataOptions(RecipeOptions):
+    """A recipe about one model and the documents of one data source."""
+
+    seed: int = Field(0, ge=0, description="seed of data order and rollouts")
+    model: ModelOptions
+    data: Annotated[Part, part_of("data")]
+    documents: DocumentOptions
+    plan: Annotated[Part, part_of("plans")] = Field(
+        description="anchors of the documents; also which documents are accepted, so that methods "
+        "with and without rollouts train on the same ones"
+    )
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+    @property
+    def documents_at_a_time(self) -> int:
+        """Documents put through a network at a time."""
+        raise NotImplementedError
+
+    def parts(self) -> dict[str, Part]:
+        """The parts that there are by their key path, for checks that concern them all."""
+        return {"data": self.data, "plan": self.plan}
+
+
+class EvaluateOptions(ModelAndDataOptions):
+    """Measures a model without training it: `recipe: evaluate`."""
+
+    micro_batch: PositiveInt = Field(
+        4, description="documents put through a network at a time; changes memory, not results"
+    )
+
+    @property
+    def documents_at_a_time(self) -> int:
+        return self.micro_batch
+
+    harness: HarnessOptions | None = Field(
+        None, description="tasks of lm-evaluation-harness; null: none"
+    )
+
+    def problems(self) -> list[str]:
+        if not self.evaluation.anything() and self.harness is None:
+            return ["evaluation.evaluators: is empty, so there is nothing to do"]
+        return []
+
+    def build(self, registry: Registry, *, source: Path) -> Job:
+        from ebft.evaluation.evaluate import Evaluate
+
+        return Evaluate(self, registry, source=source)

@@ -1,0 +1,72 @@
+"""Rollouts for evaluators: of the documents that a plan accepts, always by the same random numbers.
+
+So differences between two evaluations have less noise than the figures themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ebft.interfaces import Plan
+from ebft.parts import Part, Resources
+from ebft.rollout.records import Contexts, Document, Rollouts
+from ebft.samplers.hf_tree import HfTree, HfTreeSampler
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+EVALUATION_STEP = -1
+"""The random streams' step of an evaluation: always the same one, and none that trains."""
+
+
+class EvaluationRollouts:
+    """Samples n rollouts of each context of a plan, at temperature 1 unless told otherwise.
+
+    `top_k=1` gives the likeliest tokens, n times the same.
+    """
+
+    def __init__(
+        self, plan: Part, resources: Resources, *, n: int, temperature: float = 1.0,
+        top_k: int | None = None,
+    ) -> None:  # fmt: skip
+        self._plan: Plan = plan.build(resources)
+        # Not by `HfTree.build`, which warns that top_k is no way to train.
+        self._sampler = HfTreeSampler(HfTree(n=n, temperature=temperature, top_k=top_k), resources)
+        self._device = resources.device
+
+    def __call__(self, policy: PreTrainedModel, documents: Sequence[Document]) -> Rollouts | None:
+        """None if the plan accepts none of the documents."""
+        accepted = [document for document in documents if self._plan.accepts(document)]
+        if not accepted:
+            return None
+        self._sampler.sync(policy, step=EVALUATION_STEP)
+        contexts = self._plan(accepted).to(self._device)
+        return self._sampler(contexts, step=EVALUATION_STEP)
+
+
+def per_document(
+    documents: Sequence[Document],
+    contexts: Contexts | None,
+    value: Float[Tensor, " P"],
+    weight: Float[Tensor, " P"] | None = None,
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """The weighted mean of each document's contexts (each weighs 1 unless said), and its weight.
+
+    0 and 0 for a document that has no context.
+    """
+    total = torch.zeros(len(documents), dtype=torch.float64)
+    weights = torch.zeros_like(total)
+    if contexts is not None:
+        place = {document.name: i for i, document in enumerate(documents)}
+        of_row = torch.tensor([place[document.name] for document in contexts.documents])
+        index = of_row[contexts.row.cpu()]
+        value = value.double().cpu()
+        each = torch.ones_like(value) if weight is None else weight.double().cpu()
+        weights.index_add_(0, index, each)
+        total.index_add_(0, index, each * value)
+    return torch.where(weights > 0, total / weights.clamp(min=1e-300), 0), weights

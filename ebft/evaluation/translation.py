@@ -1,0 +1,85 @@
+"""Evaluator `translation`: BLEU and chrF of greedy completions against the documents' own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field, PositiveInt
+
+from ebft.evaluation.rollouts import EvaluationRollouts
+from ebft.evaluation.sacre import Name, SacreMetric
+from ebft.interfaces import CorpusMeasurement
+from ebft.parts import Part, Resources
+from ebft.rewards.scores import attempts_of, cut
+from ebft.rollout.completion import Completion
+from ebft.rollout.records import Document
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger("ebft")
+
+
+class Translation(Part):
+    """sacrebleu's own figures, of the likeliest completion of each prompt.
+
+    BLEU and chrF are of the corpus, not means over sentences; their intervals are the jackknife's.
+    """
+
+    rollout_length: PositiveInt = Field(128, description="most tokens of a translation")
+    metrics: tuple[Name, ...] = Field(
+        ("bleu", "chrf"), min_length=1, description="which of sacrebleu's metrics"
+    )
+    tokenize: str = Field("13a", description="BLEU's tokenizer, e.g. 13a, intl, zh, char")
+    stop: tuple[str, ...] = Field(
+        ("\n",), description="a translation ends before the first of these texts"
+    )
+
+    def build(self, resources: Resources) -> TranslationEvaluator:
+        return TranslationEvaluator(self, resources)
+
+
+class TranslationEvaluator:
+    """`Translation` bound to the policy and its tokenizer."""
+
+    def __init__(self, options: Translation, resources: Resources) -> None:
+        self._stop, self._tokenizer = options.stop, resources.tokenizer
+        self._metrics = [
+            SacreMetric(name, tokenize=options.tokenize) for name in dict.fromkeys(options.metrics)
+        ]
+        plan = Completion(rollout_length=options.rollout_length)
+        self._greedy = EvaluationRollouts(plan, resources, n=1, top_k=1)
+        for metric in self._metrics:
+            log.info("%s: %s", metric.title, metric.signature)
+
+    @torch.no_grad()
+    def __call__(
+        self, policy: PreTrainedModel, documents: Sequence[Document]
+    ) -> Sequence[CorpusMeasurement]:
+        rollouts = self._greedy(policy, documents)
+        translated: dict[str, str] = {}
+        if rollouts is not None:
+            attempts = attempts_of(rollouts, self._tokenizer)
+            for document, attempt in zip(rollouts.contexts.documents, attempts, strict=True):
+                translated[document.name] = cut(attempt.rollout.strip(), self._stop).strip()
+        place = [i for i, document in enumerate(documents) if document.name in translated]
+        references = [self._completion(documents[i]) for i in place]
+        translations = [translated[documents[i].name] for i in place]
+        weight = torch.zeros(len(documents), dtype=torch.float64)
+        weight[place] = 1
+        measured = []
+        for metric in self._metrics:
+            statistics = torch.zeros(len(documents), metric.size, dtype=torch.float64)
+            statistics[place] = metric.statistics(translations, references)
+            measured.append(
+                CorpusMeasurement(metric.title, "of 100", statistics, weight, metric.figure)
+            )
+        return measured
+
+    def _completion(self, document: Document) -> str:
+        """All of it: a reference ends where a rollout has to."""
+        tokens = document.tokens[document.prompt_length :].tolist()
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()

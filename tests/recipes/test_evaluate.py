@@ -1,0 +1,166 @@
+"""Recipe `evaluate`: figures of a model or a checkpoint, without training."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ebft.testing import write_tiny_model
+from tests.conftest import RECIPES
+
+FILE = str(RECIPES / "evaluate.yaml")
+
+
+@pytest.fixture
+def tiny(tiny_model, python_folder, tmp_path):
+    """Arguments that make recipes/evaluate.yaml a matter of seconds, in `tmp_path/eval`."""
+    return [
+        FILE,
+        f"model.path={tiny_model}",
+        f"data.path={python_folder}",
+        "data.held_out=0.25",
+        "documents.length=40",
+        "plan.start=8",
+        "plan.stride=8",
+        "plan.rollout_length=4",
+        "evaluation.documents=3",
+        "evaluation.evaluators.2.plan.start=8",
+        "evaluation.evaluators.2.plan.rollout_length=16",
+        "evaluation.evaluators.2.lengths=[4,16]",
+        "evaluation.evaluators.3.plan.start=8",
+        "evaluation.evaluators.3.plan.rollout_length=8",
+        f"output_dir={tmp_path / 'eval'}",
+    ]
+
+
+def figures(folder):
+    lines = (folder / "evaluations.jsonl").read_text().splitlines()
+    return {line["name"]: line for line in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize("command", ["eval", "run"])
+def test_figures_and_a_table(ebft, tiny, tmp_path, command):
+    status, out, err = ebft(command, *tiny)
+    assert status == 0, err
+    found = figures(tmp_path / "eval")
+    assert list(found) == [
+        "held-out CE",
+        "held-out CFM",
+        "held-out CFM of 4 tokens",
+        "held-out CFM of 16 tokens",
+        "held-out entropy",
+        "held-out entropy slope",
+        "held-out reference CE",
+        "held-out reference CE slope",
+    ]
+    for name, line in found.items():
+        assert name in out
+        assert line["set"] == "held-out"
+        assert line["documents"] == 3
+        assert line["half_width_95"] > 0
+    assert found["held-out CFM of 16 tokens"]["at"] == 16
+    assert (tmp_path / "eval" / "recipe.yaml").is_file()
+    assert (tmp_path / "eval" / "by_length.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figures_are_those_of_a_run(ebft, tiny, tiny_run, tmp_path):
+    """What a run says of its last step is what its last checkpoint is found to be."""
+    assert ebft(*tiny_run("evaluation.evaluators.1.n=16"))[0] == 0
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000003"
+    base = next(a for a in tiny if a.startswith("model.path="))
+    status, _, err = ebft(
+        "eval", *tiny, f"model.path={checkpoint}", base.replace("path", "base"), "micro_batch=2"
+    )
+    assert status == 0, err
+    last = {
+        line["name"]: line["mean"]
+        for line in map(json.loads, (tmp_path / "run" / "evaluations.jsonl").open())
+        if line["step"] == 3
+    }
+    found = figures(tmp_path / "eval")
+    for name in ("held-out CE", "held-out CFM"):
+        assert found[name]["mean"] == pytest.approx(last[name], rel=1e-5)
+
+
+def test_features_are_those_of_the_base(ebft, tiny, tiny_model, tmp_path):
+    other = write_tiny_model(tmp_path / "other", seed=1)
+    assert ebft("eval", *tiny)[0] == 0
+    own = figures(tmp_path / "eval")
+    assert ebft("eval", *tiny, f"model.base={other}", "overwrite=true")[0] == 0
+    changed = figures(tmp_path / "eval")
+    assert changed["held-out CE"] == own["held-out CE"]
+    assert changed["held-out CFM"]["mean"] != pytest.approx(own["held-out CFM"]["mean"])
+
+
+def test_a_base_with_other_tokens_is_refused(ebft, tiny, tiny_model, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    file = other / "tokenizer.json"
+    file.write_text(file.read_text().replace('"q"', '"Q"'))
+    status, _, err = ebft("eval", *tiny, f"model.base={other}")
+    assert status == 2
+    assert "its tokens are not those of model.path" in err
+
+
+def test_a_recipe_that_trains_is_refused(ebft, tiny_run):
+    status, _, err = ebft("eval", *tiny_run()[1:])
+    assert status == 2
+    assert "recipe = finetune: is not one that evaluates; run it with `ebft run`" in err
+
+
+def test_nothing_to_measure(ebft, tiny):
+    status, _, err = ebft("eval", *tiny, "evaluation.evaluators=[]")
+    assert status == 2
+    assert "evaluation.evaluators: is empty" in err
+
+
+def test_a_plan_that_fits_no_document(ebft, tiny):
+    long = [
+        "evaluation.evaluators.2.plan.rollout_length=64",
+        "evaluation.evaluators.2.lengths=[64]",
+    ]
+    status, _, err = ebft("eval", *tiny, *long)
+    assert status == 2
+    assert "held-out CFM of 64 tokens: none of the 3 documents can be measured" in err
+
+
+PLUGIN = '''
+import ebft
+from ebft.interfaces import Example, Splits
+
+
+class Three(ebft.Part):
+    """Texts of two kinds, and programs to check."""
+
+    def __call__(self):
+        def texts(letters):
+            return [Example(x, f"{x}b = {x}" * 6, f"{x} =", check="x = 1") for x in letters]
+
+        return Splits(texts("abcdef"), texts("gh"), texts("ijk"))
+
+
+@ebft.hookimpl
+def register_data():
+    return {"three": Three}
+'''
+
+
+def test_a_set_out_of_distribution(ebft, tiny, tiny_run, tmp_path):
+    file = tmp_path / "three.py"
+    file.write_text(PLUGIN)
+    ours = [f"plugins=[{file}]", "data=three", "plan=completion", "plan.rollout_length=4"]
+    accuracy = "evaluation.evaluators=[{_component_: cross_entropy}, {_component_: accuracy, n: 4, k: [1, 4], rollout_length: 4}]"  # noqa: E501
+    run = tiny_run(*ours, accuracy, without="plan.")
+    status, out, err = ebft(*[word for word in run if not word.startswith("data.")])
+    assert status == 0, err
+    assert "evaluated on 3 out-of-distribution documents" in err
+    assert "out-of-distribution" in out
+    found = figures(tmp_path / "run")
+    assert found["held-out CE"]["documents"] == 2
+    assert found["out-of-distribution CE"]["documents"] == 3
+    assert found["out-of-distribution pass@4"]["set"] == "out-of-distribution"
+    assert 0 <= found["held-out accuracy (greedy)"]["mean"] <= 1
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "run/checkpoints/step-000003")
+    assert torch.isfinite(trained.lm_head.weight).all()
