@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ebft.errors import UserError
 
 
-def read_rows(path: Path, key: str, fields: dict[str, type]) -> list[dict[str, Any]]:
+def read_rows(path: Path, key: str, fields: Mapping[str, type]) -> list[dict[str, Any]]:
     """The rows of a .jsonl or .jsonl.gz file; each has `fields` of these types.
 
     `key` is the recipe key that errors name. Raises `UserError` naming the file and the row.
@@ -31,7 +32,7 @@ def read_rows(path: Path, key: str, fields: dict[str, type]) -> list[dict[str, A
     return rows
 
 
-def _row(line: str, fields: dict[str, type], where: str) -> dict[str, Any]:
+def _row(line: str, fields: Mapping[str, type], where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

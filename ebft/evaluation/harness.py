@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ebft.config.located import suggest
 from ebft.errors import UserError
 from ebft.evaluation.options import HarnessOptions
@@ -53,11 +55,12 @@ def run_harness(options: HarnessOptions, resources: Resources) -> list[HarnessFi
     """
     manager = check_harness(options)
     evaluator, huggingface = _import("lm_eval.evaluator"), _import("lm_eval.models.huggingface")
+    precision = resources.precision
     model = huggingface.HFLM(
         pretrained=resources.policy,
         tokenizer=resources.tokenizer,
         batch_size=options.batch_size,
-        mixed_precision_dtype=resources.precision,
+        mixed_precision_dtype=None if precision == torch.float32 else precision,
     )
     try:
         found = evaluator.simple_evaluate(

@@ -95,9 +95,8 @@ def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
     source: DataSource = options.data.build(resources)
     texts = source().held_out
     length = DocumentOptions(length=options.length)
-    split = tokenize(
-        texts, resources.tokenizer, length, Completion(rollout_length=1), split=options.name
-    )
+    plan: Plan = Completion(rollout_length=1).build(resources)
+    split = tokenize(texts, resources.tokenizer, length, plan, split=options.name)
     for why, count in split.dropped.items():
         log.warning("%s: dropped %d of %d: %s", options.name, count, len(texts), why)
     documents = choose(split.documents, options.documents or len(split.documents))
