@@ -1,6 +1,6 @@
 """Draws a document with its rollouts as a tree, from the geometry that ebft itself computes.
 
-python -m docs.figures.rollout_tree        writes docs/images/rollout_tree.png
+`python -m docs.figures.rollout_tree` writes docs/images/rollout_tree.png.
 """
 
 from __future__ import annotations

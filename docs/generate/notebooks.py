@@ -1,6 +1,6 @@
 """Notebooks: run from top to bottom, and made into pages of the site.
 
-python -m docs.generate.notebooks        runs every notebook and keeps what it prints
+`python -m docs.generate.notebooks` runs every notebook and keeps what it prints.
 """
 
 from __future__ import annotations

@@ -59,8 +59,6 @@ def check(words: list[str], more: list[str]) -> None:
             check_pip(arguments)
         case "cd", [folder]:
             os.chdir(folder)
-        case "hf", ["download", _]:
-            pass
         case "diff", [_, _]:
             pass
         case tool, _:
