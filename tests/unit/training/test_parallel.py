@@ -1,9 +1,18 @@
 """Dividing a step's documents, and what several processes are refused."""
 
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebft.config.load import load_recipe
+from ebft.errors import UserError
+from ebft.processes import Launch
+from ebft.training.checks import find_problems_of_processes
+from ebft.training.lookout import place
 from ebft.training.parallel import shares
 
 
@@ -40,14 +49,33 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("override", "says"), REFUSED)
-def test_what_two_processes_cannot_do(ebft, tiny_run, monkeypatch, override, says):
-    from pathlib import Path
-
-    from ebft.config.load import load_recipe
-    from ebft.training.checks import find_problems_of_processes
-
+def test_what_two_processes_cannot_do(tiny_run, override, says):
     _, file, *overrides = tiny_run(override, "training.micro_batch=1")
     options = load_recipe(Path(file), overrides).options
     (problem,) = find_problems_of_processes(options, 2)
     assert says in problem
     assert find_problems_of_processes(options, 1) == []
+
+
+def test_several_processes_are_torchruns(monkeypatch):
+    assert Launch.of_environment().size == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="tune run --nproc_per_node"):
+        Launch.of_environment()
+
+
+def test_a_place_is_outside_of_libraries():
+    started, done = threading.Event(), threading.Event()
+
+    def waits():
+        started.set()
+        done.wait()
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    started.wait()
+    said = place(sys._current_frames()[thread.ident])
+    done.set()
+    thread.join()
+    assert said.startswith("in waits, ")
+    assert "test_parallel.py:" in said
