@@ -48,6 +48,14 @@ class MemoryShortError(RuntimeError):
     """
 
 
+class FailedElsewhereError(Exception):
+    """Another process of the run has failed and has said why. Exit status 1, without a word."""
+
+
+class MissingProcessError(RuntimeError):
+    """Processes have waited in vain for another; says which, and where it is. Exit status 1."""
+
+
 class PolicyIntactError(Exception):
     """Something beside the policy failed, and the policy's weights are good.
 

@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from ebft.config.located import suggest_keys
+from ebft.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,8 +63,8 @@ class Resources:
 
     `load_base` returns the frozen base model on `device`: a copy of its weights in `precision`, or
     the policy's own weights without the adapter if it is trained with LoRA.
-    `micro_batch` is the number of documents to put through a network at a time. `n` is the number
-    of rollouts a context.
+    `micro_batch` is the number of documents to put through a network at a time. `processes` are
+    those that train together, each with its share of the documents.
     """
 
     policy: PreTrainedModel
@@ -73,6 +74,7 @@ class Resources:
     precision: torch.dtype
     seed: int
     micro_batch: int
+    processes: Processes = ALONE
 
 
 class Part(Options):
@@ -84,6 +86,15 @@ class Part(Options):
 
     def claim(self) -> Claim | None:
         """Whether the gradient stays unbiased with this part; None if it is not its concern."""
+        return None
+
+    def single_process(self) -> str | None:
+        """Why it cannot be used in a run of several processes; None if it can.
+
+        There it is given this process's share of a step. Whatever it keeps of the contexts that it
+        saw (a mean, a moment) it sums over `resources.processes`; if it computes with the policy,
+        it does so inside `ebft.models.whole.whole`, in every process alike.
+        """
         return None
 
 

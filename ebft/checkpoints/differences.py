@@ -17,6 +17,7 @@ SAME_MATHEMATICS = (
     "training.show_rollouts_every",
     "training.measure_gradients_every",
     "evaluation.every",
+    "parallel",
 )
 """Results are the same to rounding."""
 ABSENT = "absent"

@@ -53,18 +53,23 @@ class About:
 class Snapshot:
     """A run after `about.step` optimizer steps. `state` is nested (`checkpoints.nested`).
 
-    `merge_adapter` is that of `save_policy`.
+    `weights` are the policy's own (None) unless processes have gathered them; `merge_adapter` is
+    that of `save_policy`.
     """
 
     policy: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     about: About
     state: Mapping[str, Any]
+    weights: dict[str, Tensor] | None = None
     merge_adapter: bool = False
 
     def write(self, folder: Path) -> None:
         """Writes all of it into an existing folder."""
-        save_policy(self.policy, self.tokenizer, folder, merge_adapter=self.merge_adapter)
+        save_policy(
+            self.policy, self.tokenizer, folder,
+            weights=self.weights, merge_adapter=self.merge_adapter,
+        )  # fmt: skip
         run = folder / RUN
         run.mkdir()
         write_nested(dict(self.state), run / STATE)

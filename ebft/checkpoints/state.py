@@ -60,7 +60,7 @@ def restore_state(
         else:
             _load(name, part, state["parts"][name])
     if sections.isdisjoint({"optimizer", "lr_scheduler"}):
-        _load("optimizer", m.optimizer, state["optimizer"])
+        _load("optimizer", m.optimizer, divided(state["optimizer"], m))
         _load("lr_scheduler", m.lr_scheduler, state["lr_scheduler"])
     else:
         replay_schedule(m, step)
@@ -68,7 +68,8 @@ def restore_state(
             log.warning("optimizer has changed; its moments start anew")
         else:
             now = m.optimizer.state_dict()["param_groups"]
-            _load("optimizer", m.optimizer, {**state["optimizer"], "param_groups": now})
+            kept = {**state["optimizer"], "param_groups": now}
+            _load("optimizer", m.optimizer, divided(kept, m))
         log.warning("the learning rate goes on at %.4g", m.optimizer.param_groups[0]["lr"])
     restore_random(m, state["random"])
 
@@ -78,6 +79,22 @@ def restore_random(m: Machinery, random: Mapping[str, Any]) -> None:
     torch.set_rng_state(random["cpu"])
     if m.device.type == "cuda" and random["cuda"]:
         torch.cuda.set_rng_state_all(random["cuda"])
+
+
+def divided(optimizer: Mapping[str, Any], m: Machinery) -> Mapping[str, Any]:
+    """An optimizer's state with its tensors divided over processes as the weights are."""
+    if m.processes.size == 1:
+        return optimizer
+    from ebft.models.shard import divided_like
+
+    parameters = [p for group in m.optimizer.param_groups for p in group["params"]]
+    return {
+        **optimizer,
+        "state": {
+            number: {key: divided_like(parameters[number], value) for key, value in values.items()}
+            for number, values in optimizer["state"].items()
+        },
+    }
 
 
 def named_parts(m: Machinery) -> dict[str, Any]:

@@ -21,7 +21,9 @@ import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
 from ebft.errors import (
+    FailedElsewhereError,
     MemoryShortError,
+    MissingProcessError,
     NumericalError,
     PolicyIntactError,
     RunsFailedError,
@@ -32,6 +34,11 @@ from ebft.errors import (
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
 COMMANDS = (run, eval_command, study, report, validate, ls, cp, new_plugin, doctor)
+FAILED = (
+    NumericalError, MemoryShortError, StorageError, PolicyIntactError, RunsFailedError,
+    MissingProcessError,
+)  # fmt: skip
+"""Errors that say themselves what is wrong, beside those of the user."""
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
@@ -57,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except (
-        NumericalError, MemoryShortError, StorageError, PolicyIntactError, RunsFailedError,
-    ) as error:  # fmt: skip
+    except FAILED as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except FailedElsewhereError:
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from ebft.cli.arguments import add_recipe
@@ -43,18 +42,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 when all is done, 130 when Ctrl-C has stopped them."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        if os.environ.get("RANK", "0") != "0":
-            return 0  # a failure here could end the first process before it has said why
-        raise UserError(
-            f"ebft trains in one process so far, and this is one of {processes}: "
-            "leave out --nproc_per_node and --nnodes"
-        )
-
+    from ebft.cli.one_voice import one_voice
     from ebft.config.load import load_recipe
+    from ebft.processes import Launch
 
-    return carry_out(load_recipe(arguments.file, arguments.overrides), dry_run=arguments.dry_run)
+    launch = Launch.of_environment()
+    with one_voice(launch):
+        recipe = load_recipe(arguments.file, arguments.overrides)
+        if launch.size > 1 and not recipe.options.several_processes:
+            raise UserError(
+                f"{recipe.source}: recipe = {recipe.options.recipe}: runs in one process, and this "
+                f"is one of {launch.size}: leave out --nproc_per_node and --nnodes"
+            )
+        return carry_out(recipe, dry_run=arguments.dry_run)
 
 
 def carry_out(recipe: Recipe, *, dry_run: bool) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -77,16 +79,22 @@ def torchtune() -> int:
 
 def torchrun(options: Sequence[str], command: Sequence[str]) -> int:
     """`ebft COMMAND` in the processes that torchrun's options ask for; its exit status."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 
-    # Each process says itself what went wrong; torchrun's report of exit codes would bury it.
-    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    # Ctrl-C and SIGTERM are passed on: the step in progress is finished and a checkpoint saved.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
+    # The process that fails says itself what went wrong; torchrun's reports would bury it.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         run([*options, "-m", "ebft.cli.main", *command])
+    except SignalException as stop:
+        return 128 + stop.sigval
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
-            if failure.exitcode < 0:  # a signal, so the process had no chance to say anything
+            # Of a signal, the process had no chance to say anything; SIGTERM is torchrun's own.
+            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
                 print(f"process {rank}: {failure.message}", file=sys.stderr)
         codes = [failure.exitcode for failure in error.failures.values()]
         return max(codes) if max(codes) > 0 else 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -46,6 +46,9 @@ class RecipeOptions(Options):
     plugins: tuple[str, ...] = Field(
         (), description="plug-ins to load: module names or paths of .py files"
     )
+
+    several_processes: ClassVar[bool] = False
+    """Whether its job divides its work over the processes that torchrun starts."""
 
     def problems(self) -> list[str]:
         """One line for every mistake that no section can know by itself."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ebft.checkpoints.digests import digest_documents
 from ebft.errors import NumericalError, UserError
 from ebft.files import write_whole
 from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
+from ebft.processes import ALONE, Processes
 from ebft.rollout.records import Document
 from ebft.scoring.corpus import influence_values
 from ebft.scoring.interval import Interval, mean_interval, paired_change
@@ -36,12 +38,21 @@ class EvaluationSet:
 class History:
     """Measures the same documents again and again and remembers every value.
 
-    Each evaluation is also appended to `file`, one JSON object a line, with the value of every
-    document and a digest of the documents, so that runs on the same ones can be paired.
+    The documents are divided over the processes, and each process has all the values. Each
+    evaluation is also appended to `file`, one JSON object a line, with the value of every document
+    and a digest of the documents, so that runs on the same ones can be paired.
     """
 
-    def __init__(self, sets: Sequence[EvaluationSet], file: Path, *, micro_batch: int) -> None:
+    def __init__(
+        self,
+        sets: Sequence[EvaluationSet],
+        file: Path,
+        *,
+        micro_batch: int,
+        processes: Processes = ALONE,
+    ) -> None:
         self._sets, self._file, self._micro_batch = sets, file, micro_batch
+        self._processes = processes
         self._digests = {one.name: digest_documents(one.documents) for one in sets}
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
@@ -59,8 +70,9 @@ class History:
                 self._check(name, measurement, one, steps_done)
                 measured[name] = replace(measurement, name=name, of=one.name)
         self._evaluations[steps_done] = measured
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(_lines(steps_done, measured, self._digests))
+        if self._processes.is_main:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(_lines(steps_done, measured, self._digests))
         return self.means(steps_done)
 
     def means(self, steps_done: int) -> dict[str, float]:
@@ -98,22 +110,45 @@ class History:
         lines = [
             _lines(step, measured, self._digests) for step, measured in self._evaluations.items()
         ]
-        write_whole(self._file, "".join(lines))
+        if self._processes.is_main:
+            write_whole(self._file, "".join(lines))
 
     def _measure(self, policy: PreTrainedModel, one: EvaluationSet) -> Iterator[Measurement]:
         parts: defaultdict[str, list[Measurement | CorpusMeasurement]] = defaultdict(list)
-        total = len(one.documents)
+        mine = self._share(one.documents)
+        total = len(mine)
         with tqdm(
             total=total, desc=f"evaluating {one.name}", unit="document", leave=False, delay=2
         ) as bar:
             for at in range(0, total, self._micro_batch):
-                documents = one.documents[at : at + self._micro_batch]
+                documents = mine[at : at + self._micro_batch]
                 for evaluator in one.evaluators:
                     for measurement in evaluator(policy, documents):
                         parts[measurement.name].append(measurement)
                 bar.update(len(documents))
         for measurements in parts.values():
-            yield joined(measurements)
+            yield joined([self._of_all(measurements, len(one.documents))])
+
+    def _share(self, documents: Sequence[Document]) -> Sequence[Document]:
+        """As many for every process: the last one again where there are too few."""
+        rank, size = self._processes.rank, self._processes.size
+        last, count = len(documents) - 1, -(-len(documents) // size)
+        return [documents[min(i, last)] for i in range(rank * count, (rank + 1) * count)]
+
+    def _of_all(
+        self, parts: Sequence[Measurement | CorpusMeasurement], count: int
+    ) -> Measurement | CorpusMeasurement:
+        """Every process's parts as one, of `count` documents."""
+
+        def together(values: Sequence[Tensor]) -> Tensor:
+            return self._processes.gather(torch.cat(list(values)))[:count]
+
+        first, weight = parts[0], together([part.weight for part in parts])
+        if isinstance(first, Measurement):
+            value = together([part.value for part in parts if isinstance(part, Measurement)])
+            return replace(first, value=value, weight=weight)
+        statistics = [part.statistics for part in parts if isinstance(part, CorpusMeasurement)]
+        return replace(first, statistics=together(statistics), weight=weight)
 
     def _check(
         self, name: str, measurement: Measurement, one: EvaluationSet, steps_done: int

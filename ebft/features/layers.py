@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ebft.models.blocks import decoder_blocks
 from ebft.models.forward import decode
+from ebft.models.whole import whole
 from ebft.rollout.sees import Sees
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class FrozenLayers:
         self._indices = tuple(indices)
         self._depth = len(blocks)
         self._blocks = blocks
-        self._decoder = first_layers(model, max(indices))
+        self._model, self._decoder = model, first_layers(model, max(indices))
 
     @torch.no_grad()
     def __call__(
@@ -54,20 +56,10 @@ class FrozenLayers:
             for index in set(self._indices) - {self._depth}:
                 handle = self._blocks[index - 1].register_forward_hook(partial(keep, index))
                 hooks.callback(handle.remove)
-            captured[self._depth] = decode(self._decoder, tokens, positions, sees)
+            captured[self._depth] = whole(
+                self._model, decode, self._decoder, tokens, positions, sees
+            )
         return [captured[index] for index in self._indices]
-
-
-def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The decoder's list of layers and its name there, whatever the architecture calls it.
-
-    Raises `ValueError` if the model has no list of `num_hidden_layers` modules.
-    """
-    count = model.config.num_hidden_layers
-    for name, child in model.base_model.named_children():
-        if isinstance(child, nn.ModuleList) and len(child) == count:
-            return name, child
-    raise ValueError(f"{type(model).__name__} has no list of its {count} decoder layers")
 
 
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:

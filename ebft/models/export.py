@@ -11,6 +11,7 @@ import torch
 from ebft.models.lora import NAME, has_adapter, merged
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -25,18 +26,20 @@ def save_policy(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     *,
+    weights: dict[str, Tensor] | None = None,
     merge_adapter: bool = False,
 ) -> None:
     """Weights as safetensors, configuration and tokenizer, into an existing folder.
 
-    Of a policy with an adapter, the adapter alone; or, with `merge_adapter`, the whole model with
-    the adapter merged into it, and the adapter in a folder of its own inside.
+    `weights` are the policy's own unless its processes have gathered them. Of a policy with an
+    adapter, the adapter alone; or, with `merge_adapter`, the whole model with the adapter merged
+    into it, and the adapter in a folder of its own inside.
     """
     tokenizer.save_pretrained(folder)
     if has_adapter(policy) and not merge_adapter:
         save_adapter(policy, folder)
         return
-    merged(policy).save_pretrained(folder)
+    merged(policy).save_pretrained(folder, state_dict=weights)
     if has_adapter(policy):
         (folder / ADAPTER).mkdir()
         save_adapter(policy, folder / ADAPTER)

@@ -44,6 +44,9 @@ class HfGenerate(Part):
         "memory and speed, not results",
     )
 
+    def single_process(self) -> str:
+        return "generate stops when its last rollout ends, so processes would not stay in step"
+
     def build(self, resources: Resources) -> HfGenerateSampler:
         return HfGenerateSampler(self, resources)
 

@@ -14,6 +14,7 @@ from transformers import DynamicCache
 
 from ebft.models.forward import autocast, decode
 from ebft.models.log_probs import logits
+from ebft.models.whole import whole
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.sees import Sees, sees_trunk
@@ -87,7 +88,10 @@ class HfTreeSampler:
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         resources = self._resources
         with autocast(resources.device, resources.precision):
-            parts = [self._sample(part, step) for _, part in contexts.split(resources.micro_batch)]
+            parts = [
+                whole(resources.policy, self._sample, part, step)
+                for _, part in contexts.split(resources.micro_batch)
+            ]
         tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
         mask = torch.ones_like(tokens, dtype=torch.bool)
         if contexts.stop_at_eos:

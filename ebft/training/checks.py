@@ -111,6 +111,39 @@ def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
             )
 
 
+def find_problems_of_processes(options: FineTuneOptions, size: int) -> list[str]:
+    """One line for everything in the recipe that `size` processes cannot do together."""
+    return [] if size == 1 else list(_problems_of_processes(options, size))
+
+
+def _problems_of_processes(options: FineTuneOptions, size: int) -> Iterator[str]:
+    training, replicas = options.training, options.parallel.replicas
+    for key, part in options.parts().items():
+        if (why := part.single_process()) is not None:
+            yield f"{key}: {type(part).__name__} works in one process only, not in {size}: {why}"
+    count = training.documents_per_step
+    if count % size:
+        near = {max(count // size, 1) * size, (count // size + 1) * size}
+        yield (
+            f"training.documents_per_step = {count}: cannot be divided over {size} processes; say "
+            f"{' or '.join(map(str, sorted(near)))}, or start another number of processes"
+        )
+    if size % replicas:
+        yield f"parallel.replicas = {replicas}: {size} processes do not divide into so many groups"
+    if training.measure_gradients_every is not None:
+        yield (
+            f"training.measure_gradients_every = {training.measure_gradients_every}: needs whole "
+            f"gradients in one process, and this is one of {size}; say null"
+        )
+    if options.model.lora is not None:
+        yield f"model.lora: adapters are trained in one process so far, and this is one of {size}"
+    if ":" in options.model.device:
+        yield (
+            f"model.device = {options.model.device}: {size} processes cannot all be on it; say "
+            "auto or cuda, and each takes a GPU of its own"
+        )
+
+
 CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
     rollouts_are_scored,
     features_are_used,

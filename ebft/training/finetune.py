@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,20 +26,25 @@ from ebft.errors import (
     UserError,
 )
 from ebft.evaluation.history import EvaluationSet, History
+from ebft.models.load import resolve_device
 from ebft.models.probe import probe_tree
+from ebft.models.whole import kept_whole
 from ebft.plugins import Registry
+from ebft.processes import Launch
 from ebft.report.curves import plot_curves
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
 from ebft.training.blame import blame, named_evaluators
+from ebft.training.checks import find_problems_of_processes
 from ebft.training.disk_logs import cut_disk_logs
 from ebft.training.gradients import measure_gradients
-from ebft.training.interrupt import TERMINATED, BrokenOffError, stop_on_signals
+from ebft.training.interrupt import TERMINATED, BrokenOffError, StopRequest, stop_on_signals
 from ebft.training.keeper import Keeper
 from ebft.training.loop import Machinery, Step, train
 from ebft.training.memory import describe_need, free_memory, is_out_of_memory, memory_short
 from ebft.training.options import FineTuneOptions
 from ebft.training.output import OutputFolder
+from ebft.training.parallel import ManyProcesses, join
 from ebft.training.setup import (
     Documents,
     make_documents,
@@ -58,7 +63,9 @@ class FineTune:
 
     `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder;
     `run` raises `NumericalError`, `StorageError`, `MemoryShortError` and whatever parts raise,
-    with a checkpoint saved if the policy is intact, and returns whether all steps were run.
+    with a checkpoint saved if the policy is intact, and returns whether all steps were run. Of
+    several processes, each does the same with its share of the documents and of the weights, and
+    the main one writes and prints.
     """
 
     def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
@@ -76,9 +83,15 @@ class FineTune:
         from torchtune.training import set_seed
 
         options = self._options
-        self._resumed = resumed = self._find_resumption()
+        launch = Launch.of_environment()
+        if problems := find_problems_of_processes(options, launch.size):
+            raise UserError("\n".join(f"{self._source}: {problem}" for problem in problems))
+        # Before the processes have met: torchtune would seed each of them differently.
         set_seed(options.seed)
-        self._resources = make_resources(options)
+        processes = join(launch, options.parallel, resolve_device(options.model.device))
+        self._processes = processes
+        self._resumed = resumed = self._find_resumption()
+        self._resources = make_resources(options, processes)
         self._free = free_memory(self._resources.device)
         self._digests = {"base": digest_weights(self._resources.policy)}
         if resumed is not None:
@@ -90,19 +103,25 @@ class FineTune:
         self._digests["held_out"] = digest_documents(evaluated)
         if resumed is not None:
             resumed.check_digests(self._digests)
-        in_place = resumed is not None and self._checkpoints.holds(resumed.folder)
-        machinery = make_machinery(options, self._resources, documents.train.documents)
-        gap = probe_tree(self._resources.policy, documents.train.documents, machinery.plan)
+        plan = options.plan.build(self._resources)
+        gap = probe_tree(self._resources.policy, documents.train.documents, plan)
         log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
-        self._output.claim(resolved_yaml(options, self._registry), resume=in_place)
-        if in_place:
-            cut_disk_logs(options.metric_loggers, after=self._start)
+        if isinstance(processes, ManyProcesses):
+            from ebft.models.shard import shard
+
+            shard(self._resources.policy, processes.mesh, self._resources.precision)
+        machinery = make_machinery(options, self._resources, documents.train.documents)
+        if processes.is_main:
+            self._claim()
         self._watcher = Watcher(
             steps=options.training.steps,
-            loggers=[logger.instantiate() for logger in options.metric_loggers],
+            loggers=[
+                logger.instantiate() for logger in options.metric_loggers if processes.is_main
+            ],
             label=options.method,
             tokenizer=self._resources.tokenizer,
             show_rollouts_every=options.training.show_rollouts_every,
+            processes=processes,
         )
         self._closing.callback(self._watcher.close)
         self._assemble(machinery, sets)
@@ -112,7 +131,10 @@ class FineTune:
         """Puts together what runs and what is saved, at the step that the run goes on from."""
         options, resources = self._options, self._resources
         self._machinery, self._sets = machinery, sets
-        self._history = History(sets, self._output.evaluations, micro_batch=resources.micro_batch)
+        self._history = History(
+            sets, self._output.evaluations,
+            micro_batch=resources.micro_batch, processes=self._processes,
+        )  # fmt: skip
         self._keeper = Keeper(
             self._checkpoints, machinery, resources.tokenizer,
             partial(About, recipe=self._recipe, digests=self._digests),
@@ -139,9 +161,9 @@ class FineTune:
             stop_on_signals(grace=grace, at_rest=lambda: self._keeper.at_rest()) as stop,
             self._saving(),
         ):
-            steps = self._train(range(done, last))
-            while done < last and not stop:
-                with stop.breakable():
+            steps, stopping = self._train(range(done, last)), self._processes.any(bool(stop))
+            while done < last and not stopping:
+                with self._breakable(stop):
                     step = next(steps)
                     done = step.number + 1
                     self._keeper.step_done(done)
@@ -149,19 +171,27 @@ class FineTune:
                 if is_due(done, options.training.measure_gradients_every):
                     self._measure_gradients(step)
                 # Before the checkpoint, which has all figures up to its step.
-                if self._evaluation_due(done) and not stop:
-                    with stop.breakable():
+                if self._evaluation_due(done) and not self._processes.any(bool(stop)):
+                    with self._breakable(stop):
                         self._evaluate(done)
-                if stop or done == last or is_due(done, options.checkpoint.every):
+                stopping = self._processes.any(bool(stop))
+                if stopping or done == last or is_due(done, options.checkpoint.every):
                     self._keeper.save(done)
                 self._watcher.restart_clock()
+        self._processes.leave()
         if stop:
             log.warning("stopped after step %d; %s", done, self._newest())
             if stop.signal == SIGTERM:
                 raise SystemExit(TERMINATED)
             return False
+        if stopping and done < last:
+            return False  # another process was asked
         self._report()
         return True
+
+    def _breakable(self, stop: StopRequest) -> AbstractContextManager[None]:
+        """What SIGTERM may break off: nothing where other processes would wait for this one."""
+        return stop.breakable() if self._processes.size == 1 else nullcontext()
 
     def _train(self, steps: range) -> Iterator[Step]:
         """`train`, whose first step decides how many documents fit into memory."""
@@ -180,7 +210,9 @@ class FineTune:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if self._resources.micro_batch == 1 or not self._keeper.at_rest():
+                # Processes must stay in step, and one that is out of memory is so by itself.
+                alone = self._processes.size == 1
+                if self._resources.micro_batch == 1 or not (alone and self._keeper.at_rest()):
                     raise self._memory_short() from error
             # Outside the handler, which holds what the failed attempt has allocated.
             self._halve_micro_batch()
@@ -231,7 +263,7 @@ class FineTune:
 
     def _save_after_error(self) -> None:
         try:
-            if self._keeper.save_last_whole_step() is not None:
+            if self._keeper.save_last_whole_step():
                 log.warning("the policy is intact; %s", self._newest())
         except StorageError as error:  # the first error is what ended the run
             log.error("%s", error)
@@ -247,20 +279,41 @@ class FineTune:
         return f"checkpoint: {saved[-1]}" if saved else "there is no checkpoint yet"
 
     def _find_resumption(self) -> Resumption | None:
-        """The checkpoint to go on from, when the output folder may be used."""
+        """The checkpoint to go on from, when the output folder may be used.
+
+        The main process chooses; to the others it is as if the recipe had named what it chose.
+        """
+        main = self._processes.is_main
+        resumed = self._choose_resumption(self._options.checkpoint.resume) if main else None
+        chosen = self._processes.told(None if resumed is None else str(resumed.folder))
+        if not main:
+            resumed = self._choose_resumption(chosen)
+        self._start = 0 if resumed is None else resumed.step
+        return resumed
+
+    def _choose_resumption(self, resume: str | None) -> Resumption | None:
         wanted = self._options.checkpoint
         resumed = find_resumption(
-            wanted.resume,
+            resume,
             self._checkpoints,
             self._recipe,
             may_differ=wanted.may_differ,
             overwrite=self._options.overwrite,
         )
-        self._start = 0 if resumed is None else resumed.step
-        in_place = resumed is not None and self._checkpoints.holds(resumed.folder)
-        self._output.check(resume=in_place or wanted.resume == AUTO)
-        self._checkpoints.clear_partial()
+        if self._processes.is_main:
+            self._output.check(resume=self._in_place(resumed) or wanted.resume == AUTO)
+            self._checkpoints.clear_partial()
         return resumed
+
+    def _in_place(self, resumed: Resumption | None) -> bool:
+        """Whether the run goes on in the folder that it was in."""
+        return resumed is not None and self._checkpoints.holds(resumed.folder)
+
+    def _claim(self) -> None:
+        in_place = self._in_place(self._resumed)
+        self._output.claim(resolved_yaml(self._options, self._registry), resume=in_place)
+        if in_place:
+            cut_disk_logs(self._options.metric_loggers, after=self._start)
 
     def _check_best(self) -> None:
         """Raises `UserError` if `checkpoint.best` is not among the measurements."""
@@ -300,7 +353,9 @@ class FineTune:
         if not self._options.evaluation.anything():
             return
         log.info("evaluating after step %d …", steps_done)
-        means = self._history.evaluate(self._resources.policy, steps_done)
+        policy = self._resources.policy
+        with kept_whole(policy):  # processes need not stay in step to measure
+            means = self._history.evaluate(policy, steps_done)
         log.info(
             "after step %d: %s", steps_done, ", ".join(f"{k} {v:.4f}" for k, v in means.items())
         )
@@ -317,6 +372,8 @@ class FineTune:
 
     def _report(self) -> None:
         self._closing.close()
+        if not self._processes.is_main:
+            return
         log.info("%s", self._newest())
         if self._options.evaluation.anything():
             plot_curves(self._history, self._watcher.history, self._output.picture)

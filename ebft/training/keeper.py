@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ebft.checkpoints.folder import Checkpoints
@@ -70,30 +69,44 @@ class Keeper:
             log.warning("held-out measurements are others: `before` is now step %d", resumed.step)
         self.step_done(resumed.step)
 
-    def save(self, done: int, before: Mapping[str, Any] | None = None) -> Path:
-        """The checkpoint of a step; `before` replaces parts of the state. Raises `StorageError`."""
+    def save(self, done: int, before: Mapping[str, Any] | None = None) -> None:
+        """The checkpoint of a step; `before` replaces parts of the state. Raises `StorageError`.
+
+        Of several processes each gives its part of weights and state, and the main one writes.
+        """
         state = {
             **gather_state(self._machinery),
             **(before or {}),
             "metrics": self._watcher.history,
             "history": self._history.state_dict(),
         }
-        policy = self._machinery.policy
+        policy, processes, weights = self._machinery.policy, self._machinery.processes, None
+        if processes.size > 1:
+            from ebft.models.shard import undivided, whole_weights
+
+            weights, state = whole_weights(policy), undivided(state)
+        if not processes.is_main:
+            return
         scores = {} if self._best is None else self._history.scores(self._best)
         snapshot = Snapshot(
-            policy, self._tokenizer, self._about(done), state, merge_adapter=self._merge_adapter
+            policy, self._tokenizer, self._about(done), state, weights, self._merge_adapter
         )
-        return self._checkpoints.save(snapshot, step=done, scores=scores)
+        self._checkpoints.save(snapshot, step=done, scores=scores)
 
-    def save_last_whole_step(self) -> Path | None:
-        """The checkpoint of the last step that was completed, after another was broken off.
+    def save_last_whole_step(self) -> bool:
+        """Saves the last step that was completed, after another was broken off.
 
-        None if there was no step yet, or the policy is in the middle of an update.
+        False if there was no step yet, or the policy is in the middle of an update; or if this is
+        one of several processes, which has a part of the weights and knows nothing of the others.
         """
+        if self._machinery.processes.size > 1:
+            return False
         # The step that failed may have updated the policy before it did.
         done = self._machinery.lr_scheduler.last_epoch
         if done > self.done:
-            return self.save(done)
+            self.save(done)
+            return True
         if self._updating or done == 0:
-            return None
-        return self.save(done, self.before)
+            return False
+        self.save(done, self.before)
+        return True

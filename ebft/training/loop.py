@@ -15,7 +15,9 @@ import torch
 from ebft.errors import NumericalError
 from ebft.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
 from ebft.objective import ObjectiveOptions, advantages_to_go
+from ebft.processes import Processes
 from ebft.rollout.records import Contexts, Document, Scored
+from ebft.training.clip import clip_gradients
 from ebft.training.finite import check_features, check_finite
 from ebft.training.update import Losses, accumulate_gradients
 
@@ -38,9 +40,10 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True)
 class Machinery:
-    """Everything the loop calls, as plain objects. `documents(step)` is a pure function.
+    """Everything the loop calls, as plain objects.
 
-    Without a `scorer` there are no rollouts, and the loss is γ·cross-entropy alone: SFT.
+    `documents(step)` is a pure function: this process's share of the step's documents. Without a
+    `scorer` there are no rollouts, and the loss is γ·cross-entropy alone: SFT.
     """
 
     policy: PreTrainedModel
@@ -55,6 +58,7 @@ class Machinery:
     clip_grad_norm: float
     precision: torch.dtype
     device: torch.device
+    processes: Processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +84,14 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
     """
     for step in steps:
         contexts = m.plan(m.documents(step)).to(m.device)
-        scored = None if m.scorer is None else score(m.scorer, contexts, step=step)
+        scored = None if m.scorer is None else score(m.scorer, contexts, m.processes, step=step)
 
         losses = accumulate_gradients(
             m.policy, contexts, scored, m.objective,
             micro_batch=m.micro_batch, precision=m.precision,
-            gradient_checkpointing=m.gradient_checkpointing, step=step,
+            gradient_checkpointing=m.gradient_checkpointing, step=step, processes=m.processes,
         )  # fmt: skip
-        grad_norm = torch.nn.utils.clip_grad_norm_(m.policy.parameters(), m.clip_grad_norm)
+        grad_norm = clip_gradients(m.policy.parameters(), m.clip_grad_norm)
         if not torch.isfinite(grad_norm):
             names = ", ".join(document.name for document in contexts.documents)
             raise NumericalError(f"step {step}: the gradient norm is {grad_norm}, in {names}")
@@ -100,7 +104,7 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         yield Step(step, contexts, scored, losses, float(grad_norm), learning_rate, sync)
 
 
-def score(s: Scorer, contexts: Contexts, *, step: int) -> Scored:
+def score(s: Scorer, contexts: Contexts, processes: Processes, *, step: int) -> Scored:
     """Contexts → rollouts → features → terms → advantages."""
     rollouts = s.sampler(contexts, step=step)
 
@@ -116,7 +120,7 @@ def score(s: Scorer, contexts: Contexts, *, step: int) -> Scored:
 
     terms = s.reward(rollouts, features)
     check_finite("rewards", terms.reward(), contexts, step=step)
-    advantages = s.baseline(terms)
+    advantages = processes.pooled(s.baseline, terms)
     check_finite("advantages", advantages, contexts, step=step)
     if tokens > 1:
         advantages = advantages_to_go(advantages, tokens)

@@ -5,24 +5,27 @@ from __future__ import annotations
 import psutil
 import torch
 
+from ebft.processes import Processes
 from ebft.rollout.records import Scored
 from ebft.scoring.cfm import unbiased_cfm
 from ebft.training.loop import Step
 
 
-def step_metrics(step: Step, *, seconds: float) -> dict[str, float]:
-    """Every logged figure of a step, by name; those of rollouts if there are any."""
+def step_metrics(step: Step, *, seconds: float, processes: Processes) -> dict[str, float]:
+    """Every logged figure of a step, by name, over all processes; those of rollouts if any."""
+    tokens = processes.sum(torch.tensor(trained_tokens(step)))
+    memory = processes.gather(torch.tensor([memory_in_use(step.contexts.tokens.device)])).max()
     metrics = {
         "ce": step.losses.cross_entropy,
         "grad_norm": step.grad_norm,
         "learning_rate": step.learning_rate,
-        "tokens_per_second": trained_tokens(step) / seconds,
+        "tokens_per_second": int(tokens) / seconds,
         "seconds": seconds,
-        "memory_gib": memory_in_use(step.contexts.tokens.device) / 2**30,
+        "memory_gib": int(memory) / 2**30,
         **step.sync,
     }
     if step.scored is not None:
-        metrics = {**scored_metrics(step.scored), **metrics}
+        metrics = {**scored_metrics(step.scored, processes), **metrics}
     if step.losses.policy_gradient is not None:
         loss, gap, ratios = step.losses.policy_gradient
         metrics |= {"policy_gradient_loss": loss, "sampler_gap": gap}
@@ -32,7 +35,7 @@ def step_metrics(step: Step, *, seconds: float) -> dict[str, float]:
     return metrics
 
 
-def scored_metrics(scored: Scored) -> dict[str, float]:
+def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
     """Of rollouts and their rewards.
 
     `cfm` is the unbiased feature-matching loss of this step's documents in the features that the
@@ -40,17 +43,18 @@ def scored_metrics(scored: Scored) -> dict[str, float]:
     unary and pairwise terms, whose sum is the mean reward. Rewards without features have neither.
     """
     n = scored.rollouts.tokens.shape[1]
-    reward = float(scored.reward().mean())
+    reward = float(processes.gather(scored.reward()).mean())
     metrics = {
         "reward": reward,
-        "advantage_std": float(scored.advantages.std()),
-        "rollout_tokens": float(scored.rollouts.mask.sum()),
+        "advantage_std": float(processes.gather(scored.advantages).std()),
+        "rollout_tokens": float(processes.sum(scored.rollouts.mask.sum())),
     }
     if scored.features is not None:
-        unary = float(scored.terms.unary.mean()) * scored.rows
+        unary = float(processes.gather(scored.terms.unary).mean()) * scored.rows
         metrics |= {"alignment": unary, "diversity": reward - unary}
         if n > 1:
-            metrics["cfm"] = float(unbiased_cfm(scored.features).mean()) * scored.rows
+            cfm = processes.gather(unbiased_cfm(scored.features))
+            metrics["cfm"] = float(cfm.mean()) * scored.rows
     return metrics
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -14,6 +14,7 @@ from ebft.interfaces import uses_features
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
 from ebft.training.checks import find_problems
+from ebft.training.parallel import ParallelOptions
 
 if TYPE_CHECKING:
     from ebft.plugins import Registry
@@ -88,6 +89,8 @@ class FineTuneOptions(ModelAndDataOptions):
     all three it is SFT, on the documents that the plan accepts.
     """
 
+    several_processes: ClassVar[bool] = True
+
     sampler: Annotated[Part | None, part_of("samplers", optional=True)] = Field(
         None, description="null, with reward and baseline: no rollouts, SFT"
     )
@@ -106,6 +109,7 @@ class FineTuneOptions(ModelAndDataOptions):
     training: StepOptions
     checkpoint: CheckpointOptions = CheckpointOptions()
     metric_loggers: tuple[Component, ...] = ()
+    parallel: ParallelOptions = ParallelOptions()
 
     @property
     def uses_features(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ebft.models.forward import decode
 from ebft.models.log_probs import token_log_probs
+from ebft.models.whole import whole
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.sees import sees_trunk
 from ebft.rollout.tree import grow
@@ -35,6 +36,18 @@ def tree_log_probs(
 
     Those of the documents are not if they are not trained, which spares the LM head's backward.
     """
+    sampled, documents = whole(policy, _flat_log_probs, policy, rollouts, train_documents)
+    return TreeLogProbs(sampled.view_as(rollouts.tokens), documents)
+
+
+def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
+    """`TreeLogProbs.documents` of the trunks alone, without rollouts; differentiable."""
+    return whole(policy, _document_log_probs, policy, contexts)
+
+
+def _flat_log_probs(
+    policy: PreTrainedModel, rollouts: Rollouts, train_documents: bool
+) -> tuple[Float[Tensor, " PnG"], Float[Tensor, "B S"]]:
     tree, contexts = grow(rollouts), rollouts.contexts
     hidden = decode(policy, tree.tokens, tree.positions, tree.sees)
     at = hidden[contexts.row[:, None, None], tree.logit_index]  # [P, n, G, d]
@@ -43,11 +56,10 @@ def tree_log_probs(
     )
     with torch.set_grad_enabled(torch.is_grad_enabled() and train_documents):
         documents = _of_trunk(policy, contexts, hidden)
-    return TreeLogProbs(sampled.view_as(rollouts.tokens), documents)
+    return sampled, documents
 
 
-def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
-    """`TreeLogProbs.documents` of the trunks alone, without rollouts; differentiable."""
+def _document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
     B, S = contexts.tokens.shape
     device = contexts.tokens.device
     positions = torch.arange(S, device=device).expand(B, S)

@@ -19,6 +19,7 @@ from ebft.interfaces import DataSource, Example, Plan, Splits
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, without_adapter
 from ebft.parts import Resources
+from ebft.processes import ALONE, Processes
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.training.loop import Machinery, Scorer
@@ -42,7 +43,7 @@ class Documents:
     evaluated: Mapping[str, Tokenized]
 
 
-def make_resources(options: ModelAndDataOptions) -> Resources:
+def make_resources(options: ModelAndDataOptions, processes: Processes = ALONE) -> Resources:
     """Loads the policy, and gives it an adapter if the recipe has LoRA.
 
     The frozen base model is then the policy without its adapter; otherwise, or if the recipe names
@@ -63,6 +64,7 @@ def make_resources(options: ModelAndDataOptions) -> Resources:
         precision=precision,
         seed=options.seed,
         micro_batch=options.documents_at_a_time,
+        processes=processes,
     )
 
 
@@ -138,11 +140,14 @@ def make_machinery(
     """Builds every part of the training loop."""
     training = options.training
     order = DocumentOrder(options.seed, len(documents))
+    processes = resources.processes
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
     optimizer = options.optimizer.instantiate(parameters)
     return Machinery(
         policy=resources.policy,
-        documents=lambda step: [documents[i] for i in order(step, training.documents_per_step)],
+        documents=lambda step: processes.share(
+            [documents[i] for i in order(step, training.documents_per_step)]
+        ),
         plan=options.plan.build(resources),
         scorer=make_scorer(options, resources),
         objective=options.objective,
@@ -157,6 +162,7 @@ def make_machinery(
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,
         device=resources.device,
+        processes=processes,
     )
 
 

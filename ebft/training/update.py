@@ -17,6 +17,7 @@ from ebft.objective import (
     cross_entropy_mask,
     policy_gradient_loss,
 )
+from ebft.processes import ALONE, Processes
 from ebft.rollout.records import Contexts, Rollouts, Scored
 from ebft.training.finite import check_finite
 from ebft.training.policy import document_log_probs, tree_log_probs
@@ -55,16 +56,18 @@ def accumulate_gradients(
     precision: torch.dtype,
     gradient_checkpointing: bool,
     step: int,
+    processes: Processes = ALONE,
 ) -> Losses:
     """Adds ∇(L_FM + γ·L_CE) to the policy's gradients, `micro_batch` documents at a time.
 
     Each part of the loss is a sum divided by a count over the *whole* step (contexts for the
     policy gradient, tokens for the cross-entropy), so the result does not depend on how the step
-    is divided. Without rollouts (`scored` is None) the loss is γ·L_CE. At γ = 0, L_CE is computed
-    all the same, to be looked at, but takes no part in backward.
+    is divided, over micro-batches or over processes. Losses are those of the whole step. Without
+    rollouts (`scored` is None) the loss is γ·L_CE. At γ = 0, L_CE is computed all the same, to be
+    looked at, but takes no part in backward.
     """
-    tokens = int(cross_entropy_mask(contexts, objective.cross_entropy_on).sum())
-    policy_gradient = None if scored is None else _Sum(scored, objective)
+    counts = count(contexts, scored, objective, processes)
+    policy_gradient = None if scored is None else _Sum(scored, objective, counts)
     cross_entropy_total = torch.zeros((), dtype=torch.float64)
     with checkpointing(policy, enabled=gradient_checkpointing):
         for place, part in contexts.split(micro_batch):
@@ -85,19 +88,38 @@ def accumulate_gradients(
                 row=torch.arange(len(part.documents)),
             )  # fmt: skip
             ce_mask = cross_entropy_mask(part, objective.cross_entropy_on)
-            cross_entropy = cross_entropy_loss(documents, ce_mask, tokens=tokens)
+            cross_entropy = cross_entropy_loss(documents, ce_mask, tokens=counts.tokens)
             (loss + objective.gamma * cross_entropy).backward()  # type: ignore[no-untyped-call]
             cross_entropy_total += cross_entropy.detach().cpu()
     return Losses(
-        None if policy_gradient is None else policy_gradient.total(), float(cross_entropy_total)
+        None if policy_gradient is None else policy_gradient.total(processes),
+        float(processes.sum(cross_entropy_total)),
     )
+
+
+class Counts(NamedTuple):
+    """Of the whole step: contexts, tokens of rollouts, tokens under the cross-entropy."""
+
+    contexts: int
+    rollout_tokens: int
+    tokens: int
+
+
+def count(
+    contexts: Contexts, scored: Scored | None, objective: ObjectiveOptions, processes: Processes
+) -> Counts:
+    """What the losses of all processes are divided by."""
+    tokens = cross_entropy_mask(contexts, objective.cross_entropy_on).sum()
+    sampled = torch.zeros_like(tokens) if scored is None else scored.rollouts.mask.sum()
+    mine = torch.stack([torch.full_like(tokens, len(contexts)), sampled, tokens])
+    return Counts(*processes.sum(mine).tolist())
 
 
 class _Sum:
     """The policy gradient of a step, added up over its micro-batches."""
 
-    def __init__(self, scored: Scored, objective: ObjectiveOptions) -> None:
-        self.scored, self._objective = scored, objective
+    def __init__(self, scored: Scored, objective: ObjectiveOptions, counts: Counts) -> None:
+        self.scored, self._objective, self._counts = scored, objective, counts
         self._loss, self._gap = torch.zeros(2, dtype=torch.float64)
         self._ratios: list[Tensor] = []
 
@@ -113,17 +135,17 @@ class _Sum:
             self._ratios.append(ratio[counted])
         loss = policy_gradient_loss(
             log_probs, mask, self.scored.advantages[place],
-            contexts=len(self.scored.rollouts.contexts), reduction=self._objective.reduction,
+            contexts=self._counts.contexts, reduction=self._objective.reduction,
             weights=weight,
         )  # fmt: skip
         self._loss += loss.detach().cpu()
         self._gap += ((log_probs.detach() - rollouts.log_probs).abs() * mask).sum().cpu()
         return loss
 
-    def total(self) -> PolicyGradient:
-        gap = self._gap / self.scored.rollouts.mask.sum().cpu()
+    def total(self, processes: Processes) -> PolicyGradient:
+        loss, gap = processes.sum(torch.stack([self._loss, self._gap])).tolist()
         statistics = None
         if self._ratios:
             cap = self._objective.importance.cap
-            statistics = ratio_statistics(torch.cat(self._ratios), cap)
-        return PolicyGradient(float(self._loss), float(gap), statistics)
+            statistics = ratio_statistics(processes.gather(torch.cat(self._ratios)), cap)
+        return PolicyGradient(loss, gap / self._counts.rollout_tokens, statistics)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console
 from tqdm import tqdm
 
+from ebft.processes import Processes
 from ebft.report.rollouts import rollouts_table
 from ebft.training.loop import Step
 from ebft.training.metrics import step_metrics
@@ -41,7 +42,10 @@ class MetricLogger(Protocol):
 
 
 class Watcher:
-    """Shows and logs the steps of a run as they are done."""
+    """Shows and logs the steps of a run as they are done.
+
+    Every process has one, for a step's figures are those of all.
+    """
 
     def __init__(
         self,
@@ -51,9 +55,10 @@ class Watcher:
         loggers: Sequence[MetricLogger],
         tokenizer: PreTrainedTokenizerBase,
         show_rollouts_every: int,
+        processes: Processes,
     ) -> None:
         self._loggers, self._tokenizer = loggers, tokenizer
-        self._every = show_rollouts_every
+        self._every, self._processes = show_rollouts_every, processes
         self._bar = tqdm(total=steps, desc=label, unit="step", dynamic_ncols=True)
         self._since = time.perf_counter()
         self.history: list[dict[str, float]] = []
@@ -70,7 +75,8 @@ class Watcher:
 
     def step(self, step: Step) -> None:
         """Shows, logs and keeps the metrics of a step that is done."""
-        metrics = step_metrics(step, seconds=time.perf_counter() - self._since)
+        seconds = time.perf_counter() - self._since
+        metrics = step_metrics(step, seconds=seconds, processes=self._processes)
         self.history.append(metrics)
         self.log(metrics, step.number + 1)
         # A reward with parts is shown in its parts.

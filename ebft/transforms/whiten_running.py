@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ebft.parts import Claim, Part, Resources
+from ebft.processes import ALONE, Processes
 from ebft.rollout.records import Features
 from ebft.transforms.gram import eigh
 
@@ -37,15 +38,15 @@ class WhitenRunning(Part):
     def claim(self) -> Claim:
         return Claim(True, "M is made of references, and so does not depend on any rollout")
 
-    def build(self, resources: Resources) -> RunningWhitening:  # noqa: ARG002
-        return RunningWhitening(self)
+    def build(self, resources: Resources) -> RunningWhitening:
+        return RunningWhitening(self, resources.processes)
 
 
 class RunningWhitening:
     """`WhitenRunning` with its state: M, how much of it there is, the root in use, the steps."""
 
-    def __init__(self, options: WhitenRunning) -> None:
-        self._options = options
+    def __init__(self, options: WhitenRunning, processes: Processes = ALONE) -> None:
+        self._options, self._processes = options, processes
         self._moment: Tensor | None = None
         self._weight = 0.0
         self._root: Tensor | None = None
@@ -71,7 +72,8 @@ class RunningWhitening:
             return
         # Without decay: the plain mean over the first `steps` steps.
         old, new = (1.0, 1.0) if decay is None else (decay, 1 - decay)
-        moment = references.mT @ references / len(references)
+        count = self._processes.sum(torch.tensor(len(references)))
+        moment = self._processes.sum(references.mT @ references) / int(count)
         past = 0.0 if self._moment is None else old * self._moment
         self._moment = past + new * moment
         self._weight = old * self._weight + new

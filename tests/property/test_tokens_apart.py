@@ -8,6 +8,7 @@ from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.baselines.none import NoBaseline
 from ebft.features.hidden_states import HiddenStates
 from ebft.objective import advantages_to_go, policy_gradient_loss
+from ebft.processes import ALONE
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 from ebft.rollout.strided import Strided
@@ -96,7 +97,7 @@ def test_through_the_loop_tokens_apart_are_rewarded_as_much_as_side_by_side():
             HfTree(n=3).build(resources), HiddenStates(pooling=pooling).build(resources),
             transforms, FeatureMatching(), LeaveOneOut(),
         )  # fmt: skip
-        return score(parts, contexts, step=0)
+        return score(parts, contexts, ALONE, step=0)
 
     apart, whole = scored("each"), scored("all")
     P = len(contexts)

@@ -79,6 +79,9 @@ class Vllm(Part):
             )
         return options
 
+    def single_process(self) -> str:
+        return "the engine takes over a policy's whole weights, and each process has a part of them"
+
     def build(self, resources: Resources) -> VllmSampler:
         """The sampler with its engine started, holding the policy's weights, and probed.
 

@@ -1,0 +1,22 @@
+"""The layers of a decoder, whatever its architecture calls them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The decoder's list of layers and its name there, whatever the architecture calls it.
+
+    Raises `ValueError` if the model has no list of `num_hidden_layers` modules.
+    """
+    count = model.config.num_hidden_layers
+    for name, child in model.base_model.named_children():
+        if isinstance(child, nn.ModuleList) and len(child) == count:
+            return name, child
+    raise ValueError(f"{type(model).__name__} has no list of its {count} decoder layers")

@@ -1,0 +1,93 @@
+"""Divides a policy's weights over processes, with FSDP2.
+
+FSDP gathers a layer's weights in hooks around the layer's own forward. What is outside of the
+layers — the embeddings, the last norm, and the LM head, which `models.log_probs` uses without a
+forward of its own — is gathered by a root around all that is computed at once: `models.whole`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from ebft.models.blocks import decoder_blocks
+from ebft.models.whole import Root, roots
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from transformers import PreTrainedModel
+
+
+def shard(model: PreTrainedModel, mesh: DeviceMesh, precision: torch.dtype) -> None:
+    """Leaves each process of `mesh` with its part of the model's weights, in place.
+
+    Weights, gradients and so the optimizer's moments stay float32; on GPUs weights are gathered in
+    `precision`. Gradients are summed over the processes, for each one's loss is part of a sum.
+    """
+    on_gpu = mesh.device_type == "cuda"
+    mixed = MixedPrecisionPolicy(
+        param_dtype=precision if on_gpu and precision != torch.float32 else None,
+        reduce_dtype=torch.float32 if on_gpu else None,
+        cast_forward_inputs=False,
+    )
+    root = Root(model, keep)
+    _, layers = decoder_blocks(model)
+    for module in (*layers, root):
+        fully_shard(module, mesh=mesh, mp_policy=mixed, reshard_after_forward=True)
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    roots[model] = root
+    root(lambda: None)  # the first forward tells FSDP which one is the root
+
+
+def keep(root: Root, kept: bool) -> None:
+    """Gathers all weights at once, and leaves them whole after every forward; or no longer."""
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.set_reshard_after_forward(not kept, recurse=False)
+            if kept:
+                module.unshard()
+            else:
+                module.reshard()
+
+
+def whole_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The whole model's weights, on the CPU of the main process; none on the others.
+
+    A weight with two names (tied embeddings) is there once, as `save_pretrained` wants it.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    once = {name for name, _ in model.named_parameters()}
+    twice = {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
+    weights = cast(dict[str, Tensor], get_model_state_dict(model, options=options))
+    return {name: weight for name, weight in weights.items() if name not in twice}
+
+
+def undivided(state: Any) -> Any:
+    """Nested state with its tensors whole and on the CPU; every process gives its parts of them."""
+    match state:
+        case DTensor():
+            return state.full_tensor().cpu()
+        case dict():
+            return {key: undivided(value) for key, value in state.items()}
+        case list() | tuple():
+            return type(state)(undivided(value) for value in state)
+    return state
+
+
+def divided_like(parameter: nn.Parameter, value: Any) -> Any:
+    """This process's part of a value of the parameter's shape; other values as they are."""
+    if not (isinstance(parameter, DTensor) and isinstance(value, Tensor)):
+        return value
+    if value.shape != parameter.shape:
+        return value
+    mesh, placements = parameter.device_mesh, parameter.placements
+    # Every process has read the same file: nothing has to be sent.
+    return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)

@@ -1,0 +1,103 @@
+"""A lookout in each of several processes: where it is, and whether the run has ended elsewhere.
+
+A process that waits for others learns after a time that they do not come, but not which of them is
+missing, nor where that one is. So each writes its place down where all can read it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from ebft.processes import Launch
+
+EVERY = 2
+"""Seconds between two looks."""
+PATIENCE = 10
+"""Seconds for a process to end by itself when another has failed."""
+
+
+class Lookout:
+    """A thread beside the one that trains; what it notes, torchrun keeps.
+
+    Ends the process when torchrun itself has ended, or when another process has failed and this
+    one does not notice.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._store = TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=60),
+        )
+        self._trains = threading.main_thread()
+        self._parent = os.getppid()
+        threading.Thread(target=self._look, name="lookout", daemon=True).start()
+
+    def first_to_fail(self) -> bool:
+        """Whether no other process of this run has asked before."""
+        return bool(self._store.add(self._key("failures"), 1) == 1)
+
+    def missing(self) -> str:
+        """Which processes do not wait as this one has, and where they are instead."""
+        launch = self._launch
+        self._store.set(self._key(f"waits/{launch.rank}"), "")
+        time.sleep(2 * EVERY)
+        missing = [
+            rank
+            for rank in range(launch.size)
+            if not self._store.check([self._key(f"waits/{rank}")])
+        ]
+        if not missing:
+            return "all processes have waited for each other: is the network whole?"
+        where = "; ".join(f"process {rank} is {self._place_of(rank)}" for rank in missing)
+        return f"the others have waited in vain: {where}"
+
+    def _place_of(self, rank: int) -> str:
+        key = self._key(f"place/{rank}")
+        if not self._store.check([key]):
+            return "nowhere to be found"
+        place: bytes = self._store.get(key)
+        return place.decode()
+
+    def _key(self, name: str) -> str:
+        return f"ebft/{self._launch.attempt}/{name}"
+
+    def _look(self) -> None:
+        try:
+            while self._trains.is_alive() and os.getppid() == self._parent:
+                frame = sys._current_frames().get(self._trains.ident or 0)
+                if frame is not None:
+                    self._store.set(self._key(f"place/{self._launch.rank}"), place(frame))
+                if self._store.check([self._key("failures")]):
+                    time.sleep(3 * PATIENCE)
+                    break
+                time.sleep(EVERY)
+        except RuntimeError:
+            pass  # torchrun and its store have ended
+        if self._trains.is_alive():
+            os._exit(1)
+
+
+def place(frame: FrameType) -> str:
+    """Where a thread is: its function, file and line, outside of torch and of Python's own."""
+    outermost: FrameType | None = frame
+    while outermost is not None and is_library(outermost.f_code.co_filename):
+        outermost = outermost.f_back
+    shown = outermost or frame
+    return f"in {shown.f_code.co_name}, {shown.f_code.co_filename}:{shown.f_lineno}"
+
+
+def is_library(file: str) -> bool:
+    """Whether a file is of torch, or of Python's standard library."""
+    path = Path(file)
+    return "torch" in path.parts or path.is_relative_to(Path(os.__file__).parent) or file[:1] == "<"

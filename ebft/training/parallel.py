@@ -1,0 +1,123 @@
+"""Several processes, as torchrun starts them: who is who, and what they tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from ebft.parts import Options
+from ebft.processes import ALONE, Launch, Processes
+from ebft.rollout.records import Document, Terms
+
+if TYPE_CHECKING:
+    from ebft.processes import Baseline
+
+
+class ParallelOptions(Options):
+    """How several processes work together; a single one has no use for it."""
+
+    replicas: PositiveInt = Field(
+        1,
+        description="copies of the policy's weights, each divided over its part of the processes; "
+        "more than 1 (as many as machines, say) where gathering weights over all is slow",
+    )
+    timeout: PositiveInt = Field(
+        1800, description="seconds that processes wait for another before the run ends"
+    )
+
+
+def join(launch: Launch, options: ParallelOptions, device: torch.device) -> Processes:
+    """Meets the other processes, on this one's own GPU if `device` is one."""
+    if launch.size == 1:
+        return ALONE
+    if device.type == "cuda":
+        torch.cuda.set_device(launch.local_rank)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        timeout=timedelta(seconds=options.timeout),
+    )
+    return ManyProcesses(launch, make_mesh(launch.size, options.replicas, device))
+
+
+def make_mesh(size: int, replicas: int, device: torch.device) -> DeviceMesh:
+    """All processes in one dimension; with replicas in two, (replicas, parts of the weights)."""
+    if replicas == 1:
+        return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
+    return init_device_mesh(
+        device.type, (replicas, size // replicas), mesh_dim_names=("replicate", "shard")
+    )
+
+
+class ManyProcesses:
+    """The processes of a run through torch.distributed; `mesh` is how weights are divided."""
+
+    def __init__(self, launch: Launch, mesh: DeviceMesh) -> None:
+        self.rank, self.size = launch.rank, launch.size
+        self.mesh = mesh
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def share(self, documents: Sequence[Document]) -> list[Document]:
+        lengths = [document.tokens.numel() for document in documents]
+        return [documents[i] for i in shares(lengths, self.size)[self.rank]]
+
+    def sum(self, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, values: Tensor) -> Tensor:
+        values = values.contiguous()
+        counts = self._counts(values)
+        padded = values.new_empty(max(counts), *values.shape[1:])
+        padded[: len(values)] = values
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def any(self, flag: bool) -> bool:
+        return bool(self.sum(torch.tensor(int(flag))))
+
+    def told(self, text: str | None) -> str | None:
+        said = [text]
+        dist.broadcast_object_list(said)
+        return said[0]
+
+    def leave(self) -> None:
+        dist.destroy_process_group()
+
+    def pooled(self, baseline: Baseline, terms: Terms) -> Float[Tensor, "P n"]:
+        everyone = Terms(self.gather(terms.unary), self.gather(terms.pairwise))
+        mine = torch.split(baseline(everyone), self._counts(terms.unary))[self.rank]
+        assert mine.shape == terms.unary.shape, "advantages of other rollouts than it was given"
+        return mine
+
+    def _counts(self, values: Tensor) -> list[int]:
+        count = torch.zeros(self.size, dtype=torch.long)
+        count[self.rank] = len(values)
+        out: list[int] = self.sum(count).tolist()
+        return out
+
+
+def shares(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Indices divided into parts of equal count whose lengths add up to about the same.
+
+    Dealt from the longest to the shortest, to and fro over the parts; each part is in order.
+    """
+    assert len(lengths) % parts == 0, (len(lengths), parts)
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for at, index in enumerate(longest_first):
+        turn, place = divmod(at, parts)
+        dealt[place if turn % 2 == 0 else parts - 1 - place].append(index)
+    return [sorted(part) for part in dealt]

@@ -1,0 +1,66 @@
+"""A run of two processes goes on from a checkpoint: bitwise in two, to rounding in one."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+STATEFUL = [
+    "transforms=[{_component_: whiten_running, steps: 3}]",
+    "baseline=moving_average",
+    "lr_scheduler=null",
+    "training.steps=10",
+    "checkpoint.every=5",
+    "evaluation.every=5",
+]
+TUNE = [sys.executable, "-m", "ebft.cli.tune"]
+
+
+@pytest.fixture
+def run(ebft, tiny_run, environment, tmp_path):
+    """Runs ten steps, or the second five; returns the checkpoint of each five."""
+
+    def steps(name, processes, after=None):
+        folder = tmp_path / name
+        resume = [] if after is None else [f"checkpoint.resume={after}"]
+        first, *rest = tiny_run(*STATEFUL, f"output_dir={folder}", *resume)
+        if processes == 1:
+            status, _, err = ebft(first, *rest)
+        else:
+            command = [*TUNE, first, "--nproc_per_node", str(processes), *rest]
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=False, timeout=300
+            )
+            status, err = done.returncode, done.stderr
+        assert status == 0, err
+        return [folder / "checkpoints" / f"step-{number:06d}" for number in (5, 10)]
+
+    return steps
+
+
+def files(checkpoint):
+    return [load_file(checkpoint / name) for name in ("model.safetensors", "run/state.safetensors")]
+
+
+def assert_close(checkpoint, other):
+    for one, two in zip(files(checkpoint), files(other), strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() - {"random.cpu"}:
+            torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_they_or_one_were(run):
+    five, ten = run("two", 2)
+    AutoModelForCausalLM.from_pretrained(ten)
+    _, resumed = run("two_resumed", 2, after=five)
+    for one, two in zip(files(ten), files(resumed), strict=True):
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    assert_close(ten, run("one_resumed", 1, after=five)[1])
+    five_of_one, ten_of_one = run("one", 1)
+    assert_close(five_of_one, five)
+    assert_close(ten_of_one, run("two_from_one", 2, after=five_of_one)[1])
