@@ -124,8 +124,14 @@ def estimate_memory(options: FineTuneOptions, micro_batch: int) -> Memory:
         gradient_checkpointing=options.training.gradient_checkpointing,
         frozen=(options.uses_features or measured) and not shared,
         adapter=adapter_weights(options, model),
-        on_cpu=resolve_device(options.model.device).type == "cpu",
+        on_cpu=_is_cpu(options.model.device),
     )
+
+
+def _is_cpu(device: str) -> bool:
+    """Whether `model.device` names the CPU; the device itself need not be on this machine."""
+    name = resolve_device(device).type if device == "auto" else device
+    return name == "cpu"
 
 
 def document_tree(options: FineTuneOptions) -> DocumentTree:

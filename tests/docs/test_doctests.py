@@ -1,6 +1,7 @@
 """Examples in docstrings are true."""
 
 import doctest
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +13,7 @@ PACKAGE = Path(ebft.__file__).parent
 MODULES = [
     ".".join(("ebft", *file.relative_to(PACKAGE).with_suffix("").parts))
     for file in sorted(PACKAGE.rglob("*.py"))
-    if ">>> " in file.read_text(encoding="utf-8")
+    if re.search(r"^ +>>> ", file.read_text(encoding="utf-8"), re.MULTILINE)
 ]
 
 

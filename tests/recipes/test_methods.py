@@ -90,7 +90,8 @@ def test_sft_is_ebft_without_its_rollouts(tiny_run):
 
 @pytest.mark.parametrize("recipe", ["rlvr_full", "rlvr_lora"])
 def test_rlvr_runs_and_sees_no_features(ebft, tiny_run, prompts, tmp_path, recipe):
-    status, out, err = ebft(*tiny_run(*prompts, recipe=recipe, without="plan."))
+    score = "reward.score=exact_match"  # these documents have no unit tests
+    status, out, err = ebft(*tiny_run(*prompts, score, recipe=recipe, without="plan."))
     assert status == 0, err
     assert "RLVR of" in err
     assert "step 1: rollouts and their rewards" in out
@@ -101,7 +102,8 @@ def test_rlvr_runs_and_sees_no_features(ebft, tiny_run, prompts, tmp_path, recip
 
 
 def test_rlvr_learns_what_is_verified(tiny_run, prompts):
-    more = ["optimizer.lr=1e-2", "lr_scheduler=null", "training.documents_per_step=8"]
+    more = ["optimizer.lr=1e-2", "lr_scheduler=null", "training.documents_per_step=8",
+            "reward.score=exact_match"]  # fmt: skip
     arguments = tiny_run(*prompts, *more, recipe="rlvr_full", without="plan.")
     steps, machinery = steps_of(arguments, steps=12)
     assert machinery.scorer.feature_map is None
