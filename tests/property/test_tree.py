@@ -133,18 +133,27 @@ def test_gradients_of_tree_and_rows_agree(r):
 @given(rollouts())
 @settings(max_examples=60)
 def test_mask_is_ancestry(r):
-    """Each rollout token sees its context and its own branch so far, nothing else."""
-    tree = grow(r)
-    mask, c = tree.sees.mask()[:, 0], r.contexts
-    S = c.tokens.shape[1]
-    for p in range(len(c)):
-        for j in range(r.tokens.shape[1]):
+    """Each token sees its context and its own trunk or branch so far, nothing else."""
+    tree, c = grow(r), r.contexts
+    mask = tree.sees.mask[0, 0]
+    for b, length in enumerate(c.lengths.tolist()):
+        trunk = tree.trunk_at[b, :length].tolist()
+        assert tree.tokens[0, trunk].tolist() == c.documents[b].tokens.tolist()
+        for position, column in enumerate(trunk):
+            assert mask[column].nonzero()[:, 0].tolist() == trunk[: position + 1]
+            assert tree.positions[0, column] == position
+    n = r.tokens.shape[1]
+    for p, (row, anchor) in enumerate(zip(c.row.tolist(), c.anchor.tolist(), strict=True)):
+        for j in range(n):
             for t, column in enumerate(tree.rollout_at[p, j].tolist()):
-                ancestors = [*range(int(c.anchor[p])), *tree.rollout_at[p, j, : t + 1].tolist()]
-                assert mask[c.row[p], column].nonzero()[:, 0].tolist() == ancestors
-                assert tree.positions[c.row[p], column] == c.anchor[p] + t
-    assert torch.equal(mask[0, :S, :S], torch.ones(S, S, dtype=torch.bool).tril())
-    assert mask.any(-1).all(), "a query that sees nothing has a NaN softmax"
+                branch = tree.rollout_at[p, j, : t + 1].tolist()
+                ancestors = [*tree.trunk_at[row, :anchor].tolist(), *branch]
+                assert mask[column].nonzero()[:, 0].tolist() == ancestors
+                assert tree.positions[0, column] == anchor + t
+                assert torch.equal(
+                    tree.sees.at(t).mask[0, 0, p * r.tokens.shape[1] + j], mask[column]
+                )
+    assert mask.shape == (tree.tokens.numel(),) * 2, "nothing is padded"
 
 
 @given(rollouts(), st.integers(1, 3))

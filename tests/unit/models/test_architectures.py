@@ -19,7 +19,7 @@ from ebft.models.attention import DENSE, NAME
 from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
 from ebft.rollout.completion import Completion
-from ebft.rollout.sees import sees_trunk
+from ebft.rollout.sees import sees_trunks
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.policy import tree_log_probs
@@ -77,7 +77,7 @@ def test_what_a_tree_would_get_wrong_is_refused(config, option, attention):
             policy,
             torch.zeros(1, 20).long(),
             torch.arange(20)[None],
-            sees_trunk(1, 20, policy.device),
+            sees_trunks([20], policy.device),
         )
 
 
