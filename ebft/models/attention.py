@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -24,24 +24,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "ebft_tree"
+FLEX = "ebft_flex"
+"""`ebft.models.flex`, registered there."""
 DENSE = "ebft_dense"
 """The oracle: transformers' SDPA under the tree's mask, with the same refusals."""
 REFUSED = ("sliding_window", "softcap", "s_aux")
 """What some architectures ask of attention that is not done here."""
 
 
-def uses_tree_attention(model: PreTrainedModel) -> bool:
-    """Whether the model was loaded with this attention, and not with its dense oracle.
+def needs_mask(model: PreTrainedModel) -> bool:
+    """Whether the model was loaded with the dense oracle, and not with what reads a `Sees`.
 
     Raises `ValueError` for any other attention: it would not know what the tree's tokens see.
     """
     name = model.config._attn_implementation
-    if name not in (NAME, DENSE):
+    if name not in (NAME, FLEX, DENSE):
         raise ValueError(
             f"the model was loaded with attention {name}, which knows no trees; give "
-            f'attn_implementation="{NAME}" (or "{DENSE}") when it is loaded'
+            f'attn_implementation="{NAME}" (or "{FLEX}", or "{DENSE}") when it is loaded'
         )
-    return bool(name == NAME)
+    return bool(name == DENSE)
 
 
 def no_mask(device: torch.device) -> Bool[Tensor, "1 1 0 0"]:
@@ -72,13 +74,14 @@ def tree_attention(
         )  # fmt: skip
     refuse(module, sees, others)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key, value = (in_autocast(x) for x in (query, key, value))
     own = sees.columns - sees.trunk
     # One split, so that backward joins their gradients once instead of padding each to the row.
-    trunk_k, own_k = key[:, :, : sees.columns].split([sees.trunk, own], 2)
-    trunk_v, own_v = value[:, :, : sees.columns].split([sees.trunk, own], 2)
+    trunk_k, own_k = torch.split(key[:, :, : sees.columns], [sees.trunk, own], 2)
+    trunk_v, own_v = torch.split(value[:, :, : sees.columns], [sees.trunk, own], 2)
     parts = []
     if sees.newest is None:
-        trunk_q, query = query.split([sees.trunk, own], 2)
+        trunk_q, query = torch.split(query, [sees.trunk, own], 2)
         parts = [
             scaled_dot_product_attention(
                 trunk_q[:, :, d], trunk_k[:, :, d], trunk_v[:, :, d],
@@ -115,6 +118,12 @@ def dense_attention(
     )
 
 
+def in_autocast(x: Tensor) -> Tensor:
+    """In autocast's precision if it is on, as SDPA takes its inputs: rotated keys are float32."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
 def refuse(module: torch.nn.Module, sees: Sees, options: dict[str, Any]) -> None:
     """Raises `ValueError` for what the model asks of attention and would not get."""
     for option in REFUSED:
@@ -145,7 +154,7 @@ def unfold(x: Float[Tensor, "H_kv Q R d"], H: int) -> Float[Tensor, "N H d"]:
 
 
 def _by_branch(x: Float[Tensor, "H N d"], sees: Sees) -> Float[Tensor, "H Q G d"]:
-    x = x.unflatten(1, (-1, sees.steps))
+    x = torch.unflatten(x, 1, (-1, sees.steps))
     return x if sees.newest is None else x[:, :, : sees.newest + 1]
 
 
@@ -164,7 +173,7 @@ class _BranchAttention(torch.autograd.Function):
         for group in sees.groups:
             part = group.branches
             p = _probabilities(q[:, part], K[:, group.keys], own[:, part], group).to(V.dtype)
-            trunk, own[:, part] = p.split([K[:, group.keys].shape[1], k.shape[2]], -1)
+            trunk, own[:, part] = torch.split(p, [p.shape[-1] - k.shape[2], k.shape[2]], -1)
             out[:, part] = _each(_flat(trunk) @ V[:, group.keys], part)
         ctx.save_for_backward(q, K, V, k, v, out.add_(own.to(v.dtype) @ v))
         ctx.sees = sees
@@ -182,7 +191,7 @@ class _BranchAttention(torch.autograd.Function):
             part, keys = group.branches, group.keys
             queries, d_out = _flat(q[:, part]), _flat(grad[:, part])
             p = _probabilities(q[:, part], K[:, keys], p_own[:, part], group)
-            trunk, p_own[:, part] = p.split([K[:, keys].shape[1], k.shape[2]], -1)
+            trunk, p_own[:, part] = torch.split(p, [p.shape[-1] - k.shape[2], k.shape[2]], -1)
             dV[:, keys] += _flat(trunk).to(V.dtype).mT @ d_out
             ds = _each(d_out @ V[:, keys].mT, part).sub(mean[:, part]).mul_(trunk).to(q.dtype)
             dK[:, keys] += _flat(ds).mT @ queries
@@ -199,7 +208,7 @@ def _own_scores(
     s = _exact(q @ k.mT)
     if sees.newest is None:  # the newest token alone sees all of its branch
         later = torch.ones(sees.steps, sees.steps, dtype=torch.bool, device=q.device).triu(1)
-        s.unflatten(2, (-1, sees.steps)).masked_fill_(later, float("-inf"))
+        torch.unflatten(s, 2, (-1, sees.steps)).masked_fill_(later, float("-inf"))
     return s
 
 
@@ -221,7 +230,7 @@ def _flat(x: Float[Tensor, "H Q R d"]) -> Float[Tensor, "H N d"]:
 
 
 def _each(x: Float[Tensor, "H N d"], branches: slice) -> Float[Tensor, "H Q R d"]:
-    return x.unflatten(1, (branches.stop - branches.start, -1))
+    return torch.unflatten(x, 1, (branches.stop - branches.start, -1))
 
 
 AttentionInterface.register(NAME, tree_attention)

@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
+from ebft.models.attention import in_autocast
+
 
 class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
     """Room for a row of `columns` tokens in every layer, taken once.
@@ -32,15 +34,12 @@ class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
         **_others: Any,
     ) -> tuple[Float[Tensor, "1 H T d"], Float[Tensor, "1 H T d"]]:
         """Keys and values of the whole row, the new ones among them; zeros where none are yet."""
+        new = in_autocast(key_states), in_autocast(value_states)
         if layer_idx not in self._kept:
-            shape = (*key_states.shape[:2], self._columns)
-            self._kept[layer_idx] = (
-                key_states.new_zeros(*shape, key_states.shape[-1]),
-                value_states.new_zeros(*shape, value_states.shape[-1]),
-            )
+            keys, values = (x.new_zeros(*x.shape[:2], self._columns, x.shape[3]) for x in new)
+            self._kept[layer_idx] = keys, values
         keys, values = self._kept[layer_idx]
-        keys[:, :, self.writes_to] = key_states
-        values[:, :, self.writes_to] = value_states
+        keys[:, :, self.writes_to], values[:, :, self.writes_to] = new
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ebft.models.attention import no_mask, uses_tree_attention
+from ebft.models.attention import needs_mask, no_mask
 from ebft.rollout.sees import Sees
 
 if TYPE_CHECKING:
@@ -34,11 +34,10 @@ def decode(
     With a cache, the N new keys are put where it `writes_to`, and all that it holds are seen.
     Raises `ValueError` for a model whose attention has no tree (`models.attention`).
     """
-    by_tree = uses_tree_attention(model)
     output = model.base_model(
         input_ids=tokens,
         position_ids=positions,
-        attention_mask=no_mask(tokens.device) if by_tree else sees.mask,
+        attention_mask=sees.mask if needs_mask(model) else no_mask(tokens.device),
         past_key_values=cache,
         use_cache=cache is not None,
         sees=sees,

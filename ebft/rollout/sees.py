@@ -124,10 +124,12 @@ class Sees:
         trunks = torch.tensor(self.trunks, device=device)
         first = (trunks.cumsum(0) - trunks).repeat_interleave(trunks)
         column = torch.arange(self.columns, device=device)
-        below = [x.repeat_interleave(self.steps) for x in (self.starts, until, branch)]
         # A trunk token's first interval is empty: all that it sees is its own trunk.
-        above = (first, first, first)
-        return Intervals(*map(torch.cat, zip(above, below, strict=True)), column)
+        starts, until, own = (
+            torch.cat([first, below.repeat_interleave(self.steps)])
+            for below in (self.starts, until, branch)
+        )
+        return Intervals(starts, until, own, column)
 
     @cached_property
     def mask(self) -> Bool[Tensor, "1 1 T K"]:

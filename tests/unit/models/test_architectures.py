@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ebft.errors import NumericalError
-from ebft.models.attention import DENSE, NAME
+from ebft.models.attention import DENSE, FLEX, NAME
 from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
 from ebft.rollout.completion import Completion
@@ -48,7 +48,7 @@ def model(config, attention=NAME):
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
-@pytest.mark.parametrize("attention", [NAME, DENSE])
+@pytest.mark.parametrize("attention", [NAME, FLEX, DENSE])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_tree_equals_rows(name, attention):
     policy, documents = model(ARCHITECTURES[name], attention), tiny_documents([30, 17])

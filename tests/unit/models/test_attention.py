@@ -51,6 +51,27 @@ def test_it_equals_the_dense_mask(newest, branches, steps):
         torch.testing.assert_close(a, b)
 
 
+def test_under_autocast_it_is_as_near_as_the_dense_mask():
+    """Keys that were rotated come in float32, values in bfloat16."""
+    torch.manual_seed(0)
+    sees = Sees((9, 6), (3, 2), torch.tensor([2, 5, 9, 3, 6]), 4)
+    q, k, v = (random(1, heads, sees.columns, D) for heads in (H, KV, KV))
+    weight = torch.randn(1, sees.columns, H, D)
+
+    def results(attend, layer, convert):
+        leaves = [convert(x.detach()).requires_grad_() for x in (q, k, v)]
+        leaves[2] = leaves[2].bfloat16() if leaves[2].dtype == torch.float32 else leaves[2]
+        with torch.autocast("cpu", torch.bfloat16, enabled=leaves[0].dtype == torch.float32):
+            out, _ = attend(layer, *leaves, sees.mask, sees=sees, scaling=0.3)
+        return [out, *torch.autograd.grad((out * weight).sum(), leaves[:2])]
+
+    exact = results(tree_attention, None, torch.Tensor.double)
+    ours = results(tree_attention, None, torch.Tensor.float)
+    dense = results(dense_attention, Grouped(), torch.Tensor.float)
+    for a, b, c in zip(ours, dense, exact, strict=True):
+        assert (a - c).norm() < 2 * (b - c).norm() < 0.05 * c.norm()
+
+
 def test_without_a_tree_it_is_the_model_s_own_attention():
     tokens = torch.arange(12).view(2, 6)
     policy = plain_policy()
