@@ -54,6 +54,7 @@ def row(file: Path) -> tuple[str, ...]:
     assert isinstance(options, FineTuneOptions)
     training, shape, tree = options.training, SHAPES[options.model.path], document_tree(options)
     checkpointing = training.gradient_checkpointing
+    assert training.micro_batch != "auto"  # what the page says must not depend on this machine
     document = flops(shape, tree, depth=0.75, gradient_checkpointing=checkpointing).total
     whole = document * training.documents_per_step * training.steps
     hours = whole / PEAK / 3600

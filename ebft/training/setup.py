@@ -22,6 +22,7 @@ from ebft.parts import Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.training.loop import Machinery, Scorer
+from ebft.training.memory import free_memory
 from ebft.training.options import FineTuneOptions
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def make_resources(options: ModelAndDataOptions) -> Resources:
     The frozen base model is then the policy without its adapter; otherwise, or if the recipe names
     another base, it is loaded when a part first asks for it, once.
     """
+    device = resolve_device(options.model.device)
+    free = free_memory(device)
     policy, tokenizer = load_policy(options.model)
     precision = PRECISION[options.model.precision]
     load_base: Callable[[], PreTrainedModel] = partial(load_frozen, options.model, precision)
@@ -59,10 +62,10 @@ def make_resources(options: ModelAndDataOptions) -> Resources:
         policy=policy,
         tokenizer=tokenizer,
         load_base=cache(load_base),
-        device=resolve_device(options.model.device),
+        device=device,
         precision=precision,
         seed=options.seed,
-        micro_batch=options.documents_at_a_time,
+        micro_batch=options.documents_at_a_time(free),
     )
 
 
