@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ebft.models.attention import GROUPS
 from ebft.models.log_probs import ROWS as LOGIT_ROWS
+from ebft.rollout.sees import QUERIES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -258,9 +258,9 @@ def memory(
     kept = model.layers * layer
     if gradient_checkpointing:
         kept = model.layers * bytes_per_value * model.hidden + layer
-    # Scores, probabilities and their gradients of one group of branches against the trunk.
-    group = -(-tree.rollouts // GROUPS) * tree.rollout_length
-    scores = 3 * 4 * micro_batch * model.heads * group * (tree.length + tree.rollout_length)
+    # Scores, probabilities and their gradients of one group of branches against a trunk.
+    group = QUERIES + tree.rollout_length
+    scores = 3 * 4 * model.heads * group * (tree.length + tree.rollout_length)
     casts = N * bytes_per_value if bytes_per_value < 4 else 0
     return Memory(
         process=PROCESS if on_cpu else 0.0,

@@ -34,6 +34,7 @@ def row(file: Path) -> tuple[str, ...]:
     options = load_recipe(file).options
     assert isinstance(options, FineTuneOptions)
     training = options.training
+    assert training.micro_batch != "auto"  # what the page says must not depend on this machine
     step = step_flops(options)
     hours = step * training.steps / PEAK / 3600
     peak = memory(

@@ -89,9 +89,9 @@ class ModelAndDataOptions(RecipeOptions):
     )
     evaluation: EvaluationOptions = EvaluationOptions()
 
-    @property
-    def documents_at_a_time(self) -> int:
-        """Documents put through a network at a time."""
+    def documents_at_a_time(self, free: int) -> int:
+        """Documents put through a network at a time, if `free` bytes were free before any model
+        was loaded."""
         raise NotImplementedError
 
     def parts(self) -> dict[str, Part]:
@@ -106,8 +106,7 @@ class EvaluateOptions(ModelAndDataOptions):
         4, description="documents put through a network at a time; changes memory, not results"
     )
 
-    @property
-    def documents_at_a_time(self) -> int:
+    def documents_at_a_time(self, free: int) -> int:  # noqa: ARG002
         return self.micro_batch
 
     harness: HarnessOptions | None = Field(

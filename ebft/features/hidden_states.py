@@ -74,9 +74,8 @@ class HiddenStatesMap:
         tree, contexts = grow(rollouts), rollouts.contexts
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.sees)
-        row = contexts.row
-        samples = [h[row[:, None, None], tree.rollout_at] for h in hidden]  # each [P, n, G, d]
-        references = [h[row[:, None], tree.reference_at] for h in hidden]  # each [P, G, d]
+        samples = [h[0, tree.rollout_at] for h in hidden]  # each [P, n, G, d]
+        references = [h[0, tree.reference_at] for h in hidden]  # each [P, G, d]
         pooling = self._options.pooling
         return (
             pool(self._combine(samples), rollouts.mask, pooling),

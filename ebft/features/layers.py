@@ -43,10 +43,10 @@ class FrozenLayers:
     @torch.no_grad()
     def __call__(
         self,
-        tokens: Int[Tensor, "B T"],
-        positions: Int[Tensor, "B T"],
+        tokens: Int[Tensor, "1 T"],
+        positions: Int[Tensor, "1 T"],
         sees: Sees,
-    ) -> list[Float[Tensor, "B T d"]]:
+    ) -> list[Float[Tensor, "1 T d"]]:
         captured: dict[int, Tensor] = {}
 
         def keep(index: int, _module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -67,11 +67,10 @@ class NextTokenLogProbsMap:
     ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
         tree, contexts = grow(rollouts), rollouts.contexts
         (hidden,) = self._read(tree.tokens, tree.positions, tree.sees)
-        row = contexts.row[:, None]
         samples = self._pooled(
-            hidden[row[..., None], tree.rollout_at].flatten(0, 1), rollouts.mask.flatten(0, 1)
+            hidden[0, tree.rollout_at].flatten(0, 1), rollouts.mask.flatten(0, 1)
         )
-        references = self._pooled(hidden[row, tree.reference_at], contexts.reference_mask)
+        references = self._pooled(hidden[0, tree.reference_at], contexts.reference_mask)
         return samples.view(*rollouts.tokens.shape[:2], -1), references[:, None]
 
     def _pooled(

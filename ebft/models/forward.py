@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ebft.models.attention import no_mask, uses_tree_attention
+from ebft.models.attention import needs_mask, no_mask
 from ebft.rollout.sees import Sees
 
 if TYPE_CHECKING:
-    from transformers import Cache, PreTrainedModel
+    from transformers import PreTrainedModel
+
+    from ebft.models.cache import TreeCache
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
@@ -22,21 +24,20 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 
 def decode(
     model: PreTrainedModel,
-    tokens: Int[Tensor, "B Q"],
-    positions: Int[Tensor, "B Q"],
+    tokens: Int[Tensor, "1 N"],
+    positions: Int[Tensor, "1 N"],
     sees: Sees,
-    cache: Cache | None = None,
-) -> Float[Tensor, "B Q d"]:
+    cache: TreeCache | None = None,
+) -> Float[Tensor, "1 N d"]:
     """Last hidden states of the decoder (final norm included), without the LM head.
 
-    With a cache, the keys are those in the cache followed by the Q new ones, which are added.
+    With a cache, the N new keys are put where it `writes_to`, and all that it holds are seen.
     Raises `ValueError` for a model whose attention has no tree (`models.attention`).
     """
-    by_tree = uses_tree_attention(model)
     output = model.base_model(
         input_ids=tokens,
         position_ids=positions,
-        attention_mask=no_mask(tokens.device) if by_tree else sees.mask(),
+        attention_mask=sees.mask if needs_mask(model) else no_mask(tokens.device),
         past_key_values=cache,
         use_cache=cache is not None,
         sees=sees,

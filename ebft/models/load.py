@@ -9,7 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.errors import UserError
-from ebft.models import attention, embedded
+from ebft.models import (
+    embedded,
+    flex,  # noqa: F401  # registers its attention
+)
+from ebft.models.attention import DENSE, FLEX, NAME
 from ebft.models.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -19,13 +23,20 @@ ACCEPTED = (
     f"give {embedded.NAME} (the embedded model), a folder that save_pretrained wrote, or a hub id"
 )
 
+ATTENTION = {"tree": NAME, "flex": FLEX, "dense": DENSE}
+
 
 def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model with float32 weights, in eval mode, and its tokenizer.
 
     Eval mode always: dropout would make the log-probs trained on others than those sampled from.
-    Raises `UserError` naming `model.path` if there is no such model.
+    Raises `UserError` naming `model.path` if there is no such model, and for `flex` on a CPU.
     """
+    if options.attention == "flex" and resolve_device(options.device).type == "cpu":
+        raise UserError(
+            "model.attention = flex: FlexAttention cannot train on a CPU, for it has no backward "
+            "there; say model.attention=tree, or model.device=cuda"
+        )
     model = _load(options, torch.float32)
     return model, load_tokenizer(options)
 
@@ -99,7 +110,7 @@ def _load(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(
             **source,
             dtype=dtype,
-            attn_implementation=attention.NAME if options.attention == "tree" else attention.DENSE,
+            attn_implementation=ATTENTION[options.attention],
             use_safetensors=True,
         )
     except (OSError, ValueError, KeyError) as error:

@@ -40,10 +40,11 @@ class ModelOptions(Options):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of forward and backward; the policy's weights stay float32"
     )
-    attention: Literal["tree", "dense"] = Field(
+    attention: Literal["tree", "flex", "dense"] = Field(
         "tree",
-        description="tree: costs what a tree's tokens see of each other; dense: a mask over all "
-        "of them, slower, to compare with",
+        description="tree: costs what a tree's tokens see of each other; flex: the same by "
+        "FlexAttention's kernels, for GPUs (on a CPU it cannot train); dense: a mask over all "
+        "tokens, slower, to compare with",
     )
     device: str = Field("auto", description="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")

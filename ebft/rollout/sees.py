@@ -1,54 +1,150 @@
-"""What the tokens of a tree see of each other, as a few numbers instead of a mask."""
+"""What the tokens of a tree see of each other, as a few numbers instead of a mask.
+
+A row holds the trees of some documents, their trunks first, then their branches:
+
+    | trunk of document 0 | trunk of document 1 | … | branch 0: G tokens | branch 1: G tokens | …
+
+Every token sees two intervals of the row: of its document's trunk what is before its anchor, and
+its own trunk or branch up to itself. Nothing crosses from one document to another.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+QUERIES = 128
+"""Query tokens of a group: fewer waste fewer hidden keys, more make larger products."""
+NEWEST = 32
+"""The same where the newest tokens are the only queries, each of another branch."""
 
-@dataclass(frozen=True, slots=True)
-class Sees:
-    """Trunk tokens see the trunk up to themselves; branch q of row b sees `anchors[b, q]` trunk
-    tokens and its own tokens up to itself.
 
-    The keys are the S = `trunk` tokens, then `steps` tokens of each of the Q branches: branch
-    after branch, with all of these tokens as queries too, or, when `decoding`, step after step,
-    with each branch's newest token as the only queries. Branches that a row does not have are
-    those with anchor 0: they see themselves, for the softmax of nothing is NaN.
+class Intervals(NamedTuple):
+    """Of each query: it sees the keys [first, until) and [own, itself], as columns of the row."""
+
+    first: Int[Tensor, " T"]
+    until: Int[Tensor, " T"]
+    own: Int[Tensor, " T"]
+    itself: Int[Tensor, " T"]
+
+
+class Group(NamedTuple):
+    """Branches of one document that stand together, and the trunk's keys that any of them sees.
+
+    All of them see the first `shared` keys; `hidden` says which of the others each does not see.
     """
 
-    trunk: int
-    anchors: Int[Tensor, "B Q"]
+    branches: slice
+    keys: slice
+    shared: int
+    hidden: Bool[Tensor, "Q 1 K"]
+
+
+@dataclass(frozen=True)
+class Sees:
+    """What the tokens of a row of trees see: `trunks[i]` tokens of document i, `branches[i]`
+    branches, each of `steps` tokens. Branch q sees the first `anchors[q]` tokens of its trunk.
+
+    Keys are all the row's tokens. Queries are all of them too, or, if `newest` is given, as while
+    the branches are sampled, token number `newest` of every branch alone.
+    """
+
+    trunks: tuple[int, ...]
+    branches: tuple[int, ...]
+    anchors: Int[Tensor, " Q"]
     steps: int
-    decoding: bool = False
+    newest: int | None = None
 
     @property
-    def branches(self) -> int:
-        return self.anchors.shape[1]
+    def trunk(self) -> int:
+        """Tokens of all trunks: the column of the first branch."""
+        return sum(self.trunks)
 
-    def mask(self) -> Bool[Tensor, "B 1 T K"]:
-        """The same as a dense mask, True where the query (row) sees the key (column)."""
+    @property
+    def columns(self) -> int:
+        """Tokens of the row."""
+        return self.trunk + self.anchors.numel() * self.steps
+
+    @property
+    def deepest(self) -> int:
+        """Most tokens that any token can see."""
+        return max(self.trunks) + self.steps
+
+    @property
+    def documents(self) -> list[slice]:
+        """The columns of each trunk."""
+        return _consecutive(self.trunks)
+
+    def at(self, step: int) -> Sees:
+        """The same row with token number `step` of every branch as the only queries."""
+        return replace(self, newest=step)
+
+    def trunks_only(self) -> Sees:
+        """The trunks of the same row, without their branches."""
+        return sees_trunks(self.trunks, self.anchors.device)
+
+    @cached_property
+    def starts(self) -> Int[Tensor, " Q"]:
+        """The column where each branch's own trunk begins."""
         device = self.anchors.device
-        B, Q = self.anchors.shape
-        key = torch.arange(self.trunk, device=device)
-        branch = torch.arange(Q, device=device)
-        step = torch.arange(self.steps, device=device)
-        if self.decoding:
-            prefix = key < self.anchors[..., None]
-            itself = torch.eye(Q, dtype=torch.bool, device=device).repeat(1, self.steps)
-            return torch.cat([prefix, itself.expand(B, -1, -1)], -1)[:, None]
-        causal = (key <= key[:, None]).expand(B, -1, -1)
-        above = torch.nn.functional.pad(causal, (0, Q * self.steps))
-        anchors = self.anchors.repeat_interleave(self.steps, 1)
-        branch, step = branch.repeat_interleave(self.steps), step.repeat(Q)
-        own = (branch == branch[:, None]) & (step <= step[:, None])
-        below = torch.cat([key < anchors[..., None], own.expand(B, -1, -1)], -1)
-        return torch.cat([above, below], 1)[:, None]
+        starts = torch.tensor([d.start for d in self.documents], device=device)
+        return starts.repeat_interleave(torch.tensor(self.branches, device=device))
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """All branches, in groups of about as many query tokens as `QUERIES` or `NEWEST` says."""
+        size = -(-QUERIES // self.steps) if self.newest is None else NEWEST
+        return list(self._groups(size))
+
+    def _groups(self, size: int) -> Iterator[Group]:
+        anchors, device = self.anchors.tolist(), self.anchors.device
+        for document, branches in zip(self.documents, _consecutive(self.branches), strict=True):
+            for at in range(branches.start, branches.stop, size):
+                part = slice(at, min(at + size, branches.stop))
+                shared, most = min(anchors[part]), max(anchors[part])
+                keys = slice(document.start, document.start + most)
+                rest = torch.arange(shared, most, device=device)
+                yield Group(part, keys, shared, rest >= self.anchors[part, None, None])
+
+    @cached_property
+    def intervals(self) -> Intervals:
+        """The same as four numbers a query."""
+        device = self.anchors.device
+        branch = torch.arange(self.anchors.numel(), device=device) * self.steps + self.trunk
+        until = self.starts + self.anchors
+        if self.newest is not None:
+            return Intervals(self.starts, until, branch, branch + self.newest)
+        trunks = torch.tensor(self.trunks, device=device)
+        first = (trunks.cumsum(0) - trunks).repeat_interleave(trunks)
+        column = torch.arange(self.columns, device=device)
+        # A trunk token's first interval is empty: all that it sees is its own trunk.
+        starts, until, own = (
+            torch.cat([first, below.repeat_interleave(self.steps)])
+            for below in (self.starts, until, branch)
+        )
+        return Intervals(starts, until, own, column)
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, "1 1 T K"]:
+        """The same as a dense mask, True where the query (row) sees the key (column)."""
+        first, until, own, itself = (x[:, None] for x in self.intervals)
+        key = torch.arange(self.columns, device=first.device)
+        return (((first <= key) & (key < until)) | ((own <= key) & (key <= itself)))[None, None]
 
 
-def sees_trunk(rows: int, length: int, device: torch.device) -> Sees:
-    """Causal attention over documents without branches."""
-    return Sees(length, torch.zeros(rows, 0, dtype=torch.long, device=device), steps=0)
+def sees_trunks(lengths: Sequence[int], device: torch.device) -> Sees:
+    """Causal attention over documents side by side, without branches."""
+    nothing = torch.zeros(0, dtype=torch.long, device=device)
+    return Sees(tuple(lengths), (0,) * len(lengths), nothing, steps=0)
+
+
+def _consecutive(lengths: Sequence[int]) -> list[slice]:
+    ends = list(accumulate(lengths))
+    return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]

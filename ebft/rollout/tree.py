@@ -1,12 +1,11 @@
 """The tree: a document is the trunk, each rollout a branch that leaves it at its anchor.
 
-One row holds one document's whole tree, trunk first, then the branches one after another:
-
-    | trunk: S tokens | branch 0: G tokens | branch 1: G tokens | …
-
 A branch token sees the trunk before its anchor and its own branch up to itself; its position
 continues from the anchor. So every branch gets exactly the hidden states that it would get as a
 row of its own, at the cost of its G tokens alone (tests/property/test_tree.py holds that).
+
+The trees of a micro-batch share one row (`ebft.rollout.sees`), so that documents of different
+lengths need no padding.
 """
 
 from __future__ import annotations
@@ -17,59 +16,64 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ebft.rollout.records import Rollouts
+from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.sees import Sees
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The geometry of B trees, padded to T columns, as plain index tensors.
+    """The geometry of the trees of B documents in a row of T tokens, as plain index tensors.
 
-    `rollout_at`, `logit_index` and `reference_at` are columns: of each rollout token, of the
-    hidden state that predicts it, and of each reference token in the trunk.
+    All but `tokens` and `positions` are columns: `trunk_at` of each document token (of the last one
+    where a document is shorter than S), `reference_at` of each reference token in the trunk,
+    `context_at` of each context's last token, `rollout_at` of each rollout token and `logit_index`
+    of the hidden state that predicts it. Branch j of context p is number p·n + j.
     """
 
-    tokens: Int[Tensor, "B T"]
-    positions: Int[Tensor, "B T"]
+    tokens: Int[Tensor, "1 T"]
+    positions: Int[Tensor, "1 T"]
     sees: Sees
-    rollout_at: Int[Tensor, "P n G"]
-    logit_index: Int[Tensor, "P n G"]
+    trunk_at: Int[Tensor, "B S"]
     reference_at: Int[Tensor, "P G"]
+    context_at: Int[Tensor, " P"]
+    rollout_at: Int[Tensor, "P n steps"]
+    logit_index: Int[Tensor, "P n steps"]
+
+
+def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
+    """The trees of all documents with n branches of `steps` tokens a context, all of them 0."""
+    (B, S), P = contexts.tokens.shape, len(contexts)
+    device = contexts.tokens.device
+    lengths, row, anchor = contexts.lengths, contexts.row, contexts.anchor
+
+    starts = lengths.cumsum(0) - lengths
+    trunk_at = starts[:, None] + torch.arange(S, device=device).minimum(lengths[:, None] - 1)
+    trunks, branches = lengths.tolist(), (torch.bincount(row, minlength=B) * n).tolist()
+    sees = Sees(tuple(trunks), tuple(branches), anchor.repeat_interleave(n), steps)
+
+    branch = torch.arange(P * n, device=device).view(P, n, 1)
+    step = torch.arange(steps, device=device)
+    rollout_at = sees.trunk + branch * steps + step
+    context_at = starts[row] + anchor - 1
+    # The first token of a branch is predicted where the trunk ends for it.
+    before = torch.where(step == 0, context_at[:, None, None], rollout_at - 1)
+    ahead = torch.arange(contexts.rollout_length, device=device)
+    reference_at = trunk_at.gather(0, row[:, None].expand(-1, S))  # [P, S]
+    reference_at = reference_at.gather(1, (anchor[:, None] + ahead).clamp(max=S - 1))
+
+    tokens = torch.zeros(1, sees.trunk + P * n * steps, dtype=torch.long, device=device)
+    positions = torch.zeros_like(tokens)
+    tokens[0, trunk_at] = contexts.tokens.gather(1, trunk_at - starts[:, None])
+    positions[0, trunk_at] = trunk_at - starts[:, None]
+    positions[0, rollout_at] = (anchor[:, None, None] + step).expand_as(rollout_at)
+    return Tree(
+        tokens, positions, sees, trunk_at, reference_at, context_at, rollout_at, before
+    )  # fmt: skip
 
 
 def grow(rollouts: Rollouts) -> Tree:
-    """The tree of every document of `rollouts` with all its branches."""
-    contexts = rollouts.contexts
-    (B, S), (_, n, G) = contexts.tokens.shape, rollouts.tokens.shape
-    device = contexts.tokens.device
-    row, anchor = contexts.row, contexts.anchor
-
-    rank = rank_in_document(row)
-    Q = int(rank.max() + 1) * n
-    T = S + Q * G
-    branch = rank[:, None] * n + torch.arange(n, device=device)  # [P, n]
-    first = S + branch * G
-    step = torch.arange(G, device=device)
-    rollout_at = first[..., None] + step  # [P, n, G]
-    # The first token of a branch is predicted where the trunk ends for it, at its anchor − 1.
-    before = torch.where(step == 0, (anchor - 1)[:, None, None], rollout_at - 1)
-
-    column = torch.arange(T, device=device).expand(B, T)
-    in_trunk = column < S
-    tokens = torch.zeros(B, T, dtype=contexts.tokens.dtype, device=device)
-    tokens[:, :S] = contexts.tokens
-    positions = torch.where(in_trunk, column, 0)
-    at = (row[:, None, None].expand_as(rollout_at), rollout_at)
-    tokens[at] = rollouts.tokens
-    positions[at] = anchor[:, None, None] + step
-    anchors = torch.zeros(B, Q, dtype=anchor.dtype, device=device)
-    anchors[row[:, None].expand_as(branch), branch] = anchor[:, None].expand_as(branch)
-
-    reference_at = (anchor[:, None] + step).clamp(max=S - 1)
-    sees = Sees(S, anchors, steps=G)
-    return Tree(tokens, positions, sees, rollout_at, before, reference_at)
-
-
-def rank_in_document(row: Int[Tensor, " P"]) -> Int[Tensor, " P"]:
-    """The place of each context among those of its own document, from 0; `row` ascends."""
-    return torch.arange(row.numel(), device=row.device) - torch.searchsorted(row, row)
+    """The trees of all documents of `rollouts`, with their branches' tokens."""
+    _, n, G = rollouts.tokens.shape
+    tree = plant(rollouts.contexts, n=n, steps=G)
+    tree.tokens[0, tree.rollout_at] = rollouts.tokens
+    return tree

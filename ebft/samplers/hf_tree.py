@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
-from transformers import DynamicCache
 
+from ebft.models.cache import TreeCache
 from ebft.models.forward import autocast, decode
 from ebft.models.log_probs import logits
 from ebft.models.whole import whole
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.sees import Sees, sees_trunk
+from ebft.rollout.sees import Sees
 from ebft.rollout.streams import uniforms
-from ebft.rollout.tree import rank_in_document
+from ebft.rollout.tree import plant
 from ebft.samplers.draw import draw
 from ebft.samplers.truncate import truncate
 
@@ -102,35 +102,28 @@ class HfTreeSampler:
     def _sample(
         self, contexts: Contexts, step: int
     ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
-        policy, seed, n = self._resources.policy, self._resources.seed, self.n
-        (B, S), P, G = contexts.tokens.shape, len(contexts), contexts.rollout_length
-        device = contexts.tokens.device
-        layout = BranchLayout(contexts, n)
-        # Not of the policy's configuration: a cache for sliding windows would drop what is older
-        # than its window in the order of the cache, which is not that of the tree.
-        cache = DynamicCache()
+        policy, n = self._resources.policy, self.n
+        P, G = len(contexts), contexts.rollout_length
+        tree = plant(contexts, n=n, steps=G - 1)  # the last token is never fed back
+        cache = TreeCache(tree.sees.columns)
 
-        column = torch.arange(S, device=device)
-        trunk = decode(
-            policy, contexts.tokens, column.expand(B, S), sees_trunk(B, S, device), cache
-        )
-        # Branch t=0 tokens all come from the trunk: one distribution a context, n draws from it.
-        uniform = uniforms(contexts, n=n, seed=seed, step=step, token=0)
-        at_anchor = logits(policy, trunk[contexts.row, contexts.anchor - 1])
-        token, log_prob = self._draw(at_anchor, uniform)
-        tokens, log_probs = [token], [log_prob]
+        def hidden_states(tokens: Tensor, columns: Tensor, sees: Sees) -> Float[Tensor, "N d"]:
+            cache.writes_to = columns
+            return decode(policy, tokens[None], tree.positions[:, columns], sees, cache)[0]
 
+        def uniform(token: int) -> Float[Tensor, "P n"]:
+            return uniforms(contexts, n=n, seed=self._resources.seed, step=step, token=token)
+
+        trunk = torch.arange(tree.sees.trunk, device=tree.tokens.device)
+        hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.sees.trunks_only())
+        # The first tokens all come from the trunk: one distribution a context, n draws from it.
+        drawn = [self._draw(logits(policy, hidden[tree.context_at]), uniform(0))]
         for t in range(1, G):
-            hidden = decode(
-                policy, layout.spread(token), layout.spread(layout.position(t - 1)),
-                layout.sees(t), cache,
-            )  # fmt: skip
-            uniform = uniforms(contexts, n=n, seed=seed, step=step, token=t)
-            predicted = logits(policy, layout.collect(hidden))
-            token, log_prob = self._draw(predicted, uniform.reshape(P * n, 1))
-            token, log_prob = token.reshape(P, n), log_prob.reshape(P, n)
-            tokens.append(token)
-            log_probs.append(log_prob)
+            at = tree.rollout_at[..., t - 1].flatten()
+            hidden = hidden_states(drawn[-1][0].flatten(), at, tree.sees.at(t - 1))
+            token, log_prob = self._draw(logits(policy, hidden), uniform(t).view(P * n, 1))
+            drawn.append((token.view(P, n), log_prob.view(P, n)))
+        tokens, log_probs = zip(*drawn, strict=True)
         return torch.stack(tokens, -1), torch.stack(log_probs, -1)
 
     def _draw(
@@ -141,38 +134,3 @@ class HfTreeSampler:
             predicted, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p
         )
         return draw(kept, uniform, options.temperature)
-
-
-class BranchLayout:
-    """Where the branches of P contexts stand while they decode: Q queries a document.
-
-    Branch j of its document's context a is query a·n + j. Every decoding step adds Q keys to the
-    cache, so the keys are | trunk S | step 1: Q | step 2: Q | …
-    """
-
-    def __init__(self, contexts: Contexts, n: int) -> None:
-        device = contexts.tokens.device
-        rank = rank_in_document(contexts.row)
-        self._contexts, self._n = contexts, n
-        self._queries = int(rank.max() + 1) * n
-        self._row = contexts.row[:, None].expand(-1, n)
-        self._query = rank[:, None] * n + torch.arange(n, device=device)
-
-    def spread(self, values: Int[Tensor, "P n"]) -> Int[Tensor, "B Q"]:
-        """Values of branches at their queries; 0 where a document has fewer branches."""
-        out = values.new_zeros(len(self._contexts.documents), self._queries)
-        out[self._row, self._query] = values
-        return out
-
-    def collect(self, hidden: Float[Tensor, "B Q d"]) -> Float[Tensor, "Pn d"]:
-        """The hidden states of the branches, without the queries of no branch."""
-        return hidden[self._row, self._query].flatten(0, 1)
-
-    def position(self, t: int) -> Int[Tensor, "P n"]:
-        """Position ids of the branches' token number t."""
-        return (self._contexts.anchor[:, None] + t).expand(-1, self._n)
-
-    def sees(self, steps: int) -> Sees:
-        """What each query sees at decoding step `steps`: its prefix, then itself at each step."""
-        anchors = self.spread(self._contexts.anchor[:, None].expand(-1, self._n))
-        return Sees(self._contexts.tokens.shape[1], anchors, steps, decoding=True)

@@ -17,7 +17,7 @@ from ebft.models.log_probs import logits
 from ebft.parts import Part, Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.sees import sees_trunk
+from ebft.rollout.sees import sees_trunks
 from ebft.testing.common import (
     Unchanged,
     check_options,
@@ -184,9 +184,9 @@ def _next_token(
     policy: PreTrainedModel, tokens: Tensor, temperature: float
 ) -> Float[Tensor, "B V"]:
     B, S = tokens.shape
-    positions = torch.arange(S, device=tokens.device).expand(B, S)
-    hidden = decode(policy, tokens, positions, sees_trunk(B, S, tokens.device))
-    return (logits(policy, hidden[:, -1]).double() / temperature).softmax(-1)
+    positions = torch.arange(S, device=tokens.device).repeat(1, B)
+    hidden = decode(policy, tokens.view(1, -1), positions, sees_trunks([S] * B, tokens.device))
+    return (logits(policy, hidden[0, S - 1 :: S]).double() / temperature).softmax(-1)
 
 
 def _p_value(counts: Float[Tensor, " V"], expected: Float[Tensor, " V"]) -> float:

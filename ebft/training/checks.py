@@ -80,7 +80,7 @@ def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
 def micro_batch_fits(options: FineTuneOptions) -> Iterator[str]:
     """A micro-batch is a part of a step."""
     micro_batch, documents = options.training.micro_batch, options.training.documents_per_step
-    if micro_batch > documents:
+    if micro_batch != "auto" and micro_batch > documents:
         yield (
             f"training.micro_batch = {micro_batch}: is more than training.documents_per_step = "
             f"{documents}; say training.micro_batch={documents} or less"

@@ -13,6 +13,7 @@ from ebft.models.load import resolve_device
 from ebft.models.shapes import SHAPES
 from ebft.rollout.records import Document
 from ebft.samplers.hf_tree import HfTree
+from ebft.training.memory import choose_micro_batch, free_memory
 from ebft.training.options import FineTuneOptions
 
 GIB = 2**30
@@ -32,7 +33,9 @@ def estimate_table(options: FineTuneOptions) -> str:
     """Tokens, FLOPs and memory of a step. Raises `ValueError` saying what cannot be known."""
     tree, model = document_tree(options), model_shape(options)
     training, adapter = options.training, adapter_weights(options, model)
-    peak = estimate_memory(options, training.micro_batch)
+    free = free_memory(resolve_device(options.model.device))
+    micro_batch = choose_micro_batch(options, free)
+    peak = estimate_memory(options, micro_batch)
     rows = _work(options, model, tree)
     per_step = step_flops(options)
     document = f"A document of {tree.length:,} tokens has "
@@ -75,7 +78,7 @@ def estimate_table(options: FineTuneOptions) -> str:
                 ("peak, about", peak.total),
             )
         ),
-        f"with {training.micro_batch} documents at a time (training.micro_batch)",
+        f"with {micro_batch} documents at a time (training.micro_batch = {training.micro_batch})",
     ]
     return "\n".join(lines)
 

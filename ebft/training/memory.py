@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
-from ebft.errors import MemoryShortError
+from ebft.errors import MemoryShortError, UserError
 
 if TYPE_CHECKING:
     from ebft.training.options import FineTuneOptions
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch's allocators say in a RuntimeError."""
 GIB = 2**30
+SHARE = 0.8
+"""Of the free memory: the estimate is within 15 %, and the machine may have other work."""
+
+log = logging.getLogger("ebft")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -29,6 +34,31 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
+
+
+def choose_micro_batch(options: FineTuneOptions, free: int) -> int:
+    """`training.micro_batch`; for auto, as many of the longest documents as `free` bytes hold.
+
+    `free` is what there is before the models are loaded. Raises `UserError` if what a document
+    needs cannot be estimated.
+    """
+    from ebft.training.estimate import estimate_memory
+
+    chosen, most = options.training.micro_batch, options.training.documents_per_step
+    if chosen != "auto":
+        return chosen
+    try:
+        needed = [estimate_memory(options, count).total for count in range(1, most + 1)]
+    except ValueError as error:
+        raise UserError(f"training.micro_batch = auto: {error}; give a number") from error
+    fitting = sum(size <= SHARE * free for size in needed)
+    size = max(1, fitting)
+    log.log(
+        logging.INFO if fitting else logging.WARNING,
+        "training.micro_batch = auto: %d, estimated to need %.1f GiB of the %.1f GiB that are free",
+        size, needed[size - 1] / GIB, free / GIB,
+    )  # fmt: skip
+    return size
 
 
 def describe_need(options: FineTuneOptions, *, micro_batch: int, free: int) -> str:

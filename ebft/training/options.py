@@ -25,8 +25,10 @@ class StepOptions(Options):
 
     steps: PositiveInt = Field(description="optimizer steps")
     documents_per_step: PositiveInt = Field(description="documents whose gradients make one step")
-    micro_batch: PositiveInt = Field(
-        description="documents put through a network at a time; changes memory, not results"
+    micro_batch: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="documents put through a network at a time; changes memory, not results. "
+        "auto: as many as the memory that is free has room for, by the estimate of --dry-run",
     )
     gradient_checkpointing: bool = Field(
         False,
@@ -123,9 +125,11 @@ class FineTuneOptions(ModelAndDataOptions):
             return "SFT"
         return "EBFT" if self.uses_features else "RLVR"
 
-    @property
-    def documents_at_a_time(self) -> int:
-        return self.training.micro_batch
+    def documents_at_a_time(self, free: int) -> int:
+        # Imports torch, which validating a recipe has no need of.
+        from ebft.training.memory import choose_micro_batch
+
+        return choose_micro_batch(self, free)
 
     def parts(self) -> dict[str, Part]:
         named: dict[str, Part | None] = {

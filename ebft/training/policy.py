@@ -12,8 +12,7 @@ from ebft.models.forward import decode
 from ebft.models.log_probs import token_log_probs
 from ebft.models.whole import whole
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.sees import sees_trunk
-from ebft.rollout.tree import grow
+from ebft.rollout.tree import Tree, grow, plant
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class TreeLogProbs(NamedTuple):
     """log p of each rollout token at the sampling temperature, of each document token at 1.
 
-    A document's first token has no prediction; its entry is 0.
+    Of a document's first token, and after its end, there is none: the entry is 0.
     """
 
     rollouts: Float[Tensor, "P n G"]
@@ -48,29 +47,30 @@ def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Ten
 def _flat_log_probs(
     policy: PreTrainedModel, rollouts: Rollouts, train_documents: bool
 ) -> tuple[Float[Tensor, " PnG"], Float[Tensor, "B S"]]:
-    tree, contexts = grow(rollouts), rollouts.contexts
-    hidden = decode(policy, tree.tokens, tree.positions, tree.sees)
-    at = hidden[contexts.row[:, None, None], tree.logit_index]  # [P, n, G, d]
+    tree = grow(rollouts)
+    hidden = decode(policy, tree.tokens, tree.positions, tree.sees)[0]
     sampled = token_log_probs(
-        policy, at.flatten(0, 2), rollouts.tokens.flatten(), rollouts.temperature
+        policy,
+        hidden[tree.logit_index.flatten()],
+        rollouts.tokens.flatten(),
+        rollouts.temperature,
     )
     with torch.set_grad_enabled(torch.is_grad_enabled() and train_documents):
-        documents = _of_trunk(policy, contexts, hidden)
+        documents = _of_trunks(policy, rollouts.contexts, tree, hidden)
     return sampled, documents
 
 
 def _document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
-    B, S = contexts.tokens.shape
-    device = contexts.tokens.device
-    positions = torch.arange(S, device=device).expand(B, S)
-    hidden = decode(policy, contexts.tokens, positions, sees_trunk(B, S, device))
-    return _of_trunk(policy, contexts, hidden)
+    tree = plant(contexts, n=0, steps=0)
+    hidden = decode(policy, tree.tokens, tree.positions, tree.sees)[0]
+    return _of_trunks(policy, contexts, tree, hidden)
 
 
-def _of_trunk(
-    policy: PreTrainedModel, contexts: Contexts, hidden: Float[Tensor, "B T d"]
+def _of_trunks(
+    policy: PreTrainedModel, contexts: Contexts, tree: Tree, hidden: Float[Tensor, "T d"]
 ) -> Float[Tensor, "B S"]:
-    S = contexts.tokens.shape[1]
-    trunk = hidden[:, : S - 1]
-    log_probs = token_log_probs(policy, trunk.flatten(0, 1), contexts.tokens[:, 1:].flatten())
-    return torch.nn.functional.pad(log_probs.view(-1, S - 1), (1, 0))
+    column = torch.arange(contexts.tokens.shape[1], device=hidden.device)
+    predicted = (column > 0) & (column < contexts.lengths[:, None])
+    before = tree.trunk_at[predicted.roll(-1, 1)]  # the token in front of each
+    values = token_log_probs(policy, hidden[before], contexts.tokens[predicted])
+    return values.new_zeros(predicted.shape).masked_scatter(predicted, values)

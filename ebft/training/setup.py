@@ -23,6 +23,7 @@ from ebft.processes import ALONE, Processes
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.training.loop import Machinery, Scorer
+from ebft.training.memory import free_memory
 from ebft.training.options import FineTuneOptions
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def make_resources(options: ModelAndDataOptions, processes: Processes = ALONE) -
     The frozen base model is then the policy without its adapter; otherwise, or if the recipe names
     another base, it is loaded when a part first asks for it, once.
     """
+    device = resolve_device(options.model.device)
+    free = free_memory(device)
     policy, tokenizer = load_policy(options.model)
     precision = PRECISION[options.model.precision]
     load_base: Callable[[], PreTrainedModel] = partial(load_frozen, options.model, precision)
@@ -60,10 +63,11 @@ def make_resources(options: ModelAndDataOptions, processes: Processes = ALONE) -
         policy=policy,
         tokenizer=tokenizer,
         load_base=cache(load_base),
-        device=resolve_device(options.model.device),
+        device=device,
         precision=precision,
         seed=options.seed,
-        micro_batch=options.documents_at_a_time,
+        # The same everywhere: processes compute in step, a micro-batch at a time.
+        micro_batch=int(processes.gather(torch.tensor([options.documents_at_a_time(free)])).min()),
         processes=processes,
     )
 

@@ -1,11 +1,11 @@
 """The invariant everything rests on: a tree gives what independent rows give."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebft.features.hidden_states import HiddenStates
+from ebft.models import log_probs
 from ebft.objective import cross_entropy_mask, policy_gradient_loss
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Contexts, Rollouts
@@ -71,6 +71,20 @@ def test_log_probs_of_sampler_tree_and_rows_agree(r):
             torch.testing.assert_close(tree.documents[b, 1:length], alone, atol=1e-9, rtol=0)
 
 
+@given(contexts())
+@settings(max_examples=15)
+def test_greedy_tokens_of_tree_and_rows_agree(c):
+    """Greedy, as the limit of a temperature towards 0."""
+    r = HfTree(n=1, temperature=1e-7).build(tiny_resources(POLICY, micro_batch=3))(c, step=0)
+    with torch.no_grad():
+        for p, (row, anchor) in enumerate(zip(c.row.tolist(), c.anchor.tolist(), strict=True)):
+            ids = c.tokens[row, :anchor]
+            for token in r.tokens[p, 0]:
+                top = POLICY(ids[None]).logits[0, -1].topk(2)
+                assert token == top.indices[0] or top.values[0] - top.values[1] < 1e-5
+                ids = torch.cat([ids, token[None]])
+
+
 @given(rollouts(), st.sampled_from(["concat", "stack", "mean"]), st.sampled_from(["last", "mean"]))
 @settings(max_examples=40)
 def test_features_of_tree_and_rows_agree(r, combine, pooling):
@@ -133,18 +147,27 @@ def test_gradients_of_tree_and_rows_agree(r):
 @given(rollouts())
 @settings(max_examples=60)
 def test_mask_is_ancestry(r):
-    """Each rollout token sees its context and its own branch so far, nothing else."""
-    tree = grow(r)
-    mask, c = tree.sees.mask()[:, 0], r.contexts
-    S = c.tokens.shape[1]
-    for p in range(len(c)):
-        for j in range(r.tokens.shape[1]):
+    """Each token sees its context and its own trunk or branch so far, nothing else."""
+    tree, c = grow(r), r.contexts
+    mask = tree.sees.mask[0, 0]
+    for b, length in enumerate(c.lengths.tolist()):
+        trunk = tree.trunk_at[b, :length].tolist()
+        assert tree.tokens[0, trunk].tolist() == c.documents[b].tokens.tolist()
+        for position, column in enumerate(trunk):
+            assert mask[column].nonzero()[:, 0].tolist() == trunk[: position + 1]
+            assert tree.positions[0, column] == position
+    n = r.tokens.shape[1]
+    for p, (row, anchor) in enumerate(zip(c.row.tolist(), c.anchor.tolist(), strict=True)):
+        for j in range(n):
             for t, column in enumerate(tree.rollout_at[p, j].tolist()):
-                ancestors = [*range(int(c.anchor[p])), *tree.rollout_at[p, j, : t + 1].tolist()]
-                assert mask[c.row[p], column].nonzero()[:, 0].tolist() == ancestors
-                assert tree.positions[c.row[p], column] == c.anchor[p] + t
-    assert torch.equal(mask[0, :S, :S], torch.ones(S, S, dtype=torch.bool).tril())
-    assert mask.any(-1).all(), "a query that sees nothing has a NaN softmax"
+                branch = tree.rollout_at[p, j, : t + 1].tolist()
+                ancestors = [*tree.trunk_at[row, :anchor].tolist(), *branch]
+                assert mask[column].nonzero()[:, 0].tolist() == ancestors
+                assert tree.positions[0, column] == anchor + t
+                assert torch.equal(
+                    tree.sees.at(t).mask[0, 0, p * r.tokens.shape[1] + j], mask[column]
+                )
+    assert mask.shape == (tree.tokens.numel(),) * 2, "nothing is padded"
 
 
 @given(rollouts(), st.integers(1, 3))
@@ -209,22 +232,30 @@ def test_completion_rollouts_end_with_eos():
     assert ended > 0
 
 
-@pytest.mark.parametrize("n", [1, 4])
-def test_counted_token_forwards(n):
-    """The budget of the tree: S + n·A·(G−1) tokens to sample, S + n·A·G to train."""
-    seen = []
-    POLICY.base_model.register_forward_pre_hook(
-        lambda _m, _a, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+def test_counted_token_forwards_and_logits(monkeypatch):
+    """The budget of the design's documents: S + nA(G−1) tokens to sample, S + nAG to train."""
+    forwarded, predicted = [], []
+    make = log_probs._logits
+
+    def count(hidden, *others):
+        predicted.append(len(hidden))
+        return make(hidden, *others)
+
+    monkeypatch.setattr(log_probs, "_logits", count)
+    hook = POLICY.base_model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: forwarded.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     try:
-        plan = Strided(start=8, stride=8, rollout_length=8)
-        c = plan(tiny_documents([256]))
-        A = len(c)
-        assert A == 31
-        r = HfTree(n=n).build(tiny_resources(POLICY))(c, step=0)
-        assert sum(seen) == 256 + n * A * 7
-        seen.clear()
-        tree_log_probs(POLICY, r)
-        assert sum(seen) == 256 + n * A * 8
+        c = Strided(start=8, stride=8, rollout_length=8)(tiny_documents([1024]))
+        assert len(c) == 127
+        r = HfTree(n=4).build(tiny_resources(POLICY))(c, step=0)
+        assert sum(forwarded) == 1024 + 4 * 127 * 7 == 4580
+        assert sum(predicted) == 127 + 4 * 127 * 7, "first tokens of a context share their logits"
+        forwarded.clear()
+        predicted.clear()
+        with torch.no_grad():
+            tree_log_probs(POLICY, r)
+        assert sum(forwarded) == 1024 + 4 * 127 * 8 == 5088
+        assert sum(predicted) == 1023 + 4 * 127 * 8
     finally:
-        POLICY.base_model._forward_pre_hooks.clear()
+        hook.remove()

@@ -91,7 +91,8 @@ def test_the_same_seed_gives_the_same_run(tiny_run):
 def test_micro_batches_change_nothing_but_memory(tiny_run):
     whole, _ = steps_of(tiny_run("training.micro_batch=4"))
     parts, _ = steps_of(tiny_run("training.micro_batch=1", "overwrite=true"))
-    for a, b in zip(whole, parts, strict=True):
+    chosen, _ = steps_of(tiny_run("training.micro_batch=auto", "overwrite=true"))
+    for a, b in [*zip(whole, parts, strict=True), *zip(whole, chosen, strict=True)]:
         assert torch.equal(a.scored.rollouts.tokens, b.scored.rollouts.tokens)
         assert a.losses.cross_entropy == pytest.approx(b.losses.cross_entropy, rel=1e-4)
         losses = (step.losses.policy_gradient.loss for step in (a, b))

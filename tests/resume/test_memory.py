@@ -16,9 +16,9 @@ def room_for(monkeypatch):
     def limit(documents, *, after=0):
         calls = []
 
-        def limited(policy, rollouts):
+        def limited(policy, rollouts, **how):
             calls.append(1)
-            result = forward(policy, rollouts)
+            result = forward(policy, rollouts, **how)
             if len(calls) > after and len(rollouts.contexts.documents) > documents:
                 torch.empty(1 << 60)
             return result

@@ -15,11 +15,11 @@ from transformers import (
 )
 
 from ebft.errors import NumericalError
-from ebft.models.attention import DENSE, NAME
+from ebft.models.attention import DENSE, FLEX, NAME
 from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
 from ebft.rollout.completion import Completion
-from ebft.rollout.sees import sees_trunk
+from ebft.rollout.sees import sees_trunks
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.policy import tree_log_probs
@@ -48,7 +48,7 @@ def model(config, attention=NAME):
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
-@pytest.mark.parametrize("attention", [NAME, DENSE])
+@pytest.mark.parametrize("attention", [NAME, FLEX, DENSE])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_tree_equals_rows(name, attention):
     policy, documents = model(ARCHITECTURES[name], attention), tiny_documents([30, 17])
@@ -77,7 +77,7 @@ def test_what_a_tree_would_get_wrong_is_refused(config, option, attention):
             policy,
             torch.zeros(1, 20).long(),
             torch.arange(20)[None],
-            sees_trunk(1, 20, policy.device),
+            sees_trunks([20], policy.device),
         )
 
 

@@ -2,40 +2,45 @@
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ebft.models import attention
-from ebft.models.attention import GROUPS, tree_attention
+from ebft.models.attention import dense_attention, tree_attention
 from ebft.models.forward import decode
-from ebft.rollout.sees import Sees, sees_trunk
+from ebft.rollout.sees import QUERIES, Sees, sees_trunks
 from tests.tiny import plain_policy
 
 H, KV, D = 4, 2, 8
+
+
+class Grouped(torch.nn.Module):
+    """What transformers' SDPA asks of a layer."""
+
+    num_key_value_groups = H // KV
 
 
 def random(*shape):
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("decoding", [False, True])
-@pytest.mark.parametrize("branches", [0, 1, 3, GROUPS + 3])
-@pytest.mark.parametrize("steps", [1, 4])
-def test_it_equals_the_dense_mask(decoding, branches, steps):
-    if decoding and not branches:
+@pytest.mark.parametrize("newest", [None, 0, 2])
+@pytest.mark.parametrize("branches", [(0,), (1,), (3, 0, 2), (QUERIES + 3, 1)])
+@pytest.mark.parametrize("steps", [3, 4])
+def test_it_equals_the_dense_mask(newest, branches, steps):
+    if newest is not None and not sum(branches):
         pytest.skip("there is nothing to decode")
     torch.manual_seed(0)
-    B, S = 2, 9
-    # Branches that a row does not have are anchored at 0.
-    anchors = torch.randint(0, S + 1, (B, branches)).sort(1).values
-    sees = Sees(S, anchors, steps, decoding)
-    queries = branches if decoding else S + branches * steps
-    q = random(B, H, queries, D)
-    k, v = random(B, KV, S + branches * steps, D), random(B, KV, S + branches * steps, D)
+    trunks = (9, 4, 6)[: len(branches)]
+    anchors = torch.cat(
+        [torch.randint(1, S + 1, (Q,)).sort().values for S, Q in zip(trunks, branches, strict=True)]
+    )
+    sees = Sees(trunks, branches, anchors, steps, newest)
+    queries = sees.columns if newest is None else sum(branches)
+    q = random(1, H, queries, D)
+    # A cache may have room for more than the tree.
+    k, v = random(1, KV, sees.columns + 2, D), random(1, KV, sees.columns + 2, D)
     ours, _ = tree_attention(None, q, k, v, None, sees=sees, scaling=0.3)
-    dense = scaled_dot_product_attention(
-        q, k, v, attn_mask=sees.mask(), scale=0.3, enable_gqa=True
-    ).transpose(1, 2)
+    dense, _ = dense_attention(Grouped(), q, k, v, sees.mask, sees=sees, scaling=0.3)
     torch.testing.assert_close(ours, dense)
     weight = torch.randn_like(dense)
     for a, b in zip(
@@ -44,6 +49,27 @@ def test_it_equals_the_dense_mask(decoding, branches, steps):
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+def test_under_autocast_it_is_as_near_as_the_dense_mask():
+    """Keys that were rotated come in float32, values in bfloat16."""
+    torch.manual_seed(0)
+    sees = Sees((9, 6), (3, 2), torch.tensor([2, 5, 9, 3, 6]), 4)
+    q, k, v = (random(1, heads, sees.columns, D) for heads in (H, KV, KV))
+    weight = torch.randn(1, sees.columns, H, D)
+
+    def results(attend, layer, convert):
+        leaves = [convert(x.detach()).requires_grad_() for x in (q, k, v)]
+        leaves[2] = leaves[2].bfloat16() if leaves[2].dtype == torch.float32 else leaves[2]
+        with torch.autocast("cpu", torch.bfloat16, enabled=leaves[0].dtype == torch.float32):
+            out, _ = attend(layer, *leaves, sees.mask, sees=sees, scaling=0.3)
+        return [out, *torch.autograd.grad((out * weight).sum(), leaves[:2])]
+
+    exact = results(tree_attention, None, torch.Tensor.double)
+    ours = results(tree_attention, None, torch.Tensor.float)
+    dense = results(dense_attention, Grouped(), torch.Tensor.float)
+    for a, b, c in zip(ours, dense, exact, strict=True):
+        assert (a - c).norm() < 2 * (b - c).norm() < 0.05 * c.norm()
 
 
 def test_without_a_tree_it_is_the_model_s_own_attention():
@@ -64,7 +90,7 @@ def windowed(window):
 
 
 def test_a_sliding_window_that_hides_something_is_refused():
-    tokens, sees = torch.arange(10)[None], sees_trunk(1, 10, torch.device("cpu"))
+    tokens, sees = torch.arange(10)[None], sees_trunks([10], torch.device("cpu"))
     with pytest.raises(ValueError, match="sliding_window = 4, which attention over a tree does"):
         decode(windowed(4), tokens, torch.arange(10)[None], sees)
     wide = windowed(64)

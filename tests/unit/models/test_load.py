@@ -49,6 +49,13 @@ def test_a_folder_without_weights_or_tokenizer(folder):
         load_policy(ModelOptions(path=str(folder)))
 
 
+def test_flex_attention_is_not_trained_on_a_cpu(folder):
+    options = ModelOptions(path=str(folder), attention="flex", device="cpu")
+    with pytest.raises(UserError, match=r"model.attention = flex: .*say model.attention=tree"):
+        load_policy(options)
+    assert not any(p.requires_grad for p in load_frozen(options, torch.float32).parameters())
+
+
 def test_a_device_that_is_not_there():
     with pytest.raises(UserError, match=r"model.device = gpu: .*give auto, cpu or cuda"):
         resolve_device("gpu")

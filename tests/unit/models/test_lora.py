@@ -14,7 +14,7 @@ from ebft.models.lora import add_adapter, has_adapter, merged, without_adapter
 from ebft.models.options import LoraOptions
 from ebft.models.probe import probe_tree
 from ebft.objective import ObjectiveOptions
-from ebft.rollout.sees import sees_trunk
+from ebft.rollout.sees import sees_trunks
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.policy import document_log_probs, tree_log_probs
@@ -137,7 +137,7 @@ def test_its_gradient_follows_from_that_of_the_merged_weights(checkpointing, gam
 def test_a_tree_equals_rows_in_every_architecture(name):
     policy, documents = model(ARCHITECTURES[name]), tiny_documents([30, 17])
     tokens = documents[0].tokens[None]
-    positions, sees = torch.arange(30)[None], sees_trunk(1, 30, policy.device)
+    positions, sees = torch.arange(30)[None], sees_trunks([30], policy.device)
     with torch.no_grad():
         base = decode(policy, tokens, positions, sees)
         adapted(policy=policy)

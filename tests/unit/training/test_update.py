@@ -1,5 +1,7 @@
 """One optimizer step's gradient does not depend on how the step is divided."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.policy import tree_log_probs
 from ebft.training.update import accumulate_gradients
-from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
+from tests.tiny import plain_policy, tiny_documents, tiny_policy, tiny_resources, trained_on
 
 RAGGED = {
     "strided": Strided(start=2, stride=3, rollout_length=4)(tiny_documents([20, 9, 14, 31, 6])),
@@ -22,6 +24,7 @@ RAGGED = {
 def gradient(
     policy, rollouts, advantages, *,
     micro_batch, gamma=0.3, reduction="sum", gradient_checkpointing=False,
+    precision=torch.float32,
 ):  # fmt: skip
     policy.zero_grad()
     losses = accumulate_gradients(
@@ -29,7 +32,7 @@ def gradient(
         *trained_on(rollouts, advantages),
         ObjectiveOptions(gamma=gamma, reduction=reduction),
         micro_batch=micro_batch,
-        precision=torch.float32,
+        precision=precision,
         gradient_checkpointing=gradient_checkpointing,
         step=0,
     )
@@ -76,6 +79,18 @@ def test_without_cross_entropy_in_the_loss_it_costs_no_backward_and_changes_no_g
     # It is still there to be looked at.
     mask = cross_entropy_mask(contexts, "completion")
     assert losses.cross_entropy == pytest.approx(float(-documents[mask].mean()), abs=1e-12)
+
+
+def test_bfloat16_gradients_are_float32_s_but_for_rounding():
+    policy = plain_policy()
+    resources = replace(tiny_resources(policy), precision=torch.bfloat16)
+    rollouts = HfTree(n=3).build(resources)(RAGGED["strided"], step=0)
+    advantages = torch.randn(len(RAGGED["strided"]), 3)
+    losses, exact = gradient(policy, rollouts, advantages, micro_batch=2)
+    _, rounded = gradient(policy, rollouts, advantages, micro_batch=2, precision=torch.bfloat16)
+    assert losses.policy_gradient.sampler_gap < 0.1, "sampled in bfloat16, trained in float32"
+    assert rounded.dtype == torch.float32
+    assert torch.cosine_similarity(rounded, exact, dim=0) > 0.98
 
 
 def test_sampler_gap_is_rounding_on_policy_and_large_off_policy():

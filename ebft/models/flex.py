@@ -1,0 +1,146 @@
+"""FlexAttention over a row of trees: fused kernels for GPUs, from the tree's intervals.
+
+The mask is made of index tensors, and lengths are padded to few sizes, so a kernel that was
+compiled once serves every tree of about its size. On a CPU FlexAttention has no backward: there it
+serves sampling, features and evaluation, for comparison with `tree`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.functional import pad
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from ebft.models.attention import FLEX, in_autocast, refuse
+from ebft.rollout.sees import Intervals, Sees
+
+BLOCK = 128
+"""Tokens of a block: FlexAttention skips whole blocks that no query of another one sees."""
+
+
+def flex_tree_attention(
+    module: torch.nn.Module,
+    query: Float[Tensor, "1 H T d"],
+    key: Float[Tensor, "1 H_kv K d"],
+    value: Float[Tensor, "1 H_kv K d"],
+    attention_mask: Tensor | None,
+    *,
+    sees: Sees | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **others: Any,
+) -> tuple[Float[Tensor, "1 T H d"], None]:
+    """transformers' attention interface; without `sees` it is transformers' own SDPA.
+
+    Raises `ValueError` for training on a CPU, and for what `tree` refuses.
+    """
+    if sees is None:
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
+            module, query, key, value, attention_mask,
+            scaling=scaling, dropout=dropout, **others,
+        )  # fmt: skip
+    refuse(module, sees, others)
+    if query.device.type == "cpu":
+        if torch.is_grad_enabled() and query.requires_grad:
+            raise ValueError(
+                "model.attention = flex: FlexAttention cannot train on a CPU, for it has no "
+                "backward there; say model.attention=tree"
+            )
+        # It refuses inputs that require gradients even where none are taken.
+        query, key, value = query.detach(), key.detach(), value.detach()
+    T = query.shape[2]
+    key, value = key[:, :, : sees.columns], value[:, :, : sees.columns]
+    out = kernel(query.device.type)(
+        *(_padded(in_autocast(x)) for x in (query, key, value)),
+        block_mask=block_mask(sees),
+        scale=scaling,
+        enable_gqa=True,
+    )
+    return out[:, :, :T].transpose(1, 2), None
+
+
+@cache
+def kernel(device: str) -> Callable[..., Tensor]:
+    """FlexAttention, compiled for a GPU; plain on a CPU, where it is there to compare with."""
+    if device == "cpu":
+        return cast("Callable[..., Tensor]", flex_attention)
+    return cast("Callable[..., Tensor]", torch.compile(flex_attention, dynamic=False))
+
+
+def bucket(length: int) -> int:
+    """The length padded to: eight sizes between one power of two and the next, all of blocks."""
+    step = max(BLOCK, 1 << max(0, (length - 1).bit_length() - 4))
+    return -(-length // step) * step
+
+
+def block_mask(sees: Sees) -> BlockMask:
+    """What each block of queries needs of each block of keys; made once a tree."""
+    made: BlockMask | None = sees.__dict__.get("_block_mask")
+    if made is None:
+        made = sees.__dict__["_block_mask"] = _block_mask(sees)
+    return made
+
+
+def _block_mask(sees: Sees) -> BlockMask:
+    columns = bucket(sees.columns)
+    first, until, own, itself = intervals = _padded_intervals(sees.intervals)
+
+    def mask_mod(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        above = (first[q] <= k) & (k < until[q])
+        return above | ((own[q] <= k) & (k <= itself[q]))
+
+    some, every = blocks(intervals, columns)
+    partial, full = some & ~every, every
+    return BlockMask.from_kv_blocks(
+        *_ordered(partial), *_ordered(full),
+        BLOCK_SIZE=BLOCK, mask_mod=mask_mod, seq_lengths=(len(first), columns),
+    )  # fmt: skip
+
+
+def blocks(
+    intervals: Intervals, columns: int
+) -> tuple[Bool[Tensor, "Q_blocks K_blocks"], Bool[Tensor, "Q_blocks K_blocks"]]:
+    """Blocks of keys of which some may be seen by a block of queries, and all by all of it."""
+    first, until, own, itself = (x.view(-1, BLOCK) for x in intervals)
+    start = torch.arange(0, columns, BLOCK, device=first.device)
+    some = torch.zeros(len(first), len(start), dtype=torch.bool, device=first.device)
+    every = some.clone()
+    for low, high in ((first, until), (own, itself + 1)):
+        empty = low >= high
+        lowest = low.masked_fill(empty, columns).amin(1, keepdim=True)
+        highest = high.masked_fill(empty, 0).amax(1, keepdim=True)
+        some |= (start < highest) & (start + BLOCK > lowest)
+        every |= (low.amax(1, keepdim=True) <= start) & (
+            start + BLOCK <= high.amin(1, keepdim=True)
+        )
+    return some, every
+
+
+def _ordered(wanted: Bool[Tensor, "Q K"]) -> tuple[Int[Tensor, "1 1 Q"], Int[Tensor, "1 1 Q K"]]:
+    """How many blocks of keys each block of queries wants, and their numbers, these first."""
+    order = wanted.int().argsort(dim=1, descending=True, stable=True)
+    return wanted.sum(1).int()[None, None], order.int()[None, None]
+
+
+def _padded(x: Float[Tensor, "1 H N d"]) -> Float[Tensor, "1 H M d"]:
+    return pad(x, (0, 0, 0, bucket(x.shape[2]) - x.shape[2]))
+
+
+def _padded_intervals(intervals: Intervals) -> Intervals:
+    # Padding sees the first key: the softmax of nothing is NaN.
+    length = len(intervals.first)
+    more = (0, bucket(length) - length)
+    return Intervals(*(pad(x, more, value=v) for x, v in zip(intervals, (0, 1, 1, 0), strict=True)))
+
+
+AttentionInterface.register(FLEX, flex_tree_attention)
+AttentionMaskInterface.register(FLEX, sdpa_mask)
