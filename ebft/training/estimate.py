@@ -33,8 +33,10 @@ def estimate_table(options: FineTuneOptions) -> str:
     """Tokens, FLOPs and memory of a step. Raises `ValueError` saying what cannot be known."""
     tree, model = document_tree(options), model_shape(options)
     training, adapter = options.training, adapter_weights(options, model)
-    free = free_memory(resolve_device(options.model.device))
-    micro_batch = choose_micro_batch(options, free)
+    micro_batch = training.micro_batch
+    if micro_batch == "auto":  # else the device need not be on this machine
+        free = free_memory(resolve_device(options.model.device))
+        micro_batch = choose_micro_batch(options, free)
     peak = estimate_memory(options, micro_batch)
     rows = _work(options, model, tree)
     per_step = step_flops(options)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import invalidate_caches
@@ -13,7 +14,8 @@ import pytest
 import yaml
 
 from docs.generate.commands import help_text
-from ebft.config.load import load_recipe, read_yaml
+from ebft.config.load import load_recipe
+from ebft.config.read import read_yaml
 from ebft.plugins import KINDS, load_registry
 from ebft.training.options import FineTuneOptions
 from tests.docs.commands import TARGETS, check, command_lines
@@ -25,7 +27,8 @@ STARTS = {"plugins/ebft-example/README.md": "ebft-example"}
 """Where a page's reader is, if not in the folder of a checkout."""
 INSTALLED = {"plugins/ebft-sentence-transformers/README.md": ["ebft_sentence_transformers"]}
 """Plug-ins that a page has told its reader to install, so that no `plugins:` names them."""
-LANGUAGES = {"python", "yaml", "toml", "sh", "text", ""}
+LANGUAGES = {"python", "yaml", "yml", "toml", "sh", "bash", "text", ""}
+"""`yaml` is for ebft and `sh` for a terminal; `yml` and `bash` are for a cluster's scheduler."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
@@ -66,11 +69,29 @@ def test_blocks(page, desk, ebft):
                 exec(compile(block.text, where, "exec"), names)
             case "yaml":
                 validate(block.text)
+            case "yml":
+                commands = list(container_commands(yaml.safe_load_all(block.text)))
+                assert commands, where
+                for words in commands:
+                    check(words, more)
+            case "bash":
+                subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+                for words in command_lines(block.text):
+                    if words[0] == "srun":
+                        check([os.path.expandvars(word) for word in words[1:]], more)
             case "toml":
                 tomllib.loads(block.text)
             case "sh" | "":
                 for words in command_lines(block.text):
                     check(words, more)
+
+
+def container_commands(manifests):
+    """The commands of all containers in Kubernetes manifests."""
+    for manifest in manifests:
+        template = manifest["spec"].get("template", {"spec": {"containers": []}})
+        for container in template["spec"]["containers"]:
+            yield [*container["command"], *container["args"]]
 
 
 def validate(text):
