@@ -62,8 +62,11 @@ def per_document(
     total = torch.zeros(len(documents), dtype=torch.float64)
     weights = torch.zeros_like(total)
     if contexts is not None:
-        place = {document.name: i for i, document in enumerate(documents)}
-        of_row = torch.tensor([place[document.name] for document in contexts.documents])
+        # In order rather than by name: processes that wait for others measure a document twice.
+        rest = iter(enumerate(documents))
+        of_row = torch.tensor(
+            [next(i for i, document in rest if document is one) for one in contexts.documents]
+        )
         index = of_row[contexts.row.cpu()]
         value = value.double().cpu()
         each = torch.ones_like(value) if weight is None else weight.double().cpu()

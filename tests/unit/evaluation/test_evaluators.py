@@ -169,3 +169,12 @@ class TestAccuracy:
 
 def starts_early(attempt):
     return float(attempt.rollout.strip() < "h")
+
+
+def test_a_document_that_comes_twice_is_measured_twice(resources):
+    """As a process does that has fewer documents than the others."""
+    evaluator = EVALUATORS["feature_matching_loss"].build(resources)
+    short, one = tiny_documents([4, 22])
+    [measured] = evaluator(resources.policy, [short, one, one])
+    assert measured.weight.tolist() == [0, 3, 3]
+    assert measured.value[1] == measured.value[2] != 0
