@@ -7,7 +7,8 @@ from docs.generate.notebooks import notebooks, read, run
 
 def printed(notebook):
     return [
-        [output.text for output in cell.outputs if output.output_type == "stream"]
+        # One text a cell: what the kernel prints arrives in pieces of any size.
+        "".join(output.text for output in cell.outputs if output.output_type == "stream")
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
