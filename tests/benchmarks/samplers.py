@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.samplers         writes docs/benchmarks/samplers.md
 
-The embedded model in float32 on a CPU, two documents of Python code. `strided`: 256 tokens each,
-an anchor every 8 tokens, rollouts of 8. `completion`: prompts and rollouts of 128. Each cell is
-the fastest of `REPEATS` calls after one to warm up, on a step of its own each.
+The embedded model in float32 on a CPU, on Python code. `strided`: a document of 256 tokens, an
+anchor every 8 tokens, rollouts of 8. `completion`: four prompts and rollouts of 128. Each cell is
+the fastest of `REPEATS` calls, on a step of its own each, after a short one to warm up.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -33,9 +34,22 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "samplers.md"
 SAMPLERS = ("hf_tree", "hf_generate", "vllm")
 COUNTS = (4, 16)
 REPEATS = 2
-PLANS: dict[str, tuple[str, Plan, int, int]] = {
-    "strided": ("strided, G 8", Strided(start=8, stride=8, rollout_length=8), 256, 0),
-    "completion": ("completion, G 128", Completion(rollout_length=128), 256, 128),
+WARM_UP = Completion(rollout_length=8)
+
+
+class Work(NamedTuple):
+    """What is sampled: `documents` of `length` tokens, `prompt_length` of them the prompt."""
+
+    title: str
+    plan: Plan
+    documents: int
+    length: int
+    prompt_length: int
+
+
+WORK = {
+    "strided": Work("strided, G 8", Strided(start=8, stride=8, rollout_length=8), 1, 256, 0),
+    "completion": Work("completion, G 128", Completion(rollout_length=128), 4, 256, 128),
 }
 
 
@@ -52,11 +66,11 @@ def make_resources() -> Resources:
     )
 
 
-def documents(tokenizer, length: int, prompt_length: int) -> list[Document]:
+def documents(tokenizer, count: int, length: int, prompt_length: int) -> list[Document]:
     tokens = torch.tensor(tokenizer(inspect.getsource(argparse))["input_ids"])
     return [
         Document(f"argparse/{i}", tokens[1000 * i : 1000 * i + length], prompt_length)
-        for i in range(2)
+        for i in range(count)
     ]
 
 
@@ -66,15 +80,16 @@ def build(name: str, n: int, resources: Resources) -> Sampler:
     return part(n=n, **options).build(resources)
 
 
-def tokens_per_second(sampler: Sampler, resources: Resources, plan: str) -> float:
-    _, cut, length, prompt_length = PLANS[plan]
-    contexts = cut(documents(resources.tokenizer, length, prompt_length))
+def tokens_per_second(sampler: Sampler, resources: Resources, work: Work) -> float:
+    tokenizer = resources.tokenizer
+    sampler(WARM_UP(documents(tokenizer, 1, work.length, prompt_length=128)), step=0)
+    contexts = work.plan(documents(tokenizer, work.documents, work.length, work.prompt_length))
     rates = []
-    for step in range(REPEATS + 1):
+    for step in range(1, REPEATS + 1):
         since = perf_counter()
         rollouts = sampler(contexts, step=step)
         rates.append(int(rollouts.mask.sum()) / (perf_counter() - since))
-    return max(rates[1:])
+    return max(rates)
 
 
 def measure(names: Sequence[str]) -> dict[str, dict[tuple[str, int], float]]:
@@ -84,8 +99,8 @@ def measure(names: Sequence[str]) -> dict[str, dict[tuple[str, int], float]]:
         table[name] = {}
         for n in COUNTS:
             sampler = build(name, n, resources)
-            for plan in PLANS:
-                table[name][plan, n] = tokens_per_second(sampler, resources, plan)
+            for plan, work in WORK.items():
+                table[name][plan, n] = tokens_per_second(sampler, resources, work)
                 tqdm.write(f"{name} {plan} n={n}: {table[name][plan, n]:.0f} tokens/s")
             del sampler  # ends an engine's process before the next is timed
     return table
@@ -113,8 +128,8 @@ def page(table: dict[str, dict[tuple[str, int], float]], missing: Sequence[str])
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    columns = [(plan, n) for plan in PLANS for n in COUNTS]
-    head = " | ".join(f"{PLANS[plan][0]}, n {n}" for plan, n in columns)
+    columns = [(plan, n) for plan in WORK for n in COUNTS]
+    head = " | ".join(f"{WORK[plan].title}, n {n}" for plan, n in columns)
     rows = [
         f"| `{name}` | " + " | ".join(f"{cells[column]:.0f}" for column in columns) + " |"
         for name, cells in table.items()
