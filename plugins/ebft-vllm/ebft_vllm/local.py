@@ -27,7 +27,13 @@ class LocalEngine:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         from vllm import LLM  # takes seconds to import
+        from vllm.platforms import current_platform
 
+        options = start.options
+        if current_platform.is_cpu():
+            # After a chunk of a context, vLLM winds the request's generator back, which generators
+            # of CPUs cannot: "CPU Generator does not use offset".
+            options = {"enable_chunked_prefill": False, **options}
         self._llm = LLM(
             model=start.folder,
             dtype=start.dtype,
@@ -44,7 +50,7 @@ class LocalEngine:
             worker_extension_cls="ebft_vllm.worker.LoadsFromMemory",
             disable_log_stats=True,
             seed=0,
-            **start.options,
+            **options,
         )
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

@@ -63,6 +63,20 @@ def test_rollouts_are_reproducible_and_independent_of_company(sampler):
     assert len({tuple(t) for t in both.tokens[0].tolist()}) > 1, "n samples are n different ones"
 
 
+def test_more_contexts_than_one_pass_of_the_engine_takes(policy, make_resources):
+    # vLLM would cut the context that is left over in two, and fail: its generators are seeded.
+    options = Vllm(
+        n=2, engine="in_process", kv_cache_gib=0.1, max_length=96, block_size=16,
+        engine_options={"max_num_batched_tokens": 112},
+    )  # fmt: skip
+    sampler = options.build(make_resources(policy))
+    contexts = STRIDED(tiny_documents([90, 70, 80]))
+    rollouts = sampler(contexts, step=0)
+    sampler.engine.close()
+    assert rollouts.tokens.shape == (len(contexts), 2, 6)
+    assert rollouts.mask.all()
+
+
 def test_rollouts_end_with_end_of_sequence(sampler):
     contexts = Completion(rollout_length=24)(tiny_documents([40] * 6, prompt_length=10))
     rollouts = sampler(contexts, step=0)
