@@ -14,6 +14,7 @@ SAME_MATHEMATICS = (
     "training.steps",
     "training.micro_batch",
     "training.gradient_checkpointing",
+    "training.compile",
     "training.show_rollouts_every",
     "training.measure_gradients_every",
     "evaluation.every",

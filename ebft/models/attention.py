@@ -233,7 +233,10 @@ def _each(x: Float[Tensor, "H N d"], branches: slice) -> Float[Tensor, "H Q R d"
     return torch.unflatten(x, 1, (branches.stop - branches.start, -1))
 
 
-AttentionInterface.register(NAME, tree_attention)
-AttentionInterface.register(DENSE, dense_attention)
-for _name in (NAME, DENSE):
+# Compiled, it would be compiled anew for every tree: its loops are over groups of branches.
+for _name, _attention in ((NAME, tree_attention), (DENSE, dense_attention)):
+    AttentionInterface.register(
+        _name,
+        torch.compiler.disable(_attention),  # type: ignore[no-untyped-call]
+    )
     AttentionMaskInterface.register(_name, sdpa_mask)

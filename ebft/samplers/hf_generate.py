@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from ebft.models.compiled import eager
 from ebft.models.forward import autocast
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Contexts, Rollouts
@@ -69,7 +70,7 @@ class HfGenerateSampler:
     @torch.no_grad()
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         resources = self._resources
-        with autocast(resources.device, resources.precision):
+        with autocast(resources.device, resources.precision), eager():
             parts = [self._sample(part, step) for part in batches(contexts, self._options.batch)]
         tokens, log_probs, mask = (torch.cat(column) for column in zip(*parts, strict=True))
         return Rollouts(contexts, tokens, log_probs, mask, self._options.temperature)

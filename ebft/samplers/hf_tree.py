@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ebft.models.cache import TreeCache
+from ebft.models.compiled import eager
 from ebft.models.forward import autocast, decode
 from ebft.models.log_probs import logits
 from ebft.models.whole import whole
@@ -87,7 +88,7 @@ class HfTreeSampler:
     @torch.no_grad()
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         resources = self._resources
-        with autocast(resources.device, resources.precision):
+        with autocast(resources.device, resources.precision), eager():
             parts = [
                 whole(resources.policy, self._sample, part, step)
                 for _, part in contexts.split(resources.micro_batch)

@@ -98,6 +98,15 @@ def documents_hold_an_anchor(options: FineTuneOptions) -> Iterator[str]:
         )
 
 
+def compiles(options: FineTuneOptions) -> Iterator[str]:
+    """FlexAttention compiles itself, and nothing has tried it inside compiled layers."""
+    if options.training.compile and options.model.attention == "flex":
+        yield (
+            "training.compile = true: does not go with model.attention = flex, whose kernels are "
+            "compiled already; say training.compile=false, or model.attention=tree"
+        )
+
+
 def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
     """`require_unbiased` refuses every part that says its gradient is biased."""
     if not options.require_unbiased:
@@ -135,6 +144,11 @@ def _problems_of_processes(options: FineTuneOptions, size: int) -> Iterator[str]
             f"training.measure_gradients_every = {training.measure_gradients_every}: needs whole "
             f"gradients in one process, and this is one of {size}; say null"
         )
+    if training.compile:
+        yield (
+            f"training.compile = true: layers are compiled in one process so far, and this is one "
+            f"of {size}; say false"
+        )
     if options.model.lora is not None:
         yield f"model.lora: adapters are trained in one process so far, and this is one of {size}"
     if ":" in options.model.device:
@@ -150,5 +164,6 @@ CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
     pairs_need_two,
     micro_batch_fits,
     documents_hold_an_anchor,
+    compiles,
     unbiased_if_required,
 )

@@ -16,6 +16,7 @@ from ebft.data.order import DocumentOrder
 from ebft.evaluation.history import EvaluationSet
 from ebft.evaluation.options import HELD_OUT, ModelAndDataOptions, SetOptions
 from ebft.interfaces import DataSource, Example, Plan, Splits
+from ebft.models.compiled import compile_layers
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, without_adapter
 from ebft.parts import Resources
@@ -145,6 +146,8 @@ def make_machinery(
     training = options.training
     order = DocumentOrder(options.seed, len(documents))
     processes = resources.processes
+    if training.compile:
+        compile_layers(resources.policy)
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
     optimizer = options.optimizer.instantiate(parameters)
     return Machinery(

@@ -19,6 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
+from tests.benchmarks.machine import commit
+
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "data.md"
 SIZES = (16, 64)  # MiB
 WAYS = {
@@ -106,12 +108,9 @@ def measure_apart(file: Path, way: str, cache: Path) -> dict[str, float]:
 
 
 def page(rows: list[list[str]]) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     head = [f"| {' | '.join(COLUMNS)} |", f"| ---: | --- |{' ---: |' * (len(COLUMNS) - 2)}"]
     return TEXT.format(
-        commit=commit,
+        commit=commit(),
         machine=platform.machine(),
         python=platform.python_version(),
         length=LENGTH,

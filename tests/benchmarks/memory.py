@@ -13,14 +13,13 @@ import sys
 import tempfile
 from datetime import date
 from itertools import product
-from pathlib import Path
 
 from tqdm import tqdm
 
 from ebft.config.load import load_recipe
 from ebft.training.estimate import estimate_memory
+from tests.benchmarks.machine import ROOT, commit
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "benchmarks" / "memory.md"
 RECIPE = ROOT / "recipes" / "ebft_full.yaml"
 MICRO_BATCHES, CHECKPOINTING = (1, 4), (False, True)
@@ -64,13 +63,9 @@ def main() -> None:
             f"| {'yes' if checkpointing else 'no'} | {micro_batch} | {estimate / GIB:.2f} "
             f"| {peak / GIB:.2f} | {estimate / peak - 1:+.0%} |"
         )
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(
-        git, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
     PAGE.write_text(
         "# Memory: the estimate and the peak\n\n    python -m tests.benchmarks.memory\n\n"
-        f"{date.today()}, commit {commit}. SmolLM2-135M, float32, documents of 256 tokens with 7 "
+        f"{date.today()}, commit {commit()}. SmolLM2-135M, float32, documents of 256 tokens with 7 "
         "anchors of 4 rollouts of 8\ntokens, AdamW. The peak is the largest resident set of a "
         "process that runs two steps.\n\n"
         "| gradient checkpointing | micro-batch | estimate, GiB | peak, GiB | off by |\n"

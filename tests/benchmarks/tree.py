@@ -9,7 +9,6 @@ phase: weights, frozen weights, optimizer state.
 """
 
 import argparse
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -34,6 +33,7 @@ from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.update import accumulate_gradients
 from tests.benchmarks import public_layout
+from tests.benchmarks.machine import commit, hardware
 from tests.benchmarks.peak import MIB, peak_memory
 from tests.tiny import trained_on
 
@@ -259,7 +259,7 @@ HEADER = """\
 
     python -m tests.benchmarks.tree
 
-{date}, commit {commit}, {cpu}, {threads} threads, torch {torch}, float32.
+{date}, commit {commit}, {hardware}, torch {torch}, float32.
 
 SmolLM2-135M, one document of Python code, start 8, stride {stride}, G {g}, n {n}. The public layout
 (tests/benchmarks/public_layout.py) is our own rendering of what the public implementations do: n
@@ -278,16 +278,9 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
-    cpu = next(
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     header = HEADER.format(
-        date=date.today(), commit=commit, cpu=cpu, n=N, g=G,
-        threads=torch.get_num_threads(), torch=torch.__version__, stride=STRIDE, repeats=REPEATS,
+        date=date.today(), commit=commit(), hardware=hardware(), n=N, g=G,
+        torch=torch.__version__, stride=STRIDE, repeats=REPEATS,
     )  # fmt: skip
     lines = [line for length in arguments.lengths for line in run(length)]
     arguments.page.parent.mkdir(parents=True, exist_ok=True)

@@ -72,6 +72,11 @@ def test_a_mistake_in_a_value(refused, override, says):
     assert says in refused(override)
 
 
+def test_flex_attention_is_not_compiled_twice(refused):
+    says = refused("training.compile=true", "model.attention=flex")
+    assert "training.compile = true: does not go with model.attention = flex" in says
+
+
 def test_an_override_is_known_from_the_file(ebft, tmp_path, tiny_run):
     file = tmp_path / "recipe.yaml"
     source = Path(tiny_run()[1]).read_text()

@@ -44,6 +44,7 @@ REFUSED = [
     ("parallel.replicas=3", "parallel.replicas = 3: 2 processes do not divide"),
     ("training.measure_gradients_every=1", "training.measure_gradients_every = 1: needs whole"),
     ("model.device=cuda:0", "model.device = cuda:0: 2 processes cannot all be on it"),
+    ("training.compile=true", "training.compile = true: layers are compiled in one process so far"),
     ("sampler=hf_generate", "sampler: HfGenerate works in one process only, not in 2: generate"),
 ]
 

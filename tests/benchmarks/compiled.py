@@ -1,0 +1,75 @@
+"""Training with `training.compile` and without: time, peak memory, and what compiling costs.
+
+    python -m tests.benchmarks.compiled         writes docs/benchmarks/compiled.md
+
+The document, the policy and the measurements of `tests.benchmarks.tree`, first as it is, then with
+its layers compiled; the code compiled once is thrown away before, so that nothing is cached.
+"""
+
+import os
+import tempfile
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from ebft.models.compiled import compile_layers
+from tests.benchmarks.machine import commit, hardware
+from tests.benchmarks.peak import MIB
+from tests.benchmarks.tree import Bench, Measured, best, measure
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "compiled.md"
+LENGTHS, REPEATS = (256, 512), 3
+HEADER = """\
+# Compiled layers
+
+    python -m tests.benchmarks.compiled
+
+{date}, commit {commit}, {hardware}, torch {torch}, float32.
+
+Forward and backward of SmolLM2-135M over the tree of one document, as in
+[the tree's benchmark](tree.md), without and with `training.compile`. Each time is the fastest of
+{repeats}. Compiling is the first step with it, less the time of another.
+
+| S | as it is, s | compiled, s | **faster** | peak memory, MiB | compiled | compiling, s |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+"""
+
+
+def run(length: int) -> str:
+    bench = Bench(length)
+    bench.step("tree")  # so that the optimizer has its state
+
+    def repeated() -> Measured:
+        return best([measure(bench, bench.tree_train) for _ in range(REPEATS)])
+
+    plain = repeated()
+    torch._dynamo.reset()
+    compile_layers(bench.policy)
+    start = perf_counter()
+    bench.tree_train()
+    bench.update()
+    first = perf_counter() - start
+    compiled = repeated()
+    return (
+        f"| {length} | {plain.seconds:.2f} | {compiled.seconds:.2f} | "
+        f"**{plain.seconds / compiled.seconds:.2f}×** | {plain.memory / MIB:,.0f} | "
+        f"{compiled.memory / MIB:,.0f} | {first - compiled.seconds:.0f} |\n"
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        rows = [run(length) for length in LENGTHS]
+    head = HEADER.format(
+        date=date.today(), commit=commit(), hardware=hardware(), torch=torch.__version__,
+        repeats=REPEATS,
+    )  # fmt: skip
+    PAGE.write_text(head + "".join(rows), encoding="utf-8")
+    print(PAGE.read_text())
+
+
+if __name__ == "__main__":
+    main()
