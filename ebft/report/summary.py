@@ -18,28 +18,32 @@ def summary_table(history: History) -> Table:
     table = Table(
         title="before → after, on documents not trained on (± 95 % confidence)",
         title_justify="left",
+        show_edge=False,  # so that four figures fit side by side into 80 columns
     )
-    for column in ("measure", "before", "after", "change", ""):
-        left = column in ("measure", "")
-        width = LONGEST_WORD if column == "measure" else None
-        table.add_column(column, justify="left" if left else "right", min_width=width)
+    table.add_column("measure", min_width=LONGEST_WORD)
+    for column in ("before", "after", "change"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
     counts = set()
     for name, before in history.first.items():
         after = history.last[name]
         change = paired_change(before, after)
-        verdict = "no clear change"
+        arrow = ""
         if change.excludes_zero:
-            verdict = "falls" if change.mean < 0 else "rises"
+            arrow = "↓" if change.mean < 0 else "↑"
         table.add_row(
             f"{name} ({before.unit})",
             str(mean_interval(before)),
             str(mean_interval(after)),
             f"{change.mean:+.4f} ± {change.half_width:.4f}",
-            verdict,
+            arrow,
         )
         counts.add(change.count)
     most = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
-    table.caption = f"{most} documents; the change is paired, document by document"
+    table.caption = (
+        f"{most} documents; the change is paired, document by document\n"
+        "↓ falls, ↑ rises: by more than the interval"
+    )
     return table
 
 

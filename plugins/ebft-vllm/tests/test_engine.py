@@ -66,7 +66,7 @@ def test_rollouts_are_reproducible_and_independent_of_company(sampler):
 def test_more_contexts_than_one_pass_of_the_engine_takes(policy, make_resources):
     # vLLM would cut the context that is left over in two, and fail: its generators are seeded.
     options = Vllm(
-        n=2, engine="in_process", kv_cache_gib=0.1, max_length=96, block_size=16,
+        n=2, engine="in_process", kv_cache_gib=0.1, max_length=96,
         engine_options={"max_num_batched_tokens": 112},
     )  # fmt: skip
     sampler = options.build(make_resources(policy))
