@@ -18,6 +18,7 @@ SAME_MATHEMATICS = (
     "training.show_rollouts_every",
     "training.measure_gradients_every",
     "evaluation.every",
+    "evaluation.remember",
     "parallel",
 )
 """Results are the same to rounding."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ebft.checkpoints.digests import digest_documents
 from ebft.errors import NumericalError, UserError
+from ebft.evaluation.remembered import Remembered
 from ebft.files import write_whole
 from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
 from ebft.processes import ALONE, Processes
@@ -56,19 +57,19 @@ class History:
         self._digests = {one.name: digest_documents(one.documents) for one in sets}
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
-    def evaluate(self, policy: PreTrainedModel, steps_done: int) -> Mapping[str, float]:
-        """The mean of every measurement now.
+    def evaluate(
+        self, policy: PreTrainedModel, steps_done: int, *, remembered: Remembered | None = None
+    ) -> Mapping[str, float]:
+        """The mean of every measurement now, or of those that are `remembered`.
 
         Raises `NumericalError` if a value is not finite, and `UserError` if a figure has no
         document that it can be measured on.
         """
-        measured: dict[str, Measurement] = {}
-        for one in self._sets:
-            for measurement in self._measure(policy, one):
-                name = f"{one.name} {measurement.name}"
-                assert name not in measured, f"{name} is measured twice"
-                self._check(name, measurement, one, steps_done)
-                measured[name] = replace(measurement, name=name, of=one.name)
+        measured = None if remembered is None else remembered.recall()
+        if measured is None:
+            measured = self._measure_all(policy, steps_done)
+            if remembered is not None and self._processes.is_main:
+                remembered.keep(measured)
         self._evaluations[steps_done] = measured
         if self._processes.is_main:
             with self._file.open("a", encoding="utf-8") as file:
@@ -112,6 +113,16 @@ class History:
         ]
         if self._processes.is_main:
             write_whole(self._file, "".join(lines))
+
+    def _measure_all(self, policy: PreTrainedModel, steps_done: int) -> dict[str, Measurement]:
+        measured: dict[str, Measurement] = {}
+        for one in self._sets:
+            for measurement in self._measure(policy, one):
+                name = f"{one.name} {measurement.name}"
+                assert name not in measured, f"{name} is measured twice"
+                self._check(name, measurement, one, steps_done)
+                measured[name] = replace(measurement, name=name, of=one.name)
+        return measured
 
     def _measure(self, policy: PreTrainedModel, one: EvaluationSet) -> Iterator[Measurement]:
         parts: defaultdict[str, list[Measurement | CorpusMeasurement]] = defaultdict(list)

@@ -59,6 +59,12 @@ class EvaluationOptions(Options):
     every: PositiveInt | None = Field(
         None, description="optimizer steps between evaluations; null: only before and after"
     )
+    remember: Path | None = Field(
+        None,
+        description="a folder that keeps what is measured before the first step for other runs, so "
+        "that those with the same model, documents, evaluators and seed do it once (in one process "
+        "alone); null: each run does it",
+    )
     evaluators: Evaluators = Field(
         (), description="what is measured, each a `_component_` with its options; none: nothing"
     )

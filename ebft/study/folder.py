@@ -7,6 +7,7 @@ runs/NAME/output/      the run's own output_dir
 runs/NAME/output.log   what it printed
 runs/NAME/result.json  how it ended: there once it is done or has failed
 runs/NAME/lock         held by the process that runs it
+remembered/            what was measured before first steps, once for runs that agree in it
 report/                tables, pictures, index.html
 """
 
@@ -90,6 +91,10 @@ class StudyFolder:
     @property
     def plan(self) -> Path:
         return self.path / "plan.json"
+
+    @property
+    def remembered(self) -> Path:
+        return self.path / "remembered"
 
     @property
     def report(self) -> Path:

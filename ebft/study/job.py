@@ -161,7 +161,9 @@ class Study:
         folder = self._at(run)
         folder.path.mkdir(parents=True, exist_ok=True)
         if not folder.recipe.exists():
-            recipe = run.arm.recipe(seed=run.seed, output_dir=folder.output)
+            recipe = run.arm.recipe(
+                seed=run.seed, output_dir=folder.output, remember=self._folder.remembered
+            )
             write_whole(folder.recipe, resolved_yaml(recipe.options, recipe.registry))
         try:
             tflop = run.arm.tflop()

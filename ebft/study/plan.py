@@ -46,13 +46,22 @@ class PlannedArm:
         """Of one run's training. Raises `ValueError` saying what cannot be known."""
         return step_flops(self.options) * self.steps / 1e12
 
-    def recipe(self, *, seed: int, output_dir: Path) -> Recipe:
-        """The recipe of one of its runs."""
+    def recipe(self, *, seed: int, output_dir: Path, remember: Path) -> Recipe:
+        """The recipe of one of its runs; `remember` keeps what is measured before first steps."""
         base = self.arms[0].base
         assert base is not None, "planned arms have one"
         return load_recipe(
             base,
-            [*self.overrides, *_given({"seed": seed, "output_dir": str(output_dir)})],
+            [
+                *self.overrides,
+                *_given(
+                    {
+                        "seed": seed,
+                        "output_dir": str(output_dir),
+                        "evaluation.remember": str(remember),
+                    }
+                ),
+            ],
         )
 
 

@@ -26,6 +26,7 @@ from ebft.errors import (
     UserError,
 )
 from ebft.evaluation.history import EvaluationSet, History
+from ebft.evaluation.remembered import remembered
 from ebft.models.load import resolve_device
 from ebft.models.probe import probe_tree
 from ebft.models.whole import kept_whole
@@ -101,6 +102,8 @@ class FineTune:
         self._digests["train"] = digest_documents(documents.train.documents)
         evaluated = [document for one in sets for document in one.documents]
         self._digests["held_out"] = digest_documents(evaluated)
+        alone = processes.size == 1  # others might not see the file, and would wait for this one
+        self._remembered = remembered(options, self._registry, self._digests) if alone else None
         if resumed is not None:
             resumed.check_digests(self._digests)
         plan = options.plan.build(self._resources)
@@ -355,7 +358,9 @@ class FineTune:
         log.info("evaluating after step %d …", steps_done)
         policy = self._resources.policy
         with kept_whole(policy):  # processes need not stay in step to measure
-            means = self._history.evaluate(policy, steps_done)
+            means = self._history.evaluate(
+                policy, steps_done, remembered=self._remembered if steps_done == 0 else None
+            )
         log.info(
             "after step %d: %s", steps_done, ", ".join(f"{k} {v:.4f}" for k, v in means.items())
         )

@@ -85,6 +85,7 @@ def test_a_study_runs_records_failures_skips_and_grows(ebft, study, tmp_path, mo
     grown = {"optimizer.lr": [1.0e-4, 1.0e30, 2.0e-4]}
     assert ebft("study", str(study(grid=grown, variants={"v": {"overrides": warm}})))[0] == 1
     assert list(results(out).values()) == ["done", "failed", "done"]
+    assert len(list((out / "remembered").iterdir())) == 1, "all start from the same policy"
     assert [file.stat().st_mtime_ns for file in files] == untouched
     table = pd.read_csv(out / "report" / "effects.csv")
     assert list(table[table.measure == "held-out CE"].arm) == ["v, lr=0.0001", "v, lr=0.0002"]

@@ -1,0 +1,88 @@
+"""The evaluation before the first step, kept for other runs that start from the same policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+import ebft
+from ebft.config.dump import plain_options
+from ebft.errors import UserError
+from ebft.files import write_whole
+from ebft.interfaces import Measurement
+
+if TYPE_CHECKING:
+    from ebft.evaluation.options import ModelAndDataOptions
+    from ebft.plugins import Registry
+
+NOT_MEASURED = ("every", "remember")
+"""Keys of `evaluation` that change none of its figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One evaluation in a file of its own; there or not, but never half of it."""
+
+    file: Path
+
+    def recall(self) -> dict[str, Measurement] | None:
+        """Every measurement by its name, to the last bit; None if no run has made them yet.
+
+        Raises `UserError` if the file has been damaged.
+        """
+        if not self.file.exists():
+            return None
+        try:
+            found = json.loads(self.file.read_text(encoding="utf-8"))
+            return {name: _measurement(fields) for name, fields in found.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"evaluation.remember: {self.file} is damaged; delete it, and the base model is "
+                "measured again"
+            ) from error
+
+    def keep(self, measured: Mapping[str, Measurement]) -> None:
+        """Writes them, whole."""
+        plain = {name: asdict(one) for name, one in measured.items()}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.file, json.dumps(plain, default=torch.Tensor.tolist) + "\n")
+
+
+def remembered(
+    options: ModelAndDataOptions, registry: Registry, digests: Mapping[str, str]
+) -> Remembered | None:
+    """Where this run's evaluation before its first step is kept, if its recipe says so.
+
+    The file's name is a hash of all that the figures depend on: evaluators, seed, model, and the
+    digests of the base model's weights and of the documents. So runs that differ in any of it do
+    not take each other's.
+    """
+    folder = options.evaluation.remember
+    if folder is None:
+        return None
+    said = {
+        "ebft": ebft.__version__,
+        "seed": options.seed,
+        "model": plain_options(options.model, registry),
+        "evaluation": {
+            key: value
+            for key, value in plain_options(options.evaluation, registry).items()
+            if key not in NOT_MEASURED
+        },
+        "digests": {name: digests[name] for name in ("base", "held_out")},
+    }
+    mark = blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return Remembered(folder / f"{mark}.json")
+
+
+def _measurement(fields: dict[str, object]) -> Measurement:
+    tensors = {
+        name: torch.tensor(fields[name], dtype=torch.float64) for name in ("value", "weight")
+    }
+    return Measurement(**{**fields, **tensors})  # type: ignore[arg-type]
