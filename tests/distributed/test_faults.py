@@ -120,8 +120,14 @@ class TestOneProcessOfTwo:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_sent", [signal.SIGINT])
-def test_ctrl_c_stops_all_with_a_checkpoint(start, tmp_path, signal_sent):
+@pytest.mark.parametrize(
+    ("signal_sent", "status", "says"),
+    [
+        (signal.SIGINT, 130, "stopping after this step"),
+        (signal.SIGTERM, 143, "SIGTERM: stopping after this step"),
+    ],
+)
+def test_a_signal_stops_all_with_a_checkpoint(start, tmp_path, signal_sent, status, says):
     process = start("training.steps=100000", "checkpoint.every=2")
     saved = tmp_path / "run" / "checkpoints"
     deadline = time.monotonic() + 200
@@ -131,8 +137,8 @@ def test_ctrl_c_stops_all_with_a_checkpoint(start, tmp_path, signal_sent):
         time.sleep(0.2)
     process.send_signal(signal_sent)
     _, err = process.communicate(timeout=200)
-    assert process.returncode == 130
-    assert err.count("stopping after this step") == 1
+    assert process.returncode == status
+    assert err.count(says) == 1
     (line,) = [line for line in err.splitlines() if "stopped after step" in line]
     assert Path(line.split("checkpoint: ")[1].strip()).is_dir()
     assert "Traceback" not in err
