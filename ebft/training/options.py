@@ -37,8 +37,8 @@ class StepOptions(Options):
     )
     compile: bool = Field(
         False,
-        description="torch.compile the decoder's layers for forward and backward: less time and "
-        "less memory, after half a minute of compiling; the same results to rounding",
+        description="torch.compile the decoder's layers for forward and backward: less memory and "
+        "a little less time, after half a minute of compiling; the same results to rounding",
     )
     clip_grad_norm: float = Field(1.0, gt=0, description="largest gradient norm; larger is scaled")
     show_rollouts_every: PositiveInt = Field(
