@@ -105,9 +105,10 @@ def test_every_run_has_as_many_steps_as_its_budget_holds(file):
 
 def test_a_runs_recipe_is_whole(file, tmp_path):
     run = plan_runs(load_recipe(file(seeds=[7], overrides={"sampler.n": 2})).options)[0]
-    recipe = run.arm.recipe(seed=run.seed, output_dir=Path("there"))
+    recipe = run.arm.recipe(seed=run.seed, output_dir=Path("there"), remember=Path("kept"))
     assert recipe.options.seed == 7
     assert recipe.options.sampler.n == 2
+    assert recipe.options.evaluation.remember == Path("kept")
     (logger,) = recipe.options.metric_loggers
     assert logger.arguments["file"] == "there/logs/steps.jsonl"
 
