@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from shutil import which
 from typing import TYPE_CHECKING
 
@@ -37,9 +37,13 @@ def compile_layers(model: PreTrainedModel) -> None:
         block.compile(dynamic=True)
 
 
-def eager() -> AbstractContextManager[None]:
-    """Within it, compiled layers run as they were written.
+def eager(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Within it, compiled layers of the model run as they were written.
 
-    For sampling: a graph for each step's cache would take longer to compile than it saves.
+    For sampling: a graph for each step's cache would take longer to compile than it saves. Where no
+    layer is compiled nothing changes, for torch's switch is one for all that is compiled anywhere,
+    FlexAttention's kernels too.
     """
+    if not any(module._compiled_call_impl is not None for module in model.modules()):
+        return nullcontext()
     return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]

@@ -70,7 +70,7 @@ class HfGenerateSampler:
     @torch.no_grad()
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         resources = self._resources
-        with autocast(resources.device, resources.precision), eager():
+        with autocast(resources.device, resources.precision), eager(resources.policy):
             parts = [self._sample(part, step) for part in batches(contexts, self._options.batch)]
         tokens, log_probs, mask = (torch.cat(column) for column in zip(*parts, strict=True))
         return Rollouts(contexts, tokens, log_probs, mask, self._options.temperature)

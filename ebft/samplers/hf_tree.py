@@ -88,7 +88,7 @@ class HfTreeSampler:
     @torch.no_grad()
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         resources = self._resources
-        with autocast(resources.device, resources.precision), eager():
+        with autocast(resources.device, resources.precision), eager(resources.policy):
             parts = [
                 whole(resources.policy, self._sample, part, step)
                 for _, part in contexts.split(resources.micro_batch)

@@ -67,6 +67,24 @@ def test_sampling_compiles_nothing(policy, sampler):
     assert not counters["stats"]
 
 
+@pytest.mark.parametrize("sampler", [HfTree(n=3), HfGenerate(n=3)])
+def test_sampling_from_plain_layers_leaves_other_code_compiled(policy, sampler):
+    compiled_calls = []
+
+    def backend(graph, _inputs):
+        compiled_calls.append(graph)
+        return graph.forward
+
+    kernel = torch.compile(lambda x: 2 * x, backend=backend)
+
+    def uses_kernel(*_):
+        kernel(torch.ones(2))
+
+    policy.get_input_embeddings().register_forward_hook(uses_kernel)
+    sampler.build(tiny_resources(policy))(STRIDED(tiny_documents([20])), step=0)
+    assert compiled_calls
+
+
 def test_without_a_compiler_it_is_refused(policy, monkeypatch):
     monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler",))
     with pytest.raises(UserError, match=r"training.compile = true: .* install g\+\+"):
