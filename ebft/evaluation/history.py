@@ -60,7 +60,7 @@ class History:
     def evaluate(
         self, policy: PreTrainedModel, steps_done: int, *, remembered: Remembered | None = None
     ) -> Mapping[str, float]:
-        """The mean of every measurement now, or of those that are `remembered`.
+        """The mean of every measurement now, or of those `remembered` (in one process only).
 
         Raises `NumericalError` if a value is not finite, and `UserError` if a figure has no
         document that it can be measured on.
@@ -68,7 +68,7 @@ class History:
         measured = None if remembered is None else remembered.recall()
         if measured is None:
             measured = self._measure_all(policy, steps_done)
-            if remembered is not None and self._processes.is_main:
+            if remembered is not None:
                 remembered.keep(measured)
         self._evaluations[steps_done] = measured
         if self._processes.is_main:

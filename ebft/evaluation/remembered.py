@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import ebft
-from ebft.config.dump import plain_options
+from ebft.config.dump import fingerprint
 from ebft.errors import UserError
 from ebft.files import write_whole
 from ebft.interfaces import Measurement
@@ -59,25 +59,22 @@ def remembered(
 ) -> Remembered | None:
     """Where this run's evaluation before its first step is kept, if its recipe says so.
 
-    The file's name is a hash of all that the figures depend on: evaluators, seed, model, and the
-    digests of the base model's weights and of the documents. So runs that differ in any of it do
-    not take each other's.
+    The file's name is a hash of evaluators, seed, model, and the digests of the base model's
+    weights and of the documents, so runs that differ in any of it do not take each other's. It does
+    not know what code a plug-in has: after changing an evaluator in place, delete the folder.
     """
     folder = options.evaluation.remember
     if folder is None:
         return None
-    said = {
-        "ebft": ebft.__version__,
-        "seed": options.seed,
-        "model": plain_options(options.model, registry),
-        "evaluation": {
-            key: value
-            for key, value in plain_options(options.evaluation, registry).items()
-            if key not in NOT_MEASURED
-        },
-        "digests": {name: digests[name] for name in ("base", "held_out")},
-    }
-    mark = blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
+    said = (
+        ebft.__version__,
+        str(options.seed),
+        fingerprint(options.model, registry, without=()),
+        fingerprint(options.evaluation, registry, without=NOT_MEASURED),
+        digests["base"],
+        digests["held_out"],
+    )
+    mark = blake2b("\n".join(said).encode(), digest_size=8).hexdigest()
     return Remembered(folder / f"{mark}.json")
 
 

@@ -9,17 +9,16 @@ its layers compiled, in an empty cache. Sizes are symbols, so only the first len
 import os
 import tempfile
 from datetime import date
-from pathlib import Path
 from time import perf_counter
 
 import torch
 
 from ebft.models.compiled import compile_layers
-from tests.benchmarks.machine import commit, hardware
+from tests.benchmarks.machine import ROOT, commit, hardware
 from tests.benchmarks.peak import MIB
 from tests.benchmarks.tree import Bench, Measured, best, measure
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "compiled.md"
+PAGE = ROOT / "docs" / "benchmarks" / "compiled.md"
 LENGTHS, REPEATS = (256, 512), 3
 HEADER = """\
 # Compiled layers

@@ -19,9 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
-from tests.benchmarks.machine import commit
+from tests.benchmarks.machine import ROOT, commit
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "data.md"
+PAGE = ROOT / "docs" / "benchmarks" / "data.md"
 SIZES = (16, 64)  # MiB
 WAYS = {
     "lists": "texts and tokens in lists, as before",

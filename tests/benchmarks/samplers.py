@@ -11,7 +11,6 @@ import argparse
 import inspect
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
@@ -26,9 +25,9 @@ from ebft.plugins import default_registry
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.rollout.strided import Strided
-from tests.benchmarks.machine import commit, hardware
+from tests.benchmarks.machine import ROOT, commit, hardware
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "samplers.md"
+PAGE = ROOT / "docs" / "benchmarks" / "samplers.md"
 SAMPLERS = ("hf_tree", "hf_generate", "vllm")
 COUNTS = (4, 16)
 REPEATS = 2

@@ -33,11 +33,11 @@ from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.update import accumulate_gradients
 from tests.benchmarks import public_layout
-from tests.benchmarks.machine import commit, hardware
+from tests.benchmarks.machine import ROOT, commit, hardware
 from tests.benchmarks.peak import MIB, peak_memory
 from tests.tiny import trained_on
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "tree.md"
+PAGE = ROOT / "docs" / "benchmarks" / "tree.md"
 LENGTHS, N, STRIDE, G, GAMMA, REPEATS = (256, 512), 4, 8, 8, 4.0, 2
 DEPTHS = (0.25, 0.5, 0.75)
 
