@@ -21,7 +21,7 @@ from torch import Tensor
 
 import ebft
 from ebft.checkpoints.nested import read_nested, write_nested
-from ebft.models.export import load_weights, save_policy
+from ebft.models.export import WholeWeights, load_weights, save_policy
 from ebft.models.lora import has_adapter
 
 if TYPE_CHECKING:
@@ -53,15 +53,14 @@ class About:
 class Snapshot:
     """A run after `about.step` optimizer steps. `state` is nested (`checkpoints.nested`).
 
-    `weights` are the policy's own (None) unless processes have gathered them; `merge_adapter` is
-    that of `save_policy`.
+    `weights` and `merge_adapter` are those of `save_policy`.
     """
 
     policy: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     about: About
     state: Mapping[str, Any]
-    weights: dict[str, Tensor] | None = None
+    weights: WholeWeights | None = None
     merge_adapter: bool = False
 
     def write(self, folder: Path) -> None:

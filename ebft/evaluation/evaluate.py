@@ -69,4 +69,5 @@ class Evaluate:
         return True
 
     def cleanup(self) -> None:
-        """Nothing is left open."""
+        """Lets others write into the output folder."""
+        self._output.release()

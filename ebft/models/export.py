@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ebft.models.lora import NAME, has_adapter, merged
+from ebft.models.lora import NAME, has_adapter, merged, without_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +21,20 @@ WRAPPED = "base_model.model."
 """What `peft.PeftModel`, which loads an adapter's file, puts before the names of a model."""
 
 
+class WholeWeights(NamedTuple):
+    """Weights that were divided over processes, put together: of the model without an adapter (or
+    with it merged), and of the adapter. Those that are not to be saved are left out."""
+
+    model: dict[str, Tensor]
+    adapter: dict[str, Tensor]
+
+
 def save_policy(
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     *,
-    weights: dict[str, Tensor] | None = None,
+    weights: WholeWeights | None = None,
     merge_adapter: bool = False,
 ) -> None:
     """Weights as safetensors, configuration and tokenizer, into an existing folder.
@@ -36,13 +44,17 @@ def save_policy(
     into it, and the adapter in a folder of its own inside.
     """
     tokenizer.save_pretrained(folder)
+    adapter = None if weights is None else weights.adapter
     if has_adapter(policy) and not merge_adapter:
-        save_adapter(policy, folder)
+        save_adapter(policy, folder, adapter)
         return
-    merged(policy).save_pretrained(folder, state_dict=weights)
+    if weights is None:
+        merged(policy).save_pretrained(folder)
+    else:
+        without_adapter(policy).save_pretrained(folder, state_dict=weights.model)
     if has_adapter(policy):
         (folder / ADAPTER).mkdir()
-        save_adapter(policy, folder / ADAPTER)
+        save_adapter(policy, folder / ADAPTER, adapter)
 
 
 def load_weights(policy: PreTrainedModel, folder: Path) -> None:
@@ -62,14 +74,21 @@ def load_weights(policy: PreTrainedModel, folder: Path) -> None:
         raise ValueError(f"the weights in {folder} do not fit the model: {error}") from error
 
 
-def save_adapter(policy: PreTrainedModel, folder: Path) -> None:
-    """Writes the adapter alone, as `peft.PeftModel.from_pretrained` loads it."""
+def save_adapter(
+    policy: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None = None
+) -> None:
+    """Writes the adapter alone, as `peft.PeftModel.from_pretrained` loads it.
+
+    `weights` are the policy's own unless its processes have gathered them.
+    """
     from peft import get_peft_model_state_dict
     from peft.utils import SAFETENSORS_WEIGHTS_NAME
     from safetensors.torch import save_file
 
-    weights = get_peft_model_state_dict(policy, adapter_name=NAME, save_embedding_layers=False)
-    named = {WRAPPED + name: weight.contiguous() for name, weight in weights.items()}
+    adapter = get_peft_model_state_dict(
+        policy, weights, adapter_name=NAME, save_embedding_layers=False
+    )
+    named = {WRAPPED + name: weight.contiguous() for name, weight in adapter.items()}
     save_file(named, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     config = copy.copy(policy.peft_config[NAME])
     config.inference_mode = True  # whoever loads it does not go on training, unless they say so

@@ -18,6 +18,7 @@ from torch import nn
 from ebft.config.located import suggest
 from ebft.errors import UserError
 from ebft.models.options import LoraOptions
+from ebft.models.whole import twins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,8 +61,15 @@ def has_adapter(model: PreTrainedModel) -> bool:
 
 
 def without_adapter(policy: PreTrainedModel) -> PreTrainedModel:
-    """The base model inside a policy with an adapter: other modules, the very same weights."""
-    return _rebuilt(policy, lambda layer: cast(nn.Module, layer.get_base_layer()))
+    """The base model inside a policy with an adapter: other modules, the very same weights.
+
+    A policy that has no adapter is returned as it is.
+    """
+    if not has_adapter(policy):
+        return policy
+    base = _rebuilt(policy, lambda layer: cast(nn.Module, layer.get_base_layer()))
+    twins[base] = policy
+    return base
 
 
 def merged(policy: PreTrainedModel) -> PreTrainedModel:
@@ -107,9 +115,10 @@ def _twin(module: nn.Module, replace: Callable[[Any], nn.Module]) -> nn.Module:
     }
     if all(children[name] is child for name, child in module._modules.items()):
         return module
-    twin = copy.copy(module)
-    # A shallow copy shares its dict of children with the original, which keeps its own.
-    twin._modules = children
+    # Not copy.copy, which FSDP's modules refuse. All but the children is shared, so hooks that
+    # gather a layer's weights do so for both.
+    twin: nn.Module = object.__new__(type(module))
+    twin.__dict__ = {**module.__dict__, "_modules": children}
     return twin
 
 

@@ -16,6 +16,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ebft.models.blocks import decoder_blocks
+from ebft.models.export import WholeWeights
+from ebft.models.lora import has_adapter, merged
 from ebft.models.whole import Root, roots
 
 if TYPE_CHECKING:
@@ -58,12 +60,22 @@ def keep(root: Root, kept: bool) -> None:
                 module.reshard()
 
 
-def whole_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+def gather_weights(policy: PreTrainedModel, *, merge_adapter: bool) -> WholeWeights:
+    """What `save_policy` writes, on the CPU of the main process; nothing on the others."""
+    if not has_adapter(policy):
+        return WholeWeights(whole_weights(policy), {})
+    adapter = whole_weights(policy, trained_alone=True)
+    return WholeWeights(whole_weights(merged(policy)) if merge_adapter else {}, adapter)
+
+
+def whole_weights(model: PreTrainedModel, *, trained_alone: bool = False) -> dict[str, Tensor]:
     """The whole model's weights, on the CPU of the main process; none on the others.
 
     A weight with two names (tied embeddings) is there once, as `save_pretrained` wants it.
     """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    options = StateDictOptions(
+        full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_alone
+    )
     once = {name for name, _ in model.named_parameters()}
     twice = {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
     weights = cast(dict[str, Tensor], get_model_state_dict(model, options=options))

@@ -28,6 +28,8 @@ class Root(nn.Module):
 
 roots: WeakKeyDictionary[nn.Module, Root] = WeakKeyDictionary()
 """The models that `models.shard` has divided, each with what gathers its weights."""
+twins: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+"""Models around another's weights, each with the other: a policy without its adapter."""
 
 
 def whole(model: nn.Module, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -36,7 +38,7 @@ def whole(model: nn.Module, function: Callable[..., Result], *arguments: Any) ->
     All processes must do it alike, with as many forwards of the model's layers inside. A model
     that is not divided has its weights at hand anyway.
     """
-    root = roots.get(model)
+    root = _root(model)
     if root is None:
         return function(*arguments)
     result: Result = root(lambda: function(*arguments))
@@ -46,7 +48,7 @@ def whole(model: nn.Module, function: Callable[..., Result], *arguments: Any) ->
 @contextmanager
 def kept_whole(model: nn.Module) -> Iterator[None]:
     """Within it every process has all the weights, and need not compute alike. Not to train."""
-    root = roots.get(model)
+    root = _root(model)
     if root is None:
         yield
         return
@@ -55,3 +57,7 @@ def kept_whole(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         root.keep(root, False)
+
+
+def _root(model: nn.Module) -> Root | None:
+    return roots.get(twins.get(model, model))

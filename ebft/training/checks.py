@@ -149,8 +149,6 @@ def _problems_of_processes(options: FineTuneOptions, size: int) -> Iterator[str]
             f"training.compile = true: layers are compiled in one process so far, and this is one "
             f"of {size}; say false"
         )
-    if options.model.lora is not None:
-        yield f"model.lora: adapters are trained in one process so far, and this is one of {size}"
     if ":" in options.model.device:
         yield (
             f"model.device = {options.model.device}: {size} processes cannot all be on it; say "

@@ -242,8 +242,9 @@ class FineTune:
         return memory_short(self._options, micro_batch=self._resources.micro_batch, free=self._free)
 
     def cleanup(self) -> None:
-        """Closes the progress bar and the metric loggers."""
+        """Closes the progress bar and the metric loggers, and lets others into the folder."""
         self._closing.close()
+        self._output.release()
 
     @contextmanager
     def _saving(self) -> Iterator[None]:

@@ -82,9 +82,10 @@ class Keeper:
         }
         policy, processes, weights = self._machinery.policy, self._machinery.processes, None
         if processes.size > 1:
-            from ebft.models.shard import undivided, whole_weights
+            from ebft.models.shard import gather_weights, undivided
 
-            weights, state = whole_weights(policy), undivided(state)
+            weights = gather_weights(policy, merge_adapter=self._merge_adapter)
+            state = undivided(state)
         if not processes.is_main:
             return
         scores = {} if self._best is None else self._history.scores(self._best)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ebft.errors import UserError
 from ebft.files import write_whole
 
 RECIPE = "recipe.yaml"
 
+log = logging.getLogger("ebft")
+
 
 class OutputFolder:
     """`output_dir`: what a run writes, and where.
 
-    `check` refuses a folder that holds a run, or one that cannot be written, before anything is
-    loaded; `claim` makes it this run's when everything has been built.
+    `check` refuses a folder that holds a run, one that another process is writing into, or one that
+    cannot be written, before anything is loaded; `claim` makes it this run's when everything has
+    been built; `release` lets others in again.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
@@ -26,9 +32,11 @@ class OutputFolder:
         self.picture = path / "training.png"
         self.lengths = path / "by_length.png"
         self._recipe = path / RECIPE
+        # The kernel releases it when this process ends, however it does.
+        self._lock = FileLock(path / ".lock", timeout=0, fallback_to_soft=False)
 
     def check(self, *, resume: bool = False) -> None:
-        """Raises `UserError` if a run is there already or the folder cannot be written.
+        """Raises `UserError` if a run is there already, or at work, or the folder cannot be written.
 
         `resume`: the run that is there is the one that goes on.
         """
@@ -46,6 +54,19 @@ class OutputFolder:
             raise UserError(
                 f"output_dir = {self._path}: cannot be written: {error.strerror}"
             ) from error
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"output_dir = {self._path}: another process is writing into it; "
+                "wait for that run, or choose another folder"
+            ) from error
+        except OSError as error:
+            log.warning(
+                "output_dir = %s: is on a file system without locks (%s); see to it yourself that "
+                "no other run writes into it",
+                self._path, error.strerror,
+            )  # fmt: skip
 
     def claim(self, recipe: str, *, resume: bool = False) -> None:
         """Removes what an overwritten run left behind, and saves the recipe as it was resolved."""
@@ -55,3 +76,7 @@ class OutputFolder:
             for file in (self.evaluations, self.picture, self.lengths):
                 file.unlink(missing_ok=True)
         write_whole(self._recipe, recipe)
+
+    def release(self) -> None:
+        """Lets other processes write into the folder."""
+        self._lock.release()

@@ -66,6 +66,7 @@ def assert_same(one, many):
         pytest.param("ebft_full", 1, STATEFUL, id="stateful"),
         pytest.param("ebft_full", 2, [*PLAIN, "parallel.replicas=2"], id="replicated"),
         pytest.param("sft_full", 1, PLAIN, id="sft"),
+        pytest.param("ebft_lora", 1, PLAIN, id="lora"),
     ],
 )
 def test_two_processes_equal_one(steps_of, recipe, micro_batch, overrides):

@@ -23,10 +23,10 @@ TUNE = [sys.executable, "-m", "ebft.cli.tune"]
 def run(ebft, tiny_run, environment, tmp_path):
     """Runs ten steps, or the second five; returns the checkpoint of each five."""
 
-    def steps(name, processes, after=None):
+    def steps(name, processes, *more, after=None, recipe="ebft_full"):
         folder = tmp_path / name
         resume = [] if after is None else [f"checkpoint.resume={after}"]
-        first, *rest = tiny_run(*STATEFUL, f"output_dir={folder}", *resume)
+        first, *rest = tiny_run(*STATEFUL, f"output_dir={folder}", *resume, *more, recipe=recipe)
         if processes == 1:
             status, _, err = ebft(first, *rest)
         else:
@@ -42,7 +42,13 @@ def run(ebft, tiny_run, environment, tmp_path):
 
 
 def files(checkpoint):
-    return [load_file(checkpoint / name) for name in ("model.safetensors", "run/state.safetensors")]
+    return [load_file(file) for file in sorted(checkpoint.rglob("*.safetensors"))]
+
+
+def assert_equal(checkpoint, other):
+    for one, two in zip(files(checkpoint), files(other), strict=True):
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def assert_close(checkpoint, other):
@@ -57,10 +63,20 @@ def test_two_processes_go_on_where_they_or_one_were(run):
     five, ten = run("two", 2)
     AutoModelForCausalLM.from_pretrained(ten)
     _, resumed = run("two_resumed", 2, after=five)
-    for one, two in zip(files(ten), files(resumed), strict=True):
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[name], two[name]) for name in one)
+    assert_equal(ten, resumed)
     assert_close(ten, run("one_resumed", 1, after=five)[1])
     five_of_one, ten_of_one = run("one", 1)
     assert_close(five_of_one, five)
     assert_close(ten_of_one, run("two_from_one", 2, after=five_of_one)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("merge", ["true", "false"])
+def test_an_adapter_goes_on_too(run, merge):
+    saved = {"recipe": "ebft_lora"}
+    merged = f"checkpoint.merge_adapter={merge}"
+    five, ten = run("two", 2, merged, **saved)
+    assert (ten / "model.safetensors").exists() == (merge == "true")
+    _, resumed = run("two_resumed", 2, merged, after=five, **saved)
+    assert_equal(ten, resumed)
+    assert_close(ten, run("one", 1, merged, **saved)[1])

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ebft.config.load import load_recipe
 from ebft.training.finetune import FineTune
 from ebft.training.loop import train
+from ebft.training.output import OutputFolder
 
 ROWS = [{"question": f"a b {c}", "answer": f"{c} d = {c} e"} for c in "abcdefghijklmnopqrs"]
 
@@ -62,6 +63,18 @@ def test_pairs_of_prompt_and_completion(ebft, tiny_run, pairs, tmp_path):
     assert "before → after" in out
     assert "plan: completion instead of strided; options dropped" in err
     assert checkpoints(tmp_path / "run") == ["step-000002", "step-000003"]
+
+
+def test_one_run_at_a_time_in_a_folder(ebft, tiny_run, tmp_path):
+    other = OutputFolder(tmp_path / "run", overwrite=False)
+    other.check()
+    status, _, err = ebft(*tiny_run("overwrite=true"))
+    assert status == 2
+    assert "another process is writing into it" in err
+    other.release()
+    status, _, err = ebft(*tiny_run("training.steps=1"))
+    assert status == 0, err
+    other.check(resume=True)  # the run has left the folder
 
 
 def steps_of(arguments):
