@@ -13,11 +13,9 @@ from typing import TypeVar
 
 from ebft.checkpoints.digests import digest_documents, digest_weights
 from ebft.checkpoints.folder import Checkpoints
-from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
 from ebft.checkpoints.snapshot import About
 from ebft.checkpoints.state import named_parts, restore_random
 from ebft.config.dump import plain_options, resolved_yaml
-from ebft.config.located import suggest
 from ebft.errors import (
     MemoryShortError,
     NumericalError,
@@ -29,30 +27,26 @@ from ebft.evaluation.history import EvaluationSet, History
 from ebft.evaluation.remembered import remembered
 from ebft.models.load import resolve_device
 from ebft.models.probe import probe_tree
-from ebft.models.whole import kept_whole
 from ebft.plugins import Registry
 from ebft.processes import Launch
-from ebft.report.curves import plot_curves
-from ebft.report.lengths import plot_lengths
-from ebft.report.summary import summary_table
 from ebft.training.blame import blame, named_evaluators
 from ebft.training.checks import find_problems_of_processes
-from ebft.training.disk_logs import cut_disk_logs
-from ebft.training.gradients import measure_gradients
+from ebft.training.describe import describe
 from ebft.training.interrupt import TERMINATED, BrokenOffError, StopRequest, stop_on_signals
 from ebft.training.keeper import Keeper
 from ebft.training.loop import Machinery, Step, train
+from ebft.training.measurements import Measurements, is_due
 from ebft.training.memory import describe_need, free_memory, is_out_of_memory, memory_short
 from ebft.training.options import FineTuneOptions
 from ebft.training.output import OutputFolder
 from ebft.training.parallel import ManyProcesses, join
 from ebft.training.setup import (
-    Documents,
     make_documents,
     make_evaluation_sets,
     make_machinery,
     make_resources,
 )
+from ebft.training.start import Start
 from ebft.training.watch import Watcher
 
 log = logging.getLogger("ebft")
@@ -91,7 +85,10 @@ class FineTune:
         set_seed(options.seed)
         processes = join(launch, options.parallel, resolve_device(options.model.device))
         self._processes = processes
-        self._resumed = resumed = self._find_resumption()
+        self._start = start = Start(
+            options, self._recipe, self._output, self._checkpoints, processes
+        )
+        resumed = start.resumed
         self._resources = make_resources(options, processes)
         self._free = free_memory(self._resources.device)
         self._digests = {"base": digest_weights(self._resources.policy)}
@@ -115,7 +112,7 @@ class FineTune:
             shard(self._resources.policy, processes.mesh, self._resources.precision)
         machinery = make_machinery(options, self._resources, documents.train.documents)
         if processes.is_main:
-            self._claim()
+            start.claim(resolved_yaml(options, self._registry))
         self._watcher = Watcher(
             steps=options.training.steps,
             loggers=[
@@ -128,7 +125,7 @@ class FineTune:
         )
         self._closing.callback(self._watcher.close)
         self._assemble(machinery, sets)
-        self._describe(documents)
+        describe(options, self._resources, documents, sets)
 
     def _assemble(self, machinery: Machinery, sets: Sequence[EvaluationSet]) -> None:
         """Puts together what runs and what is saved, at the step that the run goes on from."""
@@ -144,18 +141,19 @@ class FineTune:
             watcher=self._watcher, history=self._history, best=options.checkpoint.best,
             merge_adapter=options.checkpoint.merge_adapter,
         )  # fmt: skip
-        if self._resumed is not None:
-            self._keeper.restore(self._resumed, self._digests)
+        self._measurements = Measurements(
+            options, resources, self._history, self._watcher, self._remembered
+        )
+        if self._start.resumed is not None:
+            self._keeper.restore(self._start.resumed, self._digests)
 
     def run(self) -> bool:
         """Runs the steps; Ctrl-C and SIGTERM stop them with a checkpoint saved.
 
         After SIGTERM it raises `SystemExit`, with the status that schedulers know.
         """
-        options, done, last = self._options, self._start, self._options.training.steps
-        if not self._history or (self._evaluation_due(done) and done not in self._history):
-            self._fitting(lambda: self._evaluate(done))
-        self._check_best()
+        options, done, last = self._options, self._start.step, self._options.training.steps
+        self._fitting(lambda: self._measurements.begin(done))
         if done == last:
             self._keeper.save(done)
 
@@ -171,12 +169,11 @@ class FineTune:
                     done = step.number + 1
                     self._keeper.step_done(done)
                 self._watcher.step(step)
-                if is_due(done, options.training.measure_gradients_every):
-                    self._measure_gradients(step)
+                self._measurements.gradients(step)
                 # Before the checkpoint, which has all figures up to its step.
-                if self._evaluation_due(done) and not self._processes.any(bool(stop)):
+                if self._measurements.due(done) and not self._processes.any(bool(stop)):
                     with self._breakable(stop):
-                        self._evaluate(done)
+                        self._measurements.held_out(done)
                 stopping = self._processes.any(bool(stop))
                 if stopping or done == last or is_due(done, options.checkpoint.every):
                     self._keeper.save(done)
@@ -189,7 +186,10 @@ class FineTune:
             return False
         if stopping and done < last:
             return False  # another process was asked
-        self._report()
+        self._closing.close()
+        if self._processes.is_main:
+            log.info("%s", self._newest())
+            self._measurements.report(self._output)
         return True
 
     def _breakable(self, stop: StopRequest) -> AbstractContextManager[None]:
@@ -281,114 +281,3 @@ class FineTune:
     def _newest(self) -> str:
         saved = self._checkpoints.saved()
         return f"checkpoint: {saved[-1]}" if saved else "there is no checkpoint yet"
-
-    def _find_resumption(self) -> Resumption | None:
-        """The checkpoint to go on from, when the output folder may be used.
-
-        The main process chooses; to the others it is as if the recipe had named what it chose.
-        """
-        main = self._processes.is_main
-        resumed = self._choose_resumption(self._options.checkpoint.resume) if main else None
-        chosen = self._processes.told(None if resumed is None else str(resumed.folder))
-        if not main:
-            resumed = self._choose_resumption(chosen)
-        self._start = 0 if resumed is None else resumed.step
-        return resumed
-
-    def _choose_resumption(self, resume: str | None) -> Resumption | None:
-        wanted = self._options.checkpoint
-        resumed = find_resumption(
-            resume,
-            self._checkpoints,
-            self._recipe,
-            may_differ=wanted.may_differ,
-            overwrite=self._options.overwrite,
-        )
-        if self._processes.is_main:
-            self._output.check(resume=self._in_place(resumed) or wanted.resume == AUTO)
-            self._checkpoints.clear_partial()
-        return resumed
-
-    def _in_place(self, resumed: Resumption | None) -> bool:
-        """Whether the run goes on in the folder that it was in."""
-        return resumed is not None and self._checkpoints.holds(resumed.folder)
-
-    def _claim(self) -> None:
-        in_place = self._in_place(self._resumed)
-        self._output.claim(resolved_yaml(self._options, self._registry), resume=in_place)
-        if in_place:
-            cut_disk_logs(self._options.metric_loggers, after=self._start)
-
-    def _check_best(self) -> None:
-        """Raises `UserError` if `checkpoint.best` is not among the measurements."""
-        best = self._options.checkpoint.best
-        names = list(self._history.first) if self._history else []
-        if best is not None and best not in names:
-            raise UserError(
-                f"checkpoint.best = {best}: no evaluator measures that{suggest(best, names)}"
-            )
-
-    def _evaluation_due(self, done: int) -> bool:
-        return done == self._options.training.steps or is_due(done, self._options.evaluation.every)
-
-    def _describe(self, documents: Documents) -> None:
-        parameters = list(self._resources.policy.parameters())
-        count, trained = (
-            sum(p.numel() for p in some) / 1e6
-            for some in (parameters, (p for p in parameters if p.requires_grad))
-        )
-        log.info(
-            "%s of %s: %.1f M parameters%s, on %s in %s",
-            self._options.method, self._options.model.path, count,
-            "" if trained == count else f" of which {trained:.2f} M are trained",
-            self._resources.device, self._options.model.precision,
-        )  # fmt: skip
-        if self._options.feature_map is not None and not self._options.uses_features:
-            log.info("feature_map: not computed in training, for the reward uses no features")
-        for name, part in {"train": documents.train, **documents.evaluated}.items():
-            dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
-            log.info(
-                "%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}"
-            )
-        for one in self._sets:
-            log.info("evaluated on %d %s documents", len(one.documents), one.name)
-
-    def _evaluate(self, steps_done: int) -> None:
-        if not self._options.evaluation.anything():
-            return
-        log.info("evaluating after step %d …", steps_done)
-        policy = self._resources.policy
-        with kept_whole(policy):  # processes need not stay in step to measure
-            means = self._history.evaluate(
-                policy, steps_done, remembered=self._remembered if steps_done == 0 else None
-            )
-        log.info(
-            "after step %d: %s", steps_done, ", ".join(f"{k} {v:.4f}" for k, v in means.items())
-        )
-        self._watcher.log(means, steps_done)
-        self._watcher.restart_clock()
-
-    def _measure_gradients(self, step: Step) -> None:
-        measured = measure_gradients(
-            self._resources.policy, step.contexts, step.scored, self._options.objective,
-            precision=self._resources.precision,
-        )  # fmt: skip
-        log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
-        self._watcher.log(measured, step.number + 1)
-
-    def _report(self) -> None:
-        self._closing.close()
-        if not self._processes.is_main:
-            return
-        log.info("%s", self._newest())
-        if self._options.evaluation.anything():
-            plot_curves(self._history, self._watcher.history, self._output.picture)
-            log.info("picture: %s", self._output.picture)
-            if plot_lengths(self._history, self._output.lengths):
-                log.info("picture: %s", self._output.lengths)
-            self._watcher.show(summary_table(self._history))
-
-
-def is_due(steps_done: int, every: int | None) -> bool:
-    """Whether something that happens every so many steps (None: never) happens now."""
-    return every is not None and steps_done % every == 0

@@ -36,7 +36,7 @@ class OutputFolder:
         self._lock = FileLock(path / ".lock", timeout=0, fallback_to_soft=False)
 
     def check(self, *, resume: bool = False) -> None:
-        """Raises `UserError` if a run is there already, or at work, or the folder cannot be written.
+        """Raises `UserError` if a run is there or at work, or the folder cannot be written.
 
         `resume`: the run that is there is the one that goes on.
         """

@@ -1,0 +1,40 @@
+"""Says what a run is about to do: which model, how many weights, how many documents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ebft.evaluation.history import EvaluationSet
+from ebft.parts import Resources
+from ebft.training.options import FineTuneOptions
+from ebft.training.setup import Documents
+
+log = logging.getLogger("ebft")
+
+
+def describe(
+    options: FineTuneOptions,
+    resources: Resources,
+    documents: Documents,
+    sets: Sequence[EvaluationSet],
+) -> None:
+    """Logs it."""
+    parameters = list(resources.policy.parameters())
+    count, trained = (
+        sum(p.numel() for p in some) / 1e6
+        for some in (parameters, (p for p in parameters if p.requires_grad))
+    )
+    log.info(
+        "%s of %s: %.1f M parameters%s, on %s in %s",
+        options.method, options.model.path, count,
+        "" if trained == count else f" of which {trained:.2f} M are trained",
+        resources.device, options.model.precision,
+    )  # fmt: skip
+    if options.feature_map is not None and not options.uses_features:
+        log.info("feature_map: not computed in training, for the reward uses no features")
+    for name, part in {"train": documents.train, **documents.evaluated}.items():
+        dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
+        log.info("%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}")
+    for one in sets:
+        log.info("evaluated on %d %s documents", len(one.documents), one.name)

@@ -1,0 +1,95 @@
+"""What a run measures of its policy: held-out figures, the noise of gradients, the report."""
+
+from __future__ import annotations
+
+import logging
+
+from ebft.config.located import suggest
+from ebft.errors import UserError
+from ebft.evaluation.history import History
+from ebft.evaluation.remembered import Remembered
+from ebft.models.whole import kept_whole
+from ebft.parts import Resources
+from ebft.report.curves import plot_curves
+from ebft.report.lengths import plot_lengths
+from ebft.report.summary import summary_table
+from ebft.training.gradients import measure_gradients
+from ebft.training.loop import Step
+from ebft.training.options import FineTuneOptions
+from ebft.training.output import OutputFolder
+from ebft.training.watch import Watcher
+
+log = logging.getLogger("ebft")
+
+
+class Measurements:
+    """Measures as the recipe's `evaluation` says; `history` has all figures, `watcher` shows them.
+
+    Raises `UserError` where `checkpoint.best` is not among what is measured, once that is known.
+    """
+
+    def __init__(
+        self,
+        options: FineTuneOptions,
+        resources: Resources,
+        history: History,
+        watcher: Watcher,
+        remembered: Remembered | None,
+    ) -> None:
+        self._options, self._resources = options, resources
+        self._history, self._watcher, self._remembered = history, watcher, remembered
+
+    def begin(self, done: int) -> None:
+        """Measures before the first step, or where the run was stopped before it had done so."""
+        if not self._history or (self.due(done) and done not in self._history):
+            self.held_out(done)
+        best = self._options.checkpoint.best
+        names = list(self._history.first) if self._history else []
+        if best is not None and best not in names:
+            raise UserError(
+                f"checkpoint.best = {best}: no evaluator measures that{suggest(best, names)}"
+            )
+
+    def gradients(self, step: Step) -> None:
+        """How large and how noisy the gradient's parts are, at the steps when it is due."""
+        if not is_due(step.number + 1, self._options.training.measure_gradients_every):
+            return
+        measured = measure_gradients(
+            self._resources.policy, step.contexts, step.scored, self._options.objective,
+            precision=self._resources.precision,
+        )  # fmt: skip
+        log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
+        self._watcher.log(measured, step.number + 1)
+
+    def due(self, done: int) -> bool:
+        """Whether held-out figures are due after so many steps."""
+        return done == self._options.training.steps or is_due(done, self._options.evaluation.every)
+
+    def held_out(self, done: int) -> None:
+        """The held-out figures after so many steps."""
+        if not self._options.evaluation.anything():
+            return
+        log.info("evaluating after step %d …", done)
+        policy = self._resources.policy
+        with kept_whole(policy):  # processes need not stay in step to measure
+            means = self._history.evaluate(
+                policy, done, remembered=self._remembered if done == 0 else None
+            )
+        log.info("after step %d: %s", done, ", ".join(f"{k} {v:.4f}" for k, v in means.items()))
+        self._watcher.log(means, done)
+        self._watcher.restart_clock()
+
+    def report(self, output: OutputFolder) -> None:
+        """Draws the pictures and prints the summary."""
+        if not self._options.evaluation.anything():
+            return
+        plot_curves(self._history, self._watcher.history, output.picture)
+        log.info("picture: %s", output.picture)
+        if plot_lengths(self._history, output.lengths):
+            log.info("picture: %s", output.lengths)
+        self._watcher.show(summary_table(self._history))
+
+
+def is_due(steps_done: int, every: int | None) -> bool:
+    """Whether something that happens every so many steps (None: never) happens now."""
+    return every is not None and steps_done % every == 0

@@ -1,0 +1,64 @@
+"""Where a run starts: at its first step, or after the checkpoint that it goes on from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ebft.checkpoints.folder import Checkpoints
+from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
+from ebft.processes import Processes
+from ebft.training.disk_logs import cut_disk_logs
+from ebft.training.options import FineTuneOptions
+from ebft.training.output import OutputFolder
+
+
+class Start:
+    """The step at which a run starts, in its output folder.
+
+    `resumed` is the checkpoint that it goes on from, if there is one. Raises `UserError` if the
+    folder or the checkpoint may not be used. The main process chooses; to the others it is as if
+    the recipe had named what it chose.
+    """
+
+    def __init__(
+        self,
+        options: FineTuneOptions,
+        recipe: Mapping[str, Any],
+        output: OutputFolder,
+        checkpoints: Checkpoints,
+        processes: Processes,
+    ) -> None:
+        self._options, self._recipe = options, recipe
+        self._output, self._checkpoints, self._processes = output, checkpoints, processes
+        resumed = self._choose(options.checkpoint.resume) if processes.is_main else None
+        chosen = processes.told(None if resumed is None else str(resumed.folder))
+        if not processes.is_main:
+            resumed = self._choose(chosen)
+        self.resumed = resumed
+        self.step = 0 if resumed is None else resumed.step
+
+    def claim(self, recipe: str) -> None:
+        """Makes the output folder this run's; `recipe` is the recipe as it was resolved."""
+        in_place = self._in_place(self.resumed)
+        self._output.claim(recipe, resume=in_place)
+        if in_place:
+            cut_disk_logs(self._options.metric_loggers, after=self.step)
+
+    def _choose(self, resume: str | None) -> Resumption | None:
+        wanted = self._options.checkpoint
+        resumed = find_resumption(
+            resume,
+            self._checkpoints,
+            self._recipe,
+            may_differ=wanted.may_differ,
+            overwrite=self._options.overwrite,
+        )
+        if self._processes.is_main:
+            self._output.check(resume=self._in_place(resumed) or wanted.resume == AUTO)
+            self._checkpoints.clear_partial()
+        return resumed
+
+    def _in_place(self, resumed: Resumption | None) -> bool:
+        """Whether the run goes on in the folder that it was in."""
+        return resumed is not None and self._checkpoints.holds(resumed.folder)
