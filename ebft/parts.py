@@ -63,8 +63,8 @@ class Resources:
 
     `load_base` returns the frozen base model on `device`: a copy of its weights in `precision`, or
     the policy's own weights without the adapter if it is trained with LoRA.
-    `micro_batch` is the number of documents to put through a network at a time. `processes` are
-    those that train together, each with its share of the documents.
+    `micro_batch` is the number of the longest documents for which there is memory at a time.
+    `processes` are those that train together, each with its share of the documents.
     """
 
     policy: PreTrainedModel

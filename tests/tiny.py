@@ -3,6 +3,7 @@
 import torch
 
 from ebft.parts import Resources
+from ebft.rollout.micro_batches import pack
 from ebft.rollout.records import Scored, Terms
 from ebft.testing.tiny import (
     CONFIG,
@@ -17,6 +18,7 @@ __all__ = [
     "CONFIG",
     "VOCAB",
     "Eos",
+    "at_a_time",
     "plain_policy",
     "tiny_documents",
     "tiny_policy",
@@ -33,9 +35,7 @@ class Eos:
         self.eos_token_id = eos_token_id
 
 
-def tiny_resources(
-    policy, *, micro_batch: int = 2, seed: int = 0, eos: int = 1, base=None
-) -> Resources:
+def tiny_resources(policy, *, seed: int = 0, eos: int = 1, base=None) -> Resources:
     return Resources(
         policy=policy,
         tokenizer=Eos(eos),
@@ -43,11 +43,16 @@ def tiny_resources(
         device=torch.device("cpu"),
         precision=torch.float32,
         seed=seed,
-        micro_batch=micro_batch,
+        micro_batch=2,
     )
 
 
-def trained_on(rollouts, advantages):
+def at_a_time(documents, contexts):
+    """The contexts in micro-batches of so many documents."""
+    return contexts.divided(pack([1] * len(contexts.documents), documents))
+
+
+def trained_on(rollouts, advantages, *, micro_batch=100):
     """What a step is trained on: contexts, and rollouts with advantages from nowhere."""
-    terms = Terms.of_unary(advantages)
-    return rollouts.contexts, Scored(rollouts, None, terms, advantages)
+    contexts, terms = at_a_time(micro_batch, rollouts.contexts), Terms.of_unary(advantages)
+    return contexts, Scored(rollouts, None, terms, advantages)

@@ -45,13 +45,10 @@ class CrossEntropyEvaluator:
         # Documents without anchors: the trunk alone.
         no_anchors = [torch.empty(0, dtype=torch.long)] * len(documents)
         whole = make_contexts(documents, no_anchors, rollout_length=0, stop_at_eos=False)
-        sums, counts = [], []
-        for _, part in whole.to(resources.device).split(resources.micro_batch):
-            with autocast(resources.device, resources.precision):
-                log_probs = document_log_probs(policy, part)
-            mask = cross_entropy_mask(part, self._options.on)
-            sums.append(-(log_probs * mask).sum(1))
-            counts.append(mask.sum(1))
-        count = torch.cat(counts).double().cpu()
-        value = torch.cat(sums).double().cpu() / count
+        whole = whole.to(resources.device)
+        with autocast(resources.device, resources.precision):
+            log_probs = document_log_probs(policy, whole)
+        mask = cross_entropy_mask(whole, self._options.on)
+        count = mask.sum(1).double().cpu()
+        value = -(log_probs * mask).sum(1).double().cpu() / count
         return [Measurement("CE", "nats/token", value, count)]

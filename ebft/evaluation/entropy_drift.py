@@ -74,12 +74,9 @@ class EntropyDriftEvaluator:
         self, policy: PreTrainedModel, rollouts: Rollouts
     ) -> tuple[Float[Tensor, "P 1 G"], Bool[Tensor, "P 1 G"]]:
         """−log p of the references' tokens, each after the ground truth before it."""
-        resources, surprise = self._resources, []
-        for _, part in rollouts.split(resources.micro_batch):
-            with autocast(resources.device, resources.precision):
-                log_probs = tree_log_probs(policy, part).documents
-            c = part.contexts
-            G = torch.arange(c.rollout_length, device=resources.device)
-            at = (c.anchor[:, None] + G).clamp(max=c.tokens.shape[1] - 1)
-            surprise.append(-log_probs[c.row[:, None], at])
-        return torch.cat(surprise)[:, None], rollouts.contexts.reference_mask[:, None]
+        resources, c = self._resources, rollouts.contexts
+        with autocast(resources.device, resources.precision):
+            log_probs = tree_log_probs(policy, rollouts).documents
+        G = torch.arange(c.rollout_length, device=resources.device)
+        at = (c.anchor[:, None] + G).clamp(max=c.tokens.shape[1] - 1)
+        return -log_probs[c.row[:, None], at][:, None], c.reference_mask[:, None]

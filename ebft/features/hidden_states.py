@@ -60,8 +60,7 @@ class HiddenStatesMap:
 
     @torch.no_grad()
     def __call__(self, rollouts: Rollouts) -> Features:
-        micro_batch = self._resources.micro_batch
-        parts = [self._features(part) for _, part in rollouts.split(micro_batch)]
+        parts = [self._features(part) for _, part in rollouts.split()]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
         tokens = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
         # Side by side, tokens come before layers: the blocks are of no one layer then.

@@ -55,9 +55,8 @@ class NextTokenLogProbsMap:
 
     @torch.no_grad()
     def __call__(self, rollouts: Rollouts) -> Features:
-        micro_batch = self._resources.micro_batch
         with autocast(self._resources.device, self._resources.precision):
-            parts = [self._features(part) for _, part in rollouts.split(micro_batch)]
+            parts = [self._features(part) for _, part in rollouts.split()]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
         tokens = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
         return Features(samples, references, tokens=tokens)

@@ -9,7 +9,7 @@ what it was made from. Shape letters, here and everywhere:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,6 +40,7 @@ class Contexts:
     Contexts of one document stand together and rows ascend. `reference` holds the document's own
     next G tokens after each anchor; `reference_mask` is False where the document ends earlier.
     `stop_at_eos` says whether a rollout ends with the end-of-sequence token, as the reference does.
+    `micro_batches` counts the documents that go through a network together; all of them if None.
     """
 
     documents: tuple[Document, ...]
@@ -50,6 +51,7 @@ class Contexts:
     reference: Int[Tensor, "P G"]
     reference_mask: Bool[Tensor, "P G"]
     stop_at_eos: bool
+    micro_batches: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return self.row.numel()
@@ -63,10 +65,16 @@ class Contexts:
         names = ("tokens", "lengths", "row", "anchor", "reference", "reference_mask")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
-    def split(self, documents: int) -> Iterator[tuple[slice, Contexts]]:
-        """Parts of at most `documents` documents, each with its place in the P dimension."""
-        for start in range(0, len(self.documents), documents):
-            rows = slice(start, min(start + documents, len(self.documents)))
+    def divided(self, documents: Sequence[int]) -> Contexts:
+        """The same contexts in micro-batches of so many documents each, in order."""
+        assert sum(documents) == len(self.documents), (documents, len(self.documents))
+        return replace(self, micro_batches=tuple(documents))
+
+    def split(self) -> Iterator[tuple[slice, Contexts]]:
+        """The micro-batches, each with its place in the P dimension."""
+        start = 0
+        for count in self.micro_batches or (len(self.documents),):
+            rows = slice(start, start + count)
             bounds = torch.tensor([rows.start, rows.stop], device=self.row.device)
             first, last = torch.searchsorted(self.row, bounds).tolist()
             place, lengths = slice(first, last), self.lengths[rows]
@@ -81,8 +89,10 @@ class Contexts:
                     anchor=self.anchor[place],
                     reference=self.reference[place],
                     reference_mask=self.reference_mask[place],
+                    micro_batches=None,
                 ),
             )
+            start = rows.stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +110,9 @@ class Rollouts:
     mask: Bool[Tensor, "P n G"]
     temperature: float
 
-    def split(self, documents: int) -> Iterator[tuple[slice, Rollouts]]:
-        """Parts of at most `documents` documents, each with its place in the P dimension."""
-        for place, contexts in self.contexts.split(documents):
+    def split(self) -> Iterator[tuple[slice, Rollouts]]:
+        """The micro-batches, each with its place in the P dimension."""
+        for place, contexts in self.contexts.split():
             yield place, self.of(contexts, place)
 
     def of(self, contexts: Contexts, place: slice) -> Rollouts:

@@ -90,8 +90,7 @@ class HfTreeSampler:
         resources = self._resources
         with autocast(resources.device, resources.precision), eager(resources.policy):
             parts = [
-                whole(resources.policy, self._sample, part, step)
-                for _, part in contexts.split(resources.micro_batch)
+                whole(resources.policy, self._sample, part, step) for _, part in contexts.split()
             ]
         tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
         mask = torch.ones_like(tokens, dtype=torch.bool)

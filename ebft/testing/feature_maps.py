@@ -75,9 +75,14 @@ def _check_repeatable(
         torch.manual_seed(1)  # it may take its randomness from resources.seed only
         again = part.build(resources)(rollouts)
     require(part, _same(again, features, tolerance), "built again, it gives the same")
-    one = part.build(replace(resources, micro_batch=1))(rollouts)
-    require(part, _same(one, features, tolerance), "it does not depend on micro_batch")
-    for place, some in rollouts.split(1):
+    contexts = rollouts.contexts
+    by_one = replace(rollouts, contexts=contexts.divided([1] * len(contexts.documents)))
+    require(
+        part,
+        _same(feature_map(by_one), features, tolerance),
+        "it does not depend on micro-batches",
+    )
+    for place, some in by_one.split():
         expected = replace(
             features, samples=features.samples[place], references=features.references[place]
         )

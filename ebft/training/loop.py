@@ -16,6 +16,7 @@ from ebft.errors import NumericalError
 from ebft.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
 from ebft.objective import ObjectiveOptions, advantages_to_go
 from ebft.processes import Processes
+from ebft.rollout.micro_batches import divide
 from ebft.rollout.records import Contexts, Document, Scored
 from ebft.training.clip import clip_gradients
 from ebft.training.finite import check_features, check_finite
@@ -43,7 +44,8 @@ class Machinery:
     """Everything the loop calls, as plain objects.
 
     `documents(step)` is a pure function: this process's share of the step's documents. Without a
-    `scorer` there are no rollouts, and the loss is γ·cross-entropy alone: SFT.
+    `scorer` there are no rollouts, and the loss is γ·cross-entropy alone: SFT. `tokens_at_a_time`
+    is what goes through a network together: memory, not results.
     """
 
     policy: PreTrainedModel
@@ -53,12 +55,17 @@ class Machinery:
     objective: ObjectiveOptions
     optimizer: Optimizer
     lr_scheduler: LRScheduler
-    micro_batch: int
+    tokens_at_a_time: int
     gradient_checkpointing: bool
     clip_grad_norm: float
     precision: torch.dtype
     device: torch.device
     processes: Processes
+
+    @property
+    def n(self) -> int:
+        """Rollouts of a context."""
+        return 0 if self.scorer is None else self.scorer.sampler.n
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +91,13 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
     """
     for step in steps:
         contexts = m.plan(m.documents(step)).to(m.device)
+        contexts = divide(contexts, n=m.n, budget=m.tokens_at_a_time, processes=m.processes)
         scored = None if m.scorer is None else score(m.scorer, contexts, m.processes, step=step)
 
         losses = accumulate_gradients(
             m.policy, contexts, scored, m.objective,
-            micro_batch=m.micro_batch, precision=m.precision,
-            gradient_checkpointing=m.gradient_checkpointing, step=step, processes=m.processes,
+            precision=m.precision, gradient_checkpointing=m.gradient_checkpointing,
+            step=step, processes=m.processes,
         )  # fmt: skip
         grad_norm = clip_gradients(m.policy.parameters(), m.clip_grad_norm)
         if not torch.isfinite(grad_norm):

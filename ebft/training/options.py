@@ -27,8 +27,9 @@ class StepOptions(Options):
     documents_per_step: PositiveInt = Field(description="documents whose gradients make one step")
     micro_batch: PositiveInt | Literal["auto"] = Field(
         "auto",
-        description="documents put through a network at a time; changes memory, not results. "
-        "auto: as many as the memory that is free has room for, by the estimate of --dry-run",
+        description="documents put through a network at a time: so many of the longest, or more "
+        "shorter ones with no more tokens; changes memory, not results. auto: as many as the "
+        "memory that is free has room for, by the estimate of --dry-run",
     )
     gradient_checkpointing: bool = Field(
         False,

@@ -22,6 +22,7 @@ from ebft.models.lora import add_adapter, without_adapter
 from ebft.parts import Resources
 from ebft.processes import ALONE, Processes
 from ebft.rollout.completion import Completion
+from ebft.rollout.micro_batches import tree_tokens
 from ebft.rollout.records import Document
 from ebft.training.loop import Machinery, Scorer
 from ebft.training.memory import free_memory
@@ -150,13 +151,16 @@ def make_machinery(
         compile_layers(resources.policy)
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
     optimizer = options.optimizer.instantiate(parameters)
+    plan, scorer = options.plan.build(resources), make_scorer(options, resources)
+    longest = max(documents, key=lambda document: document.tokens.numel())
+    (tokens,) = tree_tokens(plan([longest]), 0 if scorer is None else scorer.sampler.n)
     return Machinery(
         policy=resources.policy,
         documents=lambda step: processes.share(
             [documents[i] for i in order(step, training.documents_per_step)]
         ),
-        plan=options.plan.build(resources),
-        scorer=make_scorer(options, resources),
+        plan=plan,
+        scorer=scorer,
         objective=options.objective,
         optimizer=optimizer,
         lr_scheduler=(
@@ -164,7 +168,7 @@ def make_machinery(
             if options.lr_scheduler is None
             else options.lr_scheduler.instantiate(optimizer)
         ),
-        micro_batch=resources.micro_batch,
+        tokens_at_a_time=resources.micro_batch * tokens,
         gradient_checkpointing=training.gradient_checkpointing,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,

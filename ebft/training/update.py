@@ -52,13 +52,12 @@ def accumulate_gradients(
     scored: Scored | None,
     objective: ObjectiveOptions,
     *,
-    micro_batch: int,
     precision: torch.dtype,
     gradient_checkpointing: bool,
     step: int,
     processes: Processes = ALONE,
 ) -> Losses:
-    """Adds ∇(L_FM + γ·L_CE) to the policy's gradients, `micro_batch` documents at a time.
+    """Adds ∇(L_FM + γ·L_CE) to the policy's gradients, a micro-batch of the contexts at a time.
 
     Each part of the loss is a sum divided by a count over the *whole* step (contexts for the
     policy gradient, tokens for the cross-entropy), so the result does not depend on how the step
@@ -70,7 +69,7 @@ def accumulate_gradients(
     policy_gradient = None if scored is None else _Sum(scored, objective, counts)
     cross_entropy_total = torch.zeros((), dtype=torch.float64)
     with checkpointing(policy, enabled=gradient_checkpointing):
-        for place, part in contexts.split(micro_batch):
+        for place, part in contexts.split():
             loss: Tensor | float = 0.0
             if policy_gradient is None:
                 with autocast(part.tokens.device, precision):

@@ -26,7 +26,7 @@ from ebft.testing import tiny_documents
 from ebft.training.setup import PRECISION
 from ebft.training.update import accumulate_gradients
 from tests.benchmarks.peak import peak_memory
-from tests.tiny import trained_on
+from tests.tiny import at_a_time, trained_on
 
 REPEATS, STRIDE, G, N, DEPTHS = 3, 8, 8, 4, (0.25, 0.5, 0.75)
 COMMON = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "tie_word_embeddings": True}
@@ -65,7 +65,7 @@ class Step:
             [arguments.length] * arguments.documents, vocabulary=config.vocab_size
         )
         plan = Strided(start=STRIDE, stride=STRIDE, rollout_length=G)
-        self.contexts = plan(documents).to(device)
+        self.contexts = at_a_time(arguments.micro_batch, plan(documents).to(device))
         self.sampler = HfTree(n=N).build(self.resources)
         self.feature_map = HiddenStates(depths=DEPTHS).build(self.resources)
         self.advantages = torch.randn(len(self.contexts), N, device=device)
@@ -80,8 +80,10 @@ class Step:
 
     def training(self) -> None:
         accumulate_gradients(
-            self.policy, *trained_on(self.rollouts, self.advantages), ObjectiveOptions(gamma=1.0),
-            micro_batch=self.arguments.micro_batch, precision=self.precision,
+            self.policy,
+            *trained_on(self.rollouts, self.advantages, micro_batch=self.arguments.micro_batch),
+            ObjectiveOptions(gamma=1.0),
+            precision=self.precision,
             gradient_checkpointing=self.arguments.gradient_checkpointing, step=0,
         )  # fmt: skip
         self.optimizer.step()

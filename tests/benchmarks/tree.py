@@ -86,7 +86,7 @@ class Bench:
     def tree_train(self):
         losses = accumulate_gradients(
             self.policy, *trained_on(self.rollouts, self.advantages), ObjectiveOptions(gamma=GAMMA),
-            micro_batch=1, precision=torch.float32, gradient_checkpointing=False, step=0,
+            precision=torch.float32, gradient_checkpointing=False, step=0,
         )  # fmt: skip
         return losses.policy_gradient.loss + GAMMA * losses.cross_entropy
 

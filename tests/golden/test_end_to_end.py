@@ -125,8 +125,8 @@ def test_a_whole_step(name):
     )
 
     losses = accumulate_gradients(
-        case.policy, *trained_on(case.rollouts, advantages), case.options.objective,
-        micro_batch=2, precision=torch.float32, gradient_checkpointing=False, step=0,
+        case.policy, *trained_on(case.rollouts, advantages, micro_batch=2), case.options.objective,
+        precision=torch.float32, gradient_checkpointing=False, step=0,
     )  # fmt: skip
     assert losses.cross_entropy == pytest.approx(float(case.theirs["ce_loss"].mean()), abs=1e-5)
     # Theirs is the value of a ratio that is 1, ours of a log-prob: the gradients are the same.

@@ -32,7 +32,7 @@ def policy(attention, dtype=torch.float32):
 
 def sampled(model):
     documents = tiny_documents(LENGTHS, vocabulary=24)
-    resources = tiny_resources(model, micro_batch=len(LENGTHS))
+    resources = tiny_resources(model)
     return HfTree(n=3).build(resources)(PLAN(documents).to(model.device), step=0)
 
 

@@ -126,9 +126,12 @@ def update(policy, rollouts, *, micro_batch=3, **importance):
     policy.zero_grad()
     torch.manual_seed(0)
     losses = accumulate_gradients(
-        policy, *trained_on(rollouts, torch.randn(len(CONTEXTS), 2, dtype=torch.float64)),
+        policy,
+        *trained_on(
+            rollouts, torch.randn(len(CONTEXTS), 2, dtype=torch.float64), micro_batch=micro_batch
+        ),
         ObjectiveOptions(gamma=0.0, importance=ImportanceOptions(**importance)),
-        micro_batch=micro_batch, precision=torch.float32, gradient_checkpointing=False, step=0,
+        precision=torch.float32, gradient_checkpointing=False, step=0,
     )  # fmt: skip
     return losses, torch.cat([p.grad.flatten() for p in policy.parameters()])
 

@@ -12,7 +12,7 @@ from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.policy import tree_log_probs
 from tests.property.strategies import generator, normal, seeds
-from tests.tiny import tiny_documents, tiny_policy, tiny_resources
+from tests.tiny import at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 POLICY = tiny_policy()
 
@@ -87,7 +87,8 @@ def test_every_token_has_its_own_rollout_s_advantage(plan, lengths, n, micro_bat
     rollouts = HfTree(n=n).build(tiny_resources(POLICY, eos=5))(contexts, step=seed)
     P = len(contexts)
     advantages = torch.arange(1.0, P * n + 1).view(P, n)
-    for place, part in rollouts.split(micro_batch):
+    for place, some in at_a_time(micro_batch, contexts).split():
+        part = rollouts.of(some, place)
         log_probs = tree_log_probs(POLICY, part).rollouts
         loss = policy_gradient_loss(
             log_probs, part.mask, advantages[place], contexts=P, reduction="sum"

@@ -13,7 +13,7 @@ from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.policy import tree_log_probs
-from tests.tiny import VOCAB, tiny_documents, tiny_policy, tiny_resources
+from tests.tiny import VOCAB, at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 POLICY = tiny_policy()
 
@@ -75,7 +75,7 @@ def test_log_probs_of_sampler_tree_and_rows_agree(r):
 @settings(max_examples=15)
 def test_greedy_tokens_of_tree_and_rows_agree(c):
     """Greedy, as the limit of a temperature towards 0."""
-    r = HfTree(n=1, temperature=1e-7).build(tiny_resources(POLICY, micro_batch=3))(c, step=0)
+    r = HfTree(n=1, temperature=1e-7).build(tiny_resources(POLICY))(c, step=0)
     with torch.no_grad():
         for p, (row, anchor) in enumerate(zip(c.row.tolist(), c.anchor.tolist(), strict=True)):
             ids = c.tokens[row, :anchor]
@@ -175,7 +175,8 @@ def test_mask_is_ancestry(r):
 def test_parts_of_documents_give_the_same_as_the_whole(r, documents):
     with torch.no_grad():
         whole = tree_log_probs(POLICY, r)
-        for place, part in r.split(documents):
+        for place, contexts in at_a_time(documents, r.contexts).split():
+            part = r.of(contexts, place)
             torch.testing.assert_close(
                 tree_log_probs(POLICY, part).rollouts, whole.rollouts[place], atol=1e-9, rtol=0
             )
@@ -209,14 +210,13 @@ def test_sampled_tokens_have_the_policys_distribution():
 def test_rollouts_do_not_depend_on_micro_batch_order_or_other_documents():
     documents = tiny_documents([20, 17, 25, 9])
     plan = Strided(start=3, stride=4, rollout_length=5)
-    sample = {
-        micro: HfTree(n=2).build(tiny_resources(POLICY, micro_batch=micro)) for micro in (1, 3)
-    }
-    whole = sample[3](plan(documents), step=7)
-    assert torch.equal(whole.tokens, sample[1](plan(documents), step=7).tokens)
-    alone = sample[1](plan([documents[2]]), step=7)
-    assert torch.equal(whole.tokens[whole.contexts.row == 2], alone.tokens)
-    assert not torch.equal(whole.tokens, sample[3](plan(documents), step=8).tokens)
+    contexts, sample = plan(documents), HfTree(n=2).build(tiny_resources(POLICY))
+    whole = sample(contexts, step=7)
+    for micro_batch in (1, 3):
+        assert torch.equal(whole.tokens, sample(at_a_time(micro_batch, contexts), step=7).tokens)
+    alone = sample(plan([documents[2]]), step=7)
+    assert torch.equal(whole.tokens[contexts.row == 2], alone.tokens)
+    assert not torch.equal(whole.tokens, sample(contexts, step=8).tokens)
 
 
 def test_completion_rollouts_end_with_eos():

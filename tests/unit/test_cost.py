@@ -103,7 +103,7 @@ def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(checkpointing, lora
         accumulate_gradients(
             policy, *trained_on(rollouts, torch.ones(len(contexts), 4)),
             ObjectiveOptions(gamma=gamma),
-            micro_batch=1, precision=torch.float32, gradient_checkpointing=checkpointing, step=0,
+            precision=torch.float32, gradient_checkpointing=checkpointing, step=0,
         )  # fmt: skip
 
     tree = DocumentTree(192, contexts.anchor.tolist(), n=4, rollout_length=8)

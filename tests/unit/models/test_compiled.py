@@ -31,9 +31,9 @@ def gradient(policy, rollouts, *, gradient_checkpointing=False):
     generator = torch.Generator().manual_seed(0)
     advantages = torch.randn(*rollouts.tokens.shape[:2], generator=generator)
     accumulate_gradients(
-        policy, *trained_on(rollouts, advantages.double()), ObjectiveOptions(gamma=0.3),
-        micro_batch=2, precision=torch.float32, gradient_checkpointing=gradient_checkpointing,
-        step=0,
+        policy, *trained_on(rollouts, advantages.double(), micro_batch=2),
+        ObjectiveOptions(gamma=0.3),
+        precision=torch.float32, gradient_checkpointing=gradient_checkpointing, step=0,
     )  # fmt: skip
     return torch.cat([p.grad.flatten() for p in policy.parameters()])
 

@@ -118,8 +118,8 @@ def test_its_gradient_follows_from_that_of_the_merged_weights(checkpointing, gam
     advantages = torch.randn(len(CONTEXTS), 2, dtype=torch.float64)
     for one in (policy, full):
         accumulate_gradients(
-            one, *trained_on(rollouts, advantages), ObjectiveOptions(gamma=gamma),
-            micro_batch=1, precision=torch.float32, gradient_checkpointing=checkpointing, step=0,
+            one, *trained_on(rollouts, advantages, micro_batch=1), ObjectiveOptions(gamma=gamma),
+            precision=torch.float32, gradient_checkpointing=checkpointing, step=0,
         )  # fmt: skip
     assert all(p.grad is None for p in policy.parameters() if not p.requires_grad)
     weights, own = dict(full.named_parameters()), trained(policy)

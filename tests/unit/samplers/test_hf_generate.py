@@ -10,7 +10,7 @@ from ebft.rollout.strided import Strided
 from ebft.samplers.hf_generate import HfGenerate
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.policy import tree_log_probs
-from tests.tiny import VOCAB, tiny_documents, tiny_policy, tiny_resources
+from tests.tiny import VOCAB, at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 POLICY = tiny_policy()
 PLANS = {
@@ -68,7 +68,7 @@ def test_a_rollout_ends_with_end_of_sequence_only_where_the_plan_says_so():
 def test_a_batch_whose_rollouts_all_end_at_once_keeps_its_shape():
     contexts = PLANS["completion"]
     token = int(sample(HfGenerate(n=1), contexts).tokens[0, 0, 0])
-    (_, first), *_ = contexts.split(1)
+    (_, first), *_ = at_a_time(1, contexts).split()
     rollouts = sample(HfGenerate(n=1), first, eos=token)
     assert rollouts.tokens.shape == (1, 1, 7)
     assert rollouts.mask.sum() == 1
@@ -91,7 +91,7 @@ def test_the_model_s_generation_config_changes_nothing():
 
 
 def test_the_distribution_is_the_softmax_at_the_temperature():
-    (_, contexts), *_ = PLANS["completion"].split(1)
+    (_, contexts), *_ = at_a_time(1, PLANS["completion"]).split()
     rollouts = sample(HfGenerate(n=4000, temperature=1.5), contexts, eos=-1)
     with torch.no_grad():
         logits = POLICY(contexts.tokens[:, : int(contexts.anchor)]).logits[0, -1] / 1.5

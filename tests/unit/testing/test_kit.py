@@ -163,7 +163,8 @@ class FeatureMap(Part):
                 case "global":
                     return Features(x + offset, y + offset)
                 case "micro-batch":
-                    return Features(x * resources.micro_batch, y * resources.micro_batch)
+                    parts = len(list(rollouts.split()))
+                    return Features(x * parts, y * parts)
                 case "batch":
                     return Features(x - x.mean((0, 1)), y)
                 case "group":
@@ -190,7 +191,7 @@ class FeatureMap(Part):
         ("gradient", "carries no gradient"),
         ("random", "called again, it gives the same"),
         ("global", "built again, it gives the same"),
-        ("micro-batch", "does not depend on micro_batch"),
+        ("micro-batch", "does not depend on micro-batches"),
         ("batch", "do not depend on the other documents"),
         ("group", "reference's features|other rollouts"),
         ("mask", "outside the mask"),

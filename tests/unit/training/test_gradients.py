@@ -23,7 +23,7 @@ def norm_of(step, **objective):
     policy.zero_grad()
     accumulate_gradients(
         policy, *trained_on(rollouts, advantages), ObjectiveOptions(**objective),
-        micro_batch=3, precision=torch.float32, gradient_checkpointing=False, step=0,
+        precision=torch.float32, gradient_checkpointing=False, step=0,
     )  # fmt: skip
     norm = torch.cat([p.grad.flatten() for p in policy.parameters()]).norm()
     policy.zero_grad()

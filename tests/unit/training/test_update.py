@@ -29,9 +29,8 @@ def gradient(
     policy.zero_grad()
     losses = accumulate_gradients(
         policy,
-        *trained_on(rollouts, advantages),
+        *trained_on(rollouts, advantages, micro_batch=micro_batch),
         ObjectiveOptions(gamma=gamma, reduction=reduction),
-        micro_batch=micro_batch,
         precision=precision,
         gradient_checkpointing=gradient_checkpointing,
         step=0,

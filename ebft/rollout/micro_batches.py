@@ -1,0 +1,64 @@
+"""Which documents of a step go through a network together: as many as a budget of tokens has room
+for, so that memory does not depend on how long they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ebft.processes import ALONE, Processes
+from ebft.rollout.records import Contexts
+
+
+def divide(contexts: Contexts, *, n: int, budget: int, processes: Processes = ALONE) -> Contexts:
+    """The same contexts in micro-batches of whole documents, whose trees have `budget` tokens or
+    less; a document with more is alone. `n` is the number of rollouts of a context.
+
+    Processes compute in step, so they all get as many micro-batches as the one that needs most.
+    """
+    sizes = tree_tokens(contexts, n)
+    counts = pack(sizes, budget)
+    most = int(processes.gather(torch.tensor([len(counts)])).max())
+    return contexts.divided(spread(counts, most))
+
+
+def tree_tokens(contexts: Contexts, n: int) -> list[int]:
+    """Tokens of each document's tree: its own and those of its rollouts."""
+    anchors = torch.bincount(contexts.row, minlength=len(contexts.documents))
+    total: list[int] = (contexts.lengths + anchors * n * contexts.rollout_length).tolist()
+    return total
+
+
+def pack(sizes: Sequence[int], budget: int) -> list[int]:
+    """How many consecutive sizes, in order, add up to `budget` or less; at least one each.
+
+    >>> pack([3, 3, 5, 9, 1], budget=8)
+    [2, 1, 1, 1]
+    """
+    counts: list[int] = []
+    room = 0
+    for size in sizes:
+        if counts and size <= room:
+            counts[-1] += 1
+        else:
+            counts.append(1)
+            room = budget
+        room -= size
+    return counts
+
+
+def spread(counts: Sequence[int], parts: int) -> list[int]:
+    """The same documents in more parts: those with most documents are halved until there are so
+    many.
+
+    >>> spread([4, 1], parts=3)
+    [2, 2, 1]
+    """
+    counts = list(counts)
+    assert len(counts) <= parts <= sum(counts), (counts, parts)
+    while len(counts) < parts:
+        largest = counts.index(max(counts))
+        half = counts[largest] // 2
+        counts[largest : largest + 1] = [counts[largest] - half, half]
+    return counts
