@@ -53,18 +53,9 @@ class SetOptions(Options):
 
 
 class EvaluationOptions(Options):
-    """What is measured on held-out documents, and how often in a run that trains."""
+    """What is measured on held-out documents."""
 
     documents: PositiveInt = Field(32, description="held-out documents; the same ones every time")
-    every: PositiveInt | None = Field(
-        None, description="optimizer steps between evaluations; null: only before and after"
-    )
-    remember: Path | None = Field(
-        None,
-        description="a folder that keeps what is measured before the first step for other runs, so "
-        "that those with the same model, documents, evaluators and seed do it once (in one process "
-        "alone); null: each run does it",
-    )
     evaluators: Evaluators = Field(
         (), description="what is measured, each a `_component_` with its options; none: nothing"
     )
@@ -80,6 +71,20 @@ class EvaluationOptions(Options):
     def anything(self) -> bool:
         """Whether anything is measured at all."""
         return bool(self.evaluators or self.sets)
+
+
+class RunEvaluationOptions(EvaluationOptions):
+    """What is measured on held-out documents, and when in a run that trains."""
+
+    every: PositiveInt | None = Field(
+        None, description="optimizer steps between evaluations; null: only before and after"
+    )
+    remember: Path | None = Field(
+        None,
+        description="a folder that keeps what is measured before the first step for other runs, so "
+        "that those with the same model, documents, evaluators and seed do it once (in one process "
+        "alone); null: each run does it",
+    )
 
 
 class ModelAndDataOptions(RecipeOptions):

@@ -18,7 +18,7 @@ from ebft.files import write_whole
 from ebft.interfaces import Measurement
 
 if TYPE_CHECKING:
-    from ebft.evaluation.options import ModelAndDataOptions
+    from ebft.evaluation.options import ModelAndDataOptions, RunEvaluationOptions
     from ebft.plugins import Registry
 
 NOT_MEASURED = ("every", "remember")
@@ -55,22 +55,25 @@ class Remembered:
 
 
 def remembered(
-    options: ModelAndDataOptions, registry: Registry, digests: Mapping[str, str]
+    options: ModelAndDataOptions,
+    evaluation: RunEvaluationOptions,
+    registry: Registry,
+    digests: Mapping[str, str],
 ) -> Remembered | None:
-    """Where this run's evaluation before its first step is kept, if its recipe says so.
+    """Where this run's `evaluation` before its first step is kept, if its recipe says so.
 
     The file's name is a hash of evaluators, seed, model, and the digests of the base model's
     weights and of the documents, so runs that differ in any of it do not take each other's. It does
     not know what code a plug-in has: after changing an evaluator in place, delete the folder.
     """
-    folder = options.evaluation.remember
+    folder = evaluation.remember
     if folder is None:
         return None
     said = (
         ebft.__version__,
         str(options.seed),
         fingerprint(options.model, registry, without=()),
-        fingerprint(options.evaluation, registry, without=NOT_MEASURED),
+        fingerprint(evaluation, registry, without=NOT_MEASURED),
         digests["base"],
         digests["held_out"],
     )

@@ -99,8 +99,11 @@ class FineTune:
         self._digests["train"] = digest_documents(documents.train.documents)
         evaluated = [document for one in sets for document in one.documents]
         self._digests["held_out"] = digest_documents(evaluated)
-        alone = processes.size == 1  # others might not see the file, and would wait for this one
-        self._remembered = remembered(options, self._registry, self._digests) if alone else None
+        self._remembered = None
+        if processes.size == 1:  # others might not see the file, and would wait for this one
+            self._remembered = remembered(
+                options, options.evaluation, self._registry, self._digests
+            )
         if resumed is not None:
             resumed.check_digests(self._digests)
         plan = options.plan.build(self._resources)

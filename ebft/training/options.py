@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from ebft.config.component import Component
 from ebft.config.recipe import Job
-from ebft.evaluation.options import ModelAndDataOptions
+from ebft.evaluation.options import ModelAndDataOptions, RunEvaluationOptions
 from ebft.interfaces import uses_features
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
@@ -112,6 +112,7 @@ class FineTuneOptions(ModelAndDataOptions):
         False, description="refuse parts that do not keep the gradient an unbiased one of L_CFM"
     )
     objective: ObjectiveOptions
+    evaluation: RunEvaluationOptions = RunEvaluationOptions()
     optimizer: Component
     lr_scheduler: Component | None = Field(None, description="null: the learning rate is constant")
     training: StepOptions
