@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ebft.models.cache import TreeCache
 from ebft.models.compiled import eager
@@ -80,6 +81,8 @@ class HfTreeSampler:
         self._temperature = options.temperature
         self._options = options
         self._resources = resources
+        # Processes decode in step, and others may have rollouts that have not ended.
+        self._stops = resources.processes.size == 1
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Nothing to do: the policy itself is sampled from."""
@@ -97,6 +100,8 @@ class HfTreeSampler:
         if contexts.stop_at_eos:
             ends = tokens == resources.tokenizer.eos_token_id
             mask = ends.cumsum(-1) - ends.long() == 0
+            # What comes after depends on how long the others of a micro-batch are.
+            tokens, log_probs = tokens * mask, log_probs * mask
         return Rollouts(contexts, tokens, log_probs, mask, self._temperature)
 
     def _sample(
@@ -118,13 +123,19 @@ class HfTreeSampler:
         hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.sees.trunks_only())
         # The first tokens all come from the trunk: one distribution a context, n draws from it.
         drawn = [self._draw(logits(policy, hidden[tree.context_at]), uniform(0))]
+        ended = torch.zeros_like(drawn[0][0], dtype=torch.bool)
         for t in range(1, G):
+            if contexts.stop_at_eos and self._stops:
+                ended |= drawn[-1][0] == self._resources.tokenizer.eos_token_id
+                if ended.all():
+                    break
             at = tree.rollout_at[..., t - 1].flatten()
             hidden = hidden_states(drawn[-1][0].flatten(), at, tree.sees.at(t - 1))
             token, log_prob = self._draw(logits(policy, hidden), uniform(t).view(P * n, 1))
             drawn.append((token.view(P, n), log_prob.view(P, n)))
-        tokens, log_probs = zip(*drawn, strict=True)
-        return torch.stack(tokens, -1), torch.stack(log_probs, -1)
+        tokens, log_probs = (torch.stack(column, -1) for column in zip(*drawn, strict=True))
+        rest = (0, G - tokens.shape[-1])
+        return pad(tokens, rest), pad(log_probs, rest)
 
     def _draw(
         self, predicted: Float[Tensor, "N V"], uniform: Float[Tensor, "N k"]

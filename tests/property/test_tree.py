@@ -5,12 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebft.features.hidden_states import HiddenStates
-from ebft.models import log_probs
+from ebft.models import forward, log_probs
 from ebft.objective import cross_entropy_mask, policy_gradient_loss
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
+from ebft.samplers import hf_tree
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.policy import tree_log_probs
 from tests.tiny import VOCAB, at_a_time, tiny_documents, tiny_policy, tiny_resources
@@ -230,6 +231,23 @@ def test_completion_rollouts_end_with_eos():
         assert len(kept) == 12 or kept[-1] == 3
         ended += len(kept) < 12
     assert ended > 0
+
+
+def test_it_decodes_no_further_than_the_longest_rollout(monkeypatch):
+    contexts = Completion(rollout_length=12)(tiny_documents([9, 14], prompt_length=4))
+    sampler = HfTree(n=2, temperature=1e-7).build(tiny_resources(POLICY, eos=-1))
+    never = sampler(contexts, step=0)
+    # The token that both documents' likeliest rollouts come to first.
+    eos = min(
+        set(never.tokens[0, 0].tolist()) & set(never.tokens[1, 0].tolist()),
+        key=lambda token: max((row[0] == token).nonzero()[0] for row in never.tokens),
+    )
+    steps = []
+    monkeypatch.setattr(hf_tree, "decode", lambda *a: steps.append(1) or forward.decode(*a))
+    short = HfTree(n=2, temperature=1e-7).build(tiny_resources(POLICY, eos=eos))(contexts, step=0)
+    assert len(steps) == short.mask.sum(-1).max() < 12
+    assert torch.equal(short.tokens, never.tokens * short.mask)
+    assert torch.equal(short.log_probs, never.log_probs * short.mask)
 
 
 def test_counted_token_forwards_and_logits(monkeypatch):
