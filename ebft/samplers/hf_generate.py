@@ -29,7 +29,7 @@ class HfGenerate(Part):
     """Samples from the policy with transformers' `generate`, every rollout in a row of its own.
 
     The same rollouts as `hf_tree`, token for token but for rounding: both draw with the same
-    random numbers, so nothing depends on the batch. It needs nothing of an architecture but
+    random numbers, so nothing depends on the batch. Of an architecture it needs only
     `generate`, and a batch is done as soon as its last rollout has ended; but every row computes
     its whole context, so nested contexts (plan `strided`) cost far more than with `hf_tree`.
     """
