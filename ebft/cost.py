@@ -8,8 +8,10 @@ attention kernels of CPUs also compute what a mask hides, so a CPU does somewhat
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import torch
 
 from ebft.models.log_probs import ROWS as LOGIT_ROWS
 from ebft.rollout.sees import QUERIES
@@ -31,7 +33,10 @@ ATTENTION = 3.5
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Dimensions of a decoder with grouped-query attention and gated MLPs (Llama, Qwen, …)."""
+    """Dimensions of a decoder with grouped-query attention and MLPs of one kind in all layers.
+
+    `mlp_matrices` are 3 of a gated MLP (Llama, Qwen, …) and 2 of a plain one (GPT-NeoX, …).
+    """
 
     hidden: int
     layers: int
@@ -41,10 +46,12 @@ class ModelShape:
     intermediate: int
     vocab: int
     tied: bool
+    mlp_matrices: int = 3
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> ModelShape:
-        """Read off a transformers configuration. Raises `ValueError` naming what it lacks."""
+        """Read off a transformers configuration. Raises `ValueError` naming what it lacks, or that
+        its layers are of another kind (mixtures of experts, …)."""
         text = config.get_text_config().to_dict()
         names = (
             "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -53,7 +60,7 @@ class ModelShape:
         if missing := [name for name in names if not isinstance(text.get(name), int)]:
             raise ValueError(f"its configuration does not say {', '.join(missing)}")
         hidden, layers, heads, intermediate, vocab = (text[name] for name in names)
-        return cls(
+        without_mlp = cls(
             hidden=hidden,
             layers=layers,
             heads=heads,
@@ -62,13 +69,19 @@ class ModelShape:
             intermediate=intermediate,
             vocab=vocab,
             tied=bool(text.get("tie_word_embeddings", True)),
+            mlp_matrices=0,
         )
+        mlp = _layer_weights(config) - without_mlp.layer_weights
+        matrices, rest = divmod(mlp, hidden * intermediate)
+        if matrices not in (2, 3) or rest:
+            raise ValueError("its layers have more in them than attention and one MLP")
+        return replace(without_mlp, mlp_matrices=matrices)
 
     @property
     def layer_weights(self) -> int:
         """Weights of the matrices of one layer."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        return attention + 3 * self.hidden * self.intermediate
+        return attention + self.mlp_matrices * self.hidden * self.intermediate
 
     @property
     def projections(self) -> dict[str, tuple[int, int]]:
@@ -79,7 +92,7 @@ class ModelShape:
             "k_proj": (self.hidden, keys),
             "v_proj": (self.hidden, keys),
             "o_proj": (queries, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
+            **({"gate_proj": (self.hidden, self.intermediate)} if self.mlp_matrices == 3 else {}),
             "up_proj": (self.hidden, self.intermediate),
             "down_proj": (self.intermediate, self.hidden),
         }
@@ -102,6 +115,17 @@ class ModelShape:
     def parameters(self) -> int:
         """All of them but the norms' and biases', which are few."""
         return self.layers * self.layer_weights + self.head_weights * (1 if self.tied else 2)
+
+
+def _layer_weights(config: PretrainedConfig) -> int:
+    """Weights of the matrices of a layer, counted in a model without memory."""
+    from transformers import AutoModelForCausalLM
+
+    from ebft.models.blocks import decoder_blocks
+
+    with torch.device("meta"):
+        _, layers = decoder_blocks(AutoModelForCausalLM.from_config(config))
+    return sum(weight.numel() for weight in layers[-1].parameters() if weight.dim() > 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +277,8 @@ def memory(
     residual = 2 * 3 * 4 * model.hidden
     # … and in `bytes_per_value` the inputs of its matrices, the rotated queries and keys, the MLP.
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    inner = 2 * model.hidden + 4 * queries + 4 * keys + 4 * model.intermediate
+    mlp = 2 * (model.mlp_matrices - 1) * model.intermediate
+    inner = 2 * model.hidden + 4 * queries + 4 * keys + mlp
     layer = residual + bytes_per_value * inner
     kept = model.layers * layer
     if gradient_checkpointing:

@@ -101,7 +101,7 @@ class Rollouts:
 
     `log_probs` are under the distribution that was sampled from (temperature included). `mask` is
     True for the tokens that belong to a rollout: all of them, unless it ended early with the
-    end-of-sequence token, which still belongs to it.
+    end-of-sequence token, which still belongs to it. What stands after that means nothing.
     """
 
     contexts: Contexts

@@ -101,7 +101,7 @@ class HfTreeSampler:
             ends = tokens == resources.tokenizer.eos_token_id
             mask = ends.cumsum(-1) - ends.long() == 0
             # What comes after depends on how long the others of a micro-batch are.
-            tokens, log_probs = tokens * mask, log_probs * mask
+            tokens, log_probs = tokens.where(mask, 0), log_probs.where(mask, 0)
         return Rollouts(contexts, tokens, log_probs, mask, self._temperature)
 
     def _sample(

@@ -61,7 +61,7 @@ def document_log_probs(policy, c: Contexts, b: int) -> torch.Tensor:
 def test_log_probs_of_sampler_tree_and_rows_agree(r):
     with torch.no_grad():
         tree = tree_log_probs(POLICY, r)
-        torch.testing.assert_close(r.log_probs, tree.rollouts, atol=1e-9, rtol=0)
+        torch.testing.assert_close(r.log_probs, tree.rollouts * r.mask, atol=1e-9, rtol=0)
         for p in range(len(r.contexts)):
             for j in range(r.tokens.shape[1]):
                 row = row_log_probs(POLICY, r, p, j)
@@ -80,7 +80,7 @@ def test_greedy_tokens_of_tree_and_rows_agree(c):
     with torch.no_grad():
         for p, (row, anchor) in enumerate(zip(c.row.tolist(), c.anchor.tolist(), strict=True)):
             ids = c.tokens[row, :anchor]
-            for token in r.tokens[p, 0]:
+            for token in r.tokens[p, 0][r.mask[p, 0]]:
                 top = POLICY(ids[None]).logits[0, -1].topk(2)
                 assert token == top.indices[0] or top.values[0] - top.values[1] < 1e-5
                 ids = torch.cat([ids, token[None]])
@@ -246,8 +246,8 @@ def test_it_decodes_no_further_than_the_longest_rollout(monkeypatch):
     monkeypatch.setattr(hf_tree, "decode", lambda *a: steps.append(1) or forward.decode(*a))
     short = HfTree(n=2, temperature=1e-7).build(tiny_resources(POLICY, eos=eos))(contexts, step=0)
     assert len(steps) == short.mask.sum(-1).max() < 12
-    assert torch.equal(short.tokens, never.tokens * short.mask)
-    assert torch.equal(short.log_probs, never.log_probs * short.mask)
+    assert torch.equal(short.tokens, never.tokens.where(short.mask, 0))
+    assert torch.equal(short.log_probs, never.log_probs.where(short.mask, 0))
 
 
 def test_counted_token_forwards_and_logits(monkeypatch):

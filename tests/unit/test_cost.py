@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, MixtralConfig
 
 from ebft.cost import DocumentTree, ModelShape, flops
 from ebft.features.hidden_states import HiddenStates
@@ -16,7 +16,8 @@ from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.update import accumulate_gradients
-from tests.tiny import CONFIG, plain_policy, tiny_documents, tiny_resources, trained_on
+from tests.tiny import tiny_documents, tiny_resources, trained_on
+from tests.unit.models.test_architectures import ARCHITECTURES
 
 
 def rollouts_of(contexts, n):
@@ -42,10 +43,22 @@ def test_the_budget_of_the_paper_s_documents():
     assert tree.sampling_tokens == 4580
 
 
-def test_parameters_are_the_model_s():
-    policy, shape = plain_policy(), ModelShape.of(CONFIG)
-    norms = sum(p.numel() for name, p in policy.named_parameters() if "norm" in name)
-    assert shape.parameters == sum(p.numel() for p in policy.parameters()) - norms
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_parameters_are_the_model_s(name):
+    """All but norms and biases."""
+    config = ARCHITECTURES[name]
+    policy = AutoModelForCausalLM.from_config(config)
+    matrices = sum(p.numel() for p in policy.parameters() if p.dim() > 1)
+    assert ModelShape.of(config).parameters == matrices
+
+
+def test_a_mixture_of_experts_is_not_taken_for_a_dense_model():
+    config = MixtralConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, num_local_experts=4,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="more in them than attention and one MLP"):
+        ModelShape.of(config)
 
 
 class Counter(FlopCounterMode):
@@ -77,16 +90,27 @@ class Counter(FlopCounterMode):
         return self.get_total_flops()
 
 
+SIZES = {
+    "vocab_size": 2000, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8,
+    "num_attention_heads": 4, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None,
+    "attn_implementation": NAME,
+}  # fmt: skip
+GATED = LlamaConfig(**SIZES, num_key_value_heads=2)
+PLAIN = GPTNeoXConfig(**SIZES, tie_word_embeddings=False)
+
+
 @pytest.mark.parametrize(
-    ("checkpointing", "lora", "gamma"),
-    [(False, False, 1.0), (True, False, 0.0), (False, True, 0.0), (True, True, 1.0)],
+    ("config", "checkpointing", "lora", "gamma"),
+    [
+        (GATED, False, False, 1.0),
+        (GATED, True, False, 0.0),
+        (GATED, False, True, 0.0),
+        (GATED, True, True, 1.0),
+        (PLAIN, False, False, 1.0),
+        (PLAIN, True, False, 1.0),
+    ],
 )
-def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(checkpointing, lora, gamma):
-    config = LlamaConfig(
-        vocab_size=2000, hidden_size=128, intermediate_size=384, num_hidden_layers=8,
-        num_attention_heads=4, num_key_value_heads=2, pad_token_id=0, eos_token_id=1,
-        bos_token_id=None, attn_implementation=NAME,
-    )  # fmt: skip
+def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(config, checkpointing, lora, gamma):
     policy, shape = AutoModelForCausalLM.from_config(config).eval(), ModelShape.of(config)
     adapter = 0
     if lora:

@@ -14,6 +14,7 @@ from transformers import (
     Qwen3Config,
 )
 
+import ebft.models.flex  # noqa: F401  (transformers knows it from then on)
 from ebft.errors import NumericalError
 from ebft.models.attention import DENSE, FLEX, NAME
 from ebft.models.forward import decode
