@@ -261,6 +261,7 @@ def memory(
     frozen: bool = True,
     on_cpu: bool = True,
     adapter: int = 0,
+    shards: int = 1,
 ) -> Memory:
     """An estimate: float32 weights, Adam, a `frozen` copy of the base model.
 
@@ -269,7 +270,8 @@ def memory(
 
     `bytes_per_value` is that of the precision of forwards: 4, or 2 for bfloat16, whose copies of
     the float32 weights count as activations. `adapter` weights, if any, are trained in place of
-    the model's own.
+    the model's own. Weights, gradients and moments are divided into `shards`, each with its
+    process, which has two layers and all that is outside of the layers whole at a time.
     """
     N, tokens = model.parameters, micro_batch * tree.tokens
     trained = adapter or N
@@ -287,12 +289,15 @@ def memory(
     group = QUERIES + tree.rollout_length
     scores = 3 * 4 * model.heads * group * (tree.length + tree.rollout_length)
     casts = N * bytes_per_value if bytes_per_value < 4 else 0
+    layers, outside = 2 * model.layer_weights, N - model.layers * model.layer_weights
+    gathered = layers + outside if shards > 1 else 0
+    # A tied head has a gradient as the head and one as the embedding, before they are added.
+    temporary = model.head_weights * (2 if model.tied else 1) + (layers if shards > 1 else 0)
     return Memory(
         process=PROCESS if on_cpu else 0.0,
-        weights=4.0 * (N + adapter),
-        # A tied head has a gradient as the head and one as the embedding, before they are added.
-        gradients=4.0 * (adapter or N + model.head_weights * (2 if model.tied else 1)),
-        optimizer=8.0 * trained,
+        weights=4.0 * ((N + adapter) / shards + gathered),
+        gradients=4.0 * (trained / shards + (0 if adapter else temporary)),
+        optimizer=8.0 * trained / shards,
         frozen=float(bytes_per_value * N) if frozen else 0.0,
         activations=float(tokens * kept + scores + casts),
         logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,

@@ -25,13 +25,14 @@ if TYPE_CHECKING:  # records are made of what parts register, and parts name pro
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Which of how many processes this one is; `local_rank` counts those of its machine.
+    """Which of how many processes this one is; `local_rank` counts the `local_size` of its machine.
 
     `attempt` counts how often torchrun has started them anew.
     """
 
     rank: int
     local_rank: int
+    local_size: int
     size: int
     attempt: int
 
@@ -50,6 +51,7 @@ class Launch:
         return cls(
             rank=int(say("RANK", "0")),
             local_rank=int(say("LOCAL_RANK", "0")),
+            local_size=int(say("LOCAL_WORLD_SIZE", "1")),
             size=int(say("WORLD_SIZE", "1")),
             attempt=int(say("TORCHELASTIC_RESTART_COUNT", "0")),
         )
@@ -57,10 +59,14 @@ class Launch:
 
 @runtime_checkable
 class Processes(Protocol):
-    """What may be asked of all processes; each of them has to ask the same, in the same order."""
+    """What may be asked of all processes; each of them has to ask the same, in the same order.
+
+    `neighbours` counts those on this one's machine, itself among them.
+    """
 
     rank: int
     size: int
+    neighbours: int
 
     @property
     def is_main(self) -> bool:
@@ -102,7 +108,7 @@ class Processes(Protocol):
 class OneProcess:
     """A process by itself: everything is its own."""
 
-    rank, size, is_main = 0, 1, True
+    rank, size, neighbours, is_main = 0, 1, 1, True
 
     def share(self, documents: Sequence[Document]) -> list[Document]:
         return list(documents)

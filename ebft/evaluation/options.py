@@ -100,9 +100,9 @@ class ModelAndDataOptions(RecipeOptions):
     )
     evaluation: EvaluationOptions = EvaluationOptions()
 
-    def documents_at_a_time(self, free: int) -> int:
-        """Documents put through a network at a time, if `free` bytes were free before any model
-        was loaded."""
+    def documents_at_a_time(self, free: int, *, processes: int = 1) -> int:
+        """Documents that each of the processes puts through a network at a time, if it had `free`
+        bytes before any model was loaded."""
         raise NotImplementedError
 
     def parts(self) -> dict[str, Part]:
@@ -117,7 +117,7 @@ class EvaluateOptions(ModelAndDataOptions):
         4, description="documents put through a network at a time; changes memory, not results"
     )
 
-    def documents_at_a_time(self, free: int) -> int:  # noqa: ARG002
+    def documents_at_a_time(self, free: int, *, processes: int = 1) -> int:  # noqa: ARG002
         return self.micro_batch
 
     harness: HarnessOptions | None = Field(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ebft.evaluation.history import EvaluationSet
 from ebft.parts import Resources
+from ebft.training.memory import describe_need
 from ebft.training.options import FineTuneOptions
 from ebft.training.setup import Documents
 
@@ -18,8 +19,10 @@ def describe(
     resources: Resources,
     documents: Documents,
     sets: Sequence[EvaluationSet],
+    *,
+    free: int,
 ) -> None:
-    """Logs it."""
+    """Logs it. `free` bytes were free before the model was loaded."""
     parameters = list(resources.policy.parameters())
     count, trained = (
         sum(p.numel() for p in some) / 1e6
@@ -30,6 +33,13 @@ def describe(
         options.method, options.model.path, count,
         "" if trained == count else f" of which {trained:.2f} M are trained",
         resources.device, options.model.precision,
+    )  # fmt: skip
+    log.info(
+        "memory: %s",
+        describe_need(
+            options, micro_batch=resources.micro_batch,
+            free=free, processes=resources.processes.size,
+        ),
     )  # fmt: skip
     if options.feature_map is not None and not options.uses_features:
         log.info("feature_map: not computed in training, for the reward uses no features")

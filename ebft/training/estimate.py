@@ -13,7 +13,8 @@ from ebft.models.load import resolve_device
 from ebft.models.shapes import SHAPES
 from ebft.rollout.records import Document
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.memory import choose_micro_batch, free_memory
+from ebft.training.free import free_memory
+from ebft.training.memory import choose_micro_batch
 from ebft.training.options import FineTuneOptions
 
 GIB = 2**30
@@ -115,8 +116,9 @@ def _work(
     return rows
 
 
-def estimate_memory(options: FineTuneOptions, micro_batch: int) -> Memory:
-    """Memory at the peak. Raises `ValueError` saying what cannot be known."""
+def estimate_memory(options: FineTuneOptions, micro_batch: int, *, processes: int = 1) -> Memory:
+    """Memory of each of the processes at its peak. Raises `ValueError` saying what cannot be
+    known."""
     model = model_shape(options)
     measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
     # With an adapter, the policy's own weights are the frozen base model.
@@ -130,6 +132,7 @@ def estimate_memory(options: FineTuneOptions, micro_batch: int) -> Memory:
         frozen=(options.uses_features or measured) and not shared,
         adapter=adapter_weights(options, model),
         on_cpu=_is_cpu(options.model.device),
+        shards=processes // options.parallel.replicas,
     )
 
 

@@ -36,7 +36,7 @@ from ebft.training.interrupt import TERMINATED, BrokenOffError, StopRequest, sto
 from ebft.training.keeper import Keeper
 from ebft.training.loop import Machinery, Step, train
 from ebft.training.measurements import Measurements, is_due
-from ebft.training.memory import describe_need, free_memory, is_out_of_memory, memory_short
+from ebft.training.memory import describe_need, is_out_of_memory, memory_short
 from ebft.training.options import FineTuneOptions
 from ebft.training.output import OutputFolder
 from ebft.training.parallel import ManyProcesses, join
@@ -45,6 +45,7 @@ from ebft.training.setup import (
     make_evaluation_sets,
     make_machinery,
     make_resources,
+    memory_at_hand,
 )
 from ebft.training.start import Start
 from ebft.training.watch import Watcher
@@ -89,8 +90,8 @@ class FineTune:
             options, self._recipe, self._output, self._checkpoints, processes
         )
         resumed = start.resumed
+        self._free = memory_at_hand(options, processes)
         self._resources = make_resources(options, processes)
-        self._free = free_memory(self._resources.device)
         self._digests = {"base": digest_weights(self._resources.policy)}
         if resumed is not None:
             resumed.load_weights(self._resources.policy)
@@ -128,7 +129,7 @@ class FineTune:
         )
         self._closing.callback(self._watcher.close)
         self._assemble(machinery, sets)
-        describe(options, self._resources, documents, sets)
+        describe(options, self._resources, documents, sets, free=self._free)
 
     def _assemble(self, machinery: Machinery, sets: Sequence[EvaluationSet]) -> None:
         """Puts together what runs and what is saved, at the step that the run goes on from."""
@@ -226,7 +227,7 @@ class FineTune:
     def _halve_micro_batch(self) -> None:
         """Builds the parts anew, as they were before the first step."""
         size, documents = self._resources.micro_batch, self._documents
-        need = describe_need(self._options, micro_batch=size, free=self._free)
+        need = describe_need(self._options, micro_batch=size, free=self._free, processes=1)
         log.warning(
             "out of memory in the first step: %s; going on with %d, which changes no result",
             need, size // 2,
@@ -242,7 +243,10 @@ class FineTune:
         restore_random(self._machinery, random)
 
     def _memory_short(self) -> MemoryShortError:
-        return memory_short(self._options, micro_batch=self._resources.micro_batch, free=self._free)
+        return memory_short(
+            self._options, micro_batch=self._resources.micro_batch,
+            free=self._free, processes=self._processes.size,
+        )  # fmt: skip
 
     def cleanup(self) -> None:
         """Closes the progress bar and the metric loggers, and lets others into the folder."""

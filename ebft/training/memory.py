@@ -1,11 +1,10 @@
-"""Running out of memory: how it shows, how much was there, what to say about it."""
+"""Running out of memory: how it shows, what fits, what to say about it."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 
 from ebft.errors import MemoryShortError, UserError
@@ -29,26 +28,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that this process can still get: of a GPU, or of the machine's memory."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)
-
-
-def choose_micro_batch(options: FineTuneOptions, free: int) -> int:
+def choose_micro_batch(options: FineTuneOptions, free: int, *, processes: int = 1) -> int:
     """`training.micro_batch`; for auto, as many of the longest documents as `free` bytes hold.
 
-    `free` is what there is before the models are loaded. Raises `UserError` if what a document
-    needs cannot be estimated.
+    `free` is what each of the processes has before the models are loaded. Raises `UserError` if
+    what a document needs cannot be estimated.
     """
     from ebft.training.estimate import estimate_memory
 
-    chosen, most = options.training.micro_batch, options.training.documents_per_step
+    chosen, most = options.training.micro_batch, options.training.documents_per_step // processes
     if chosen != "auto":
         return chosen
     try:
-        needed = [estimate_memory(options, count).total for count in range(1, most + 1)]
+        needed = [
+            estimate_memory(options, count, processes=processes).total
+            for count in range(1, most + 1)
+        ]
     except ValueError as error:
         raise UserError(f"training.micro_batch = auto: {error}; give a number") from error
     fitting = sum(size <= SHARE * free for size in needed)
@@ -61,12 +56,13 @@ def choose_micro_batch(options: FineTuneOptions, free: int) -> int:
     return size
 
 
-def describe_need(options: FineTuneOptions, *, micro_batch: int, free: int) -> str:
+def describe_need(options: FineTuneOptions, *, micro_batch: int, free: int, processes: int) -> str:
     """`about 5.7 GiB are needed …, and 3.1 GiB were free`."""
     from ebft.training.estimate import estimate_memory
 
     try:
-        need = f"about {estimate_memory(options, micro_batch).total / GIB:.1f} GiB are needed"
+        estimate = estimate_memory(options, micro_batch, processes=processes).total
+        need = f"about {estimate / GIB:.1f} GiB are needed"
     except ValueError as error:  # as with --dry-run: a model or plan that cannot be foreseen
         need = f"what is needed is not known: {error}"
     return (
@@ -75,11 +71,13 @@ def describe_need(options: FineTuneOptions, *, micro_batch: int, free: int) -> s
     )
 
 
-def memory_short(options: FineTuneOptions, *, micro_batch: int, free: int) -> MemoryShortError:
+def memory_short(
+    options: FineTuneOptions, *, micro_batch: int, free: int, processes: int
+) -> MemoryShortError:
     """The error that ends a run, with the numbers and what to lower."""
     advice = [f"training.micro_batch={max(1, micro_batch // 2)}"] if micro_batch > 1 else []
     if not options.training.gradient_checkpointing:
         advice.append("training.gradient_checkpointing=true")
     advice.append("a smaller documents.length, sampler.n or plan.rollout_length")
-    need = describe_need(options, micro_batch=micro_batch, free=free)
+    need = describe_need(options, micro_batch=micro_batch, free=free, processes=processes)
     return MemoryShortError(f"out of memory: {need}; say {', or '.join(advice)}")

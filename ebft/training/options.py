@@ -132,11 +132,11 @@ class FineTuneOptions(ModelAndDataOptions):
             return "SFT"
         return "EBFT" if self.uses_features else "RLVR"
 
-    def documents_at_a_time(self, free: int) -> int:
+    def documents_at_a_time(self, free: int, *, processes: int = 1) -> int:
         # Imports torch, which validating a recipe has no need of.
         from ebft.training.memory import choose_micro_batch
 
-        return choose_micro_batch(self, free)
+        return choose_micro_batch(self, free, processes=processes)
 
     def parts(self) -> dict[str, Part]:
         named: dict[str, Part | None] = {

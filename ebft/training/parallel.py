@@ -60,7 +60,7 @@ class ManyProcesses:
     """The processes of a run through torch.distributed; `mesh` is how weights are divided."""
 
     def __init__(self, launch: Launch, mesh: DeviceMesh) -> None:
-        self.rank, self.size = launch.rank, launch.size
+        self.rank, self.size, self.neighbours = launch.rank, launch.size, launch.local_size
         self.mesh = mesh
 
     @property

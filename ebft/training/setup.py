@@ -24,8 +24,8 @@ from ebft.processes import ALONE, Processes
 from ebft.rollout.completion import Completion
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.rollout.records import Document
+from ebft.training.free import free_memory
 from ebft.training.loop import Machinery, Scorer
-from ebft.training.memory import free_memory
 from ebft.training.options import FineTuneOptions
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def make_resources(options: ModelAndDataOptions, processes: Processes = ALONE) -
     The frozen base model is then the policy without its adapter; otherwise, or if the recipe names
     another base, it is loaded when a part first asks for it, once.
     """
-    device = resolve_device(options.model.device)
-    free = free_memory(device)
+    device, free = resolve_device(options.model.device), memory_at_hand(options, processes)
     policy, tokenizer = load_policy(options.model)
     precision = PRECISION[options.model.precision]
     load_base: Callable[[], PreTrainedModel] = partial(load_frozen, options.model, precision)
@@ -61,6 +60,7 @@ def make_resources(options: ModelAndDataOptions, processes: Processes = ALONE) -
         add_adapter(policy, options.model.lora, seed=options.seed)
         if options.model.base is None:
             load_base = partial(without_adapter, policy)
+    at_a_time = options.documents_at_a_time(free, processes=processes.size)
     return Resources(
         policy=policy,
         tokenizer=tokenizer,
@@ -69,9 +69,15 @@ def make_resources(options: ModelAndDataOptions, processes: Processes = ALONE) -
         precision=precision,
         seed=options.seed,
         # The same everywhere: processes compute in step, a micro-batch at a time.
-        micro_batch=int(processes.gather(torch.tensor([options.documents_at_a_time(free)])).min()),
+        micro_batch=int(processes.gather(torch.tensor([at_a_time])).min()),
         processes=processes,
     )
+
+
+def memory_at_hand(options: ModelAndDataOptions, processes: Processes) -> int:
+    """Bytes that this process can get before any model is loaded."""
+    device = resolve_device(options.model.device)
+    return free_memory(device, neighbours=processes.neighbours)
 
 
 def make_documents(options: ModelAndDataOptions, resources: Resources) -> Documents:

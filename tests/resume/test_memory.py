@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ebft.training import memory, update
+from ebft.training import setup, update
 from ebft.training.memory import is_out_of_memory
 from tests.resume.common import assert_same_checkpoints, checkpoint
 
@@ -70,13 +70,14 @@ def test_a_resumed_run_is_halved_from_where_it_was(ebft, tiny_run, tmp_path, roo
 
 
 def test_when_nothing_fits_the_numbers_are_given(ebft, tiny_run, room_for, monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda device: 3 << 30)
+    monkeypatch.setattr(setup, "free_memory", lambda device, neighbours: 3 << 30)
     room_for(0)
     status, _, err = ebft(*tiny_run())
     assert status == 1
     last = err.rstrip().splitlines()[-1]
     assert last.startswith("error: out of memory: about 0.")
-    assert "GiB are needed with training.micro_batch = 1, and " in last
+    assert "needed with training.micro_batch = 1, and 3.0 GiB were free when the run" in last
+    assert err.count("were free when the run began") == 3  # at the start, halved, at the end
     assert "say training.gradient_checkpointing=true, or a smaller documents.length" in last
     assert "Traceback" not in err
 

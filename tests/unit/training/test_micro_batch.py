@@ -1,6 +1,7 @@
 """Micro-batches chosen from the memory there is."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ import torch
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
 from ebft.training.estimate import estimate_memory
-from ebft.training.memory import SHARE, choose_micro_batch, free_memory
+from ebft.training.free import container_room, free_memory
+from ebft.training.memory import SHARE, choose_micro_batch
 from tests.conftest import RECIPES
 
 
@@ -57,5 +59,46 @@ def test_what_cannot_be_estimated_needs_a_number():
         chosen(2**40, "model.path=no-such/model")
 
 
+def test_processes_share_the_weights_and_the_documents():
+    alone, shared = (estimate_memory(options(), 1, processes=n) for n in (1, 4))
+    assert shared.optimizer == alone.optimizer / 4
+    assert alone.weights / 4 < shared.weights < alone.weights
+    assert shared.activations == alone.activations, "each has a micro-batch of its own"
+    assert shared.frozen == alone.frozen
+    copies = estimate_memory(options("parallel.replicas=2"), 1, processes=4)
+    assert copies.optimizer == alone.optimizer / 2
+    auto = options("training.micro_batch=auto")
+    assert choose_micro_batch(auto, 2**40, processes=4) == 2, "a quarter of a step's eight"
+
+
 def test_the_memory_that_is_free():
-    assert 2**24 < free_memory(torch.device("cpu")) < 2**50
+    cpu = torch.device("cpu")
+    assert 2**24 < free_memory(cpu) < 2**50
+    assert free_memory(cpu, neighbours=4) < free_memory(cpu) / 3
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "files"),
+    [
+        ("0::/pod/job", "pod", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "4:cpu,memory:/pod/job",
+            "memory/pod",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
+    ],
+)
+def test_a_container_s_limit_counts(tmp_path, line, folder, files):
+    cgroup = tmp_path / "cgroup"
+    cgroup.write_text(f"7:pids:/elsewhere\n{line}\n")
+    assert container_room(cgroup, tmp_path) == math.inf
+    limit, use, cached = files
+    group = tmp_path / folder
+    group.mkdir(parents=True)
+    (group / limit).write_text("5000\n")
+    (group / use).write_text("3000\n")
+    (group / "memory.stat").write_text(f"anon 1200\n{cached} 800\n")
+    assert container_room(cgroup, tmp_path) == 2800
+    (group / limit).write_text("max\n")
+    assert container_room(cgroup, tmp_path) == math.inf
+    assert container_room(tmp_path / "no such file", tmp_path) == math.inf
