@@ -184,3 +184,16 @@ def test_a_reward_that_says_it_needs_none_is_given_none(ebft, tiny_run, tmp_path
         *tiny_run(f"plugins=[{file}]", "reward=same", *NO_FEATURES, "training.steps=1")
     )
     assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["rlvr_full", "rlvr_lora", "ebft_tiny_programs", "ebft_translation", "ebft_completion"],
+)
+def test_a_recipe_runs_on_its_own_data(ebft, tiny_run, recipe):
+    """With its own score, so RLVR's runs what the tiny model writes."""
+    own = ("data.", "plan.st", "documents.")
+    small = ["documents.length=400", "training.steps=1", "evaluation.documents=2"]
+    status, out, err = ebft(*tiny_run(*small, recipe=recipe, without=own))
+    assert status == 0, err
+    assert "before → after" in out

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from ebft.errors import UserError
 from ebft.plugins import load_registry
 from ebft.rewards.feature_matching import FeatureMatching
-from ebft.rewards.scores import Attempt, exact_match, unit_tests
+from ebft.rewards.scores import Attempt, exact_match, function_tests, unit_tests
 from ebft.rewards.token_overlap import ngram_f1
 from ebft.rewards.verifiable import Verifiable
 from ebft.rewards.weighted_sum import WeightedSum
@@ -112,6 +112,16 @@ def test_unit_tests_run_the_program():
     context, check = "def f(x):\n", "assert f(2) == 4\nassert f(3) == 9"
     assert unit_tests(Attempt(context, "    return x * x", "", check), SandboxOptions()) == 1
     assert unit_tests(Attempt(context, "    return x + x", "", check), SandboxOptions()) == 0
+
+
+def test_function_tests_run_the_function_and_not_what_comes_after_it():
+    check = "assert square(3) == 9"
+    context = "def square(x):\n"
+    rollout = "    return x * x\n\nthis is no Python"
+    assert function_tests(Attempt(context, rollout, "", check), SandboxOptions()) == 1
+    assert unit_tests(Attempt(context, rollout, "", check), SandboxOptions()) == 0
+    wrong = rollout.replace("*", "+")
+    assert function_tests(Attempt(context, wrong, "", check), SandboxOptions()) == 0
 
 
 def test_unit_tests_need_tests():
