@@ -132,7 +132,8 @@ def estimate_memory(options: FineTuneOptions, micro_batch: int, *, processes: in
         frozen=(options.uses_features or measured) and not shared,
         adapter=adapter_weights(options, model),
         on_cpu=_is_cpu(options.model.device),
-        shards=processes // options.parallel.replicas,
+        # A single process has no use for replicas.
+        shards=max(1, processes // options.parallel.replicas),
     )
 
 

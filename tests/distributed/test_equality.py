@@ -59,19 +59,19 @@ def assert_same(one, many):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "micro_batch", "overrides"),
+    ("processes", "recipe", "micro_batch", "overrides"),
     [
-        pytest.param("ebft_full", 2, PLAIN, id="plain"),
-        pytest.param("ebft_full", 1, [*PLAIN, CHECKPOINTED], id="accumulated"),
-        pytest.param("ebft_full", 1, STATEFUL, id="stateful"),
-        pytest.param("ebft_full", 2, [*PLAIN, "parallel.replicas=2"], id="replicated"),
-        pytest.param("sft_full", 1, PLAIN, id="sft"),
-        pytest.param("ebft_lora", 1, PLAIN, id="lora"),
+        pytest.param(2, "ebft_full", 2, PLAIN, id="plain"),
+        pytest.param(2, "ebft_full", 1, [*PLAIN, CHECKPOINTED], id="accumulated"),
+        pytest.param(2, "ebft_full", 1, STATEFUL, id="stateful"),
+        pytest.param(4, "ebft_full", 1, [*PLAIN, "parallel.replicas=2"], id="replicated"),
+        pytest.param(2, "sft_full", 1, PLAIN, id="sft"),
+        pytest.param(2, "ebft_lora", 1, PLAIN, id="lora"),
     ],
 )
-def test_two_processes_equal_one(steps_of, recipe, micro_batch, overrides):
+def test_processes_equal_one(steps_of, processes, recipe, micro_batch, overrides):
     one = steps_of("one", *overrides, "training.micro_batch=4", recipe=recipe)
     micro_batch = f"training.micro_batch={micro_batch}"
-    two = steps_of("two", *overrides, micro_batch, processes=2, recipe=recipe)
-    assert all(len(rank["documents"]) == 2 for step in two[0] for rank in step)
-    assert_same(one, two)
+    many = steps_of("many", *overrides, micro_batch, processes=processes, recipe=recipe)
+    assert all(len(rank["documents"]) == 4 // processes for step in many[0] for rank in step)
+    assert_same(one, many)

@@ -67,6 +67,7 @@ def test_processes_share_the_weights_and_the_documents():
     assert shared.frozen == alone.frozen
     copies = estimate_memory(options("parallel.replicas=2"), 1, processes=4)
     assert copies.optimizer == alone.optimizer / 2
+    assert estimate_memory(options("parallel.replicas=2"), 1) == alone
     auto = options("training.micro_batch=auto")
     assert choose_micro_batch(auto, 2**40, processes=4) == 2, "a quarter of a step's eight"
 
