@@ -39,6 +39,7 @@ class Evaluate:
     def setup(self) -> None:
         """Loads the model and the data, builds the evaluators and claims the output folder."""
         options = self._options
+        self._output.lock()
         self._output.check()
         self._resources = resources = make_resources(options)
         documents = {}

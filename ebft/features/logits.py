@@ -12,6 +12,7 @@ from ebft.features.layers import FrozenLayers
 from ebft.features.pooling import POOLING, Pooling, pool, tokens_apart
 from ebft.models.forward import autocast
 from ebft.models.log_probs import ROWS, logits
+from ebft.models.whole import whole
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.rollout.tree import grow
@@ -66,10 +67,12 @@ class NextTokenLogProbsMap:
     ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
         tree, contexts = grow(rollouts), rollouts.contexts
         (hidden,) = self._read(tree.tokens, tree.positions, tree.sees)
-        samples = self._pooled(
-            hidden[0, tree.rollout_at].flatten(0, 1), rollouts.mask.flatten(0, 1)
+        rollout_hidden = hidden[0, tree.rollout_at].flatten(0, 1)
+        # The head is outside of the layers: with LoRA it may be divided over processes.
+        samples = whole(self._model, self._pooled, rollout_hidden, rollouts.mask.flatten(0, 1))
+        references = whole(
+            self._model, self._pooled, hidden[0, tree.reference_at], contexts.reference_mask
         )
-        references = self._pooled(hidden[0, tree.reference_at], contexts.reference_mask)
         return samples.view(*rollouts.tokens.shape[:2], -1), references[:, None]
 
     def _pooled(

@@ -116,9 +116,9 @@ def _twin(module: nn.Module, replace: Callable[[Any], nn.Module]) -> nn.Module:
     if all(children[name] is child for name, child in module._modules.items()):
         return module
     # Not copy.copy, which FSDP's modules refuse. All but the children is shared, so hooks that
-    # gather a layer's weights do so for both.
+    # gather a layer's weights do so for both. What torch.compile made is the original's forward.
     twin: nn.Module = object.__new__(type(module))
-    twin.__dict__ = {**module.__dict__, "_modules": children}
+    twin.__dict__ = {**module.__dict__, "_modules": children, "_compiled_call_impl": None}
     return twin
 
 

@@ -86,9 +86,7 @@ def tiny_documents(
     ]
 
 
-def tiny_resources(
-    policy: PreTrainedModel | None = None, *, micro_batch: int = 2, seed: int = 0
-) -> Resources:
+def tiny_resources(policy: PreTrainedModel | None = None, *, seed: int = 0) -> Resources:
     """What a part is built with: a tiny policy (or yours), on its device."""
     policy = tiny_policy() if policy is None else policy
 
@@ -102,7 +100,7 @@ def tiny_resources(
         device=policy.device,
         precision=torch.float32,
         seed=seed,
-        micro_batch=micro_batch,
+        micro_batch=2,
     )
 
 

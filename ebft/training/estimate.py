@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -175,15 +176,17 @@ def adapter_weights(options: FineTuneOptions, model: ModelShape) -> int:
 def model_shape(options: FineTuneOptions) -> ModelShape:
     """The model's dimensions, from its configuration on this machine or from what is known of it:
     nothing is downloaded."""
+    return _model_shape(options.model.path, options.model.revision or "main")
+
+
+@cache
+def _model_shape(path: str, revision: str) -> ModelShape:
     from transformers import AutoConfig
 
-    path = options.model.path
     if path == EMBEDDED:
         return SHAPES[EMBEDDED]
     try:
-        config = AutoConfig.from_pretrained(
-            path, revision=options.model.revision or "main", local_files_only=True
-        )
+        config = AutoConfig.from_pretrained(path, revision=revision, local_files_only=True)
     except (OSError, ValueError) as error:
         if path in SHAPES:
             return SHAPES[path]

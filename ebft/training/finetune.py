@@ -250,8 +250,10 @@ class FineTune:
 
     def cleanup(self) -> None:
         """Closes the progress bar and the metric loggers, and lets others into the folder."""
-        self._closing.close()
-        self._output.release()
+        try:
+            self._closing.close()
+        finally:
+            self._output.release()
 
     @contextmanager
     def _saving(self) -> Iterator[None]:

@@ -63,7 +63,8 @@ def describe_need(options: FineTuneOptions, *, micro_batch: int, free: int, proc
     try:
         estimate = estimate_memory(options, micro_batch, processes=processes).total
         need = f"about {estimate / GIB:.1f} GiB are needed"
-    except ValueError as error:  # as with --dry-run: a model or plan that cannot be foreseen
+    # A model or a plan that cannot be foreseen, whatever it raises: no run ends for this line.
+    except Exception as error:
         need = f"what is needed is not known: {error}"
     return (
         f"{need} with training.micro_batch = {micro_batch}, and {free / GIB:.1f} GiB were free "

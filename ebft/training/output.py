@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ from ebft.errors import UserError
 from ebft.files import write_whole
 
 RECIPE = "recipe.yaml"
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems say that have no locks."""
 
 log = logging.getLogger("ebft")
 
@@ -19,9 +22,9 @@ log = logging.getLogger("ebft")
 class OutputFolder:
     """`output_dir`: what a run writes, and where.
 
-    `check` refuses a folder that holds a run, one that another process is writing into, or one that
-    cannot be written, before anything is loaded; `claim` makes it this run's when everything has
-    been built; `release` lets others in again.
+    `lock` refuses a folder that another process is writing into or that cannot be written, and
+    `check` one that holds a run, before anything is loaded; `claim` makes it this run's when
+    everything has been built; `release` lets others in again.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
@@ -35,8 +38,35 @@ class OutputFolder:
         # The kernel releases it when this process ends, however it does.
         self._lock = FileLock(path / ".lock", timeout=0, fallback_to_soft=False)
 
+    def lock(self) -> None:
+        """Makes the folder, and keeps other processes from writing into it until `release`.
+
+        Raises `UserError` if one is at work there already or the folder cannot be written.
+        """
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            (self._path / ".writable").touch()
+            (self._path / ".writable").unlink()
+            self._lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"output_dir = {self._path}: another process is writing into it; "
+                "wait for that run, or choose another folder"
+            ) from error
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                log.warning(
+                    "output_dir = %s: is on a file system without locks (%s); see to it yourself "
+                    "that no other run writes into it",
+                    self._path, error.strerror,
+                )  # fmt: skip
+                return
+            raise UserError(
+                f"output_dir = {self._path}: cannot be written: {error.strerror}"
+            ) from error
+
     def check(self, *, resume: bool = False) -> None:
-        """Raises `UserError` if a run is there or at work, or the folder cannot be written.
+        """Raises `UserError` if a run is there already.
 
         `resume`: the run that is there is the one that goes on.
         """
@@ -46,27 +76,6 @@ class OutputFolder:
                 "choose another, say checkpoint.resume=auto to go on with that run, or "
                 "overwrite=true"
             )
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            (self._path / ".writable").touch()
-            (self._path / ".writable").unlink()
-        except OSError as error:
-            raise UserError(
-                f"output_dir = {self._path}: cannot be written: {error.strerror}"
-            ) from error
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise UserError(
-                f"output_dir = {self._path}: another process is writing into it; "
-                "wait for that run, or choose another folder"
-            ) from error
-        except OSError as error:
-            log.warning(
-                "output_dir = %s: is on a file system without locks (%s); see to it yourself that "
-                "no other run writes into it",
-                self._path, error.strerror,
-            )  # fmt: skip
 
     def claim(self, recipe: str, *, resume: bool = False) -> None:
         """Removes what an overwritten run left behind, and saves the recipe as it was resolved."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("ebft")
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SEEN = 256
+"""Documents that are looked at to know how long they are."""
 HELD_OUT_SEED = 0
 """Held-out documents are chosen alike in all runs, whatever their seed."""
 
@@ -158,7 +161,8 @@ def make_machinery(
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
     optimizer = options.optimizer.instantiate(parameters)
     plan, scorer = options.plan.build(resources), make_scorer(options, resources)
-    longest = max(documents, key=lambda document: document.tokens.numel())
+    # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
+    longest = max(islice(documents, SEEN), key=lambda document: document.tokens.numel())
     (tokens,) = tree_tokens(plan([longest]), 0 if scorer is None else scorer.sampler.n)
     return Machinery(
         policy=resources.policy,

@@ -31,6 +31,8 @@ class Start:
     ) -> None:
         self._options, self._recipe = options, recipe
         self._output, self._checkpoints, self._processes = output, checkpoints, processes
+        if processes.is_main:
+            output.lock()  # before checkpoints are looked at: they may be set aside or removed
         resumed = self._choose(options.checkpoint.resume) if processes.is_main else None
         chosen = processes.told(None if resumed is None else str(resumed.folder))
         if not processes.is_main:

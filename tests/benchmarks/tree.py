@@ -271,7 +271,7 @@ taken in turns. Peak memory is what is resident above weights, frozen weights an
 training's has the gradients in it (513 MiB).
 
 What limits it: features are a single forward in either layout, so the tree saves the trunk's copies
-and the layers above the deepest one read, and `by FLOPs` is all there is to gain; the same holds for
+and the layers above the deepest one read, and `by FLOPs` is all there is to gain; so it is with
 training. A step takes longer than predicted because FLOPs leave out elementwise work, about a third
 of training's time in a profile, and because products between other operations reach about 140
 GFLOP/s where they reach 190 to 200 by themselves.

@@ -9,6 +9,8 @@ PLAIN = [
     "training.clip_grad_norm=1000",
 ]
 """Weights move by their gradients as they are."""
+LOGITS = ["feature_map=logits", "evaluation.evaluators=[]"]
+"""A feature map that needs the LM head, and no evaluation that would gather it."""
 CHECKPOINTED = "training.gradient_checkpointing=true"
 STATEFUL = [
     "baseline=moving_average",
@@ -67,6 +69,7 @@ def assert_same(one, many):
         pytest.param(4, "ebft_full", 1, [*PLAIN, "parallel.replicas=2"], id="replicated"),
         pytest.param(2, "sft_full", 1, PLAIN, id="sft"),
         pytest.param(2, "ebft_lora", 1, PLAIN, id="lora"),
+        pytest.param(2, "ebft_lora", 1, [*PLAIN, *LOGITS], id="lora_logits"),
     ],
 )
 def test_processes_equal_one(steps_of, processes, recipe, micro_batch, overrides):

@@ -67,14 +67,19 @@ def test_pairs_of_prompt_and_completion(ebft, tiny_run, pairs, tmp_path):
 
 def test_one_run_at_a_time_in_a_folder(ebft, tiny_run, tmp_path):
     other = OutputFolder(tmp_path / "run", overwrite=False)
-    other.check()
+    other.lock()
     status, _, err = ebft(*tiny_run("overwrite=true"))
     assert status == 2
     assert "another process is writing into it" in err
     other.release()
     status, _, err = ebft(*tiny_run("training.steps=1"))
     assert status == 0, err
-    other.check(resume=True)  # the run has left the folder
+    other.lock()  # the run has left the folder
+    before = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    status, _, err = ebft(*tiny_run("training.steps=1", "checkpoint.resume=auto"))
+    assert status == 2
+    assert "another process is writing into it" in err
+    assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == before
 
 
 def steps_of(arguments):
@@ -99,6 +104,13 @@ def test_the_same_seed_gives_the_same_run(tiny_run):
     assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
     third, _ = steps_of(tiny_run("overwrite=true", "seed=1"))
     assert not torch.equal(first[0].scored.rollouts.tokens, third[0].scored.rollouts.tokens)
+
+
+def test_documents_on_demand(ebft, tiny_run, tmp_path):
+    status, out, err = ebft(*tiny_run("documents.on_demand=true"))
+    assert status == 0, err
+    assert "before → after" in out
+    assert checkpoints(tmp_path / "run") == ["step-000002", "step-000003"]
 
 
 def test_micro_batches_change_nothing_but_memory(tiny_run):

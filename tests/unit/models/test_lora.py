@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from ebft.errors import UserError
 from ebft.models import lora
+from ebft.models.compiled import compile_layers
 from ebft.models.export import load_adapter, save_policy
 from ebft.models.forward import decode
 from ebft.models.lora import add_adapter, has_adapter, merged, without_adapter
@@ -95,6 +96,15 @@ def test_without_the_adapter_it_is_the_base_model_in_the_same_memory():
         assert torch.equal(inside.state_dict()[name], weight)
         assert inside.state_dict()[name].data_ptr() in own
     assert not any(p.requires_grad for p in inside.parameters())
+
+
+def test_without_the_adapter_nothing_compiled_for_the_policy_is_run():
+    policy = adapted()
+    compile_layers(policy)
+    inside = without_adapter(policy)
+    assert not any(module._compiled_call_impl for module in inside.base_model.layers)
+    assert all(module._compiled_call_impl for module in policy.base_model.layers)
+    assert torch.equal(log_probs(inside), log_probs(tiny_policy()))
 
 
 def test_merged_it_computes_what_the_policy_computes():
