@@ -24,6 +24,8 @@ log = logging.getLogger("ebft")
 
 Tree = dict[str, Any] | list[Any]
 COMMAND_LINE = "command line"
+FROM_TAGS = (ValueError, IndexError, TypeError, KeyError, AttributeError, RecursionError)
+"""What PyYAML lets through of values that their tag does not fit: `!!float x`, `!!int`, …"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def _parse_value(text: str, value: str) -> Any:
     try:
         # OmegaConf reads 1e-5 as a number, which YAML 1.1 does not.
         parsed = OmegaConf.from_dotlist([f"value={value}"])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, *FROM_TAGS) as error:
         raise UserError(f"command line: {text!r}: {value!r} is not a YAML value") from error
     plain = OmegaConf.to_container(parsed)
     assert isinstance(plain, dict)

@@ -58,7 +58,7 @@ class Files(RowOptions):
             raise UserError(f"{key} = {path}: cannot be read: {wrong}")
         try:
             rows: Any = load_dataset(FORMATS[suffix], data_files=str(path), split="train")
-        except (DatasetGenerationError, ValueError, OSError) as error:
+        except (DatasetGenerationError, ValueError, OSError, EOFError, zlib.error) as error:
             reason = bad_line(path) if suffix == ".jsonl" else None
             reason = reason or str(error.__cause__ or error)
             raise UserError(f"{key} = {path}: cannot be read: {reason}") from error

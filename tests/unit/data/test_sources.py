@@ -89,3 +89,10 @@ class TestFiles:
             path.write_text(content)
         with pytest.raises(UserError, match=message):
             Files(path=path, completion="answer")()
+
+    def test_a_compressed_file_that_is_cut_off(self, tmp_path):
+        path = tmp_path / "rows.jsonl.gz"
+        whole = gzip.compress(b'{"answer": "x"}\n{"answer": "y"}\n')
+        path.write_bytes(whole[:-3])
+        with pytest.raises(UserError, match=r"rows.jsonl.gz: cannot be read: .*end-of-stream"):
+            Files(path=path, completion="answer")()

@@ -1,0 +1,17 @@
+"""Recipes that are no YAML, or whose values are not what their tags say."""
+
+import pytest
+
+from ebft.config.read import read_yaml
+from ebft.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["seed: !!float", "seed: !!float x", "seed: !!int", "seed: !!timestamp x", "a: !!x 1"],
+)
+def test_tags_that_do_not_fit(tmp_path, content):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"recipe.yaml: .*(cannot be read|not YAML)"):
+        read_yaml(file)
