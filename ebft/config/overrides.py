@@ -87,7 +87,7 @@ def _parse_value(text: str, value: str) -> Any:
     try:
         # OmegaConf reads 1e-5 as a number, which YAML 1.1 does not.
         parsed = OmegaConf.from_dotlist([f"value={value}"])
-    except (yaml.YAMLError, *FROM_TAGS) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, *FROM_TAGS) as error:
         raise UserError(f"command line: {text!r}: {value!r} is not a YAML value") from error
     plain = OmegaConf.to_container(parsed)
     assert isinstance(plain, dict)

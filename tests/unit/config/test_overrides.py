@@ -81,6 +81,7 @@ def test_a_section_of_its_own_for_a_twin():
         ("~seed=3", "an override is key=value"),
         ("seed=[1", "is not a YAML value"),
         ("seed=!!float", "is not a YAML value"),
+        ("seed=${", "is not a YAML value"),
         ("seed.x=3", "seed = 0 has no keys in it"),
         ("evaluators.5=x", "the list has 2 entries, from 0; none is '5'"),
         ("evaluators.x.n=1", "none is 'x'"),
