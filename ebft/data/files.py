@@ -8,7 +8,7 @@ import logging
 import zlib
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
@@ -54,7 +54,10 @@ class Files(RowOptions):
             raise UserError(f"{key} = {path}: ends in none of {', '.join(FORMATS)}")
         if path.stat().st_size == 0:
             raise UserError(f"{key} = {path}: the file is empty")
-        if suffix == ".jsonl" and (wrong := bad_line(path, among=1)):
+        # Some of what is no list of objects ends the process inside Arrow's reader.
+        wrong = bad_line(path, among=1) if suffix == ".jsonl" else None
+        wrong = bad_list(path) if suffix == ".json" else wrong
+        if wrong:
             raise UserError(f"{key} = {path}: cannot be read: {wrong}")
         try:
             rows: Any = load_dataset(FORMATS[suffix], data_files=str(path), split="train")
@@ -67,14 +70,32 @@ class Files(RowOptions):
         return Rows(rows, self.columns(), path.name)
 
 
+def bad_list(path: Path) -> str | None:
+    """What is wrong with a JSON file, if it is neither a list of objects nor one a line."""
+    try:
+        with _open(path) as file:
+            content = json.load(file)
+    except json.JSONDecodeError:
+        return bad_line(path)
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error, RecursionError) as error:
+        return str(error)
+    rows = content if isinstance(content, list) else [content]
+    return None if all(isinstance(row, dict) for row in rows) else "it is no list of JSON objects"
+
+
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
 def bad_line(path: Path, among: int | None = None) -> str | None:
     """What is wrong with a JSONL file: its first line that is not a JSON object, if there is one.
 
     `among` looks at so many lines only.
     """
-    open_file = gzip.open if path.suffix == ".gz" else open
     try:
-        with open_file(path, "rt", encoding="utf-8") as lines:
+        with _open(path) as lines:
             for number, line in enumerate(islice(lines, among), 1):
                 if not line.strip():
                     continue

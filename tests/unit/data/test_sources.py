@@ -77,6 +77,8 @@ class TestFiles:
             ("empty.jsonl", "", r"data.path = .*empty.jsonl: the file is empty"),
             ("bad.jsonl", '{"answer": "x"}\n{"answer": \n', r"bad.jsonl: .*line 2 is not JSON"),
             ("list.jsonl", "[1, 2]\n", r"list.jsonl: cannot be read: line 1 is not a JSON object"),
+            ("null.json", "null", r"null.json: cannot be read: it is no list of JSON objects"),
+            ("cut.json", '[{"answer": "x"}', r"cut.json: cannot be read: line 1 is not JSON"),
             ("rows.txt", "x", r"rows.txt: ends in none of .jsonl"),
             ("other.jsonl", '{"text": "x"}\n', r"data.completion = answer: .*row 1.*are: text"),
             ("null.jsonl", '{"answer": "x"}\n{"answer": null}\n', r"row 2 has None there"),
