@@ -24,8 +24,12 @@ log = logging.getLogger("ebft")
 
 Tree = dict[str, Any] | list[Any]
 COMMAND_LINE = "command line"
-FROM_TAGS = (ValueError, IndexError, TypeError, KeyError, AttributeError, RecursionError)
-"""What PyYAML lets through of values that their tag does not fit: `!!float x`, `!!int`, …"""
+NOT_YAML = (
+    yaml.YAMLError, OmegaConfBaseException,
+    # PyYAML lets these through where a value does not fit its tag: `!!float x`, `!!int`, …
+    ValueError, IndexError, TypeError, KeyError, AttributeError, RecursionError,
+)  # fmt: skip
+"""What text raises that is no YAML, or has no value that it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def _parse_value(text: str, value: str) -> Any:
     try:
         # OmegaConf reads 1e-5 as a number, which YAML 1.1 does not.
         parsed = OmegaConf.from_dotlist([f"value={value}"])
-    except (yaml.YAMLError, OmegaConfBaseException, *FROM_TAGS) as error:
+    except NOT_YAML as error:
         raise UserError(f"command line: {text!r}: {value!r} is not a YAML value") from error
     plain = OmegaConf.to_container(parsed)
     assert isinstance(plain, dict)

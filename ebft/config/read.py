@@ -16,10 +16,9 @@ from typing import Any, cast
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ebft.config.located import suggest
-from ebft.config.overrides import FROM_TAGS, Override, apply_overrides
+from ebft.config.overrides import NOT_YAML, Override, apply_overrides
 from ebft.config.shipped import shipped_recipes
 from ebft.errors import UserError
 
@@ -68,7 +67,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UserError(f"{path}: {line}not YAML: {error.problem}") from error
-    except (yaml.YAMLError, OmegaConfBaseException, *FROM_TAGS) as error:
+    except NOT_YAML as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if not OmegaConf.is_dict(content):
         raise UserError(f"{path}: a recipe is a mapping of keys to values; this file is a list")

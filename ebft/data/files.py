@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
-import zlib
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
 from pydantic import Field
 
+from ebft.data.jsonl import UNREADABLE, open_text
 from ebft.data.rows import RowOptions, Rows
 from ebft.data.split import split, without_copies
 from ebft.errors import UserError
@@ -54,14 +53,16 @@ class Files(RowOptions):
             raise UserError(f"{key} = {path}: ends in none of {', '.join(FORMATS)}")
         if path.stat().st_size == 0:
             raise UserError(f"{key} = {path}: the file is empty")
-        # Some of what is no list of objects ends the process inside Arrow's reader.
-        wrong = bad_line(path, among=1) if suffix == ".jsonl" else None
-        wrong = bad_list(path) if suffix == ".json" else wrong
+        wrong = None
+        if suffix == ".jsonl":
+            wrong = bad_line(path, among=1)
+        elif suffix == ".json":  # some that are no list of objects end the process inside Arrow
+            wrong = bad_list(path)
         if wrong:
             raise UserError(f"{key} = {path}: cannot be read: {wrong}")
         try:
             rows: Any = load_dataset(FORMATS[suffix], data_files=str(path), split="train")
-        except (DatasetGenerationError, ValueError, OSError, EOFError, zlib.error) as error:
+        except (DatasetGenerationError, ValueError, *UNREADABLE) as error:
             reason = bad_line(path) if suffix == ".jsonl" else None
             reason = reason or str(error.__cause__ or error)
             raise UserError(f"{key} = {path}: cannot be read: {reason}") from error
@@ -73,20 +74,14 @@ class Files(RowOptions):
 def bad_list(path: Path) -> str | None:
     """What is wrong with a JSON file, if it is neither a list of objects nor one a line."""
     try:
-        with _open(path) as file:
+        with open_text(path) as file:
             content = json.load(file)
     except json.JSONDecodeError:
         return bad_line(path)
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error, RecursionError) as error:
+    except (*UNREADABLE, RecursionError) as error:
         return str(error)
     rows = content if isinstance(content, list) else [content]
     return None if all(isinstance(row, dict) for row in rows) else "it is no list of JSON objects"
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
 
 
 def bad_line(path: Path, among: int | None = None) -> str | None:
@@ -95,7 +90,7 @@ def bad_line(path: Path, among: int | None = None) -> str | None:
     `among` looks at so many lines only.
     """
     try:
-        with _open(path) as lines:
+        with open_text(path) as lines:
             for number, line in enumerate(islice(lines, among), 1):
                 if not line.strip():
                     continue
@@ -104,6 +99,6 @@ def bad_line(path: Path, among: int | None = None) -> str | None:
                         return f"line {number} is not a JSON object: {line.strip()[:80]}"
                 except json.JSONDecodeError as error:
                     return f"line {number} is not JSON ({error}): {line.strip()[:80]}"
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+    except UNREADABLE as error:
         return str(error)
     return None

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ebft.errors import UserError
+
+UNREADABLE = (OSError, UnicodeDecodeError, EOFError, zlib.error)
+"""What a file raises that is damaged, cut off or not text."""
+
+
+def open_text(path: Path) -> IO[str]:
+    """The file's text, decompressed if its name ends in .gz."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
 
 
 def read_rows(path: Path, key: str, fields: Mapping[str, type]) -> list[dict[str, Any]]:
@@ -18,14 +29,13 @@ def read_rows(path: Path, key: str, fields: Mapping[str, type]) -> list[dict[str
     """
     if not path.is_file():
         raise UserError(f"{key} = {path}: no such file")
-    open_file = gzip.open if path.suffix == ".gz" else open
     rows = []
     try:
-        with open_file(path, "rt", encoding="utf-8") as lines:
+        with open_text(path) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     rows.append(_row(line, fields, f"{key} = {path}: line {number}"))
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{key} = {path}: cannot be read: {error}") from error
     if not rows:
         raise UserError(f"{key} = {path}: the file has no rows")

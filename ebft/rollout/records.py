@@ -70,6 +70,10 @@ class Contexts:
         assert sum(documents) == len(self.documents), (documents, len(self.documents))
         return replace(self, micro_batches=tuple(documents))
 
+    def one_by_one(self) -> Contexts:
+        """The same contexts with each document a micro-batch of its own."""
+        return self.divided([1] * len(self.documents))
+
     def split(self) -> Iterator[tuple[slice, Contexts]]:
         """The micro-batches, each with its place in the P dimension."""
         start = 0

@@ -75,8 +75,7 @@ def _check_repeatable(
         torch.manual_seed(1)  # it may take its randomness from resources.seed only
         again = part.build(resources)(rollouts)
     require(part, _same(again, features, tolerance), "built again, it gives the same")
-    contexts = rollouts.contexts
-    by_one = replace(rollouts, contexts=contexts.divided([1] * len(contexts.documents)))
+    by_one = replace(rollouts, contexts=rollouts.contexts.one_by_one())
     require(
         part,
         _same(feature_map(by_one), features, tolerance),

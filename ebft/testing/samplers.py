@@ -70,7 +70,7 @@ def check_sampler(
         _check_log_probs(part, policy, rollouts, tolerance)
         _check_seed(part, rollouts, sampler, resources, tolerance)
         if batch_invariant:
-            for place, some in contexts.divided([1] * len(contexts.documents)).split():
+            for place, some in contexts.one_by_one().split():
                 require(
                     part,
                     _same(sampler(some, step=0), rollouts, place, tolerance),

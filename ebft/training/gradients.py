@@ -43,7 +43,7 @@ def measure_gradients(
     parameters = [p for p in policy.parameters() if p.requires_grad]
     names = ["cross_entropy"] if scored is None else ["policy_gradient", "cross_entropy"]
     parts = {name: _Sum(parameters) for name in names}
-    for place, part in contexts.divided([1] * count).split():
+    for place, part in contexts.one_by_one().split():
         losses = {}
         with autocast(part.tokens.device, precision):
             if scored is None:
