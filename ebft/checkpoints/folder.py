@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from ebft.checkpoints.manifest import write_manifest
 from ebft.errors import StorageError
+from ebft.processes import ALONE, Processes
 
 PREFIX = "step-"
 PARTIAL = ".partial"
@@ -17,7 +18,12 @@ DAMAGED = ".damaged"
 
 
 class Contents(Protocol):
-    """What a checkpoint is made of; `size` is about how many bytes it takes."""
+    """What a checkpoint is made of; `size` is about how many bytes it takes.
+
+    `write_part` is called in every process, and then `write` in the main one.
+    """
+
+    def write_part(self, folder: Path) -> None: ...
 
     def write(self, folder: Path) -> None: ...
 
@@ -38,17 +44,25 @@ class Checkpoints:
         self._folder, self._keep, self._best = folder, keep, best
 
     def save(
-        self, contents: Contents, *, step: int, scores: Mapping[int, float] | None = None
+        self,
+        contents: Contents,
+        *,
+        step: int,
+        scores: Mapping[int, float] | None = None,
+        processes: Processes = ALONE,
     ) -> Path:
         """Writes the checkpoint of `step`, then drops what the policy does not keep (`kept`).
 
         A checkpoint of that step that is there already is left as it is: the same step of a run
         has the same state. Raises `StorageError` if it cannot be written; earlier checkpoints are
-        not touched then.
+        not touched then. Of several processes all are to call it.
         """
         final = self._folder / f"{PREFIX}{step:06d}"
-        if not final.exists():
-            self._write(contents, final, step)
+        # The main one's eyes count: others may see its folder late.
+        if not processes.any(processes.is_main and final.exists()):
+            self._write(contents, final, step, processes)
+        if not processes.is_main:
+            return final
         steps = {_step(path): path for path in self.saved()}
         kept = kept_steps(list(steps), self._keep, scores or {}, self._best)
         for old in steps.keys() - kept:
@@ -69,11 +83,16 @@ class Checkpoints:
         for path in self._folder.glob(f"{PREFIX}*{PARTIAL}"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _write(self, contents: Contents, final: Path, step: int) -> None:
+    def _write(self, contents: Contents, final: Path, step: int, processes: Processes) -> None:
         partial = final.with_name(final.name + PARTIAL)
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            if processes.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            processes.any(False)  # the others wait until the folder is there
+            contents.write_part(partial)
+            if not processes.is_main:
+                return
             contents.write(partial)
             write_manifest(partial)
             for path in partial.rglob("*"):
@@ -82,7 +101,8 @@ class Checkpoints:
             partial.rename(final)
             flush_to_disk(self._folder)
         except Exception as error:  # safetensors reports a full disk with an exception of its own
-            shutil.rmtree(partial, ignore_errors=True)
+            if processes.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
             raise StorageError(self._explain(error, contents.size, step)) from error
 
     def _explain(self, error: Exception, size: int, step: int) -> str:

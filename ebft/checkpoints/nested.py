@@ -3,11 +3,13 @@
 JSON has no tensors, tuples or keys that are numbers. They are objects with one key of our own:
 
     {"$tensor": "optimizer.state.0.exp_avg"}    {"$tuple": […]}    {"$items": [[key, value], …]}
+    {"$divided": "0.exp_avg"}                   a tensor that is elsewhere (`checkpoints.shards`)
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
+TENSOR, TUPLE, ITEMS, DIVIDED = "$tensor", "$tuple", "$items", "$divided"
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """In place of a tensor of this name, of which every process writes its own part."""
+
+    name: str
 
 
 def write_nested(state: Any, file: Path) -> None:
     """Writes `file`.json and `file`.safetensors.
 
     `state` is made of dicts (keys: text or whole numbers), lists, tuples, tensors, numbers, text,
-    True, False and None; raises `TypeError` naming what else is in it. Floats keep every bit.
+    True, False, None and `Divided`; raises `TypeError` naming what else is in it. Floats keep every
+    bit.
     """
     tensors: dict[str, Tensor] = {}
     structure = _pack(state, "", tensors)
@@ -53,6 +63,8 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
                 path += "'"
             tensors[path] = value.detach()
             return {TENSOR: path}
+        case Divided(name):
+            return {DIVIDED: name}
         case None | bool() | int() | float() | str():
             return value
         case tuple() | list():
@@ -72,6 +84,8 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     match value:
         case {"$tensor": name}:
             return tensors[name]
+        case {"$divided": str(name)}:
+            return Divided(name)
         case {"$tuple": items}:
             return tuple(_unpack(item, tensors) for item in items)
         case {"$items": items}:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ebft.checkpoints.differences import Difference, compare, is_below
 from ebft.checkpoints.folder import Checkpoints, remove, set_aside
 from ebft.checkpoints.manifest import find_damage
-from ebft.checkpoints.snapshot import About, load_weights, read_about, read_state
+from ebft.checkpoints.snapshot import About, load_weights, read_about, read_state, shards_of
 from ebft.checkpoints.state import restore_state
 from ebft.errors import UserError
 
@@ -70,7 +70,10 @@ class Resumption:
         """Restores the machinery; returns the rest of the state, which is not its business."""
         try:
             state = read_state(self.folder)
-            restore_state(machinery, state, step=self.step, changed=self.changed)
+            restore_state(
+                machinery, state,
+                step=self.step, shards=shards_of(self.folder), changed=self.changed,
+            )  # fmt: skip
         except (ValueError, KeyError) as error:
             raise UserError(f"checkpoint.resume = {self.folder}: {error}") from error
         log.info("going on after step %d, from %s", self.step, self.folder)

@@ -4,6 +4,7 @@
     adapter_config.json, adapter_model.safeten…  with LoRA: in place of them, or in adapter/
     run/about.json                               which step of which recipe, on which data
     run/state.json, run/state.safetensors        optimizer, schedule, parts, figures so far
+    run/shards/                                  of several processes: the optimizer's tensors
     manifest.sha256                              a checksum of every file
 
 `Snapshot.write` and `load_weights` with `read_state` are each other's inverse, and all that knows
@@ -13,7 +14,7 @@ this layout.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["About", "Snapshot", "load_weights", "read_about", "read_state"]
+__all__ = ["About", "Snapshot", "load_weights", "read_about", "read_state", "shards_of"]
 
-FORMAT = 1
-RUN, ABOUT, STATE = "run", "about.json", "state"
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 has no shards."""
+RUN, ABOUT, STATE, SHARDS = "run", "about.json", "state", "shards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class About:
 class Snapshot:
     """A run after `about.step` optimizer steps. `state` is nested (`checkpoints.nested`).
 
-    `weights` and `merge_adapter` are those of `save_policy`.
+    `weights` and `merge_adapter` are those of `save_policy`; `shards` are the tensors that are
+    `Divided` in the state.
     """
 
     policy: PreTrainedModel
@@ -62,15 +66,27 @@ class Snapshot:
     state: Mapping[str, Any]
     weights: WholeWeights | None = None
     merge_adapter: bool = False
+    shards: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def write_part(self, folder: Path) -> None:
+        """Writes this process's part of what is divided over all, into an existing folder."""
+        if self.shards:
+            from ebft.checkpoints.shards import write_shards
+
+            write_shards(self.shards, shards_of(folder))
 
     def write(self, folder: Path) -> None:
-        """Writes all of it into an existing folder."""
+        """Writes all the rest."""
         save_policy(
             self.policy, self.tokenizer, folder,
             weights=self.weights, merge_adapter=self.merge_adapter,
         )  # fmt: skip
+        if self.shards:
+            from ebft.checkpoints.shards import check_shards
+
+            check_shards(shards_of(folder), self.shards)
         run = folder / RUN
-        run.mkdir()
+        run.mkdir(exist_ok=True)
         write_nested(dict(self.state), run / STATE)
         (run / ABOUT).write_text(json.dumps(asdict(self.about), indent=1), encoding="utf-8")
 
@@ -79,18 +95,23 @@ class Snapshot:
         """Bytes of its tensors."""
         alone = has_adapter(self.policy) and not self.merge_adapter
         weights = [p for p in self.policy.parameters() if p.requires_grad or not alone]
-        tensors = [*weights, *_tensors(self.state)]
+        tensors = [*weights, *_tensors(self.state), *self.shards.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def shards_of(folder: Path) -> Path:
+    """Where a checkpoint has what several processes have written parts of."""
+    return folder / RUN / SHARDS
 
 
 def read_about(folder: Path) -> About:
     """Raises `ValueError` if the folder is not a checkpoint that this version can resume."""
     try:
         content = json.loads((folder / RUN / ABOUT).read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
+        if content["format"] not in READABLE:
             raise ValueError(
                 f"it is of format {content['format']}, written by ebft {content['ebft']}; this is "
-                f"ebft {ebft.__version__}, which reads format {FORMAT}"
+                f"ebft {ebft.__version__}, which reads formats {READABLE[0]} to {FORMAT}"
             )
         about = About(**content)
         if not (

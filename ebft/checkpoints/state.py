@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ebft.checkpoints.divided import put_back
 from ebft.errors import UserError
 from ebft.interfaces import Stateful
 
@@ -43,13 +46,19 @@ def gather_before_update(m: Machinery) -> dict[str, Any]:
 
 
 def restore_state(
-    m: Machinery, state: Mapping[str, Any], *, step: int, changed: Collection[str] = ()
+    m: Machinery,
+    state: Mapping[str, Any],
+    *,
+    step: int,
+    shards: Path,
+    changed: Collection[str] = (),
 ) -> None:
     """Makes the machinery go on from `state`, that of `step` steps done.
 
-    `changed` are the recipe's keys that are not what they were: a part among them starts without a
-    past, and with another optimizer or schedule the learning rate is what the new ones would have
-    made it by now. Raises `UserError` for state that does not fit.
+    `shards` is where what is `Divided` in it lies. `changed` are the recipe's keys that are not
+    what they were: a part among them starts without a past, and with another optimizer or schedule
+    the learning rate is what the new ones would have made it by now. Raises `UserError` for state
+    that does not fit.
     """
     sections = {key.split(".")[0] for key in changed}
     for name, part in stateful_parts(m).items():
@@ -60,7 +69,7 @@ def restore_state(
         else:
             _load(name, part, state["parts"][name])
     if sections.isdisjoint({"optimizer", "lr_scheduler"}):
-        _load("optimizer", m.optimizer, divided(state["optimizer"], m))
+        _load_optimizer(m, state["optimizer"], shards)
         _load("lr_scheduler", m.lr_scheduler, state["lr_scheduler"])
     else:
         replay_schedule(m, step)
@@ -68,8 +77,7 @@ def restore_state(
             log.warning("optimizer has changed; its moments start anew")
         else:
             now = m.optimizer.state_dict()["param_groups"]
-            kept = {**state["optimizer"], "param_groups": now}
-            _load("optimizer", m.optimizer, divided(kept, m))
+            _load_optimizer(m, {**state["optimizer"], "param_groups": now}, shards)
         log.warning("the learning rate goes on at %.4g", m.optimizer.param_groups[0]["lr"])
     restore_random(m, state["random"])
 
@@ -79,22 +87,6 @@ def restore_random(m: Machinery, random: Mapping[str, Any]) -> None:
     torch.set_rng_state(random["cpu"])
     if m.device.type == "cuda" and random["cuda"]:
         torch.cuda.set_rng_state_all(random["cuda"])
-
-
-def divided(optimizer: Mapping[str, Any], m: Machinery) -> Mapping[str, Any]:
-    """An optimizer's state with its tensors divided over processes as the weights are."""
-    if m.processes.size == 1:
-        return optimizer
-    from ebft.models.shard import divided_like
-
-    parameters = [p for group in m.optimizer.param_groups for p in group["params"]]
-    return {
-        **optimizer,
-        "state": {
-            number: {key: divided_like(parameters[number], value) for key, value in values.items()}
-            for number, values in optimizer["state"].items()
-        },
-    }
 
 
 def named_parts(m: Machinery) -> dict[str, Any]:
@@ -126,7 +118,18 @@ def replay_schedule(m: Machinery, steps: int) -> None:
 
 
 def _load(name: str, part: Any, state: Any) -> None:
-    try:
+    with _fits(name):
         part.load_state_dict(state)
+
+
+def _load_optimizer(m: Machinery, state: Mapping[str, Any], shards: Path) -> None:
+    with _fits("optimizer"):
+        m.optimizer.load_state_dict(dict(put_back(state, m, shards)))
+
+
+@contextmanager
+def _fits(name: str) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"the checkpoint's state does not fit {name}: {error!r}") from error

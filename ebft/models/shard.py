@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -94,7 +94,17 @@ def undivided(state: Any) -> Any:
     return state
 
 
-def divided_like(parameter: nn.Parameter, value: Any) -> Any:
+def is_like(parameter: Tensor, value: Any) -> bool:
+    """Whether the value is divided over the processes just as the parameter is."""
+    return (
+        isinstance(parameter, DTensor)
+        and isinstance(value, DTensor)
+        and value.shape == parameter.shape
+        and value.placements == parameter.placements
+    )
+
+
+def divided_like(parameter: Tensor, value: Any) -> Any:
     """This process's part of a value of the parameter's shape; other values as they are."""
     if not (isinstance(parameter, DTensor) and isinstance(value, Tensor)):
         return value

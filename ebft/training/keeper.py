@@ -7,6 +7,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
+from ebft.checkpoints.divided import set_apart
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.snapshot import About, Snapshot
 from ebft.checkpoints.state import gather_before_update, gather_state
@@ -72,7 +75,8 @@ class Keeper:
     def save(self, done: int, before: Mapping[str, Any] | None = None) -> None:
         """The checkpoint of a step; `before` replaces parts of the state. Raises `StorageError`.
 
-        Of several processes each gives its part of weights and state, and the main one writes.
+        Of several processes each writes its part of the optimizer's state, and the main one the
+        rest, for which each gives its part of the weights.
         """
         state = {
             **gather_state(self._machinery),
@@ -80,19 +84,18 @@ class Keeper:
             "metrics": self._watcher.history,
             "history": self._history.state_dict(),
         }
-        policy, processes, weights = self._machinery.policy, self._machinery.processes, None
+        policy, processes = self._machinery.policy, self._machinery.processes
+        weights, shards = None, dict[str, Tensor]()
         if processes.size > 1:
-            from ebft.models.shard import gather_weights, undivided
+            from ebft.models.shard import gather_weights
 
             weights = gather_weights(policy, merge_adapter=self._merge_adapter)
-            state = undivided(state)
-        if not processes.is_main:
-            return
+            state, shards = set_apart(state, self._machinery)
         scores = {} if self._best is None else self._history.scores(self._best)
         snapshot = Snapshot(
-            policy, self._tokenizer, self._about(done), state, weights, self._merge_adapter
+            policy, self._tokenizer, self._about(done), state, weights, self._merge_adapter, shards
         )
-        self._checkpoints.save(snapshot, step=done, scores=scores)
+        self._checkpoints.save(snapshot, step=done, scores=scores, processes=processes)
 
     def save_last_whole_step(self) -> bool:
         """Saves the last step that was completed, after another was broken off.

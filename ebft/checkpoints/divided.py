@@ -1,0 +1,80 @@
+"""An optimizer's state in several processes: each has its own part of the large tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ebft.checkpoints.nested import Divided
+
+if TYPE_CHECKING:
+    from ebft.training.loop import Machinery
+
+
+def set_apart(state: Mapping[str, Any], m: Machinery) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The state of one of several processes, with `Divided` for what each has its own part of.
+
+    Those are the optimizer's tensors that are divided as the weights are; they come by their names.
+    """
+    from ebft.models.shard import is_like, undivided
+
+    apart: dict[str, Tensor] = {}
+    parameters = parameters_of(m)
+
+    def taken(number: int, key: str, value: Any) -> Any:
+        if not is_like(parameters[number], value):
+            return undivided(value)
+        apart[name := f"{number}.{key}"] = value
+        return Divided(name)
+
+    optimizer = {
+        **state["optimizer"],
+        "state": {
+            number: {key: taken(number, key, value) for key, value in values.items()}
+            for number, values in state["optimizer"]["state"].items()
+        },
+    }
+    return {**undivided({**state, "optimizer": None}), "optimizer": optimizer}, apart
+
+
+def put_back(optimizer: Mapping[str, Any], m: Machinery, shards: Path) -> Mapping[str, Any]:
+    """An optimizer's state with its tensors divided over the present processes as the weights are.
+
+    Raises `ValueError` if what is `Divided` in it is not in `shards`.
+    """
+    parameters = parameters_of(m)
+    apart = {
+        value.name: parameters[number]
+        for number, values in optimizer["state"].items()
+        for value in values.values()
+        if isinstance(value, Divided)
+    }
+    if not apart and m.processes.size == 1:
+        return optimizer
+    from ebft.checkpoints.shards import read_shards
+    from ebft.models.shard import divided_like
+
+    read = read_shards(shards, like=apart) if apart else {}
+
+    def placed(number: int, value: Any) -> Any:
+        return (
+            read[value.name]
+            if isinstance(value, Divided)
+            else divided_like(parameters[number], value)
+        )
+
+    return {
+        **optimizer,
+        "state": {
+            number: {key: placed(number, value) for key, value in values.items()}
+            for number, values in optimizer["state"].items()
+        },
+    }
+
+
+def parameters_of(m: Machinery) -> dict[int, Tensor]:
+    """The optimizer's parameters by the numbers that its state has for them."""
+    return dict(enumerate(p for group in m.optimizer.param_groups for p in group["params"]))
