@@ -12,7 +12,10 @@ class UserError(ValueError):
 
 
 class PluginError(UserError):
-    """A plug-in that cannot be loaded, or a name that two claim; says which and from where."""
+    """A plug-in that cannot be loaded, or a name that two claim; says which and from where.
+
+    Or a part that gives another shape than its kind promises; says which key, and both shapes.
+    """
 
 
 class SandboxError(UserError):

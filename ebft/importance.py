@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ebft.parts import Options
+from ebft.rollout.records import Rollouts
 
 
 class ImportanceOptions(Options):
@@ -44,6 +45,27 @@ class RatioStatistics(NamedTuple):
     effective: float
 
 
+class Importance(NamedTuple):
+    """The weights of tokens (H = G) or of rollouts (H = 1), and the ratios p/q of all that count.
+
+    Both None if rollouts are not weighed.
+    """
+
+    weights: Float[Tensor, "P n H"] | None
+    ratios: Float[Tensor, " N"] | None
+
+
+def importance_weights(
+    trainer: Float[Tensor, "P n G"], rollouts: Rollouts, options: ImportanceOptions
+) -> Importance:
+    """What rollouts are weighed with in the policy gradient; `trainer` is the policy's log p."""
+    if options.level == "off":
+        return Importance(None, None)
+    ratio = ratios(trainer, rollouts.log_probs, rollouts.mask, options.level)
+    counted = ratio[rollouts.mask] if options.level == "token" else ratio.flatten()
+    return Importance(weights(ratio, options), counted)
+
+
 def ratios(
     trainer: Float[Tensor, "P n G"],
     sampler: Float[Tensor, "P n G"],
@@ -54,7 +76,8 @@ def ratios(
 
     No gradient goes through them.
     """
-    difference = ((trainer - sampler) * mask).detach()
+    # Not times the mask: what a sampler has after a rollout's end may be infinite.
+    difference = (trainer - sampler).where(mask, 0).detach()
     return (difference.sum(-1, keepdim=True) if level == "sequence" else difference).exp()
 
 

@@ -142,7 +142,14 @@ class Plan(Protocol):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Samples n rollouts after each context from the policy."""
+    """Samples n rollouts after each context from the policy.
+
+    The rollouts are of the very contexts that it is given. They depend on the step, the recipe's
+    seed, and their own document, anchor and number alone, so that neither batches nor processes
+    change them (`ebft.rollout.streams`). Tokens are int64. With `contexts.stop_at_eos` the mask
+    ends with the first end-of-sequence token, which it includes; after it stand token 0 and
+    log-prob 0.
+    """
 
     n: int
 
@@ -165,7 +172,11 @@ class SamplerOptions(Protocol):
 
 @runtime_checkable
 class FeatureMap(Protocol):
-    """Computes φ of rollouts and of their references. Takes no gradients."""
+    """Computes φ of rollouts and of their references: [P, n, D] and [P, m, D]; no gradients.
+
+    Inner products of features are compared with each other, so those in less than float32 are
+    taken to it before anything is computed of them.
+    """
 
     def __call__(self, rollouts: Rollouts) -> Features: ...
 
@@ -195,6 +206,12 @@ class RewardOptions(Protocol):
     def pairwise(self) -> bool:
         """Whether it compares rollouts with each other, and so needs n > 1."""
         ...
+
+
+SAYS_NOT = (
+    "{} does not say whether it compares rollouts; give the class `def pairwise(self) -> bool`"
+)
+"""What is said of a reward whose options are no `RewardOptions`."""
 
 
 @runtime_checkable

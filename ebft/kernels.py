@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ebft.rollout.records import Features
+
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -74,6 +76,14 @@ def distance(x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"]) -> Float[Te
     """‖x − y‖."""
     # Differences, not ‖x‖² + ‖y‖² − 2x·y: equal rollouts must be at distance 0 exactly.
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def to_references(features: Features, kernel: Kernel) -> Float[Tensor, "P n"]:
+    """k of each rollout and its references, averaged over the references."""
+    if features.paired:
+        each = kernel(features.samples[:, :, None], features.references[:, :, None])
+        return each[..., 0, 0]
+    return kernel(features.samples, features.references).mean(-1)
 
 
 def median_distance(points: Float[Tensor, "N D"], *, most: int = 512) -> float:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ebft.importance import ImportanceOptions
-from ebft.parts import Options
+from ebft.parts import Claim, Options
 from ebft.rollout.records import Contexts
 
 Reduction = Literal["sum", "token_mean"]
@@ -31,6 +31,17 @@ class ObjectiveOptions(Options):
     importance: ImportanceOptions = Field(
         ImportanceOptions(), description="weights for samplers that are not quite the policy"
     )
+
+    def claim(self, *, rollouts_end: bool) -> Claim:
+        """Whether it leaves the policy gradient unbiased; `rollouts_end`: of different lengths."""
+        importance = self.importance
+        if self.reduction == "token_mean" and rollouts_end:
+            return Claim(False, "reduction = token_mean divides a rollout by its own length")
+        if importance.level == "token":
+            return Claim(False, "importance.level = token leaves out the tokens before each")
+        if importance.level == "sequence" and importance.cap is not None:
+            return Claim(False, f"importance.cap = {importance.cap:g} cuts weights off; null: not")
+        return Claim(True, "every rollout counts alike")
 
 
 def policy_gradient_loss(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
+from ebft.errors import UserError
 from ebft.interfaces import FeatureMap, load_part_states, part_states
 from ebft.parts import Claim, Options, Part, Resources, part_of
 from ebft.rollout.records import Features, Rollouts
@@ -38,6 +39,10 @@ class Concat(Part):
                 return claim
         return Claim(True, "its feature maps side by side, whose losses add up")
 
+    def single_process(self) -> str | None:
+        reasons = (item.feature_map.single_process() for item in self.maps)
+        return next((why for why in reasons if why is not None), None)
+
     def build(self, resources: Resources) -> ConcatMap:
         return ConcatMap([(sqrt(m.weight), m.feature_map.build(resources)) for m in self.maps])
 
@@ -56,6 +61,11 @@ class ConcatMap:
 
     def __call__(self, rollouts: Rollouts) -> Features:
         each = [(root, feature_map(rollouts)) for root, feature_map in self._maps]
+        if any(features.tokens > 1 for _, features in each):
+            raise UserError(
+                "feature_map: concat cannot put features of single tokens beside others; say "
+                "pooling=all instead of each in its maps"
+            )
         return Features(
             torch.cat([root * features.samples for root, features in each], -1),
             torch.cat([root * features.references for root, features in each], -1),

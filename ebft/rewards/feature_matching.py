@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ebft.kernels import cosine, linear
 from ebft.parts import Claim, Part
@@ -31,6 +31,12 @@ class FeatureMatching(Part):
     diversity_similarity: Literal["dot", "cosine"] = Field(
         "dot", description="likeness to the other rollouts"
     )
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> Self:
+        if self.alignment == self.diversity == 0:
+            raise ValueError("alignment and diversity are both 0: nothing is left of the reward")
+        return self
 
     def pairwise(self) -> bool:
         """Whether the reward compares rollouts with each other, and so needs n > 1."""

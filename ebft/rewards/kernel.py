@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ebft import kernels
-from ebft.parts import Claim, Part
+from ebft.parts import Claim, Part, Resources
+from ebft.processes import ALONE, Processes
 from ebft.rewards.similarity import kernel_terms
 from ebft.rollout.records import Features, Rollouts, Terms
 
@@ -30,7 +31,7 @@ class KernelScore(Part):
     """
 
     kernel: Name = Field("rbf", description="k")
-    bandwidth: float | Literal["median"] = Field(
+    bandwidth: Annotated[float, Field(gt=0)] | Literal["median"] = Field(
         "median",
         description="h of rbf, multi_rbf and laplace; median: of the distances between this "
         "step's references",
@@ -55,19 +56,43 @@ class KernelScore(Part):
         # A median over rollouts would depend on them; over references it does not.
         return Claim(True, "its expected policy gradient is that of the kernel score, −∇MMD²")
 
+    @model_validator(mode="after")
+    def _options_are_of_this_kernel(self) -> Self:
+        options = ["bandwidth"] if self.kernel not in WITH_BANDWIDTH else []
+        if self.kernel != "polynomial":
+            options += ["degree", "offset"]
+        for name in options:
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} = {value}: kernel {self.kernel} has none; leave it out")
+        if self.alignment == self.diversity == 0:
+            raise ValueError("alignment and diversity are both 0: nothing is left of the reward")
+        return self
+
+    def build(self, resources: Resources) -> KernelScoreReward:
+        return KernelScoreReward(self, resources.processes)
+
+
+class KernelScoreReward:
+    """`KernelScore` in one of several processes, which all have the same kernel."""
+
+    def __init__(self, options: KernelScore, processes: Processes = ALONE) -> None:
+        self._options, self._processes = options, processes
+
     def __call__(self, rollouts: Rollouts, features: Features) -> Terms:  # noqa: ARG002
-        kernel = self.of(features)
+        kernel, options = self.kernel(features), self._options
         return kernel_terms(
-            features, kernel, kernel, alignment=self.alignment, diversity=self.diversity
+            features, kernel, kernel, alignment=options.alignment, diversity=options.diversity
         )
 
-    def of(self, features: Features) -> kernels.Kernel:
+    def kernel(self, features: Features) -> kernels.Kernel:
         """k itself, its bandwidth taken from the references if it is to be their median."""
-        if self.kernel == "polynomial":
-            return partial(kernels.polynomial, degree=self.degree, offset=self.offset)
-        if self.kernel not in WITH_BANDWIDTH:
-            return PLAIN[self.kernel]
-        bandwidth = self.bandwidth
+        options = self._options
+        if options.kernel == "polynomial":
+            return partial(kernels.polynomial, degree=options.degree, offset=options.offset)
+        if options.kernel not in WITH_BANDWIDTH:
+            return PLAIN[options.kernel]
+        bandwidth = options.bandwidth
         if bandwidth == "median":
-            bandwidth = kernels.median_distance(features.references.flatten(0, 1))
-        return partial(WITH_BANDWIDTH[self.kernel], bandwidth=bandwidth)
+            references = self._processes.gather(features.references.flatten(0, 1))
+            bandwidth = kernels.median_distance(references)
+        return partial(WITH_BANDWIDTH[options.kernel], bandwidth=bandwidth)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
-from torch import Tensor
-
-from ebft.kernels import Kernel
+from ebft.kernels import Kernel, to_references
 from ebft.rollout.records import Features, Terms
 
 
@@ -21,11 +18,3 @@ def kernel_terms(
     pairwise = -2 * diversity * to_rollout(features.samples, features.samples)
     pairwise.diagonal(dim1=1, dim2=2).zero_()
     return Terms(2 * alignment * to_references(features, to_reference), pairwise)
-
-
-def to_references(features: Features, kernel: Kernel) -> Float[Tensor, "P n"]:
-    """k of each rollout and its references, averaged over the references."""
-    if features.paired:
-        each = kernel(features.samples[:, :, None], features.references[:, :, None])
-        return each[..., 0, 0]
-    return kernel(features.samples, features.references).mean(-1)

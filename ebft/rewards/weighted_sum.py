@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ebft.errors import UserError
 from ebft.interfaces import (
+    SAYS_NOT,
     Reward,
     RewardOptions,
     load_part_states,
@@ -19,11 +20,19 @@ from ebft.parts import Claim, Options, Part, Resources, part_of
 from ebft.rollout.records import Features, Rollouts, Terms
 
 
+def _says_whether_pairwise(reward: Part) -> Part:
+    if not isinstance(reward, RewardOptions):
+        raise ValueError(SAYS_NOT.format(type(reward).__name__))
+    return reward
+
+
 class Weighted(Options):
     """A reward and its weight in the sum."""
 
     weight: float = Field(1.0, description="times this")
-    reward: Annotated[Part, part_of("rewards")] = Field(description="the reward")
+    reward: Annotated[Part, part_of("rewards"), AfterValidator(_says_whether_pairwise)] = Field(
+        description="the reward"
+    )
 
 
 class WeightedSum(Part):
@@ -33,15 +42,16 @@ class WeightedSum(Part):
 
     def pairwise(self) -> bool:
         """Whether any of the rewards compares rollouts with each other, and so needs n > 1."""
-        return any(
-            item.reward.pairwise()
-            for item in self.rewards
-            if item.weight and isinstance(item.reward, RewardOptions)
-        )
+        rewards = [cast(RewardOptions, item.reward) for item in self.rewards if item.weight]
+        return any(reward.pairwise() for reward in rewards)
 
     def uses_features(self) -> bool:
         """Whether any of the rewards looks at features."""
         return any(uses_features(item.reward) for item in self.rewards)
+
+    def single_process(self) -> str | None:
+        reasons = (item.reward.single_process() for item in self.rewards)
+        return next((why for why in reasons if why is not None), None)
 
     def claim(self) -> Claim:
         claims = [item.reward.claim() for item in self.rewards if item.weight]

@@ -80,21 +80,20 @@ class HfTreeSampler:
         self.n = options.n
         self._temperature = options.temperature
         self._options = options
-        self._resources = resources
+        self._resources, self._policy = resources, resources.policy
         # Processes decode in step, and others may have rollouts that have not ended.
         self._stops = resources.processes.size == 1
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
-        """Nothing to do: the policy itself is sampled from."""
+        """Takes the policy itself to sample from; there is nothing to copy."""
+        self._policy = policy
         return {}
 
     @torch.no_grad()
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         resources = self._resources
-        with autocast(resources.device, resources.precision), eager(resources.policy):
-            parts = [
-                whole(resources.policy, self._sample, part, step) for _, part in contexts.split()
-            ]
+        with autocast(resources.device, resources.precision), eager(self._policy):
+            parts = [whole(self._policy, self._sample, part, step) for _, part in contexts.split()]
         tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
         mask = torch.ones_like(tokens, dtype=torch.bool)
         if contexts.stop_at_eos:
@@ -107,7 +106,7 @@ class HfTreeSampler:
     def _sample(
         self, contexts: Contexts, step: int
     ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
-        policy, n = self._resources.policy, self.n
+        policy, n = self._policy, self.n
         P, G = len(contexts), contexts.rollout_length
         tree = plant(contexts, n=n, steps=G - 1)  # the last token is never fed back
         cache = TreeCache(tree.sees.columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from ebft.kernels import linear, to_references
 from ebft.rollout.records import Features
 
 
@@ -13,7 +14,8 @@ def unbiased_cfm(features: Features) -> Float[Tensor, " P"]:
 
     1/(n(n−1)) Σ_{i≠j} φ_i·φ_j − 2/n Σ_i φ_i·φ_y + ‖φ_y‖², averaged over the m references. The
     squared distance of the sample mean would overshoot by tr Cov(φ(ŷ))/n, since it takes i = j
-    in. An estimate may be negative.
+    in. An estimate may be negative. Of paired references each rollout is held against its own, as
+    its reward is; that estimates what such a reward matches, which is not L_CFM.
 
     Here the sample mean is φ_y itself, and yet the estimate is not 0:
 
@@ -26,7 +28,6 @@ def unbiased_cfm(features: Features) -> Float[Tensor, " P"]:
     n = samples.shape[1]
     if n < 2:
         raise ValueError(f"an unbiased estimate of L_CFM needs n >= 2 rollouts, not {n}")
-    total = samples.sum(1)
-    pairs = total.square().sum(-1) - samples.square().sum((1, 2))
-    alignment = (total[:, None] * references).sum(-1).mean(1)
-    return pairs / (n * (n - 1)) - 2 / n * alignment + references.square().sum(-1).mean(1)
+    pairs = samples.sum(1).square().sum(-1) - samples.square().sum((1, 2))
+    alignment = to_references(features, linear).mean(1)
+    return pairs / (n * (n - 1)) - 2 * alignment + references.square().sum(-1).mean(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.kernels import Kernel, energy
+from ebft.kernels import Kernel, energy, to_references
 from ebft.rollout.records import Features
 
 
@@ -21,7 +21,7 @@ def unbiased_kernel_score(features: Features, kernel: Kernel) -> Float[Tensor, "
         raise ValueError(f"an unbiased kernel score needs n >= 2 rollouts, not {n}")
     between = kernel(samples, samples)
     pairs = between.sum((1, 2)) - between.diagonal(dim1=1, dim2=2).sum(1)
-    alignment = kernel(samples, references).mean((1, 2))
+    alignment = to_references(features, kernel).mean(1)
     own = kernel(references, references).diagonal(dim1=1, dim2=2).mean(1)
     return pairs / (n * (n - 1)) - 2 * alignment + own
 

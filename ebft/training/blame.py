@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
+from types import FrameType, FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ebft.parts import Part
@@ -45,19 +45,22 @@ def named_evaluators(
 
 
 def find_part(error: BaseException, built: Mapping[str, Any]) -> str | None:
-    """The key of the part in whose methods the error arose; None if it was in no part's.
+    """The key of the part in whose methods the error arose, or in the function that it is.
+
+    None if it was in no part's.
 
     Of parts that call each other it is the outermost, the one that the recipe names.
     """
-    for owner in _owners(error.__traceback__):
+    for frame in _frames(error.__traceback__):
         for key, part in built.items():
-            if owner is part:
+            its_function = isinstance(part, FunctionType) and part.__code__ is frame.f_code
+            if its_function or frame.f_locals.get("self") is part:
                 return key
     return None
 
 
-def _owners(traceback: TracebackType | None) -> Iterator[Any]:
-    """The `self` of each method that the error went through, outermost first."""
+def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
+    """The calls that the error went through, outermost first."""
     while traceback is not None:
-        yield traceback.tb_frame.f_locals.get("self")
+        yield traceback.tb_frame
         traceback = traceback.tb_next

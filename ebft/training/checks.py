@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ebft.interfaces import Plan, RewardOptions, SamplerOptions, SaysWhetherFeatures
+from ebft.baselines.group_mean import GroupMean
+from ebft.baselines.group_normalised import GroupNormalised
+from ebft.interfaces import SAYS_NOT, Plan, RewardOptions, SamplerOptions, SaysWhetherFeatures
+from ebft.rollout.strided import Strided
 
 if TYPE_CHECKING:
     from ebft.training.options import FineTuneOptions
@@ -64,16 +67,18 @@ def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
     if sampler is None or reward is None:
         return
     if not isinstance(reward, RewardOptions):
-        yield (
-            f"reward: {type(reward).__name__} does not say whether it compares rollouts; "
-            "give the class `def pairwise(self) -> bool`"
-        )
+        yield "reward: " + SAYS_NOT.format(type(reward).__name__)
     elif not isinstance(sampler, SamplerOptions):
         yield f"sampler: {type(sampler).__name__} has no option `n`, rollouts of each context"
     elif sampler.n == 1 and reward.pairwise():
         yield (
             "sampler.n = 1: the reward compares a context's rollouts with each other, so it needs "
             "two or more; say sampler.n=2, or take the pairwise terms out (reward.diversity=0)"
+        )
+    elif sampler.n == 1 and isinstance(options.baseline, GroupMean | GroupNormalised):
+        yield (
+            "sampler.n = 1: the baseline is the mean of a context's rollouts, so the only one has "
+            "advantage 0 and nothing is learned; say sampler.n=2 or baseline=moving_average"
         )
 
 
@@ -118,6 +123,12 @@ def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
                 f"{key}: {type(part).__name__} does not keep the gradient unbiased ({claim.why}), "
                 "and the recipe says require_unbiased: true"
             )
+    claim = options.objective.claim(rollouts_end=not isinstance(options.plan, Strided))
+    if not claim.unbiased:
+        yield (
+            f"objective: does not keep the gradient unbiased ({claim.why}), and the recipe says "
+            "require_unbiased: true"
+        )
 
 
 def find_problems_of_processes(options: FineTuneOptions, size: int) -> list[str]:

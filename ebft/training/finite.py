@@ -35,7 +35,7 @@ def check_finite(
         )
 
 
-def check_features(features: Features, contexts: Contexts, *, step: int) -> None:
+def check_finite_features(features: Features, contexts: Contexts, *, step: int) -> None:
     """`check_finite` of rollouts' and references' features."""
     check_finite("features of rollouts", features.samples, contexts, step=step)
     check_finite("features of references", features.references, contexts, step=step)

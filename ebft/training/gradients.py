@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ebft.importance import importance_weights
 from ebft.models.forward import autocast
 from ebft.objective import (
     ObjectiveOptions,
@@ -55,6 +56,7 @@ def measure_gradients(
             losses["policy_gradient"] = policy_gradient_loss(
                 sampled, rollouts.mask, scored.advantages[place],
                 contexts=len(contexts), reduction=objective.reduction,
+                weights=importance_weights(sampled, rollouts, objective.importance).weights,
             )  # fmt: skip
         mask = cross_entropy_mask(part, objective.cross_entropy_on)
         cross_entropy = cross_entropy_loss(documents, mask, tokens=tokens)

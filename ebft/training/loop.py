@@ -19,7 +19,13 @@ from ebft.processes import Processes
 from ebft.rollout.micro_batches import divide
 from ebft.rollout.records import Contexts, Document, Scored
 from ebft.training.clip import clip_gradients
-from ebft.training.finite import check_features, check_finite
+from ebft.training.contract import (
+    check_advantages,
+    check_features,
+    check_rollouts,
+    check_terms,
+)
+from ebft.training.finite import check_finite, check_finite_features
 from ebft.training.update import Losses, accumulate_gradients
 
 if TYPE_CHECKING:
@@ -113,23 +119,31 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
 
 
 def score(s: Scorer, contexts: Contexts, processes: Processes, *, step: int) -> Scored:
-    """Contexts → rollouts → features → terms → advantages."""
-    rollouts = s.sampler(contexts, step=step)
+    """Contexts → rollouts → features → terms → advantages.
 
-    features, tokens = None, 1
+    Raises `PluginError` for a part that gives another shape than its kind promises.
+    """
+    n, rows = s.sampler.n, len(contexts)
+    rollouts = s.sampler(contexts, step=step)
+    check_rollouts(rollouts, contexts, n=n)
+
+    features, rows_per_context = None, 1
     if s.feature_map is not None:
-        features = s.feature_map(rollouts)
-        check_features(features, contexts, step=step)
+        features = check_features(s.feature_map(rollouts), rows, n, key="feature_map")
+        check_finite_features(features, contexts, step=step)
         # If tokens are rewarded apart, each is a row of its own until they have advantages.
-        tokens, features = features.tokens, features.by_token()
-        for transform in s.transforms:
-            features = transform(features)
-            check_features(features, contexts, step=step)
+        rows_per_context, features = features.tokens, features.by_token()
+        rows *= rows_per_context
+        for i, transform in enumerate(s.transforms):
+            features = check_features(transform(features), rows, n, key=f"transforms.{i}")
+            check_finite_features(features, contexts, step=step)
 
     terms = s.reward(rollouts, features)
+    check_terms(terms, rows, n)
     check_finite("rewards", terms.reward(), contexts, step=step)
     advantages = processes.pooled(s.baseline, terms)
+    check_advantages(advantages, terms)
     check_finite("advantages", advantages, contexts, step=step)
-    if tokens > 1:
-        advantages = advantages_to_go(advantages, tokens)
+    if rows_per_context > 1:
+        advantages = advantages_to_go(advantages, rows_per_context)
     return Scored(rollouts, features, terms, advantages)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.importance import RatioStatistics, ratio_statistics, ratios, weights
+from ebft.importance import RatioStatistics, importance_weights, ratio_statistics
 from ebft.models.checkpointing import checkpointing
 from ebft.models.forward import autocast
 from ebft.objective import (
@@ -66,34 +66,37 @@ def accumulate_gradients(
     looked at, but takes no part in backward.
     """
     counts = count(contexts, scored, objective, processes)
-    policy_gradient = None if scored is None else _Sum(scored, objective, counts)
-    cross_entropy_total = torch.zeros((), dtype=torch.float64)
+    totals = _Totals(objective)
     with checkpointing(policy, enabled=gradient_checkpointing):
         for place, part in contexts.split():
-            loss: Tensor | float = 0.0
-            if policy_gradient is None:
+            policy_gradient: Tensor | float = 0.0
+            if scored is None:
                 with autocast(part.tokens.device, precision):
                     documents = document_log_probs(policy, part)
             else:
-                rollouts = policy_gradient.scored.rollouts.of(part, place)
+                rollouts = scored.rollouts.of(part, place)
                 with autocast(part.tokens.device, precision):
                     sampled, documents = tree_log_probs(
                         policy, rollouts, train_documents=objective.gamma > 0
                     )
                 check_finite("log-probs of rollouts", sampled, part, step=step)
-                loss = policy_gradient.add(sampled, rollouts, place)
+                importance = importance_weights(sampled, rollouts, objective.importance)
+                policy_gradient = policy_gradient_loss(
+                    sampled, rollouts.mask, scored.advantages[place],
+                    contexts=counts.contexts, reduction=objective.reduction,
+                    weights=importance.weights,
+                )  # fmt: skip
+                totals.add_rollouts(policy_gradient, sampled, rollouts, importance.ratios)
             check_finite(
                 "log-probs of documents", documents, part, step=step,
                 row=torch.arange(len(part.documents)),
             )  # fmt: skip
             ce_mask = cross_entropy_mask(part, objective.cross_entropy_on)
             cross_entropy = cross_entropy_loss(documents, ce_mask, tokens=counts.tokens)
-            (loss + objective.gamma * cross_entropy).backward()  # type: ignore[no-untyped-call]
-            cross_entropy_total += cross_entropy.detach().cpu()
-    return Losses(
-        None if policy_gradient is None else policy_gradient.total(processes),
-        float(processes.sum(cross_entropy_total)),
-    )
+            loss = policy_gradient + objective.gamma * cross_entropy
+            loss.backward()  # type: ignore[no-untyped-call]
+            totals.cross_entropy += cross_entropy.detach().cpu()
+    return totals.of_all(counts, processes)
 
 
 class Counts(NamedTuple):
@@ -114,37 +117,36 @@ def count(
     return Counts(*processes.sum(mine).tolist())
 
 
-class _Sum:
-    """The policy gradient of a step, added up over its micro-batches."""
+class _Totals:
+    """The losses of a step and what is said of its rollouts, added up over its micro-batches."""
 
-    def __init__(self, scored: Scored, objective: ObjectiveOptions, counts: Counts) -> None:
-        self.scored, self._objective, self._counts = scored, objective, counts
-        self._loss, self._gap = torch.zeros(2, dtype=torch.float64)
-        self._ratios: list[Tensor] = []
+    def __init__(self, objective: ObjectiveOptions) -> None:
+        self._cap = objective.importance.cap
+        self.cross_entropy, self._policy_gradient, self._gap = torch.zeros(3, dtype=torch.float64)
+        self._rollouts, self._ratios = False, list[Tensor]()
 
-    def add(
-        self, log_probs: Float[Tensor, "P n G"], rollouts: Rollouts, place: slice
-    ) -> Float[Tensor, ""]:
-        """The loss of the micro-batch at `place`."""
-        importance, mask, weight = self._objective.importance, rollouts.mask, None
-        if importance.level != "off":
-            ratio = ratios(log_probs, rollouts.log_probs, mask, importance.level)
-            weight = weights(ratio, importance)
-            counted = mask if ratio.shape == mask.shape else torch.ones_like(ratio).bool()
-            self._ratios.append(ratio[counted])
-        loss = policy_gradient_loss(
-            log_probs, mask, self.scored.advantages[place],
-            contexts=self._counts.contexts, reduction=self._objective.reduction,
-            weights=weight,
-        )  # fmt: skip
-        self._loss += loss.detach().cpu()
-        self._gap += ((log_probs.detach() - rollouts.log_probs).abs() * mask).sum().cpu()
-        return loss
+    def add_rollouts(
+        self,
+        loss: Float[Tensor, ""],
+        log_probs: Float[Tensor, "P n G"],
+        rollouts: Rollouts,
+        ratios: Float[Tensor, " N"] | None,
+    ) -> None:
+        self._rollouts = True
+        self._policy_gradient += loss.detach().cpu()
+        gap = (log_probs.detach() - rollouts.log_probs).where(rollouts.mask, 0)
+        self._gap += gap.abs().sum().cpu()
+        if ratios is not None:
+            self._ratios.append(ratios)
 
-    def total(self, processes: Processes) -> PolicyGradient:
-        loss, gap = processes.sum(torch.stack([self._loss, self._gap])).tolist()
+    def of_all(self, counts: Counts, processes: Processes) -> Losses:
+        """Over all processes."""
+        cross_entropy = float(processes.sum(self.cross_entropy))
+        if not self._rollouts:
+            return Losses(None, cross_entropy)
+        loss, gap = processes.sum(torch.stack([self._policy_gradient, self._gap])).tolist()
         statistics = None
         if self._ratios:
-            cap = self._objective.importance.cap
-            statistics = ratio_statistics(processes.gather(torch.cat(self._ratios)), cap)
-        return PolicyGradient(loss, gap / self._counts.rollout_tokens, statistics)
+            statistics = ratio_statistics(processes.gather(torch.cat(self._ratios)), self._cap)
+        of_rollouts = PolicyGradient(loss, gap / counts.rollout_tokens, statistics)
+        return Losses(of_rollouts, cross_entropy)

@@ -64,6 +64,7 @@ class RunningWhitening:
             features,
             samples=features.samples @ root,
             references=features.references @ root,
+            layers=1,  # each dimension is made of all layers now
         )
 
     def _absorb(self, references: Float[Tensor, "N D"]) -> None:

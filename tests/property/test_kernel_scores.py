@@ -6,10 +6,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ebft.baselines.none import NoBaseline
-from ebft.kernels import median_distance
+from ebft.kernels import linear, median_distance
 from ebft.rewards.feature_matching import FeatureMatching
-from ebft.rewards.kernel import KernelScore
+from ebft.rewards.kernel import WITH_BANDWIDTH, KernelScore, KernelScoreReward
 from ebft.rollout.records import Features
+from ebft.scoring.cfm import unbiased_cfm
 from ebft.scoring.kernel_score import energy_score, unbiased_kernel_score
 from tests.property.enumeration import expectation, expected_gradient
 from tests.property.strategies import distribution, normal, problems, seeds
@@ -18,8 +19,13 @@ ALL = ["linear", "cosine", "rbf", "multi_rbf", "laplace", "energy", "polynomial"
 CHARACTERISTIC = ["rbf", "multi_rbf", "laplace", "energy"]
 
 
+def reward_of(name, bandwidth=1.0):
+    options = {"bandwidth": bandwidth} if name in WITH_BANDWIDTH else {}
+    return KernelScoreReward(KernelScore(kernel=name, **options))
+
+
 def kernel_of(name, phi):
-    return KernelScore(kernel=name, bandwidth=1.0).of(Features(phi[None], phi[None]))
+    return reward_of(name).kernel(Features(phi[None], phi[None]))
 
 
 def loss(kernel, phi, truth):
@@ -79,7 +85,7 @@ def test_a_rank_deficient_linear_map_is_not_strict(seed):
 @given(problem=problems())
 def test_the_gradient_is_zero_at_the_truth(name, problem):
     _, truth, phi = problem
-    part = FeatureMatching() if name == "linear" else KernelScore(kernel=name, bandwidth=1.0)
+    part = FeatureMatching() if name == "linear" else reward_of(name)
     gradient = expected_gradient(
         truth.log(), truth, phi, 3, lambda features: part(None, features), NoBaseline()
     )
@@ -117,14 +123,30 @@ def test_median_bandwidth_is_that_of_the_references(seed):
     samples, references = normal(seed, 5, 3, 2), normal(seed + 1, 5, 1, 2)
     distances = torch.pdist(references.flatten(0, 1)).sort().values
     assert median_distance(references.flatten(0, 1)) == pytest.approx(float(distances[4]))
-    part = KernelScore(kernel="rbf")
+    part = reward_of("rbf", "median")
     terms = part(None, Features(samples, references))
-    fixed = KernelScore(kernel="rbf", bandwidth=float(distances[4]))
+    fixed = reward_of("rbf", float(distances[4]))
     torch.testing.assert_close(terms.unary, fixed(None, Features(samples, references)).unary)
     # Whatever the rollouts are, the bandwidth is the same.
     moved = part(None, Features(samples * 100, references))
     same = fixed(None, Features(samples * 100, references))
     torch.testing.assert_close(moved.unary, same.unary)
+
+
+@given(problem=problems(), n=st.integers(2, 4))
+@settings(max_examples=15)
+def test_paired_references_are_held_against_their_own_rollout(problem, n):
+    """As the reward holds them: the score is the mean reward's negative, and a constant."""
+    _, _, phi = problem
+    samples = phi[torch.arange(n) % len(phi)][None]
+    features = Features(samples, samples.flip(1) + 1, paired=True)
+    reward = FeatureMatching()(None, features).reward().mean(1)
+    constant = features.references.square().sum(-1).mean(1)
+    # The reward counts each pair twice, once in each of its rollouts.
+    pairs = samples.sum(1).square().sum(-1) - samples.square().sum((1, 2))
+    expected = constant - reward - pairs / (n * (n - 1))
+    torch.testing.assert_close(unbiased_cfm(features), expected)
+    torch.testing.assert_close(unbiased_kernel_score(features, linear), expected)
 
 
 def test_no_bandwidth_without_a_distance():

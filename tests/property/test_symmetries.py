@@ -11,15 +11,20 @@ from ebft.baselines.leave_one_out import LeaveOneOut, leave_one_out
 from ebft.baselines.none import NoBaseline
 from ebft.baselines.plain_rloo import PlainRloo
 from ebft.rewards.feature_matching import FeatureMatching
-from ebft.rewards.kernel import KernelScore
+from ebft.rewards.kernel import WITH_BANDWIDTH, KernelScore
 from ebft.rollout.records import Features, Terms
+from ebft.testing.tiny import tiny_resources
 from tests.property.strategies import generator, normal, seeds
 
 BASELINES = [NoBaseline(), LeaveOneOut(), PlainRloo(), GroupMean(), GroupNormalised()]
 CENTRED = [LeaveOneOut(), PlainRloo(), GroupMean(), GroupNormalised()]
-REWARDS = [FeatureMatching(), FeatureMatching(alignment_similarity="cosine")] + [
-    KernelScore(kernel=name) for name in ("rbf", "multi_rbf", "laplace", "energy", "polynomial")
+KERNELS = ("rbf", "multi_rbf", "laplace", "energy", "polynomial")
+PARTS = [
+    FeatureMatching(),
+    FeatureMatching(alignment_similarity="cosine"),
+    *(KernelScore(kernel=name) for name in KERNELS),
 ]
+REWARDS = [part.build(tiny_resources()) for part in PARTS]
 counts = st.integers(2, 6)
 
 
@@ -34,7 +39,7 @@ def terms(seed, n, P=3):
     return Terms(normal(seed + 1, P, n), pairwise)
 
 
-@pytest.mark.parametrize("reward", REWARDS, ids=repr)
+@pytest.mark.parametrize("reward", REWARDS, ids=map(repr, PARTS))
 @pytest.mark.parametrize("baseline", BASELINES, ids=repr)
 @settings(max_examples=10)
 @given(seed=seeds, n=counts)
@@ -77,7 +82,7 @@ def test_the_linear_reward_scales_with_the_square_of_features(seed, n, scale):
     torch.testing.assert_close(same.reward(), cosine(None, f).reward())
 
 
-@pytest.mark.parametrize("reward", REWARDS, ids=repr)
+@pytest.mark.parametrize("reward", REWARDS, ids=map(repr, PARTS))
 @settings(max_examples=15)
 @given(seed=seeds, n=counts)
 def test_rotations_of_feature_space_change_nothing(reward, seed, n):
@@ -137,8 +142,9 @@ def test_normalised_advantages_have_mean_0_and_deviation_1(seed, n):
 @given(seed=seeds, n=counts, m=st.integers(1, 3))
 def test_several_references_are_averaged(seed, n, m):
     f = features(seed, n, m=m)
-    for reward in REWARDS:
-        if isinstance(reward, KernelScore):
-            reward = reward.model_copy(update={"bandwidth": 1.0})
+    for part in PARTS:
+        if isinstance(part, KernelScore) and part.kernel in WITH_BANDWIDTH:
+            part = part.model_copy(update={"bandwidth": 1.0})
+        reward = part.build(tiny_resources())
         each = [reward(None, Features(f.samples, f.references[:, [i]])).unary for i in range(m)]
         torch.testing.assert_close(reward(None, f).unary, torch.stack(each).mean(0))

@@ -278,6 +278,9 @@ class Broken(HfTreeSampler):
         seed = 0 if self.how == "seed" else resources.seed
         super().__init__(options, replace(resources, policy=policy, seed=seed))
 
+    def sync(self, policy, *, step):
+        return super().sync(self.frozen if self.how == "stale" else policy, step=step)
+
     def __call__(self, contexts, *, step) -> Rollouts:
         if self.how == "step":
             step = 0

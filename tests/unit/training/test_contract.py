@@ -1,0 +1,118 @@
+"""A part that gives another shape than its kind promises is named, with both shapes."""
+
+import copy
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from ebft.baselines.leave_one_out import LeaveOneOut
+from ebft.errors import PluginError
+from ebft.processes import ALONE
+from ebft.rewards.feature_matching import FeatureMatching
+from ebft.rollout.records import Features
+from ebft.rollout.strided import Strided
+from ebft.samplers.hf_tree import HfTree
+from ebft.training.loop import Scorer, score
+from tests.tiny import tiny_documents, tiny_policy, tiny_resources
+
+N, D = 3, 4
+CONTEXTS = Strided(start=2, stride=3, rollout_length=2)(tiny_documents([8, 5, 11]))
+P = len(CONTEXTS)
+
+
+@dataclass
+class Likely:
+    """Features with a large part in common, as those of language models have."""
+
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, rollouts):
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(P, N + 1, D, generator=generator)
+        both = (1 + 0.02 * noise).to(self.dtype)
+        return Features(both[:, :N], both[:, N:])
+
+
+def scored(**parts):
+    sampler = HfTree(n=N).build(tiny_resources(tiny_policy()))
+    usual = Scorer(sampler, Likely(), [], FeatureMatching(), LeaveOneOut())
+    return score(replace(usual, **parts), CONTEXTS, ALONE, step=0)
+
+
+def changed(part, **how):
+    """The part, with fields of what it gives replaced."""
+
+    def call(*arguments, **more):
+        given = copy.copy(part(*arguments, **more))
+        for name, change in how.items():
+            # Not by `replace`: in the tests records check their shapes themselves.
+            object.__setattr__(given, name, change(given))
+        return given
+
+    return call
+
+
+def sampler_of(**how):
+    sampler = HfTree(n=N).build(tiny_resources(tiny_policy()))
+    call = changed(sampler, **how)
+    return type("Sampler", (), {"n": N, "__call__": lambda _, *a, **k: call(*a, **k)})()
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        (
+            {"feature_map": changed(Likely(), references=lambda f: f.references[:, 0])},
+            f"feature_map: features.references has shape [{P}, {D}]; [P, m, D] is [{P}, 1, {D}]",
+        ),
+        (
+            {"feature_map": changed(Likely(), samples=lambda f: f.samples[:, :2])},
+            f"feature_map: features.samples has shape [{P}, 2, {D}]",
+        ),
+        (
+            {"transforms": [lambda f: f, changed(lambda f: f, samples=lambda f: f.samples[1:])]},
+            f"transforms.1: features.samples has shape [{P - 1}, {N}, {D}]",
+        ),
+        (
+            {"reward": changed(FeatureMatching(), unary=lambda t: t.unary.mean(1))},
+            f"reward: terms.unary has shape [{P}]; [P, n] is [{P}, {N}]",
+        ),
+        (
+            {"reward": changed(FeatureMatching(), pairwise=lambda t: t.pairwise + 1)},
+            "reward: the diagonal of terms.pairwise is not zero",
+        ),
+        (
+            {"baseline": lambda terms: terms.reward().mean(1, keepdim=True)},
+            f"baseline: advantages has shape [{P}, 1]; [P, n] is [{P}, {N}]",
+        ),
+        (
+            {"sampler": sampler_of(log_probs=lambda r: r.log_probs[..., 0])},
+            f"sampler: rollouts.log_probs has shape [{P}, {N}]; [P, n, G] is [{P}, {N}, 2]",
+        ),
+        (
+            {"sampler": sampler_of(mask=lambda r: torch.zeros_like(r.mask))},
+            "sampler: rollouts.mask is False at the first token of a rollout",
+        ),
+    ],
+)
+def test_another_shape_is_named(parts, says):
+    with pytest.raises(PluginError) as raised:
+        scored(**parts)
+    assert str(raised.value).startswith(says)
+
+
+def test_the_right_shapes_pass():
+    assert scored().advantages.shape == (P, N)
+
+
+def test_features_in_bfloat16_are_compared_in_float32():
+    """Their inner products would differ by less than bfloat16 can tell."""
+    rounded, exact = scored(feature_map=Likely(torch.bfloat16)), scored()
+    assert rounded.terms.unary.dtype == torch.float32
+    # What is left is the rounding of the features themselves, not of their inner products.
+    samples = Likely()(None).samples.bfloat16().float()
+    references = Likely()(None).references.bfloat16().float()
+    expected = LeaveOneOut()(FeatureMatching()(None, Features(samples, references)))
+    torch.testing.assert_close(rounded.advantages, expected)
+    assert exact.terms.unary.dtype == torch.float32
