@@ -71,8 +71,7 @@ class Checkpoints:
 
     def saved(self) -> list[Path]:
         """The checkpoints there are, oldest first."""
-        found = [path for path in self._folder.glob(f"{PREFIX}*") if path.suffix == ""]
-        return sorted(found, key=_step)
+        return sorted(filter(_is_ours, self._folder.glob(f"{PREFIX}*")), key=_step)
 
     def holds(self, checkpoint: Path) -> bool:
         """Whether it is one of these, however its path is spelt."""
@@ -147,7 +146,9 @@ def remove(checkpoint: Path) -> None:
     partial = checkpoint.with_name(checkpoint.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     checkpoint.rename(partial)
-    shutil.rmtree(partial)
+    # Of a file that another process still reads, some file systems keep a remnant; `clear_partial`
+    # sees to it later.
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def flush_to_disk(path: Path) -> None:
@@ -159,6 +160,10 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def _is_ours(path: Path) -> bool:
+    """Not a copy that somebody has put beside them, `step-000020-good` and the like."""
+    return path.name.removeprefix(PREFIX).isdecimal()
+
+
 def _step(checkpoint: Path) -> int:
-    number = checkpoint.name.removeprefix(PREFIX)
-    return int(number) if number.isdecimal() else -1
+    return int(checkpoint.name.removeprefix(PREFIX))

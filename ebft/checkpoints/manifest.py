@@ -9,6 +9,8 @@ import hashlib
 from pathlib import Path
 
 MANIFEST = "manifest.sha256"
+OURS = (".safetensors", ".json")
+"""What a checkpoint consists of; somebody's notes beside it are no damage."""
 
 
 def write_manifest(folder: Path) -> None:
@@ -28,6 +30,11 @@ def find_damage(folder: Path) -> str | None:
         return f"{MANIFEST} cannot be read: {error}"
     if not lines:
         return f"{MANIFEST} is empty"
+    listed = {line.partition("  ")[2] for line in lines}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix in OURS and name not in listed:
+            return f"{name} is not in {MANIFEST}"
     for number, line in enumerate(lines, 1):
         checksum, two_spaces, name = line.partition("  ")
         if not (checksum and two_spaces and name) or ".." in Path(name).parts:

@@ -53,6 +53,11 @@ def read_nested(file: Path) -> Any:
         raise ValueError(f"{file}.json and .safetensors hold no state: {error!r}") from error
 
 
+def check_nested(state: Any) -> None:
+    """Raises the `TypeError` that `write_nested` would, without writing anything."""
+    _pack(state, "", {})
+
+
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     def below(key: Any) -> str:
         return f"{path}.{key}" if path else str(key)

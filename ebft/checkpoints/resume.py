@@ -66,6 +66,11 @@ class Resumption:
         except ValueError as error:
             raise UserError(f"checkpoint.resume: {error}") from error
 
+    def drop_later(self, own: Checkpoints) -> None:
+        """Going on from one of a run's own checkpoints gives up those after it."""
+        for path in _later(own, self.folder):
+            remove(path)
+
     def restore(self, machinery: Machinery) -> dict[str, Any]:
         """Restores the machinery; returns the rest of the state, which is not its business."""
         try:
@@ -99,8 +104,12 @@ def find_resumption(
     if folder is None:
         return None
     about = _about(folder)
-    if resume != AUTO and own.holds(folder):
-        _drop_later(own, folder, overwrite)
+    later = _later(own, folder)
+    if later and resume != AUTO and not overwrite:
+        raise UserError(
+            f"checkpoint.resume = {folder}: the run went on to {later[-1].name}, which would be "
+            "lost; choose another output_dir, or say overwrite=true"
+        )
     compared = compare(about.recipe, recipe)
     if refused := [d for d in compared.mathematics if not is_below(d.key, may_differ)]:
         raise _refusal(folder, refused)
@@ -164,17 +173,11 @@ def _about(folder: Path) -> About:
         raise UserError(f"checkpoint.resume = {folder}: {error}") from error
 
 
-def _drop_later(own: Checkpoints, folder: Path, overwrite: bool) -> None:
-    """Going back to an earlier checkpoint gives up those after it."""
-    names = [path.name for path in own.saved()]
-    later = own.saved()[names.index(folder.name) + 1 :]
-    if later and not overwrite:
-        raise UserError(
-            f"checkpoint.resume = {folder}: the run went on to {later[-1].name}, which would be "
-            "lost; choose another output_dir, or say overwrite=true"
-        )
-    for path in later:
-        remove(path)
+def _later(own: Checkpoints, folder: Path) -> list[Path]:
+    """The checkpoints of the run that `folder` is one of, as far as they come after it."""
+    saved = own.saved()
+    names = [path.name for path in saved]
+    return saved[names.index(folder.name) + 1 :] if own.holds(folder) else []
 
 
 def _refusal(folder: Path, differences: list[Difference], why: str = "") -> UserError:

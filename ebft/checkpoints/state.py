@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ebft.checkpoints.divided import put_back
+from ebft.checkpoints.generators import gather_random, restore_random
 from ebft.errors import UserError
 from ebft.interfaces import Stateful
 
@@ -37,11 +36,9 @@ def gather_state(m: Machinery) -> dict[str, Any]:
 
 def gather_before_update(m: Machinery) -> dict[str, Any]:
     """What of the state a step changes before it updates the policy."""
-    cuda = torch.cuda.get_rng_state_all() if m.device.type == "cuda" else []
     return {
         "parts": {name: part.state_dict() for name, part in stateful_parts(m).items()},
-        # ebft draws nothing from torch's own generators, but a plug-in may.
-        "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+        "random": gather_random(m.device),
     }
 
 
@@ -79,14 +76,7 @@ def restore_state(
             now = m.optimizer.state_dict()["param_groups"]
             _load_optimizer(m, {**state["optimizer"], "param_groups": now}, shards)
         log.warning("the learning rate goes on at %.4g", m.optimizer.param_groups[0]["lr"])
-    restore_random(m, state["random"])
-
-
-def restore_random(m: Machinery, random: Mapping[str, Any]) -> None:
-    """Gives torch's own generators the state that `gather_before_update` read off them."""
-    torch.set_rng_state(random["cpu"])
-    if m.device.type == "cuda" and random["cuda"]:
-        torch.cuda.set_rng_state_all(random["cuda"])
+    restore_random(state["random"], m.device)
 
 
 def named_parts(m: Machinery) -> dict[str, Any]:

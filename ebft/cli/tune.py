@@ -87,6 +87,9 @@ def torchrun(options: Sequence[str], command: Sequence[str]) -> int:
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     # The process that fails says itself what went wrong; torchrun's reports would bury it.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # Python would look for modules in the working directory first: a file of the user's that is
+    # called datasets.py would take the place of the library.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         run([*options, "-m", "ebft.cli.main", *command])
     except SignalException as stop:

@@ -14,6 +14,7 @@ def refuse_environment() -> None:
 
 def _refuse(name: str, *_default: Any) -> Any:
     raise ValueError(
-        f"recipes do not read environment variables, for what they resolve to is saved; give the "
-        f"value on the command line: key=${name}"
+        f"recipes do not read environment variables ({name}), for what they resolve to is saved "
+        "beside every result; write the value itself, or leave a secret out: libraries read theirs "
+        "from the environment by themselves (HF_TOKEN, WANDB_API_KEY)"
     )

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from ebft.checkpoints.digests import digest_documents, digest_weights
 from ebft.checkpoints.folder import Checkpoints
+from ebft.checkpoints.generators import restore_random
 from ebft.checkpoints.snapshot import About
-from ebft.checkpoints.state import named_parts, restore_random
+from ebft.checkpoints.state import named_parts
 from ebft.config.dump import plain_options, resolved_yaml
 from ebft.errors import (
     MemoryShortError,
@@ -93,6 +94,8 @@ class FineTune:
         self._free = memory_at_hand(options, processes)
         self._resources = make_resources(options, processes)
         self._digests = {"base": digest_weights(self._resources.policy)}
+        if options.model.base is not None:
+            self._digests["base"] += " " + digest_weights(self._resources.load_base())
         if resumed is not None:
             resumed.load_weights(self._resources.policy)
         self._documents = documents = make_documents(options, self._resources)
@@ -240,7 +243,7 @@ class FineTune:
             make_evaluation_sets(self._options, self._resources, documents.evaluated),
         )
         self._history.load_state_dict(evaluations)
-        restore_random(self._machinery, random)
+        restore_random(random, self._machinery.device)
 
     def _memory_short(self) -> MemoryShortError:
         return memory_short(

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ebft.checkpoints.divided import set_apart
 from ebft.checkpoints.folder import Checkpoints
+from ebft.checkpoints.nested import check_nested
 from ebft.checkpoints.snapshot import About, Snapshot
 from ebft.checkpoints.state import gather_before_update, gather_state
+from ebft.errors import PluginError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,6 +49,7 @@ class Keeper:
         self._checkpoints, self._machinery, self._tokenizer = checkpoints, machinery, tokenizer
         self._about, self._watcher, self._history = about, watcher, history
         self._best, self._merge_adapter = best, merge_adapter
+        self._updating = True
         machinery.optimizer.register_step_pre_hook(self._on_update)
         self.step_done(0)
 
@@ -54,9 +57,18 @@ class Keeper:
         self._updating = True
 
     def step_done(self, done: int) -> None:
-        """To be called after each step: its parts' states are remembered."""
-        self.done, self._updating = done, False
-        self.before = copy.deepcopy(gather_before_update(self._machinery))
+        """To be called after each step: its parts' states are remembered.
+
+        Raises `PluginError` for state that a checkpoint does not hold.
+        """
+        before = gather_before_update(self._machinery)
+        try:
+            check_nested(before)
+        except TypeError as error:
+            raise PluginError(f"state of {error}") from error
+        # Last of all: until then nothing may break in, for the state is that of no whole step.
+        self.done, self.before = done, copy.deepcopy(before)
+        self._updating = False
 
     def at_rest(self) -> bool:
         """Whether the policy and the optimizer are those of a whole step."""
@@ -65,6 +77,13 @@ class Keeper:
     def restore(self, resumed: Resumption, digests: Mapping[str, str]) -> None:
         """Goes on from a checkpoint; the policy has its weights already. Raises `UserError`."""
         state = resumed.restore(self._machinery)
+        before, now = state.get("tokens_at_a_time"), self._machinery.tokens_at_a_time
+        if before is not None and before != now:
+            log.warning(
+                "micro-batches are of %d tokens now and were of %d: the same results to rounding, "
+                "but not to the last bit",
+                now, before,
+            )  # fmt: skip
         self._watcher.resume(state["metrics"], steps_done=resumed.step)
         if resumed.same_evaluation(digests):
             self._history.load_state_dict(state["history"])
@@ -81,6 +100,7 @@ class Keeper:
         state = {
             **gather_state(self._machinery),
             **(before or {}),
+            "tokens_at_a_time": self._machinery.tokens_at_a_time,
             "metrics": self._watcher.history,
             "history": self._history.state_dict(),
         }

@@ -44,8 +44,11 @@ class Start:
         """Makes the output folder this run's; `recipe` is the recipe as it was resolved."""
         in_place = self._in_place(self.resumed)
         self._output.claim(recipe, resume=in_place)
-        if in_place:
-            cut_disk_logs(self._options.metric_loggers, after=self.step)
+        if in_place and self.resumed is not None:
+            self.resumed.drop_later(self._checkpoints)
+            cut_disk_logs(
+                self._options.metric_loggers, within=self._options.output_dir, after=self.step
+            )
 
     def _choose(self, resume: str | None) -> Resumption | None:
         wanted = self._options.checkpoint

@@ -1,7 +1,11 @@
 """A run of two processes goes on from a checkpoint: bitwise in two, to rounding in one."""
 
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -9,7 +13,10 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from transformers import AutoModelForCausalLM
 
+from ebft.checkpoints.folder import Checkpoints
+from ebft.checkpoints.manifest import find_damage
 from ebft.checkpoints.shards import read_shards
+from tests.resume.common import logged_steps
 
 STATEFUL = [
     "transforms=[{_component_: whiten_running, steps: 3}]",
@@ -96,3 +103,44 @@ def test_an_adapter_goes_on_too(run, merge):
     _, resumed = run("two_resumed", 2, merged, after=five, **saved)
     assert_equal(ten, resumed)
     assert_close(ten, run("one", 1, merged, **saved)[1])
+
+
+def newest(run):
+    """The number of its last step that has a checkpoint; 0 if none has."""
+    saved = Checkpoints(run / "checkpoints", keep=2).saved()
+    return int(saved[-1].name.removeprefix("step-")) if saved else 0
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_go_on_by_themselves(tiny_run, environment, tmp_path):
+    """kill -9 of all of them at random moments; the same command each time."""
+    rng, log = random.Random(0), (tmp_path / "log").open("w")
+
+    def start(folder):
+        first, *rest = tiny_run(
+            *STATEFUL, "checkpoint.every=1", "checkpoint.resume=auto", f"output_dir={folder}"
+        )
+        return subprocess.Popen(
+            [*TUNE, first, "--nproc_per_node", "2", *rest],
+            env=environment, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(whole).wait(300) == 0, (tmp_path / "log").read_text()
+    for reached in (1, 4, 7):  # steps that are done, and then some moment
+        process = start(killed)
+        while newest(killed) < reached:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 0.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        saved = Checkpoints(killed / "checkpoints", keep=2).saved()
+        assert saved
+        assert [find_damage(path) for path in saved] == [None] * len(saved)
+    assert start(killed).wait(300) == 0, (tmp_path / "log").read_text()
+    final = "checkpoints/step-000010"
+    assert_equal(whole / final, killed / final)
+    figures = [(folder / "evaluations.jsonl").read_text() for folder in (whole, killed)]
+    assert figures[0] == figures[1]
+    assert logged_steps(killed) == list(range(1, 11))

@@ -257,3 +257,36 @@ def test_data_that_is_gone(ebft, tiny_run, python_folder, tmp_path):
     assert status == 2
     assert f"data.path = {folder}: no such folder" in err
     assert before == sorted((tmp_path / "run").rglob("*"))
+
+
+FORGETFUL = '''
+import numpy as np
+
+import ebft
+from ebft.baselines.leave_one_out import LeaveOneOut
+
+
+class Forgetful(LeaveOneOut):
+    """leave_one_out, with state that no checkpoint can hold."""
+
+    def state_dict(self):
+        return {"count": np.int64(1)}
+
+    def load_state_dict(self, state):
+        pass
+
+
+@ebft.hookimpl
+def register_baselines():
+    return {"forgetful": Forgetful}
+'''
+
+
+def test_state_that_no_checkpoint_holds_is_refused_at_once(ebft, tiny_run, tmp_path):
+    """And not at the first checkpoint, which may be hours later."""
+    plugin = tmp_path / "forgetful.py"
+    plugin.write_text(FORGETFUL)
+    status, _, err = ebft(*tiny_run(f"plugins=[{plugin}]", "baseline=forgetful"))
+    assert status == 2
+    assert "state of parts.baseline.count is a int64, which a checkpoint does not hold" in err
+    assert "Traceback" not in err

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from ebft.checkpoints.manifest import find_damage
 
-KILLS = 20
+KILLS = {"ebft_full": 20, "ebft_lora": 5}
 STEPS = 12
 WAITS = 120
 """Seconds for one whole run: far more than it takes."""
@@ -51,28 +51,30 @@ def start(processes, tmp_path):
 
 
 @pytest.mark.slow
-def test_kill_at_random_moments(start, tiny_run, tmp_path):
-    rng = random.Random(0)
+@pytest.mark.parametrize("recipe", KILLS)
+def test_kill_at_random_moments(start, tiny_run, tmp_path, recipe):
+    rng, wanted = random.Random(0), KILLS[recipe]
     options = [
         "transforms=[{_component_: whiten_running, steps: 3}]", "baseline=moving_average",
         f"training.steps={STEPS}", "checkpoint.every=1", "evaluation.every=4",
     ]  # fmt: skip
     start(["--version"]).join(WAITS)  # by then everything is imported
     since = time.monotonic()
-    whole = start(tiny_run(*options, f"output_dir={tmp_path / 'whole'}"))
+    whole = start(tiny_run(*options, f"output_dir={tmp_path / 'whole'}", recipe=recipe))
     whole.join(WAITS)
     assert whole.exitcode == 0
     seconds = time.monotonic() - since
 
     kills, attempt = 0, 0
-    while kills < KILLS:
+    while kills < wanted:
         attempt += 1
         run = tmp_path / f"attempt{attempt}"
-        arguments = tiny_run(*options, f"output_dir={run}", "checkpoint.resume=auto")
+        resume = [f"output_dir={run}", "checkpoint.resume=auto"]
+        arguments = tiny_run(*options, *resume, recipe=recipe)
         reached = 0
-        for _ in range(10 * KILLS):
+        for _ in range(10 * wanted):
             process = start(arguments)
-            process.join(rng.uniform(0, seconds) if kills < KILLS else WAITS)
+            process.join(rng.uniform(0, seconds) if kills < wanted else WAITS)
             if process.exitcode is None:
                 process.kill()
                 process.join()
@@ -91,7 +93,9 @@ def test_kill_at_random_moments(start, tiny_run, tmp_path):
 
 def compare(run, whole):
     folders = [path / "checkpoints" / f"step-{STEPS:06d}" for path in (run, whole)]
-    for name in ("model.safetensors", "run/state.safetensors"):
+    files = [path.relative_to(folders[1]) for path in folders[1].rglob("*.safetensors")]
+    assert len(files) == 2
+    for name in files:
         one, two = (load_file(folder / name) for folder in folders)
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)

@@ -159,6 +159,50 @@ def test_another_run_is_refused(ebft, tiny_run, three_steps, overrides, says):
     assert before == sorted(path for path in three_steps.rglob("*"))
 
 
+def test_a_refused_step_back_takes_nothing_away(ebft, tiny_run, three_steps, tmp_path):
+    back = [f"checkpoint.resume={checkpoint(three_steps, 1)}", "overwrite=true"]
+    before = sorted(three_steps.rglob("*"))
+    for refused in (["seed=1"], ["training.steps=0"], ["data.held_out=0.5"]):
+        assert ebft(*tiny_run(*back, *refused))[0] == 2
+        assert before == sorted(three_steps.rglob("*")), refused
+
+
+def test_other_files_are_left_alone(ebft, tiny_run, three_steps, tmp_path):
+    """A copy of a checkpoint, notes beside it, and text files where a logger writes."""
+    saved = three_steps / "checkpoints"
+    good = shutil.copytree(saved / "step-000002", saved / "step-000002-good")
+    (saved / "step-000003" / "notes.txt").write_text("promising")
+    (three_steps / "logs" / "requirements.txt").write_text("torch\n")
+    more = ["training.steps=5", "checkpoint.keep=1", "checkpoint.every=1", "checkpoint.resume=auto"]
+    status, _, err = ebft(*tiny_run(*more))
+    assert status == 0, err
+    assert "going on after step 3" in err
+    assert sorted(path.name for path in saved.iterdir()) == [good.name, "step-000005"]
+    assert (three_steps / "logs" / "requirements.txt").read_text() == "torch\n"
+
+
+def test_a_log_outside_of_the_run_is_not_cut(ebft, tiny_run, tmp_path):
+    shared = tmp_path / "shared"
+    logger = "metric_loggers=[{_component_: torchtune.training.metric_logging.DiskLogger, log_dir: "
+    own = [f"{logger}{shared}" + "}]", "checkpoint.every=1", "checkpoint.keep=9"]
+    assert ebft(*tiny_run(*own))[0] == 0
+    (log,) = shared.iterdir()
+    before = log.read_text()
+    back = [f"checkpoint.resume={checkpoint(tmp_path / 'run', 1)}", "overwrite=true"]
+    status, _, err = ebft(*tiny_run(*own, *back))
+    assert status == 0, err
+    assert f"log_dir = {shared} is not in output_dir" in err
+    assert log.read_text().startswith(before)
+
+
+def test_other_micro_batches_are_mentioned(ebft, tiny_run):
+    assert ebft(*tiny_run())[0] == 0
+    more = ["training.steps=4", "checkpoint.resume=auto", "training.micro_batch=1"]
+    status, _, err = ebft(*tiny_run(*more))
+    assert status == 0, err
+    assert "the same results to rounding, but not to the last bit" in err
+
+
 def test_documents_that_have_changed_are_noticed(ebft, tiny_run, python_folder, tmp_path):
     folder = shutil.copytree(python_folder, tmp_path / "texts")
     own = f"data.path={folder}"

@@ -48,7 +48,8 @@ def test_a_recipe_cannot_read_the_environment(ebft, tiny_run, tmp_path, monkeypa
     recipe.write_text(source + f"\nwhich: env\nreport: {value}\n")
     status, out, err = ebft("validate", str(recipe))
     assert status == 2
-    assert "recipes do not read environment variables" in err
+    assert "recipes do not read environment variables (HF_TOKEN)" in err
+    assert "leave a secret out" in err
     assert SECRET not in out + err
 
 

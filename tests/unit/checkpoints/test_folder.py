@@ -135,6 +135,12 @@ class TestDamage:
         file.write_bytes(file.read_bytes()[:-1])
         assert "run/state.safetensors is not what was written" in find_damage(whole)
 
+    def test_a_manifest_that_has_lost_a_line(self, whole):
+        manifest = whole / "manifest.sha256"
+        lines = manifest.read_text().splitlines(keepends=True)
+        manifest.write_text("".join(line for line in lines if "model.safetensors" not in line))
+        assert find_damage(whole) == "model.safetensors is not in manifest.sha256"
+
     def test_a_missing_file(self, whole):
         (whole / "config.json").unlink()
         assert find_damage(whole) == "config.json is missing"
