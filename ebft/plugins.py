@@ -110,8 +110,8 @@ def import_part(dotted: str) -> type[Part]:
     module_name, _, attribute = dotted.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot import {dotted!r}: {error}") from error
+    except Exception as error:  # its module is the user's, and may raise anything
+        raise ValueError(f"cannot import {dotted!r}: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Part)):
         raise ValueError(f"{dotted!r} is not a subclass of ebft.Part")
     return found

@@ -15,6 +15,7 @@ from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
 from ebft.interfaces import Example, Plan
 from ebft.parts import Options
+from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ TOO_SHORT = "too short for the plan"
 TOO_LONG = "longer than documents.length"
 SHORT = "shorter than documents.shortest"
 EMPTY = "empty"
+NO_PROMPT = "without a prompt"
 
 
 class DocumentOptions(Options):
@@ -97,10 +99,15 @@ def tokenize(
             bar.update(len(batch))
     if not documents:
         counts = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
+        fix = (
+            "plan completion goes on from a prompt; name its column (data.prompt), take a data "
+            "source that has prompts, or say plan=strided"
+            if NO_PROMPT in dropped
+            else f"the plan needs {plan.shortest_document} tokens or more, and documents.length "
+            f"allows {options.length}; give longer texts, or change documents.length or the plan"
+        )
         raise UserError(
-            f"data: no {split} document is left of {len(examples)} texts ({counts}): the plan "
-            f"needs {plan.shortest_document} tokens or more, and documents.length allows "
-            f"{options.length}; give longer texts, or change documents.length or the plan"
+            f"data: no {split} document is left of {len(examples)} texts ({counts}): {fix}"
         )
     return Tokenized(tuple(documents), dropped)
 
@@ -115,7 +122,9 @@ def why_dropped(
         return TOO_LONG
     if document.tokens.numel() < options.shortest:
         return SHORT
-    return None if plan.accepts(document) else TOO_SHORT
+    if plan.accepts(document):
+        return None
+    return NO_PROMPT if isinstance(plan, Completion) and not document.prompt_length else TOO_SHORT
 
 
 def _on_demand(
@@ -150,6 +159,11 @@ def _documents(
     prompts = _encode(tokenizer, [example.prompt for example in examples])
     for example, prompt, completion in zip(examples, prompts, completions, strict=True):
         if example.prompt:
+            if tokenizer.eos_token_id is None:
+                raise UserError(
+                    "model.path: its tokenizer has no end-of-sequence token, which completions of "
+                    "a prompt end with; give another model, or raw text without prompts"
+                )
             # Tokenised apart, so that the prompt's tokens are those a model is given to complete.
             tokens = [*start, *prompt, *completion, tokenizer.eos_token_id]
             if not completion:

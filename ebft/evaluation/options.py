@@ -90,7 +90,7 @@ class RunEvaluationOptions(EvaluationOptions):
 class ModelAndDataOptions(RecipeOptions):
     """A recipe about one model and the documents of one data source."""
 
-    seed: int = Field(0, ge=0, description="seed of data order and rollouts")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data order and rollouts")
     model: ModelOptions
     data: Annotated[Part, part_of("data")]
     documents: DocumentOptions

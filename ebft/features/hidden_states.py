@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from ebft.features.layers import FrozenLayers, layer_index
 from ebft.features.pooling import POOLING, Pooling, pool, tokens_apart
 from ebft.models.forward import autocast
-from ebft.parts import Part, Resources
+from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.rollout.tree import grow
 
@@ -43,6 +43,9 @@ class HiddenStates(Part):
     combine: Combine = Field("concat", description="how the layers of a token become one vector")
     normalize: bool = Field(True, description="L2-normalise each token as `combine` says")
     pooling: Pooling = Field("last", description=POOLING)
+
+    def claim(self) -> Claim:
+        return Claim(True, "a fixed function of each rollout and its context")
 
     def build(self, resources: Resources) -> HiddenStatesMap:
         return HiddenStatesMap(self, resources)

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from ebft.models.compiled import eager
 from ebft.models.forward import autocast
-from ebft.parts import Part, Resources
+from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.streams import uniforms
 from ebft.samplers.draw import draw
@@ -44,6 +44,9 @@ class HfGenerate(Part):
         description="contexts put through the model at a time, each with its n rollouts; changes "
         "memory and speed, not results",
     )
+
+    def claim(self) -> Claim:
+        return Claim(True, "it samples from the policy that is trained")
 
     def single_process(self) -> str:
         return "generate stops when its last rollout ends, so processes would not stay in step"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -176,17 +177,22 @@ def adapter_weights(options: FineTuneOptions, model: ModelShape) -> int:
 def model_shape(options: FineTuneOptions) -> ModelShape:
     """The model's dimensions, from its configuration on this machine or from what is known of it:
     nothing is downloaded."""
-    return _model_shape(options.model.path, options.model.revision or "main")
+    model = options.model
+    return _model_shape(model.path, model.revision or "main", model.trust_remote_code)
 
 
 @cache
-def _model_shape(path: str, revision: str) -> ModelShape:
+def _model_shape(path: str, revision: str, trust_remote_code: bool) -> ModelShape:
     from transformers import AutoConfig
 
     if path == EMBEDDED:
         return SHAPES[EMBEDDED]
+    folder = Path(path).expanduser()
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision, local_files_only=True)
+        config = AutoConfig.from_pretrained(
+            str(folder) if folder.is_dir() else path,
+            revision=revision, trust_remote_code=trust_remote_code, local_files_only=True,
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         if path in SHAPES:
             return SHAPES[path]

@@ -10,10 +10,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
-from torch.optim.lr_scheduler import ConstantLR
+from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
 
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.order import DocumentOrder
+from ebft.errors import UserError
 from ebft.evaluation.history import EvaluationSet
 from ebft.evaluation.options import HELD_OUT, ModelAndDataOptions, SetOptions
 from ebft.interfaces import DataSource, Example, Plan, Splits
@@ -30,6 +31,8 @@ from ebft.training.loop import Machinery, Scorer
 from ebft.training.options import FineTuneOptions
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedModel
 
 log = logging.getLogger("ebft")
@@ -85,9 +88,24 @@ def memory_at_hand(options: ModelAndDataOptions, processes: Processes) -> int:
 
 def make_documents(options: ModelAndDataOptions, resources: Resources) -> Documents:
     """Reads, splits and tokenises the data. Raises `UserError` if the plan accepts no document."""
+    check_context_length(options, resources)
     splits = read_splits(options, resources)
     train = _tokenize(options, resources, "train", splits.train)
     return Documents(train, held_out_documents(options, resources, splits))
+
+
+def check_context_length(options: ModelAndDataOptions, resources: Resources) -> None:
+    """Raises `UserError` for documents longer than the policy can read.
+
+    Rotary embeddings would go on beyond that in silence, and learned ones would fail.
+    """
+    config = resources.policy.config.get_text_config()
+    most = config.to_dict().get("max_position_embeddings")
+    if most is not None and options.documents.length > most:
+        raise UserError(
+            f"documents.length = {options.documents.length}: the model reads {most} tokens at most "
+            f"(max_position_embeddings); say documents.length={most} or less"
+        )
 
 
 def read_splits(options: ModelAndDataOptions, resources: Resources) -> Splits:
@@ -160,6 +178,7 @@ def make_machinery(
         compile_layers(resources.policy)
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
     optimizer = options.optimizer.instantiate(parameters)
+    lr_scheduler = make_lr_scheduler(options, optimizer)
     plan, scorer = options.plan.build(resources), make_scorer(options, resources)
     # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
     longest = max(islice(documents, SEEN), key=lambda document: document.tokens.numel())
@@ -173,11 +192,7 @@ def make_machinery(
         scorer=scorer,
         objective=options.objective,
         optimizer=optimizer,
-        lr_scheduler=(
-            ConstantLR(optimizer, factor=1.0)
-            if options.lr_scheduler is None
-            else options.lr_scheduler.instantiate(optimizer)
-        ),
+        lr_scheduler=lr_scheduler,
         tokens_at_a_time=resources.micro_batch * tokens,
         gradient_checkpointing=training.gradient_checkpointing,
         clip_grad_norm=training.clip_grad_norm,
@@ -185,6 +200,23 @@ def make_machinery(
         device=resources.device,
         processes=processes,
     )
+
+
+def make_lr_scheduler(options: FineTuneOptions, optimizer: Optimizer) -> LRScheduler:
+    """The recipe's schedule; without one the learning rate stays as it is.
+
+    Raises `UserError` for one that waits for a figure that the loop does not give it.
+    """
+    if options.lr_scheduler is None:
+        return ConstantLR(optimizer, factor=1.0)
+    scheduler: LRScheduler = options.lr_scheduler.instantiate(optimizer)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise UserError(
+            f"lr_scheduler._component_ = {options.lr_scheduler.path}: follows a measurement, and "
+            "the loop steps a schedule by number alone; take another, such as "
+            "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
+        )
+    return scheduler
 
 
 def make_scorer(options: FineTuneOptions, resources: Resources) -> Scorer | None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 from ebft.checkpoints.folder import Checkpoints
 from ebft.models.export import save_policy
 from tests.tiny import plain_policy, tiny_tokenizer
+
+COMPLETION = ["plan=completion", "~plan.start", "~plan.stride", "evaluation.evaluators=[]"]
 
 
 @pytest.fixture
@@ -49,15 +52,28 @@ def last_line(err: str) -> str:
         ("optimizer.learning_rate=1", "optimizer.learning_rate = 1: unknown key"),
         ("plugins=[nowhere.py]", "plugins: nowhere.py: no such file; looked for"),
         ("sampler.n=1", "sampler.n = 1: the reward compares a context's rollouts with each other"),
-        ("reward=kernel reward.bandwidth=0", "reward.bandwidth"),
-        ("reward=kernel reward.kernel=energy reward.bandwidth=2.0", "kernel energy has none"),
-        ("reward.alignment=0 reward.diversity=0", "nothing is left of the reward"),
+        ("seed=5000000000", "seed = 5000000000: must be less than 2147483648"),
         (
-            "sampler.n=1 reward=token_overlap baseline=group_mean",
+            "lr_scheduler={_component_: torch.optim.lr_scheduler.ReduceLROnPlateau}",
+            "lr_scheduler._component_ = torch.optim.lr_scheduler.ReduceLROnPlateau: follows a",
+        ),
+        ("documents.length=100000", "documents.length = 100000: the model reads 2048 tokens"),
+        (
+            COMPLETION,
+            "without a prompt): plan completion goes on from a prompt",
+        ),
+        (["reward=kernel", "reward.bandwidth=0"], "reward.bandwidth"),
+        (
+            ["reward=kernel", "reward.kernel=energy", "reward.bandwidth=2.0"],
+            "kernel energy has none",
+        ),
+        (["reward.alignment=0", "reward.diversity=0"], "nothing is left of the reward"),
+        (
+            ["sampler.n=1", "reward=token_overlap", "baseline=group_mean"],
             "sampler.n = 1: the baseline is the mean of a context's rollouts",
         ),
         (
-            "require_unbiased=true objective.importance.level=token",
+            ["require_unbiased=true", "objective.importance.level=token"],
             "objective: does not keep the gradient unbiased (importance.level = token",
         ),
         ("baseline=null", "baseline: missing, but the recipe has sampler, reward; give sampler,"),
@@ -80,7 +96,27 @@ def last_line(err: str) -> str:
     ],
 )
 def test_a_mistake_in_a_value(refused, override, says):
-    assert says in refused(*override.split(" "))
+    assert says in refused(*([override] if isinstance(override, str) else override))
+
+
+def test_a_part_whose_module_is_broken(refused, tmp_path, monkeypatch):
+    (tmp_path / "broken_part.py").write_text("class Broken(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "cannot import 'broken_part.Broken': SyntaxError" in refused("reward=broken_part.Broken")
+
+
+def test_prompts_need_an_end(refused, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "endless")
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / file).exists():
+            content = json.loads((folder / file).read_text())
+            content.pop("eos_token", None)
+            (folder / file).write_text(json.dumps({**content, "pad_token": "<unk>"}))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"q": "def f(x):", "a": " return {i}"}}\n' for i in range(20)))
+    columns = ["data=files", f"data.path={rows}", "data.prompt=q", "data.completion=a"]
+    says = refused(*columns, f"model.path={folder}", *COMPLETION)
+    assert "its tokenizer has no end-of-sequence token" in says
 
 
 def test_flex_attention_is_not_compiled_twice(refused):
