@@ -19,7 +19,7 @@ CALCULATOR = re.compile(r"<<.*?>>")
 class GSM8K(Part):
     """Question → reasoning, then `####` and the answer, which `check` holds alone.
 
-    Score `final_answer` compares it with the number that a rollout comes to.
+    Verifier `final_answer` compares it with the number that a rollout comes to.
     """
 
     path: Path = Field(description="the test file, .jsonl or .jsonl.gz: all of it is held out")

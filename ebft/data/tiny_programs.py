@@ -33,7 +33,7 @@ class TinyPrograms(Part):
     A docstring asks for one step ("Sort xs.") or, less often, two ("Sort xs, then keep the first
     3 numbers of the result.") and shows one call. A rollout is not compared with the reference:
     `check` has the function's unit tests, on other inputs than that call's, which the reward
-    `verifiable` runs (`score: function_tests`). Whatever computes the right results passes,
+    `verifiable` runs (`verifier: function_tests`). Whatever computes the right results passes,
     however it is written.
 
     Held out are programs that compute what no program in train does, whatever the seeds of both;

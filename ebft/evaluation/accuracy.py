@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import Measurement
 from ebft.parts import Part, Resources
-from ebft.rewards.scores import attempts_of, cut, find_score, is_score, score_attempts
+from ebft.rewards.verifiers import attempts_of, cut, find_verifier, is_verifier, verify_attempts
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Rollouts
 from ebft.sandbox import SandboxOptions
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 class Accuracy(Part):
     """The share of documents whose greedy completion passes, and pass@k of n sampled ones.
 
-    An attempt passes if its score is 1. Each document counts once, by its own estimate of pass@k.
+    An attempt passes if the verifier gives it 1. Each document counts once, by its own estimate of
+    pass@k.
     """
 
-    score: str = Field(
+    verifier: str = Field(
         "unit_tests",
         description="exact_match, final_answer, unit_tests, function_tests (what comes after the "
         "function is cut off), or the dotted path of a function: Attempt → number",
@@ -44,12 +45,12 @@ class Accuracy(Part):
     sandbox: SandboxOptions = Field(
         SandboxOptions(), description="how unit_tests runs what the policy writes"
     )
-    workers: PositiveInt = Field(2, description="completions that are scored at a time")
+    workers: PositiveInt = Field(2, description="completions that are verified at a time")
 
-    @field_validator("score")
+    @field_validator("verifier")
     @classmethod
-    def _exists(cls, score: str) -> str:
-        return is_score(score)
+    def _exists(cls, verifier: str) -> str:
+        return is_verifier(verifier)
 
     @model_validator(mode="after")
     def _there_are_enough(self) -> Accuracy:
@@ -68,7 +69,7 @@ class AccuracyEvaluator:
 
     def __init__(self, options: Accuracy, resources: Resources) -> None:
         self._options, self._tokenizer = options, resources.tokenizer
-        self._score = find_score(options.score, options.sandbox)
+        self._verifier = find_verifier(options.verifier, options.sandbox)
         plan = Completion(rollout_length=options.rollout_length)
         self._drawn: list[tuple[EvaluationRollouts, dict[str, int]]] = []
         if options.greedy:
@@ -101,6 +102,6 @@ class AccuracyEvaluator:
             replace(attempt, rollout=cut(attempt.rollout, self._options.stop))
             for attempt in attempts_of(rollouts, self._tokenizer)
         ]
-        scores = score_attempts(self._score, attempts, self._options.workers)
+        values = verify_attempts(self._verifier, attempts, self._options.workers)
         n = rollouts.tokens.shape[1]
-        return [[score == 1 for score in scores[at : at + n]] for at in range(0, len(scores), n)]
+        return [[value == 1 for value in values[at : at + n]] for at in range(0, len(values), n)]

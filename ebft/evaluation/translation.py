@@ -13,7 +13,7 @@ from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.evaluation.sacre import Name, SacreMetric
 from ebft.interfaces import CorpusMeasurement
 from ebft.parts import Part, Resources
-from ebft.rewards.scores import attempts_of, cut
+from ebft.rewards.verifiers import attempts_of, cut
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 

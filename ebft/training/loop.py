@@ -98,7 +98,11 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
     for step in steps:
         contexts = m.plan(m.documents(step)).to(m.device)
         contexts = divide(contexts, n=m.n, budget=m.tokens_at_a_time, processes=m.processes)
-        scored = None if m.scorer is None else score(m.scorer, contexts, m.processes, step=step)
+        scored = (
+            None
+            if m.scorer is None
+            else sample_and_score(m.scorer, contexts, m.processes, step=step)
+        )
 
         losses = accumulate_gradients(
             m.policy, contexts, scored, m.objective,
@@ -118,7 +122,7 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         yield Step(step, contexts, scored, losses, float(grad_norm), learning_rate, sync)
 
 
-def score(s: Scorer, contexts: Contexts, processes: Processes, *, step: int) -> Scored:
+def sample_and_score(s: Scorer, contexts: Contexts, processes: Processes, *, step: int) -> Scored:
     """Contexts → rollouts → features → terms → advantages.
 
     Raises `PluginError` for a part that gives another shape than its kind promises.

@@ -13,7 +13,7 @@ from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.loop import Scorer, score
+from ebft.training.loop import Scorer, sample_and_score
 from ebft.transforms.l2 import L2
 from tests.property.strategies import normal, seeds
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources
@@ -97,7 +97,7 @@ def test_through_the_loop_tokens_apart_are_rewarded_as_much_as_side_by_side():
             HfTree(n=3).build(resources), HiddenStates(pooling=pooling).build(resources),
             transforms, FeatureMatching(), LeaveOneOut(),
         )  # fmt: skip
-        return score(parts, contexts, ALONE, step=0)
+        return sample_and_score(parts, contexts, ALONE, step=0)
 
     apart, whole = scored("each"), scored("all")
     P = len(contexts)

@@ -90,8 +90,8 @@ def test_sft_is_ebft_without_its_rollouts(tiny_run):
 
 @pytest.mark.parametrize("recipe", ["rlvr_full", "rlvr_lora"])
 def test_rlvr_runs_and_sees_no_features(ebft, tiny_run, prompts, tmp_path, recipe):
-    score = "reward.score=exact_match"  # these documents have no unit tests
-    status, out, err = ebft(*tiny_run(*prompts, score, recipe=recipe, without="plan."))
+    verifier = "reward.verifier=exact_match"  # these documents have no unit tests
+    status, out, err = ebft(*tiny_run(*prompts, verifier, recipe=recipe, without="plan."))
     assert status == 0, err
     assert "RLVR of" in err
     assert "step 1: rollouts and their rewards" in out
@@ -103,7 +103,7 @@ def test_rlvr_runs_and_sees_no_features(ebft, tiny_run, prompts, tmp_path, recip
 
 def test_rlvr_learns_what_is_verified(tiny_run, prompts):
     more = ["optimizer.lr=1e-2", "lr_scheduler=null", "training.documents_per_step=8",
-            "reward.score=exact_match"]  # fmt: skip
+            "reward.verifier=exact_match"]  # fmt: skip
     arguments = tiny_run(*prompts, *more, recipe="rlvr_full", without="plan.")
     steps, machinery = steps_of(arguments, steps=12)
     assert machinery.scorer.feature_map is None
@@ -191,7 +191,7 @@ def test_a_reward_that_says_it_needs_none_is_given_none(ebft, tiny_run, tmp_path
     ["rlvr_full", "rlvr_lora", "ebft_tiny_programs", "ebft_translation", "ebft_completion"],
 )
 def test_a_recipe_runs_on_its_own_data(ebft, tiny_run, recipe):
-    """With its own score, so RLVR's runs what the tiny model writes."""
+    """With its own verifier, so RLVR's runs what the tiny model writes."""
     own = ("data.", "plan.st", "documents.")
     small = ["documents.length=400", "training.steps=1", "evaluation.documents=2"]
     status, out, err = ebft(*tiny_run(*small, recipe=recipe, without=own))

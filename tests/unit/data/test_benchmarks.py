@@ -12,7 +12,7 @@ from ebft.data.gsm8k import GSM8K
 from ebft.data.humaneval import HumanEval
 from ebft.data.mbpp import MBPP
 from ebft.errors import UserError
-from ebft.rewards.scores import Attempt, final_answer, unit_tests
+from ebft.rewards.verifiers import Attempt, final_answer, unit_tests
 from ebft.sandbox import SandboxOptions
 
 REAL = Path(os.environ.get("EBFT_DATA", Path(__file__).parents[4] / "shared" / "data"))

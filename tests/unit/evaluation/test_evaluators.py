@@ -14,7 +14,7 @@ from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.log_probs import logits
-from ebft.rewards.scores import cut
+from ebft.rewards.verifiers import cut
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.rollout.strided import Strided
@@ -137,7 +137,7 @@ class TestAccuracy:
                 tokens = torch.cat([tokens, token[None]], 1)
 
     def test_counts_become_estimates(self, resources, documents):
-        options = Accuracy(score=f"{__name__}:starts_early", rollout_length=4, n=8, k=(1, 8))
+        options = Accuracy(verifier=f"{__name__}:starts_early", rollout_length=4, n=8, k=(1, 8))
         greedy, one, eight = options.build(resources)(resources.policy, documents)
         assert [m.name for m in (greedy, one, eight)] == ["accuracy (greedy)", "pass@1", "pass@8"]
         assert set(greedy.value.tolist()) <= {0.0, 1.0}
@@ -146,7 +146,7 @@ class TestAccuracy:
         assert torch.equal(one.value * 8, (one.value * 8).round())
 
     def test_raw_text_has_no_completion(self, resources):
-        options = Accuracy(score="exact_match", rollout_length=4, n=0)
+        options = Accuracy(verifier="exact_match", rollout_length=4, n=0)
         (greedy,) = options.build(resources)(resources.policy, tiny_documents([8, 9]))
         assert not greedy.weight.any()
 
@@ -155,7 +155,7 @@ class TestAccuracy:
         [
             ({"n": 4}, "needs n >= 16"),
             ({"greedy": False, "n": 0}, "nothing would be measured"),
-            ({"score": "unit_test"}, "did you mean 'unit_tests'"),
+            ({"verifier": "unit_test"}, "did you mean 'unit_tests'"),
         ],
     )
     def test_options_that_make_no_sense(self, options, says):

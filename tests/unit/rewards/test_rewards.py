@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from ebft.errors import UserError
 from ebft.plugins import load_registry
 from ebft.rewards.feature_matching import FeatureMatching
-from ebft.rewards.scores import Attempt, exact_match, function_tests, unit_tests
 from ebft.rewards.token_overlap import ngram_f1
 from ebft.rewards.verifiable import Verifiable
+from ebft.rewards.verifiers import Attempt, exact_match, function_tests, unit_tests
 from ebft.rewards.weighted_sum import WeightedSum
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Features, Rollouts
@@ -80,27 +80,27 @@ def test_exact_match_of_texts(rollouts):
 
 
 def seen(attempt):
-    """A user's score: any function of an attempt."""
+    """A user's verifier: any function of an attempt."""
     assert isinstance(attempt, Attempt)
     return len(attempt.context) + 10 * attempt.check.count("check")
 
 
-def test_any_function_scores(rollouts):
-    reward = Verifiable(score=f"{__name__}:seen").build(resources())
+def test_any_function_verifies(rollouts):
+    reward = Verifiable(verifier=f"{__name__}:seen").build(resources())
     assert reward(rollouts, None).unary.tolist() == [[11, 11], [11, 11]]
 
 
 @pytest.mark.parametrize(
-    ("score", "says"),
+    ("verifier", "says"),
     [
         ("exact_mtach", "did you mean 'exact_match'"),
         ("a.b.c", "cannot import 'a.b.c'"),
         ("math.pi", "is not a function"),
     ],
 )
-def test_a_score_that_is_not_there(score, says):
+def test_a_verifier_that_is_not_there(verifier, says):
     with pytest.raises(ValidationError, match=says):
-        Verifiable(score=score)
+        Verifiable(verifier=verifier)
 
 
 def test_white_space_around_is_no_mismatch():

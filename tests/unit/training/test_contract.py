@@ -13,7 +13,7 @@ from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.loop import Scorer, score
+from ebft.training.loop import Scorer, sample_and_score
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources
 
 N, D = 3, 4
@@ -37,7 +37,7 @@ class Likely:
 def scored(**parts):
     sampler = HfTree(n=N).build(tiny_resources(tiny_policy()))
     usual = Scorer(sampler, Likely(), [], FeatureMatching(), LeaveOneOut())
-    return score(replace(usual, **parts), CONTEXTS, ALONE, step=0)
+    return sample_and_score(replace(usual, **parts), CONTEXTS, ALONE, step=0)
 
 
 def changed(part, **how):

@@ -1,4 +1,4 @@
-"""Scores of what the policy writes, for reward `verifiable` and evaluator `accuracy`."""
+"""Verifiers of what the policy writes, for reward `verifiable` and evaluator `accuracy`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a score sees: the context's text, a rollout after it, the reference, and the check.
+    """What a verifier sees: the context's text, a rollout after it, the reference, and the check.
 
     `check` is the document's own: unit tests, an expected answer; empty if the data has none.
     """
@@ -37,7 +37,7 @@ class Attempt:
     check: str
 
 
-Score = Callable[[Attempt], float]
+Verifier = Callable[[Attempt], float]
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 
 
@@ -54,7 +54,9 @@ def final_answer(attempt: Attempt) -> float:
     """
     wanted = _number(attempt.check)
     if wanted is None:
-        raise UserError(f"score: final_answer: a document's check is no number: {attempt.check!r}")
+        raise UserError(
+            f"verifier: final_answer: a document's check is no number: {attempt.check!r}"
+        )
     _, marked, rest = attempt.rollout.partition("####")
     numbers = NUMBER.findall(rest if marked else attempt.rollout)
     if not numbers:
@@ -74,7 +76,8 @@ def unit_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
     """
     if not attempt.check:
         raise UserError(
-            "score: unit_tests: a document has no check; name the column of the tests in data.check"
+            "verifier: unit_tests: a document has no check; name the column of the tests in "
+            "data.check"
         )
     program = f"{attempt.context}{attempt.rollout}\n\n{attempt.check}\n"
     return float(run_python(program, sandbox).passed)
@@ -86,37 +89,37 @@ def function_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
     return unit_tests(replace(attempt, rollout=function_body(attempt.rollout)), sandbox)
 
 
-SCORES: dict[str, Score] = {"exact_match": exact_match, "final_answer": final_answer}
+VERIFIERS: dict[str, Verifier] = {"exact_match": exact_match, "final_answer": final_answer}
 RUNNING: dict[str, Callable[[Attempt, SandboxOptions], float]] = {
     "unit_tests": unit_tests,
     "function_tests": function_tests,
 }
-"""The scores that run programs."""
+"""The verifiers that run programs."""
 
 
-def is_score(name: str) -> str:
-    """`name`, if it names a score. Raises `ValueError` if it does not."""
+def is_verifier(name: str) -> str:
+    """`name`, if it names a verifier. Raises `ValueError` if it does not."""
     if name not in RUNNING:
         _find(name)
     return name
 
 
-def find_score(name: str, sandbox: SandboxOptions) -> Score:
-    """The score that `name` names; one that runs programs does so in `sandbox`.
+def find_verifier(name: str, sandbox: SandboxOptions) -> Verifier:
+    """The verifier that `name` names; one that runs programs does so in `sandbox`.
 
     Raises `ValueError` if there is none, and `SandboxError` if this machine cannot run programs so.
     """
     if name in RUNNING:
         require(sandbox)  # now, and not in the first step
-        score = RUNNING[name]
-        return lambda attempt: score(attempt, sandbox)
+        verifier = RUNNING[name]
+        return lambda attempt: verifier(attempt, sandbox)
     return _find(name)
 
 
-def score_attempts(score: Score, attempts: Sequence[Attempt], workers: int) -> list[float]:
-    """The score of each attempt, `workers` of them at a time."""
+def verify_attempts(verifier: Verifier, attempts: Sequence[Attempt], workers: int) -> list[float]:
+    """What the verifier says of each attempt, `workers` of them at a time."""
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(score, attempts))
+        return list(pool.map(verifier, attempts))
 
 
 def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[Attempt]:
@@ -158,15 +161,15 @@ def _text(tokens: Int[Tensor, " _"], tokenizer: PreTrainedTokenizerBase) -> str:
     return cast(str, tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
 
 
-def _find(name: str) -> Score:
-    if name in SCORES:
-        return SCORES[name]
+def _find(name: str) -> Verifier:
+    if name in VERIFIERS:
+        return VERIFIERS[name]
     if "." not in name and ":" not in name:
-        raise ValueError(f"no score is named {name!r}{suggest(name, SCORES | RUNNING)}")
+        raise ValueError(f"no verifier is named {name!r}{suggest(name, VERIFIERS | RUNNING)}")
     try:
         found = resolve_name(name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"cannot import {name!r}: {error}") from error
     if not callable(found):
         raise ValueError(f"{name!r} is not a function")
-    return cast(Score, found)
+    return cast(Verifier, found)
