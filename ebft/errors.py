@@ -56,7 +56,7 @@ class FailedElsewhereError(Exception):
 
 
 class MissingProcessError(RuntimeError):
-    """Processes have waited in vain for another; says which, and where it is. Exit status 1."""
+    """Processes timed out waiting for another; says which, and where it is. Exit status 1."""
 
 
 class PolicyIntactError(Exception):

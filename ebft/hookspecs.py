@@ -49,8 +49,9 @@ def register_samplers() -> Parts:
 def register_feature_maps() -> Parts:
     """Feature maps: build to a `FeatureMap`, rollouts → features φ of samples and references.
 
-    It takes no gradients. `resources.load_base()` is a frozen copy of the base model. It is given
-    a whole step: `for place, part in rollouts.split()` are what there is memory for at a time.
+    It computes no gradients. `resources.load_base()` is a frozen copy of the base model. It is
+    given a whole step: `for place, part in rollouts.split()` are what there is memory for at a
+    time.
     """
 
 

@@ -58,7 +58,7 @@ def policy_gradient_loss(
     Its gradient is an unbiased estimate of ∇L_CFM when A is a reward minus a baseline that does
     not touch rollout j. `contexts` counts those of the whole optimizer step, of which these P are
     a part, so that parts add up to the same loss however the step is divided. A token's own
-    advantage takes the place of its rollout's where tokens are rewarded apart. `weights` are those
+    advantage takes the place of its rollout's where rewards are per token. `weights` are those
     of `ebft.importance`, of tokens (H = G) or of rollouts (H = 1).
     """
     if weights is not None:

@@ -108,7 +108,7 @@ def find_resumption(
     if later and resume != AUTO and not overwrite:
         raise UserError(
             f"checkpoint.resume = {folder}: the run went on to {later[-1].name}, which would be "
-            "lost; choose another output_dir, or say overwrite=true"
+            "lost; choose another output_dir, or set overwrite=true"
         )
     compared = compare(about.recipe, recipe)
     if refused := [d for d in compared.mathematics if not is_below(d.key, may_differ)]:
@@ -139,7 +139,7 @@ def _newest(own: Checkpoints, overwrite: bool) -> Path | None:
         listed = "; ".join(f"{folder}: {why}" for folder, why in damage.items())
         raise UserError(
             f"checkpoint.resume = {AUTO}: no checkpoint is whole ({listed}); "
-            "say overwrite=true to start again from the beginning"
+            "set overwrite=true to start again from the beginning"
         )
     log.info("no checkpoint to resume; starting from the beginning")
     return None
@@ -184,5 +184,5 @@ def _refusal(folder: Path, differences: list[Difference], why: str = "") -> User
     keys = ",".join(difference.key for difference in differences)
     return UserError(
         "\n".join(f"checkpoint.resume = {folder}: {why}{d}" for d in differences)
-        + f"\nthat is another run; to go on all the same, say checkpoint.may_differ=[{keys}]"
+        + f"\nthat is another run; to go on all the same, set checkpoint.may_differ=[{keys}]"
     )

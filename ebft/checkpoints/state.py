@@ -53,14 +53,14 @@ def restore_state(
     """Makes the machinery go on from `state`, that of `step` steps done.
 
     `shards` is where what is `Divided` in it lies. `changed` are the recipe's keys that are not
-    what they were: a part among them starts without a past, and with another optimizer or schedule
-    the learning rate is what the new ones would have made it by now. Raises `UserError` for state
-    that does not fit.
+    what they were: a part among them starts with fresh state, and with another optimizer or
+    schedule the learning rate is what the new ones would have made it by now. Raises `UserError`
+    for state that does not fit.
     """
     sections = {key.split(".")[0] for key in changed}
     for name, part in stateful_parts(m).items():
         if name.split(".")[0] in sections:
-            log.warning("%s has changed; it starts without a past", name)
+            log.warning("%s has changed; it starts with fresh state", name)
         elif name not in state["parts"]:
             raise UserError(f"{name} has state, and the checkpoint has none for it: another part?")
         else:

@@ -101,7 +101,7 @@ def tokenize(
         counts = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
         fix = (
             "plan completion goes on from a prompt; name its column (data.prompt), take a data "
-            "source that has prompts, or say plan=strided"
+            "source that has prompts, or set plan=strided"
             if NO_PROMPT in dropped
             else f"the plan needs {plan.shortest_document} tokens or more, and documents.length "
             f"allows {options.length}; give longer texts, or change documents.length or the plan"

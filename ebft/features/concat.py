@@ -63,7 +63,7 @@ class ConcatMap:
         each = [(root, feature_map(rollouts)) for root, feature_map in self._maps]
         if any(features.tokens > 1 for _, features in each):
             raise UserError(
-                "feature_map: concat cannot put features of single tokens beside others; say "
+                "feature_map: concat cannot put features of single tokens beside others; set "
                 "pooling=all instead of each in its maps"
             )
         return Features(

@@ -11,7 +11,7 @@ from torch import Tensor
 Pooling = Literal["last", "mean", "all", "each"]
 POOLING = (
     "features of the last token, their mean, or all tokens side by side; each: as all, but every "
-    "token is rewarded apart, for what follows it"
+    "token has a reward of its own, for what it leads to"
 )
 """What a recipe's `pooling` says of itself."""
 
@@ -37,5 +37,5 @@ def pool(
 
 
 def tokens_apart(rollout_length: int, pooling: Pooling) -> int:
-    """How many tokens' features are rewarded apart: `Features.tokens`."""
+    """How many tokens have features and rewards of their own: `Features.tokens`."""
     return rollout_length if pooling == "each" else 1

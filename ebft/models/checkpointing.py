@@ -30,7 +30,7 @@ def checkpointing(model: PreTrainedModel, *, enabled: bool) -> Iterator[None]:
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise ValueError(
-            f"{type(model).__name__} has no layers that can be checkpointed; say "
+            f"{type(model).__name__} has no layers that can be checkpointed; set "
             "training.gradient_checkpointing=false"
         )
     # transformers' switch for whole models has had two names; these are what either one sets.

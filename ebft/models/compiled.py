@@ -30,7 +30,7 @@ def compile_layers(model: PreTrainedModel) -> None:
     if model.device.type == "cpu" and not any(map(which, COMPILERS)):
         raise UserError(
             "training.compile = true: on a CPU it needs a C++ compiler, and there is none; "
-            "install g++ or clang++, or say training.compile=false"
+            "install g++ or clang++, or set training.compile=false"
         )
     _, blocks = decoder_blocks(model)
     for block in blocks:

@@ -53,7 +53,7 @@ def flex_tree_attention(
         if torch.is_grad_enabled() and query.requires_grad:
             raise ValueError(
                 "model.attention = flex: FlexAttention cannot train on a CPU, for it has no "
-                "backward there; say model.attention=tree"
+                "backward there; set model.attention=tree"
             )
         # It refuses inputs that require gradients even where none are taken.
         query, key, value = query.detach(), key.detach(), value.detach()

@@ -35,7 +35,7 @@ def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedToken
     if options.attention == "flex" and resolve_device(options.device).type == "cpu":
         raise UserError(
             "model.attention = flex: FlexAttention cannot train on a CPU, for it has no backward "
-            "there; say model.attention=tree, or model.device=cuda"
+            "there; set model.attention=tree, or model.device=cuda"
         )
     model = _load(options, torch.float32)
     return model, load_tokenizer(options)

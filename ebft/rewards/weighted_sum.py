@@ -83,7 +83,7 @@ class WeightedSumReward:
         if len({terms.unary.shape for _, terms in each}) > 1:
             raise UserError(
                 "reward: weighted_sum cannot add rewards of whole rollouts to rewards of single "
-                "tokens; say feature_map.pooling=all instead of each"
+                "tokens; set feature_map.pooling=all instead of each"
             )
         unary = sum(weight * terms.unary for weight, terms in each)
         pairwise = sum(weight * terms.pairwise for weight, terms in each)

@@ -137,7 +137,7 @@ class Features:
     `layers` says how many equal blocks the D features consist of (one for each layer that was
     concatenated), for transforms that treat layers apart. `paired` says that reference j belongs
     to rollout j alone (m = n), as one of the whitenings leaves it. `tokens` = G says that D is one
-    block for each token, and that tokens are rewarded apart.
+    block for each token, and that rewards are per token.
     """
 
     samples: Float[Tensor, "P n D"]
@@ -205,10 +205,10 @@ class Scored:
 
     @property
     def rows(self) -> int:
-        """Rows of a context: G if tokens are rewarded apart, else 1."""
+        """Rows of a context: G if rewards are per token, else 1."""
         return self.terms.unary.shape[0] // len(self.rollouts.contexts)
 
     def reward(self) -> Float[Tensor, "P n"]:
-        """The total reward of each rollout, over its tokens if they are rewarded apart."""
+        """The total reward of each rollout, summed over its tokens if rewards are per token."""
         reward = self.terms.reward()
         return reward.view(-1, self.rows, reward.shape[1]).sum(1)

@@ -62,7 +62,7 @@ def require(options: SandboxOptions) -> None:
     """
     if options.isolation == "full" and (problem := _problem()):
         raise SandboxError(
-            f"generated programs cannot be isolated here: {problem}. Run on such a machine, or say "
+            f"generated programs cannot be isolated here: {problem}. Run on such a machine, or set "
             "isolation: limits in this `sandbox` section, if these programs may do all that you "
             "may: read and change your files, use the network"
         )

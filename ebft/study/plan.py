@@ -116,12 +116,12 @@ def _problems(options: StudyOptions) -> Iterator[str]:
     if options.overwrite:
         yield "overwrite = true: a study goes on where it was; delete its folder to begin again"
     if options.plugins:
-        yield "plugins: a study loads none itself; say `overrides: {plugins: [...]}`"
+        yield "plugins: a study loads none itself; write `overrides: {plugins: [...]}`"
     if len(set(options.seeds)) < len(options.seeds):
         yield f"seeds = {list(options.seeds)}: one comes twice"
     bases = [options.base_recipe, *(it.base_recipe for it in options.variants.values())]
     if options.base_recipe is None and (not options.variants or None in bases[1:]):
-        yield "base_recipe: missing; say which recipe the runs start from"
+        yield "base_recipe: missing; name which recipe the runs start from"
         return
     for base in dict.fromkeys(filter(None, bases)):
         if base.is_file() and not _may_be_fine_tuning(base):
@@ -139,7 +139,7 @@ def _problems(options: StudyOptions) -> Iterator[str]:
         if total > options.budget.tflop:
             yield (
                 f"budget.tflop = {options.budget.tflop:g}: the {len(planned)} arms with "
-                f"{len(options.seeds)} seeds take {total:,.0f} TFLOP by the cost model; say fewer "
+                f"{len(options.seeds)} seeds take {total:,.0f} TFLOP by the cost model; take fewer "
                 "steps, arms or seeds"
             )
 

@@ -33,7 +33,7 @@ def rollouts_are_scored(options: FineTuneOptions) -> Iterator[str]:
         if options.objective.gamma == 0:
             yield (
                 "objective.gamma = 0: nothing is left to train on, for the recipe has no reward; "
-                "say objective.gamma=1, or give sampler, reward and baseline"
+                "set objective.gamma=1, or give sampler, reward and baseline"
             )
         if options.objective.importance.level != "off":
             yield (
@@ -48,7 +48,7 @@ def features_are_used(options: FineTuneOptions) -> Iterator[str]:
     if options.uses_features and feature_map is None:
         said = isinstance(reward, SaysWhetherFeatures)
         yield (
-            f"feature_map: missing, but the reward {type(reward).__name__} uses features; say "
+            f"feature_map: missing, but the reward {type(reward).__name__} uses features; set "
             "feature_map._component_=layer_concat"
             + ("" if said else ", or give the class `def uses_features(self) -> bool`")
         )
@@ -73,12 +73,12 @@ def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
     elif sampler.n == 1 and reward.pairwise():
         yield (
             "sampler.n = 1: the reward compares a context's rollouts with each other, so it needs "
-            "two or more; say sampler.n=2, or take the pairwise terms out (reward.diversity=0)"
+            "two or more; set sampler.n=2, or take the pairwise terms out (reward.diversity=0)"
         )
     elif sampler.n == 1 and isinstance(options.baseline, GroupMean | GroupNormalised):
         yield (
             "sampler.n = 1: the baseline is the mean of a context's rollouts, so the only one has "
-            "advantage 0 and nothing is learned; say sampler.n=2 or baseline=moving_average"
+            "advantage 0 and nothing is learned; set sampler.n=2 or baseline=moving_average"
         )
 
 
@@ -88,7 +88,7 @@ def micro_batch_fits(options: FineTuneOptions) -> Iterator[str]:
     if micro_batch != "auto" and micro_batch > documents:
         yield (
             f"training.micro_batch = {micro_batch}: is more than training.documents_per_step = "
-            f"{documents}; say training.micro_batch={documents} or less"
+            f"{documents}; set training.micro_batch={documents} or less"
         )
 
 
@@ -98,7 +98,7 @@ def documents_hold_an_anchor(options: FineTuneOptions) -> Iterator[str]:
     if isinstance(plan, Plan) and plan.shortest_document > length:
         yield (
             f"documents.length = {length}: leaves no anchor, for the plan needs documents of "
-            f"{plan.shortest_document} tokens or more; say documents.length="
+            f"{plan.shortest_document} tokens or more; set documents.length="
             f"{plan.shortest_document}, or make the plan's start or rollout_length smaller"
         )
 
@@ -108,7 +108,7 @@ def compiles(options: FineTuneOptions) -> Iterator[str]:
     if options.training.compile and options.model.attention == "flex":
         yield (
             "training.compile = true: does not go with model.attention = flex, whose kernels are "
-            "compiled already; say training.compile=false, or model.attention=tree"
+            "compiled already; set training.compile=false, or model.attention=tree"
         )
 
 
@@ -145,7 +145,7 @@ def _problems_of_processes(options: FineTuneOptions, size: int) -> Iterator[str]
     if count % size:
         near = {max(count // size, 1) * size, (count // size + 1) * size}
         yield (
-            f"training.documents_per_step = {count}: cannot be divided over {size} processes; say "
+            f"training.documents_per_step = {count}: cannot be divided over {size} processes; take "
             f"{' or '.join(map(str, sorted(near)))}, or start another number of processes"
         )
     if size % replicas:
@@ -153,16 +153,16 @@ def _problems_of_processes(options: FineTuneOptions, size: int) -> Iterator[str]
     if training.measure_gradients_every is not None:
         yield (
             f"training.measure_gradients_every = {training.measure_gradients_every}: needs whole "
-            f"gradients in one process, and this is one of {size}; say null"
+            f"gradients in one process, and this is one of {size}; set it to null"
         )
     if training.compile:
         yield (
             f"training.compile = true: layers are compiled in one process so far, and this is one "
-            f"of {size}; say false"
+            f"of {size}; set it to false"
         )
     if ":" in options.model.device:
         yield (
-            f"model.device = {options.model.device}: {size} processes cannot all be on it; say "
+            f"model.device = {options.model.device}: {size} processes cannot all be on it; take "
             "auto or cuda, and each takes a GPU of its own"
         )
 

@@ -60,7 +60,7 @@ class Lookout:
         if not missing:
             return "all processes have waited for each other: is the network whole?"
         where = "; ".join(f"process {rank} is {self._place_of(rank)}" for rank in missing)
-        return f"the others have waited in vain: {where}"
+        return f"the other processes timed out waiting: {where}"
 
     def _place_of(self, rank: int) -> str:
         key = self._key(f"place/{rank}")

@@ -135,7 +135,7 @@ def sample_and_score(s: Scorer, contexts: Contexts, processes: Processes, *, ste
     if s.feature_map is not None:
         features = check_features(s.feature_map(rollouts), rows, n, key="feature_map")
         check_finite_features(features, contexts, step=step)
-        # If tokens are rewarded apart, each is a row of its own until they have advantages.
+        # If rewards are per token, each token is a row of its own until they have advantages.
         rows_per_context, features = features.tokens, features.by_token()
         rows *= rows_per_context
         for i, transform in enumerate(s.transforms):

@@ -81,4 +81,4 @@ def memory_short(
         advice.append("training.gradient_checkpointing=true")
     advice.append("a smaller documents.length, sampler.n or plan.rollout_length")
     need = describe_need(options, micro_batch=micro_batch, free=free, processes=processes)
-    return MemoryShortError(f"out of memory: {need}; say {', or '.join(advice)}")
+    return MemoryShortError(f"out of memory: {need}; set {', or '.join(advice)}")

@@ -73,7 +73,7 @@ class OutputFolder:
         if self._recipe.exists() and not (self._overwrite or resume):
             raise UserError(
                 f"output_dir = {self._path}: there is a run in that folder already; "
-                "choose another, say checkpoint.resume=auto to go on with that run, or "
+                "choose another, set checkpoint.resume=auto to go on with that run, or "
                 "overwrite=true"
             )
 

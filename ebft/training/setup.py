@@ -104,7 +104,7 @@ def check_context_length(options: ModelAndDataOptions, resources: Resources) -> 
     if most is not None and options.documents.length > most:
         raise UserError(
             f"documents.length = {options.documents.length}: the model reads {most} tokens at most "
-            f"(max_position_embeddings); say documents.length={most} or less"
+            f"(max_position_embeddings); set documents.length={most} or less"
         )
 
 

@@ -105,7 +105,7 @@ class TestOneProcessOfTwo:
         status, lines = fail("hangs", "parallel.timeout=10")
         assert status == 1
         (line,) = said(lines, "error")
-        assert "have waited in vain: process 1 is in hangs, " in line
+        assert "timed out waiting: process 1 is in hangs, " in line
         assert "faulty.py:" in line
         assert not said(lines, "process 0 is")
         assert not said(lines, "Traceback")

@@ -1,4 +1,4 @@
-"""Tokens rewarded apart: the gradient of the same loss as tokens side by side, with less noise."""
+"""Per-token rewards: the gradient of the same loss as tokens side by side, with less noise."""
 
 import pytest
 import torch

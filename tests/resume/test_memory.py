@@ -78,7 +78,7 @@ def test_when_nothing_fits_the_numbers_are_given(ebft, tiny_run, room_for, monke
     assert last.startswith("error: out of memory: about 0.")
     assert "needed with training.micro_batch = 1, and 3.0 GiB were free when the run" in last
     assert err.count("were free when the run began") == 3  # at the start, halved, at the end
-    assert "say training.gradient_checkpointing=true, or a smaller documents.length" in last
+    assert "set training.gradient_checkpointing=true, or a smaller documents.length" in last
     assert "Traceback" not in err
 
 
@@ -88,4 +88,4 @@ def test_later_the_policy_is_saved(ebft, tiny_run, tmp_path, room_for):
     status, _, err = ebft(*tiny_run("checkpoint.every=null", "evaluation.every=null"))
     assert status == 1
     assert f"the policy is intact; checkpoint: {checkpoint(tmp_path / 'run', 2)}" in err
-    assert "say training.micro_batch=1, or training.gradient_checkpointing=true" in err
+    assert "set training.micro_batch=1, or training.gradient_checkpointing=true" in err

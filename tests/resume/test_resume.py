@@ -118,7 +118,7 @@ def test_auto_does_not_start_again_when_all_are_damaged(ebft, tiny_run, three_st
     status, _, err = ebft(*tiny_run("checkpoint.resume=auto"))
     assert status == 2
     assert "no checkpoint is whole" in err
-    assert "say overwrite=true to start again" in err
+    assert "set overwrite=true to start again" in err
     assert ebft(*tiny_run("checkpoint.resume=auto", "overwrite=true"))[0] == 0
 
 
@@ -251,7 +251,7 @@ def test_another_optimizer_or_baseline_if_the_user_says_so(ebft, tiny_run):
     status, _, err = ebft(*tiny_run(*more, *changes, allow))
     assert status == 0, err
     assert "optimizer has changed; its moments start anew" in err
-    assert "baseline has changed; it starts without a past" in err
+    assert "baseline has changed; it starts with fresh state" in err
 
 
 def test_the_best_checkpoint_is_kept(ebft, tiny_run, tmp_path):

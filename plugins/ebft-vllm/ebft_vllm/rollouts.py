@@ -33,7 +33,7 @@ def check_lengths(contexts: Contexts, limit: int) -> None:
         document = contexts.documents[int(contexts.row[contexts.anchor.argmax()])].name
         raise UserError(
             f"sampler.max_length = {limit}: document {document} has a context of {longest} tokens "
-            f"and rollouts of {contexts.rollout_length}; say sampler.max_length="
+            f"and rollouts of {contexts.rollout_length}; set sampler.max_length="
             f"{longest + contexts.rollout_length}, or make documents.length smaller"
         )
 

@@ -51,7 +51,7 @@ def test_a_folder_without_weights_or_tokenizer(folder):
 
 def test_flex_attention_is_not_trained_on_a_cpu(folder):
     options = ModelOptions(path=str(folder), attention="flex", device="cpu")
-    with pytest.raises(UserError, match=r"model.attention = flex: .*say model.attention=tree"):
+    with pytest.raises(UserError, match=r"model.attention = flex: .*set model.attention=tree"):
         load_policy(options)
     assert not any(p.requires_grad for p in load_frozen(options, torch.float32).parameters())
 
