@@ -31,7 +31,9 @@ def register_plans() -> Parts:
     """Plans: build to a `Plan`, documents → contexts (which anchors, how long the rollouts).
 
     `accepts` says whether a document has at least one anchor; documents that it refuses are
-    dropped, counted and reported. A plan without state lets `--dry-run` count its tokens.
+    dropped, counted and reported. `ebft.rollout.contexts.make_contexts` makes `Contexts` of
+    documents and their anchors, which must ascend and have a token of the document after them. A
+    plan without state lets `--dry-run` count its tokens.
     """
 
 

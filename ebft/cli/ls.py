@@ -90,7 +90,8 @@ def _part(name: str, registered: Registered, width: int) -> Iterator[str]:
     if claim := claim_of(part):
         yield from wrap(claim, width, initial_indent="    ", subsequent_indent=" " * 14)
     for option, field in part.model_fields.items():
-        default = "" if field.is_required() else f" = {yaml_value(field.default)}"
+        given = field.get_default(call_default_factory=True)
+        default = "" if field.is_required() else f" = {yaml_value(given)}"
         yield f"    - {option}: {describe_field(field)}{default}"
         yield from wrap(field.description or "", width, initial_indent=HANG, subsequent_indent=HANG)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -31,7 +34,7 @@ def describe_type(annotation: Any) -> str:
         return " | ".join(map(yaml_value, arguments))
     if origin in (Union, UnionType):
         return " | ".join(map(describe_type, arguments))
-    if origin is dict:
+    if origin in (dict, Mapping):
         return "mapping"
     if origin in (tuple, list):
         return f"list of {describe_type(arguments[0])}"
@@ -42,10 +45,20 @@ def describe_type(annotation: Any) -> str:
 
 
 def yaml_value(value: Any) -> str:
-    """A default as a recipe would say it."""
+    """A default as a recipe would say it, on one line.
+
+    >>> yaml_value({"languages": ("de", "fr"), "stop": "\\n"})
+    '{languages: [de, fr], stop: "\\\\n"}'
+    """
     if isinstance(value, bool) or value is None:
         return WORDS[value]
-    return f"[{', '.join(map(yaml_value, value))}]" if isinstance(value, tuple) else str(value)
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(yaml_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {yaml_value(item)}' for key, item in value.items())}}}"
+    return json.dumps(value) if isinstance(value, str) and "\n" in value else str(value)
 
 
 def _bounded(name: str, metadata: Iterable[Any]) -> str:

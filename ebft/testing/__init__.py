@@ -10,7 +10,10 @@ that does not hold. Nothing is downloaded and no test framework is needed.
 """
 
 from ebft.testing.baselines import check_baseline
+from ebft.testing.data import check_data
+from ebft.testing.evaluators import check_evaluator
 from ebft.testing.feature_maps import check_feature_map
+from ebft.testing.plans import check_plan
 from ebft.testing.rewards import check_reward
 from ebft.testing.samplers import check_sampler
 from ebft.testing.tiny import (
@@ -26,7 +29,10 @@ from ebft.testing.transforms import check_transform
 
 __all__ = [
     "check_baseline",
+    "check_data",
+    "check_evaluator",
     "check_feature_map",
+    "check_plan",
     "check_reward",
     "check_sampler",
     "check_transform",

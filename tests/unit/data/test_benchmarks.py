@@ -14,6 +14,7 @@ from ebft.data.mbpp import MBPP
 from ebft.errors import UserError
 from ebft.rewards.verifiers import Attempt, final_answer, unit_tests
 from ebft.sandbox import SandboxOptions
+from ebft.testing import check_data
 
 REAL = Path(os.environ.get("EBFT_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_data = pytest.mark.skipif(
@@ -55,7 +56,9 @@ def passes(example, rollout=None):
 
 
 def test_humaneval(tmp_path):
-    splits = HumanEval(path=write(tmp_path / "h.jsonl.gz", [PROGRAM]))()
+    part = HumanEval(path=write(tmp_path / "h.jsonl.gz", [PROGRAM]))
+    check_data(part)
+    splits = part()
     (example,) = splits.held_out
     assert not splits.train
     assert example.name == "HumanEval/0"

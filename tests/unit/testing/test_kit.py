@@ -8,12 +8,17 @@ import torch
 from pydantic import Field
 
 from ebft.features.bag_of_tokens import BagOfTokens
+from ebft.interfaces import Example, Measurement, Splits
 from ebft.parts import Claim, Part
 from ebft.rollout.records import Features, Rollouts, Terms
+from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree, HfTreeSampler
 from ebft.testing import (
     check_baseline,
+    check_data,
+    check_evaluator,
     check_feature_map,
+    check_plan,
     check_reward,
     check_sampler,
     check_transform,
@@ -342,3 +347,130 @@ def test_the_policy_is_as_it_was():
     check_sampler(HfTree(), resources)
     for name, weight in resources.policy.state_dict().items():
         assert torch.equal(weight, before[name])
+
+
+class Plan(Strided):
+    """A plan to break."""
+
+    how: str = Field("", description="what it does wrong")
+
+    def accepts(self, document):
+        return self.how == "short" or super().accepts(document)
+
+    def __call__(self, documents):
+        documents = documents[:-1] if self.how == "drops" and len(documents) > 1 else documents
+        contexts = super().__call__(documents)
+        match self.how:
+            case "reference":
+                return replace(contexts, reference=contexts.reference.roll(1, 1))
+            case "mask":
+                return replace(contexts, reference_mask=~contexts.reference_mask)
+            case "order":
+                return replace(contexts, row=contexts.row.flip(0))
+            case "batch":  # all anchors of a document that is alone, else the first of each
+                first = contexts.row.diff(prepend=torch.tensor([-1])) > 0
+                return only(contexts, first) if len(documents) > 1 else contexts
+        return contexts
+
+
+def only(contexts, some):
+    fields = ("row", "anchor", "reference", "reference_mask")
+    return replace(contexts, **{name: getattr(contexts, name)[some] for name in fields})
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("short", "shorter than shortest_document"),
+        ("drops", "its documents are those that it was given"),
+        ("reference", "a reference is the document's own next tokens"),
+        ("mask", "masked after its end"),
+        ("order", "rows ascend"),
+        ("batch", "do not depend on the other documents"),
+    ],
+)
+def test_plans(how, says):
+    check_plan(Plan(stride=2, rollout_length=3))
+    breaks(check_plan, Plan(how=how, stride=2, rollout_length=3), says)
+
+
+class Evaluator(Part):
+    """An evaluator to break."""
+
+    how: str = Field("", description="what it does wrong")
+
+    def build(self, resources):
+        calls = []
+
+        def measure(policy, documents):
+            calls.append(documents)
+            value = torch.tensor([float(document.tokens.sum()) for document in documents])
+            weight = torch.ones(len(documents))
+            match self.how:
+                case "mean":
+                    value = value.mean().expand(len(documents))
+                case "calls":
+                    value = value + len(calls)
+                case "shape":
+                    value = value.mean()[None]
+                case "nan":
+                    value = value / 0 * 0
+                case "trains":
+                    policy.train()
+            one = Measurement("sum", "", value, weight)
+            return [one, one] if self.how == "names" else [one]
+
+        return measure
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("mean", "do not depend on the other documents"),
+        ("calls", "called again"),
+        ("shape", "a value and a weight for each of"),
+        ("nan", "values that have weight are finite"),
+        ("trains", "the policy stays as it is"),
+        ("names", "different names"),
+    ],
+)
+def test_evaluators(how, says):
+    check_evaluator(Evaluator())
+    breaks(check_evaluator, Evaluator(how=how), says)
+
+
+class Data(Part):
+    """A data source to break."""
+
+    how: str = Field("", description="what it does wrong")
+
+    def __call__(self):
+        train = [Example(f"t{i}", f"text {i}") for i in range(4)]
+        held_out = [Example("h", "held out")]
+        match self.how:
+            case "leak":
+                held_out = [Example("h", "text 0")]
+            case "names":
+                held_out = [Example("t0", "held out")]
+            case "empty":
+                train[0] = Example("t0", "")
+            case "order":
+                train = [Example("t", str(torch.rand(())))]
+            case "nothing":
+                train = held_out = []
+        return Splits(train, held_out)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("leak", "no text is in two splits, as h is"),
+        ("names", "names are unique"),
+        ("empty", "every example of train has a text"),
+        ("order", "the same train in the same order"),
+        ("nothing", "train or held_out has texts"),
+    ],
+)
+def test_data(how, says):
+    check_data(Data())
+    breaks(check_data, Data(how=how), says)

@@ -1,0 +1,64 @@
+"""`check_data`: texts of which none is both trained on and held out, the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ebft.interfaces import DataSource, Example, Splits
+from ebft.parts import Part, Resources
+from ebft.testing.common import check_options, require
+from ebft.testing.tiny import tiny_resources
+
+LOOKED_AT = 10_000
+"""Examples of each split: of a large source, the first."""
+
+
+def check_data(part: Part, resources: Resources | None = None) -> None:
+    """Checks a data source on what it reads.
+
+    Some texts, to train on or held out; names that are unique; no text in two splits; the same
+    texts in the same order when built again. Raises `AssertionError`.
+    """
+    check_options(part)
+    resources = tiny_resources() if resources is None else resources
+    source = part.build(resources)
+    require(part, isinstance(source, DataSource), "build() returns something to call")
+    splits, again = source(), part.build(resources)()
+    require(part, isinstance(splits, Splits), "it returns ebft.interfaces.Splits")
+    require(part, len(splits.train) + len(splits.held_out) > 0, "train or held_out has texts")
+    named = {
+        name: list(_first(getattr(splits, name)))
+        for name in ("train", "held_out", "out_of_distribution")
+    }
+    for name, examples in named.items():
+        require(
+            part,
+            all(isinstance(example, Example) for example in examples),
+            f"{name} consists of ebft.interfaces.Example",
+        )
+        require(
+            part,
+            all(example.completion for example in examples),
+            f"every example of {name} has a text",
+        )
+        require(
+            part,
+            examples == list(_first(getattr(again, name))),
+            f"built again, it gives the same {name} in the same order",
+        )
+    everything = [example for examples in named.values() for example in examples]
+    names = [example.name for example in everything]
+    require(part, len(set(names)) == len(names), "names are unique")
+    seen: dict[tuple[str, str], str] = {}
+    for split, examples in named.items():
+        for example in examples:
+            text = (example.prompt, example.completion)
+            require(
+                part,
+                seen.setdefault(text, split) == split,
+                f"no text is in two splits, as {example.name} is",
+            )
+
+
+def _first(examples: Sequence[Example]) -> Sequence[Example]:
+    return examples[:LOOKED_AT] if len(examples) > LOOKED_AT else examples
