@@ -180,7 +180,7 @@ def flops(
     adapter: int = 0,
     trains_documents: bool = True,
 ) -> Flops:
-    """FLOPs of a document; `depth` is the fraction of layers that the features need.
+    """FLOPs of a document; `depth` is the fraction of layers that the features need, 0 for none.
 
     The LM head counts where a logit is needed: on what is sampled, and in training on every
     token of the document (cross-entropy, which has no backward unless it `trains_documents`) and
@@ -188,7 +188,7 @@ def flops(
     again. `adapter` weights, if any, are trained in place of the model's own.
     """
     G = tree.rollout_length
-    deepest = max(1, int(model.layers * depth))
+    deepest = max(1, int(model.layers * depth)) if depth > 0 else 0
     frozen = FROZEN if adapter else 0.0
     sampled = len(tree.anchors) + tree.rollouts * (G - 1)
     sampling = _decoder(model, tree.sampling_tokens, tree.pairs(G - 1), model.layers)

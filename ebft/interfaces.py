@@ -182,6 +182,20 @@ class FeatureMap(Protocol):
 
 
 @runtime_checkable
+class ReadsBase(Protocol):
+    """Options of a feature map that say how much of the base model it runs, for estimates."""
+
+    def base_depth(self) -> float:
+        """The fraction of the base model's layers that it needs; 0 if it has no use for them."""
+        ...
+
+
+def base_depth(feature_map: object) -> float:
+    """`ReadsBase.base_depth` of a feature map's options; of one that does not say, all layers."""
+    return feature_map.base_depth() if isinstance(feature_map, ReadsBase) else 1.0
+
+
+@runtime_checkable
 class Transform(Protocol):
     """Changes features as a whole: norms, whitening, projection."""
 

@@ -33,6 +33,9 @@ class BagOfTokens(Part):
     def claim(self) -> Claim:
         return Claim(True, "a fixed function of each rollout")
 
+    def base_depth(self) -> float:
+        return 0.0
+
     def build(self, resources: Resources) -> BagOfTokensMap:
         return BagOfTokensMap(self.dimensions or resources.policy.config.vocab_size, self.scale)
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from ebft.errors import UserError
-from ebft.interfaces import FeatureMap, load_part_states, part_states
+from ebft.interfaces import FeatureMap, base_depth, load_part_states, part_states
 from ebft.parts import Claim, Options, Part, Resources, part_of
 from ebft.rollout.records import Features, Rollouts
 
@@ -38,6 +38,9 @@ class Concat(Part):
             if claim is not None and not claim.unbiased:
                 return claim
         return Claim(True, "its feature maps side by side, whose losses add up")
+
+    def base_depth(self) -> float:
+        return max(base_depth(item.feature_map) for item in self.maps)
 
     def single_process(self) -> str | None:
         reasons = (item.feature_map.single_process() for item in self.maps)

@@ -47,6 +47,9 @@ class HiddenStates(Part):
     def claim(self) -> Claim:
         return Claim(True, "a fixed function of each rollout and its context")
 
+    def base_depth(self) -> float:
+        return max(self.depths)
+
     def build(self, resources: Resources) -> HiddenStatesMap:
         return HiddenStatesMap(self, resources)
 

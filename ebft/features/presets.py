@@ -15,10 +15,8 @@ class LayerConcat(Part):
     The paper's features for code. The three layers of a token have one L2 norm together.
     """
 
-    @property
-    def depths(self) -> tuple[float, ...]:
-        """The layers that are read, for estimates of what they cost."""
-        return DEPTHS
+    def base_depth(self) -> float:
+        return max(DEPTHS)
 
     def claim(self) -> Claim:
         return FIXED
@@ -34,10 +32,8 @@ class MeanPool(Part):
     before the mean over the rollout's tokens.
     """
 
-    @property
-    def depths(self) -> tuple[float, ...]:
-        """The layers that are read, for estimates of what they cost."""
-        return DEPTHS
+    def base_depth(self) -> float:
+        return max(DEPTHS)
 
     def claim(self) -> Claim:
         return FIXED

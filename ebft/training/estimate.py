@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ebft.cost import DocumentTree, Memory, ModelShape, flops, memory
-from ebft.interfaces import Plan, SamplerOptions
+from ebft.interfaces import Plan, SamplerOptions, base_depth
 from ebft.models.embedded import NAME as EMBEDDED
 from ebft.models.load import resolve_device
 from ebft.models.shapes import SHAPES
@@ -20,11 +20,6 @@ from ebft.training.memory import choose_micro_batch
 from ebft.training.options import FineTuneOptions
 
 GIB = 2**30
-
-
-@runtime_checkable
-class _ReadsLayers(Protocol):
-    depths: tuple[float, ...]
 
 
 @runtime_checkable
@@ -98,13 +93,11 @@ def _work(
     options: FineTuneOptions, model: ModelShape, tree: DocumentTree
 ) -> list[tuple[str, int, float]]:
     """What is done with a document: name, tokens, FLOPs."""
-    feature_map = options.feature_map
-    depths = feature_map.depths if isinstance(feature_map, _ReadsLayers) else (1.0,)
     checkpointing = options.training.gradient_checkpointing
     work = flops(
         model,
         tree,
-        depth=max(depths),
+        depth=base_depth(options.feature_map),
         gradient_checkpointing=checkpointing,
         adapter=adapter_weights(options, model),
         trains_documents=options.objective.gamma > 0,
@@ -122,7 +115,11 @@ def estimate_memory(options: FineTuneOptions, micro_batch: int, *, processes: in
     """Memory of each of the processes at its peak. Raises `ValueError` saying what cannot be
     known."""
     model = model_shape(options)
-    measured = any(isinstance(part, _HasFeatureMap) for part in options.evaluation.evaluators)
+    evaluators = options.evaluation.evaluators
+    feature_maps = [part.feature_map for part in evaluators if isinstance(part, _HasFeatureMap)]
+    if options.uses_features:
+        feature_maps.append(options.feature_map)
+    reads_base = any(base_depth(feature_map) > 0 for feature_map in feature_maps)
     # With an adapter, the policy's own weights are the frozen base model.
     shared = options.model.lora is not None and options.model.base is None
     return memory(
@@ -131,7 +128,7 @@ def estimate_memory(options: FineTuneOptions, micro_batch: int, *, processes: in
         micro_batch=micro_batch,
         bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
         gradient_checkpointing=options.training.gradient_checkpointing,
-        frozen=(options.uses_features or measured) and not shared,
+        frozen=reads_base and not shared,
         adapter=adapter_weights(options, model),
         on_cpu=_is_cpu(options.model.device),
         # A single process has no use for replicas.

@@ -43,6 +43,10 @@ class SentenceTransformers(Part):
         False, description="run Python code that comes with a hub id; only for those you trust"
     )
 
+    def base_depth(self) -> float:
+        """It has a network of its own, which estimates do not know."""
+        return 0.0
+
     def build(self, resources: Resources) -> SentenceTransformersMap:
         """The map with its encoder loaded, on the policy's device.
 

@@ -46,7 +46,7 @@ def test_presets_are_hidden_states_with_the_paper_s_options(rollouts, preset, po
     assert torch.equal(features.samples, expected.samples)
     assert torch.equal(features.references, expected.references)
     assert features.layers == expected.layers == 3
-    assert preset().depths == plain.depths
+    assert preset().base_depth() == plain.base_depth() == 0.75
 
 
 @pytest.mark.parametrize("dimensions", [None, 7])

@@ -8,7 +8,7 @@ import torch
 
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
-from ebft.training.estimate import estimate_memory
+from ebft.training.estimate import estimate_memory, step_flops
 from ebft.training.free import container_room, free_memory
 from ebft.training.memory import SHARE, choose_micro_batch
 from tests.conftest import RECIPES
@@ -70,6 +70,21 @@ def test_processes_share_the_weights_and_the_documents():
     assert estimate_memory(options("parallel.replicas=2"), 1) == alone
     auto = options("training.micro_batch=auto")
     assert choose_micro_batch(auto, 2**40, processes=4) == 2, "a quarter of a step's eight"
+
+
+def test_a_feature_map_is_priced_by_what_it_runs_of_the_base_model():
+    alone = "evaluation.evaluators=[]"
+    deep = step_flops(options("feature_map=logits"))
+    half = step_flops(options("feature_map.depths=[0.5]"))
+    assert step_flops(options("feature_map=layer_concat")) == step_flops(options())
+    assert half < step_flops(options()) < deep
+    bag = options("feature_map=bag_of_tokens", alone)
+    assert step_flops(bag) < half
+    assert estimate_memory(bag, 1).frozen == 0
+    assert estimate_memory(options("feature_map=bag_of_tokens"), 1).frozen == 0, "as ${feature_map}"
+    assert estimate_memory(options(alone), 1).frozen > 0
+    maps = ["feature_map=concat", "feature_map.maps=[{feature_map: {_component_: bag_of_tokens}}]"]
+    assert estimate_memory(options(*maps, alone), 1).frozen == 0
 
 
 def test_the_memory_that_is_free():
