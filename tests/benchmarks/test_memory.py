@@ -1,0 +1,20 @@
+"""The estimate before the first step is within 15 % of the peak, on the embedded model."""
+
+import sys
+
+import pytest
+
+from ebft.config.load import load_recipe
+from ebft.training.estimate import estimate_memory
+from tests.benchmarks.memory import RECIPE, measure, overrides
+
+SMALL = ["training.documents_per_step=2", "training.steps=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak off the kernel")
+@pytest.mark.parametrize("kind", ["all weights", "LoRA, rank 16"])
+def test_the_estimate_is_near_the_peak(kind):
+    options = [*overrides(2, kind), *SMALL]
+    estimate = estimate_memory(load_recipe(RECIPE, options).options, 2).total
+    assert estimate == pytest.approx(measure(options), rel=0.15)
