@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 SMOOTH = 5
 """Steps that a curve of training documents is a mean of."""
 PALE = 1.4
-"""How much further than the largest difference a heat map's colours reach."""
+"""How much further than the largest difference a heat map's colours reach; and at least to twice
+the widest interval, so that what may be chance looks pale."""
+LEGEND = 1.3
+"""Inches beside the curves."""
 SHORT_LABEL = 4
 """Letters of a label that stands upright."""
 TRAINING_CURVES = {"ce": "cross-entropy of training documents"}
@@ -87,7 +90,8 @@ def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
     held_out = [m for m in study.single() if _points(study, m) > 2]
     rows = [(name, True) for name in held_out] + [(name, False) for name in TRAINING_CURVES]
     known = all(run.tflop is not None for run in study.done)
-    figure = Figure(figsize=(4.6 * (1 + known), 2.6 * len(rows)), layout="constrained")
+    size = (4.6 * (1 + known) + LEGEND, 2.6 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), 1 + known, squeeze=False, sharey="row")
     drawn = False
     for (name, is_held_out), panels in zip(rows, grid, strict=True):
@@ -102,7 +106,10 @@ def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
             )
             if not by_flops:
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    grid[0][-1].legend(fontsize=8, frameon=False, title=comparison.title, title_fontsize=8)
+    grid[0][-1].legend(
+        fontsize=8, frameon=False, title=comparison.title, title_fontsize=8,
+        loc="upper left", bbox_to_anchor=(1.01, 1), alignment="left",
+    )  # fmt: skip
     return figure if drawn else None
 
 
@@ -185,11 +192,12 @@ def _heat(axes: Axes, study: StudyRecord, crossing: Crossing, measure: str) -> N
             over = paired_documents(runs, against, measure)
             halves[at] = np.nan if over is None else over.half_width
     top = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1.0
-    edge = PALE * top or 1.0
+    widest = np.nanmax(halves) if np.isfinite(halves).any() else 0.0
+    edge = max(PALE * top, 2 * widest) or 1.0
     axes.imshow(values, cmap="RdBu_r", vmin=-edge, vmax=edge, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
-            dark = abs(value) > 0.8 * top
+            dark = abs(value) > 0.55 * edge
             half = "" if np.isnan(halves[i, j]) or value == 0 else f"\n± {halves[i, j]:.3f}"
             axes.text(
                 j, i, f"{value:+.3f}{half}" if value else "reference",

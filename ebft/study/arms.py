@@ -70,7 +70,8 @@ def arms(options: StudyOptions) -> list[Arm]:
 def factors(options: StudyOptions) -> dict[str, list[str]]:
     """Every key that has several values, with their labels in the file's order."""
     found: dict[str, list[str]] = {}
-    for key, values in [*options.grid.items(), *options.one_at_a_time.items()]:
+    # What is listed by itself has as a rule all values, and a grid some of them.
+    for key, values in [*options.one_at_a_time.items(), *options.grid.items()]:
         labels = [level.label for level in levels(key, values)]
         found[key] = list(dict.fromkeys([*found.get(key, []), *labels]))
     return found
