@@ -82,4 +82,4 @@ def test_keys_are_called_by_as_few_words_as_tell_them_apart():
 
 def test_levels_keep_the_files_order():
     options = study(grid={"a.b": [2, 0]}, one_at_a_time={"a.b": [1, 0], "c": [True]})
-    assert factors(options) == {"a.b": ["2", "0", "1"], "c": ["true"]}
+    assert factors(options) == {"a.b": ["1", "0", "2"], "c": ["true"]}

@@ -133,7 +133,7 @@ def test_a_runs_recipe_is_whole(file, tmp_path):
         ({"budget": {"tflop": 1}}, "budget.tflop = 1: the 1 arms with 1 seeds take"),
         ({"budget": {"tflop_per_run": 0.001}}, "one step takes"),
         ({"overwrite": True}, "overwrite = true: a study goes on where it was"),
-        ({"plugins": [EXAMPLE]}, "plugins: a study loads none itself; say `overrides:"),
+        ({"plugins": [EXAMPLE]}, "plugins: a study loads none itself; write `overrides:"),
         ({"grids": {}}, "grids = {}: unknown key; did you mean 'grid'?"),
         ({"base_recipe": str(RECIPES / "ablations" / "kernels.yaml")}, "must be a fine-tuning one"),
     ],
