@@ -62,7 +62,8 @@ fuzz: $(VENV)/.installed
 audit:
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
-	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps $(foreach file,$(CONSTRAINTS),-r $(file))
+	$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps \
+	  $(foreach file,$(wildcard constraints/*.txt),-r $(file))
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """One process of two fails: the run ends in time, with one clear message, and says which."""
 
+import resource
 import signal
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from ebft.checkpoints.manifest import find_damage
 
 PLUGIN = '''
 import os
@@ -49,6 +52,8 @@ class Faulty(FeatureMatching):
 def register_rewards():
     return {"faulty": Faulty}
 '''
+LARGEST = 60_000
+"""Bytes of a file: more than logs and recipes have, less than a process's part of the moments."""
 TUNE = [sys.executable, "-m", "ebft.cli.tune", "run", "--nproc_per_node", "2"]
 
 
@@ -142,3 +147,25 @@ def test_a_signal_stops_all_with_a_checkpoint(start, tmp_path, signal_sent, stat
     (line,) = [line for line in err.splitlines() if "stopped after step" in line]
     assert Path(line.split("checkpoint: ")[1].strip()).is_dir()
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_checkpoint_before_it_whole(tiny_run, environment, tmp_path):
+    """The limit on file sizes makes the write of a process's part fail, as a full disk does."""
+    run = [*TUNE, *tiny_run("evaluation.evaluators=[]", "checkpoint.every=1")[1:]]
+    more = {"env": environment, "capture_output": True, "text": True, "check": False}
+    assert subprocess.run([*run, "training.steps=1", "lr_scheduler=null"], **more).returncode == 0
+    (kept,) = (tmp_path / "run" / "checkpoints").iterdir()
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST))
+
+    go_on = ["training.steps=2", "lr_scheduler=null", "checkpoint.resume=auto"]
+    done = subprocess.run([*run, *go_on], timeout=240, preexec_fn=limit, **more)
+    assert done.returncode == 1
+    (line,) = said(done.stderr.splitlines(), "error")
+    assert "cannot save the checkpoint of step 2" in line
+    assert f"the checkpoint before it is whole: {kept}" in line
+    assert not said(done.stderr.splitlines(), "Traceback")
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    assert find_damage(kept) is None
