@@ -59,7 +59,7 @@ def tensors(checkpoint):
             whole |= {f"{folder}/{name}": value for name, value in load_file(file).items()}
     shards = checkpoint / "run" / "shards"
     if shards.exists():
-        assert len(list(shards.iterdir())) == 2
+        assert len(list(shards.iterdir())) > 1
         written = HuggingFaceStorageReader(str(shards)).read_metadata().state_dict_metadata
         like = {name: torch.empty(found.size) for name, found in written.items()}
         read = read_shards(shards, like)
@@ -144,3 +144,14 @@ def test_two_processes_that_are_killed_go_on_by_themselves(tiny_run, environment
     figures = [(folder / "evaluations.jsonl").read_text() for folder in (whole, killed)]
     assert figures[0] == figures[1]
     assert logged_steps(killed) == list(range(1, 11))
+
+
+@pytest.mark.slow
+def test_replicas_write_each_part_once_and_go_on(run):
+    """Four processes, the weights divided over two and there twice."""
+    groups = ["parallel.replicas=2", "evaluation.evaluators=[]", "~evaluation.every"]
+    five, ten = run("four", 4, *groups)
+    parts = [name for file in (five / "run" / "shards").iterdir() for name in load_file(file)]
+    assert len(parts) == 2 * len(set(parts)), "each tensor in two parts, none of them twice"
+    _, resumed = run("resumed", 4, *groups, after=five)
+    assert_equal(ten, resumed)
