@@ -60,6 +60,10 @@ def laplace(
     return torch.exp(-distance(x, y) / bandwidth)
 
 
+WITH_BANDWIDTH = {"rbf": rbf, "multi_rbf": multi_rbf, "laplace": laplace}
+"""The kernels that have one, by name."""
+
+
 def energy(x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"]) -> Float[Tensor, "*P a b"]:
     """−‖x − y‖: the kernel score is the energy distance (Székely & Rizzo 2013)."""
     return -distance(x, y)

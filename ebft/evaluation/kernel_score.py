@@ -19,12 +19,6 @@ from ebft.scoring.kernel_score import unbiased_kernel_score
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-WITH_BANDWIDTH = {
-    "rbf": kernels.rbf,
-    "multi_rbf": kernels.multi_rbf,
-    "laplace": kernels.laplace,
-}
-
 
 class KernelScoreEvaluation(Part):
     """E k(ŷ, ŷ') − 2 E k(ŷ, y) + k(y, y): MMD² between rollouts and ground truth, plus a constant.
@@ -56,7 +50,9 @@ class KernelScoreEvaluator:
         self._name = f"{options.kernel} score"
         self._kernel: kernels.Kernel = kernels.energy
         if options.kernel != "energy":
-            self._kernel = partial(WITH_BANDWIDTH[options.kernel], bandwidth=options.bandwidth)
+            self._kernel = partial(
+                kernels.WITH_BANDWIDTH[options.kernel], bandwidth=options.bandwidth
+            )
 
     @torch.no_grad()
     def __call__(

@@ -66,7 +66,7 @@ class HiddenStatesMap:
 
     @torch.no_grad()
     def __call__(self, rollouts: Rollouts) -> Features:
-        parts = [self._features(part) for _, part in rollouts.split()]
+        parts = [self._features(micro_batch) for _, micro_batch in rollouts.split()]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
         tokens = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
         # Side by side, tokens come before layers: the blocks are of no one layer then.

@@ -57,7 +57,7 @@ class NextTokenLogProbsMap:
     @torch.no_grad()
     def __call__(self, rollouts: Rollouts) -> Features:
         with autocast(self._resources.device, self._resources.precision):
-            parts = [self._features(part) for _, part in rollouts.split()]
+            parts = [self._features(micro_batch) for _, micro_batch in rollouts.split()]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
         tokens = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
         return Features(samples, references, tokens=tokens)

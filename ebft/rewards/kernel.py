@@ -8,17 +8,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ebft import kernels
+from ebft.kernels import WITH_BANDWIDTH
 from ebft.parts import Claim, Part, Resources
 from ebft.processes import ALONE, Processes
 from ebft.rewards.similarity import kernel_terms
 from ebft.rollout.records import Features, Rollouts, Terms
 
 Name = Literal["linear", "cosine", "rbf", "multi_rbf", "laplace", "energy", "polynomial"]
-WITH_BANDWIDTH = {
-    "rbf": kernels.rbf,
-    "multi_rbf": kernels.multi_rbf,
-    "laplace": kernels.laplace,
-}
 PLAIN = {"linear": kernels.linear, "cosine": kernels.cosine, "energy": kernels.energy}
 
 

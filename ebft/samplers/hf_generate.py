@@ -55,25 +55,34 @@ class HfGenerate(Part):
         return HfGenerateSampler(self, resources)
 
 
+def plain(policy: PreTrainedModel) -> PreTrainedModel:
+    """The same weights with a generation config of their own.
+
+    Whatever the model's says (top_k, top_p, repetition_penalty, its end-of-sequence tokens) would
+    be merged into ours.
+    """
+    model = copy.copy(policy)
+    model.generation_config = GenerationConfig()
+    return model
+
+
 class HfGenerateSampler:
     """`HfGenerate` bound to a policy."""
 
     def __init__(self, options: HfGenerate, resources: Resources) -> None:
         self.n = options.n
         self._options, self._resources = options, resources
-        # The same weights with a generation config of its own: whatever the model's says (top_k,
-        # top_p, repetition_penalty, its end-of-sequence tokens) would be merged into ours.
-        self._model = copy.copy(resources.policy)
-        self._model.generation_config = GenerationConfig()
+        self._model = plain(resources.policy)
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
-        """Nothing to do: the policy itself is sampled from."""
+        """Takes the policy itself to sample from; there is nothing to copy."""
+        self._model = plain(policy)
         return {}
 
     @torch.no_grad()
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         resources = self._resources
-        with autocast(resources.device, resources.precision), eager(resources.policy):
+        with autocast(resources.device, resources.precision), eager(self._model):
             parts = [self._sample(part, step) for part in batches(contexts, self._options.batch)]
         tokens, log_probs, mask = (torch.cat(column) for column in zip(*parts, strict=True))
         return Rollouts(contexts, tokens, log_probs, mask, self._options.temperature)

@@ -93,7 +93,10 @@ class HfTreeSampler:
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         resources = self._resources
         with autocast(resources.device, resources.precision), eager(self._policy):
-            parts = [whole(self._policy, self._sample, part, step) for _, part in contexts.split()]
+            parts = [
+                whole(self._policy, self._sample, micro_batch, step)
+                for _, micro_batch in contexts.split()
+            ]
         tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
         mask = torch.ones_like(tokens, dtype=torch.bool)
         if contexts.stop_at_eos:

@@ -44,13 +44,13 @@ def measure_gradients(
     parameters = [p for p in policy.parameters() if p.requires_grad]
     names = ["cross_entropy"] if scored is None else ["policy_gradient", "cross_entropy"]
     parts = {name: _Sum(parameters) for name in names}
-    for place, part in contexts.one_by_one().split():
+    for place, one in contexts.one_by_one().split():
         losses = {}
-        with autocast(part.tokens.device, precision):
+        with autocast(one.tokens.device, precision):
             if scored is None:
-                documents = document_log_probs(policy, part)
+                documents = document_log_probs(policy, one)
             else:
-                rollouts = scored.rollouts.of(part, place)
+                rollouts = scored.rollouts.of(one, place)
                 sampled, documents = tree_log_probs(policy, rollouts)
         if scored is not None:
             losses["policy_gradient"] = policy_gradient_loss(
@@ -58,7 +58,7 @@ def measure_gradients(
                 contexts=len(contexts), reduction=objective.reduction,
                 weights=importance_weights(sampled, rollouts, objective.importance).weights,
             )  # fmt: skip
-        mask = cross_entropy_mask(part, objective.cross_entropy_on)
+        mask = cross_entropy_mask(one, objective.cross_entropy_on)
         cross_entropy = cross_entropy_loss(documents, mask, tokens=tokens)
         losses["cross_entropy"] = objective.gamma * cross_entropy
         for name, loss in losses.items():

@@ -68,18 +68,18 @@ def accumulate_gradients(
     counts = count(contexts, scored, objective, processes)
     totals = _Totals(objective)
     with checkpointing(policy, enabled=gradient_checkpointing):
-        for place, part in contexts.split():
+        for place, micro_batch in contexts.split():
             policy_gradient: Tensor | float = 0.0
             if scored is None:
-                with autocast(part.tokens.device, precision):
-                    documents = document_log_probs(policy, part)
+                with autocast(micro_batch.tokens.device, precision):
+                    documents = document_log_probs(policy, micro_batch)
             else:
-                rollouts = scored.rollouts.of(part, place)
-                with autocast(part.tokens.device, precision):
+                rollouts = scored.rollouts.of(micro_batch, place)
+                with autocast(micro_batch.tokens.device, precision):
                     sampled, documents = tree_log_probs(
                         policy, rollouts, train_documents=objective.gamma > 0
                     )
-                check_finite("log-probs of rollouts", sampled, part, step=step)
+                check_finite("log-probs of rollouts", sampled, micro_batch, step=step)
                 importance = importance_weights(sampled, rollouts, objective.importance)
                 policy_gradient = policy_gradient_loss(
                     sampled, rollouts.mask, scored.advantages[place],
@@ -88,10 +88,10 @@ def accumulate_gradients(
                 )  # fmt: skip
                 totals.add_rollouts(policy_gradient, sampled, rollouts, importance.ratios)
             check_finite(
-                "log-probs of documents", documents, part, step=step,
-                row=torch.arange(len(part.documents)),
+                "log-probs of documents", documents, micro_batch, step=step,
+                row=torch.arange(len(micro_batch.documents)),
             )  # fmt: skip
-            ce_mask = cross_entropy_mask(part, objective.cross_entropy_on)
+            ce_mask = cross_entropy_mask(micro_batch, objective.cross_entropy_on)
             cross_entropy = cross_entropy_loss(documents, ce_mask, tokens=counts.tokens)
             loss = policy_gradient + objective.gamma * cross_entropy
             loss.backward()  # type: ignore[no-untyped-call]

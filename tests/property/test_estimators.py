@@ -10,9 +10,10 @@ from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.baselines.moving_average import MovingAverageBaseline
 from ebft.baselines.none import NoBaseline
 from ebft.baselines.plain_rloo import PlainRloo
+from ebft.kernels import WITH_BANDWIDTH
 from ebft.objective import cross_entropy_loss, policy_gradient_loss
 from ebft.rewards.feature_matching import FeatureMatching
-from ebft.rewards.kernel import WITH_BANDWIDTH, KernelScore, KernelScoreReward
+from ebft.rewards.kernel import KernelScore, KernelScoreReward
 from ebft.rewards.weighted_sum import WeightedSumReward
 from ebft.rollout.records import Features
 from tests.property.enumeration import expected_gradient, gradient_of

@@ -6,9 +6,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ebft.baselines.none import NoBaseline
-from ebft.kernels import linear, median_distance
+from ebft.kernels import WITH_BANDWIDTH, linear, median_distance
 from ebft.rewards.feature_matching import FeatureMatching
-from ebft.rewards.kernel import WITH_BANDWIDTH, KernelScore, KernelScoreReward
+from ebft.rewards.kernel import KernelScore, KernelScoreReward
 from ebft.rollout.records import Features
 from ebft.scoring.cfm import unbiased_cfm
 from ebft.scoring.kernel_score import energy_score, unbiased_kernel_score

@@ -10,8 +10,9 @@ from ebft.baselines.group_normalised import GroupNormalised
 from ebft.baselines.leave_one_out import LeaveOneOut, leave_one_out
 from ebft.baselines.none import NoBaseline
 from ebft.baselines.plain_rloo import PlainRloo
+from ebft.kernels import WITH_BANDWIDTH
 from ebft.rewards.feature_matching import FeatureMatching
-from ebft.rewards.kernel import WITH_BANDWIDTH, KernelScore
+from ebft.rewards.kernel import KernelScore
 from ebft.rollout.records import Features, Terms
 from ebft.testing.tiny import tiny_resources
 from tests.property.strategies import generator, normal, seeds
