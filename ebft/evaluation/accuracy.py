@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import Measurement
-from ebft.parts import Part, Resources
+from ebft.parts import Resources
 from ebft.rewards.verifiers import attempts_of, cut, find_verifier, is_verifier, verify_attempts
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Rollouts
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Accuracy(Part):
+class Accuracy(LabelledPart):
     """The share of documents whose greedy completion passes, and pass@k of n sampled ones.
 
     An attempt passes if the verifier gives it 1. Each document counts once, by its own estimate of

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from pydantic import Field
 
+from ebft.evaluation.labelled import LabelledPart
 from ebft.interfaces import Measurement
 from ebft.models.forward import autocast
 from ebft.objective import cross_entropy_mask
-from ebft.parts import Part, Resources
+from ebft.parts import Resources
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Document
 from ebft.training.policy import document_log_probs
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class CrossEntropy(Part):
+class CrossEntropy(LabelledPart):
     """Mean −log p of the documents' tokens, at temperature 1."""
 
     on: Literal["completion", "all"] = Field(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import Measurement
 from ebft.models.forward import autocast
@@ -25,7 +26,7 @@ TOKENS = 100
 """A slope is given for so many tokens."""
 
 
-class EntropyDrift(Part):
+class EntropyDrift(LabelledPart):
     """−log p of the policy's own tokens over their position, beside that of the reference's.
 
     `entropy` estimates the conditional entropy of the policy's generations, and its slope over the

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field, PositiveInt, model_validator
 
+from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import FeatureMap, Measurement, Plan
 from ebft.parts import Part, Resources, part_of
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class FeatureMatchingByLength(Part):
+class FeatureMatchingByLength(LabelledPart):
     """E_c E_y ‖E_ŷ φ_c(ŷ) − φ_c(y)‖² for completions of each length, unbiased (paper, figure 1).
 
     One rollout as long as the longest serves all lengths: tokens are drawn one after another, so

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 
+from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import FeatureMap, Measurement
 from ebft.parts import Part, Resources, part_of
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class FeatureMatchingLoss(Part):
+class FeatureMatchingLoss(LabelledPart):
     """E_c E_y ‖E_ŷ φ_c(ŷ) − φ_c(y)‖², estimated without bias from n rollouts at temperature 1.
 
     The feature map is fixed and unwhitened, so figures of different runs and steps compare. Every

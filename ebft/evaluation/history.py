@@ -126,6 +126,7 @@ class History:
 
     def _measure(self, policy: PreTrainedModel, one: EvaluationSet) -> Iterator[Measurement]:
         parts: defaultdict[str, list[Measurement | CorpusMeasurement]] = defaultdict(list)
+        measured_by: dict[str, Evaluator] = {}
         mine = self._share(one.documents)
         total = len(mine)
         with tqdm(
@@ -135,7 +136,13 @@ class History:
                 documents = mine[at : at + self._micro_batch]
                 for evaluator in one.evaluators:
                     for measurement in evaluator(policy, documents):
-                        parts[measurement.name].append(measurement)
+                        name = measurement.name
+                        if measured_by.setdefault(name, evaluator) is not evaluator:
+                            raise UserError(
+                                f"evaluation.evaluators: two of them measure {name}; give one a "
+                                "label, which then stands behind the name"
+                            )
+                        parts[name].append(measurement)
                 bar.update(len(documents))
         for measurements in parts.values():
             yield joined([self._of_all(measurements, len(one.documents))])

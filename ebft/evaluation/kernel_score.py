@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from ebft import kernels
+from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import FeatureMap, Measurement
 from ebft.parts import Part, Resources, part_of
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class KernelScoreEvaluation(Part):
+class KernelScoreEvaluation(LabelledPart):
     """E k(ŷ, ŷ') − 2 E k(ŷ, y) + k(y, y): MMD² between rollouts and ground truth, plus a constant.
 
     Strictly proper in the distribution of the features, where `feature_matching_loss` sees their

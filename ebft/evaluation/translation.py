@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import Field, PositiveInt
 
+from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.evaluation.sacre import Name, SacreMetric
 from ebft.interfaces import CorpusMeasurement
-from ebft.parts import Part, Resources
+from ebft.parts import Resources
 from ebft.rewards.verifiers import attempts_of, cut
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ebft")
 
 
-class Translation(Part):
+class Translation(LabelledPart):
     """sacrebleu's own figures, of the likeliest completion of each prompt.
 
     BLEU and chrF are of the corpus, not means over sentences; their intervals are the jackknife's.

@@ -16,6 +16,7 @@ from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.order import DocumentOrder
 from ebft.errors import UserError
 from ebft.evaluation.history import EvaluationSet
+from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.options import HELD_OUT, ModelAndDataOptions, SetOptions
 from ebft.interfaces import DataSource, Example, Plan, Splits
 from ebft.models.compiled import compile_layers
@@ -130,7 +131,7 @@ def make_evaluation_sets(
 ) -> list[EvaluationSet]:
     """Builds the evaluators, and chooses the documents of each set that they measure."""
     evaluation = options.evaluation
-    evaluators = [evaluator.build(resources) for evaluator in evaluation.evaluators]
+    evaluators = [build_evaluator(part, resources) for part in evaluation.evaluators]
     own = [
         EvaluationSet(name, choose(split.documents, evaluation.documents), evaluators)
         for name, split in held_out.items()
@@ -150,7 +151,7 @@ def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
     for why, count in split.dropped.items():
         log.warning("%s: dropped %d of %d: %s", options.name, count, len(texts), why)
     documents = choose(split.documents, options.documents or len(split.documents))
-    evaluators = [evaluator.build(resources) for evaluator in options.evaluators]
+    evaluators = [build_evaluator(part, resources) for part in options.evaluators]
     return EvaluationSet(options.name, documents, evaluators)
 
 

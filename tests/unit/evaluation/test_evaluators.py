@@ -4,12 +4,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from ebft.errors import UserError
 from ebft.evaluation.accuracy import Accuracy
 from ebft.evaluation.cross_entropy import CrossEntropy
 from ebft.evaluation.entropy_drift import EntropyDrift
 from ebft.evaluation.feature_matching_by_length import FeatureMatchingByLength, first_tokens
 from ebft.evaluation.feature_matching_loss import FeatureMatchingLoss
+from ebft.evaluation.history import EvaluationSet, History
 from ebft.evaluation.kernel_score import KernelScoreEvaluation
+from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.hidden_states import HiddenStates
@@ -178,3 +181,29 @@ def test_a_document_that_comes_twice_is_measured_twice(resources):
     [measured] = evaluator(resources.policy, [short, one, one])
     assert measured.weight.tolist() == [0, 3, 3]
     assert measured.value[1] == measured.value[2] != 0
+
+
+class TestTwoOfAKind:
+    def history(self, resources, tmp_path, *parts):
+        evaluators = [build_evaluator(part, resources) for part in parts]
+        documents = tiny_documents([20, 17])
+        sets = [EvaluationSet("held-out", documents, evaluators)]
+        return History(sets, tmp_path / "evaluations.jsonl", micro_batch=1)
+
+    def test_are_refused_if_their_figures_have_one_name(self, resources, tmp_path):
+        """They would be taken for the figures of one."""
+        history = self.history(resources, tmp_path, CrossEntropy(), CrossEntropy(on="all"))
+        with pytest.raises(UserError, match=r"two of them measure CE; give one a label"):
+            history.evaluate(resources.policy, 0)
+
+    def test_are_told_apart_by_a_label(self, resources, tmp_path):
+        other = HiddenStates(depths=(0.25,))
+        both = [
+            FeatureMatchingLoss(plan=PLAN, feature_map=FEATURES),
+            FeatureMatchingLoss(plan=PLAN, feature_map=other, label="first layer"),
+        ]
+        means = self.history(resources, tmp_path, *both).evaluate(resources.policy, 0)
+        assert list(means) == ["held-out CFM", "held-out CFM (first layer)"]
+        (alone,) = self.history(resources, tmp_path, both[1]).evaluate(resources.policy, 0).values()
+        assert means["held-out CFM (first layer)"] == pytest.approx(alone)
+        assert means["held-out CFM"] != pytest.approx(alone)

@@ -1,0 +1,47 @@
+"""Labels that tell two evaluators of one kind apart: the loss under two feature maps, say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
+from ebft.parts import Part, Resources
+from ebft.rollout.records import Document
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LabelledPart(Part):
+    """An evaluator's options, with a label for its figures."""
+
+    label: str = Field(
+        "", description="stands behind its figures' names, as in CFM (label); for two of a kind"
+    )
+
+
+class LabelledEvaluator:
+    """An evaluator whose figures have a label behind their names."""
+
+    def __init__(self, evaluator: Evaluator, label: str) -> None:
+        self._evaluator, self._label = evaluator, label
+
+    def __call__(
+        self, policy: PreTrainedModel, documents: Sequence[Document]
+    ) -> Sequence[Measurement | CorpusMeasurement]:
+        return [
+            replace(measurement, name=f"{measurement.name} ({self._label})")
+            for measurement in self._evaluator(policy, documents)
+        ]
+
+
+def build_evaluator(part: Part, resources: Resources) -> Evaluator:
+    """The evaluator of a part, with its label if it has one."""
+    evaluator: Evaluator = part.build(resources)
+    if isinstance(part, LabelledPart) and part.label:
+        return LabelledEvaluator(evaluator, part.label)
+    return evaluator
