@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def run_in_process(
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
+            # Else a file of the user's that is called datasets.py would be taken for the library.
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
             # Ctrl-C in a terminal reaches every process of the group, and this one passes it on.
             start_new_session=True,
         )
