@@ -182,6 +182,24 @@ class FeatureMap(Protocol):
 
 
 @runtime_checkable
+class OfLengths(Protocol):
+    """A feature map that has features of rollouts' first tokens cheaper than one by one."""
+
+    def of_lengths(self, rollouts: Rollouts, lengths: Sequence[int]) -> Sequence[Features]:
+        """What the map gives of `rollouts.first(length)`, for each of the lengths."""
+        ...
+
+
+def features_of_lengths(
+    feature_map: FeatureMap, rollouts: Rollouts, lengths: Sequence[int]
+) -> Sequence[Features]:
+    """Features of the first tokens of rollouts and references, for each of the lengths."""
+    if isinstance(feature_map, OfLengths):
+        return feature_map.of_lengths(rollouts, lengths)
+    return [feature_map(rollouts.first(length)) for length in lengths]
+
+
+@runtime_checkable
 class ReadsBase(Protocol):
     """Options of a feature map that say how much of the base model it runs, for estimates."""
 

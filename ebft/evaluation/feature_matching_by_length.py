@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -11,9 +10,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
-from ebft.interfaces import FeatureMap, Measurement, Plan
+from ebft.interfaces import FeatureMap, Measurement, Plan, features_of_lengths
 from ebft.parts import Part, Resources, part_of
-from ebft.rollout.records import Document, Rollouts
+from ebft.rollout.records import Document
 from ebft.scoring.cfm import unbiased_cfm
 
 if TYPE_CHECKING:
@@ -63,29 +62,14 @@ class FeatureMatchingByLengthEvaluator:
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:
         rollouts = self._sample(policy, documents)
+        contexts, losses = None, [torch.empty(0)] * len(self._lengths)
+        if rollouts is not None:
+            contexts = rollouts.contexts
+            features = features_of_lengths(self._feature_map, rollouts, self._lengths)
+            losses = [unbiased_cfm(of_length) for of_length in features]
         measured = []
-        for length in self._lengths:
-            loss, contexts = torch.empty(0), None
-            if rollouts is not None:
-                loss = unbiased_cfm(self._feature_map(first_tokens(rollouts, length)))
-                contexts = rollouts.contexts
+        for length, loss in zip(self._lengths, losses, strict=True):
             value, weight = per_document(documents, contexts, loss)
             name = f"CFM of {length} tokens"
             measured.append(Measurement(name, "‖φ‖²", value, weight, at=length))
         return measured
-
-
-def first_tokens(rollouts: Rollouts, length: int) -> Rollouts:
-    """The rollouts and references as they were after `length` tokens."""
-    contexts = rollouts.contexts
-    return replace(
-        rollouts,
-        contexts=replace(
-            contexts,
-            reference=contexts.reference[:, :length],
-            reference_mask=contexts.reference_mask[:, :length],
-        ),
-        tokens=rollouts.tokens[..., :length],
-        log_probs=rollouts.log_probs[..., :length],
-        mask=rollouts.mask[..., :length],
-    )

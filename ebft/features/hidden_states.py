@@ -64,28 +64,41 @@ class HiddenStatesMap:
         self._read = FrozenLayers(model, [layer_index(f, layers) for f in options.depths])
         self._layers = 1 if options.combine == "mean" else len(options.depths)
 
-    @torch.no_grad()
     def __call__(self, rollouts: Rollouts) -> Features:
-        parts = [self._features(micro_batch) for _, micro_batch in rollouts.split()]
-        samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
-        tokens = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
+        (features,) = self.of_lengths(rollouts, [rollouts.contexts.rollout_length])
+        return features
+
+    @torch.no_grad()
+    def of_lengths(self, rollouts: Rollouts, lengths: Sequence[int]) -> list[Features]:
+        """Features of the first tokens, for each length, from one forward: it is causal."""
+        each = [self._features(micro_batch, lengths) for _, micro_batch in rollouts.split()]
+        pooling, found = self._options.pooling, []
         # Side by side, tokens come before layers: the blocks are of no one layer then.
-        layers = 1 if self._options.pooling == "all" else self._layers
-        return Features(samples, references, layers=layers, tokens=tokens)
+        layers = 1 if pooling == "all" else self._layers
+        for length, of_length in zip(lengths, zip(*each, strict=True), strict=True):
+            samples, references = (torch.cat(column) for column in zip(*of_length, strict=True))
+            tokens = tokens_apart(length, pooling)
+            found.append(Features(samples, references, layers=layers, tokens=tokens))
+        return found
 
     def _features(
-        self, rollouts: Rollouts
-    ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
+        self, rollouts: Rollouts, lengths: Sequence[int]
+    ) -> list[tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]]:
         tree, contexts = grow(rollouts), rollouts.contexts
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.sees)
-        samples = [h[0, tree.rollout_at] for h in hidden]  # each [P, n, G, d]
-        references = [h[0, tree.reference_at] for h in hidden]  # each [P, G, d]
+        samples = self._combine([h[0, tree.rollout_at] for h in hidden])  # [P, n, G, D]
+        references = self._combine([h[0, tree.reference_at] for h in hidden])  # [P, G, D]
         pooling = self._options.pooling
-        return (
-            pool(self._combine(samples), rollouts.mask, pooling),
-            pool(self._combine(references), contexts.reference_mask, pooling)[:, None],
-        )
+
+        def first(G: int) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
+            mask, reference_mask = rollouts.mask[..., :G], contexts.reference_mask[:, :G]
+            return (
+                pool(samples[..., :G, :], mask, pooling),
+                pool(references[..., :G, :], reference_mask, pooling)[:, None],
+            )
+
+        return [first(G) for G in lengths]
 
     def _combine(self, layers: Sequence[Float[Tensor, "*N d"]]) -> Float[Tensor, "*N D"]:
         layers = [layer.to(torch.promote_types(layer.dtype, torch.float32)) for layer in layers]

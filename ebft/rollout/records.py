@@ -119,6 +119,21 @@ class Rollouts:
         for place, contexts in self.contexts.split():
             yield place, self.of(contexts, place)
 
+    def first(self, length: int) -> Rollouts:
+        """Rollouts and references as they were after `length` tokens."""
+        c = self.contexts
+        return replace(
+            self,
+            contexts=replace(
+                c,
+                reference=c.reference[:, :length],
+                reference_mask=c.reference_mask[:, :length],
+            ),
+            tokens=self.tokens[..., :length],
+            log_probs=self.log_probs[..., :length],
+            mask=self.mask[..., :length],
+        )
+
     def of(self, contexts: Contexts, place: slice) -> Rollouts:
         """Those of a part of the contexts, which stands at `place` among them."""
         return replace(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from ebft.interfaces import FeatureMap
+from ebft.interfaces import FeatureMap, OfLengths
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.testing.common import (
@@ -43,6 +43,7 @@ def check_feature_map(
         _check_shapes(part, features, rollouts)
         _check_repeatable(part, features, rollouts, feature_map, resources, tolerance)
         _check_a_function_of_the_tokens(part, features, rollouts, feature_map, tolerance)
+        _check_lengths(part, rollouts, feature_map, tolerance)
         if promises_independence(part):
             _check_independence(part, features, rollouts, feature_map, tolerance)
 
@@ -129,6 +130,20 @@ def _check_a_function_of_the_tokens(
         close(same.samples, same.references.expand_as(same.samples), tolerance),
         "a rollout with the reference's tokens has the reference's features",
     )
+
+
+def _check_lengths(
+    part: Part, rollouts: Rollouts, feature_map: FeatureMap, tolerance: float
+) -> None:
+    if not isinstance(feature_map, OfLengths):
+        return
+    lengths = [1, rollouts.contexts.rollout_length - 1]
+    for length, found in zip(lengths, feature_map.of_lengths(rollouts, lengths), strict=True):
+        require(
+            part,
+            _same(found, feature_map(rollouts.first(length)), tolerance),
+            "of_lengths gives the features of rollouts that are so long",
+        )
 
 
 def _check_independence(

@@ -8,7 +8,7 @@ from ebft.errors import UserError
 from ebft.evaluation.accuracy import Accuracy
 from ebft.evaluation.cross_entropy import CrossEntropy
 from ebft.evaluation.entropy_drift import EntropyDrift
-from ebft.evaluation.feature_matching_by_length import FeatureMatchingByLength, first_tokens
+from ebft.evaluation.feature_matching_by_length import FeatureMatchingByLength
 from ebft.evaluation.feature_matching_loss import FeatureMatchingLoss
 from ebft.evaluation.history import EvaluationSet, History
 from ebft.evaluation.kernel_score import KernelScoreEvaluation
@@ -72,7 +72,7 @@ def test_the_first_tokens_of_a_rollout_are_a_shorter_rollout(resources, length):
     plan = Strided(start=6, stride=4, rollout_length=length)
     contexts = PLAN(documents)
     whole = EvaluationRollouts(PLAN, resources, n=3)(resources.policy, documents)
-    first = first_tokens(whole, length)
+    first = whole.first(length)
     short = EvaluationRollouts(plan, resources, n=3)(resources.policy, documents)
     # A shorter rollout leaves room for more anchors; the first of each document are the same.
     same = [
