@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_dropped_and_counted():
     assert found.dropped == {
         "longer than documents.length": 1,
         "empty": 1,
-        "too short for the plan": 1,
+        "without a prompt": 1,
     }
 
 

@@ -258,7 +258,7 @@ class TestAMachineThatCannot:
         monkeypatch.setattr("ebft.sandbox.landlock.version", lambda: 0)
         with pytest.raises(SandboxError, match="it takes Landlock, of Linux") as error:
             run_python("x = 1", SHORT)
-        assert "say isolation: limits in this `sandbox` section" in str(error.value)
+        assert "set isolation: limits in this `sandbox` section" in str(error.value)
         limits = SandboxOptions(isolation="limits")
         require(limits)
         assert run_python("x = 1", limits).passed

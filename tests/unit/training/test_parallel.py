@@ -39,8 +39,8 @@ def test_shares_are_equal_in_number_and_nearly_in_length(case):
 
 
 REFUSED = [
-    ("training.documents_per_step=5", "= 5: cannot be divided over 2 processes; say 4 or 6"),
-    ("training.documents_per_step=1", "= 1: cannot be divided over 2 processes; say 2"),
+    ("training.documents_per_step=5", "= 5: cannot be divided over 2 processes; take 4 or 6"),
+    ("training.documents_per_step=1", "= 1: cannot be divided over 2 processes; take 2"),
     ("parallel.replicas=3", "parallel.replicas = 3: 2 processes do not divide"),
     ("training.measure_gradients_every=1", "training.measure_gradients_every = 1: needs whole"),
     ("model.device=cuda:0", "model.device = cuda:0: 2 processes cannot all be on it"),
