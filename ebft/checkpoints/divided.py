@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +30,7 @@ def set_apart(state: Mapping[str, Any], m: Machinery) -> tuple[dict[str, Any], d
         apart[name := f"{number}.{key}"] = value
         return Divided(name)
 
-    optimizer = {
-        **state["optimizer"],
-        "state": {
-            number: {key: taken(number, key, value) for key, value in values.items()}
-            for number, values in state["optimizer"]["state"].items()
-        },
-    }
+    optimizer = _with_each(state["optimizer"], taken)
     return {**undivided({**state, "optimizer": None}), "optimizer": optimizer}, apart
 
 
@@ -59,22 +53,25 @@ def put_back(optimizer: Mapping[str, Any], m: Machinery, shards: Path) -> Mappin
 
     read = read_shards(shards, like=apart) if apart else {}
 
-    def placed(number: int, value: Any) -> Any:
-        return (
-            read[value.name]
-            if isinstance(value, Divided)
-            else divided_like(parameters[number], value)
-        )
+    def placed(number: int, _key: str, value: Any) -> Any:
+        if isinstance(value, Divided):
+            return read[value.name]
+        return divided_like(parameters[number], value)
 
-    return {
-        **optimizer,
-        "state": {
-            number: {key: placed(number, value) for key, value in values.items()}
-            for number, values in optimizer["state"].items()
-        },
-    }
+    return _with_each(optimizer, placed)
 
 
 def parameters_of(m: Machinery) -> dict[int, Tensor]:
     """The optimizer's parameters by the numbers that its state has for them."""
     return dict(enumerate(p for group in m.optimizer.param_groups for p in group["params"]))
+
+
+def _with_each(
+    optimizer: Mapping[str, Any], change: Callable[[int, str, Any], Any]
+) -> dict[str, Any]:
+    """The optimizer's state with `change(number, key, value)` for every value of a parameter."""
+    changed = {
+        number: {key: change(number, key, value) for key, value in values.items()}
+        for number, values in optimizer["state"].items()
+    }
+    return {**optimizer, "state": changed}
