@@ -27,14 +27,13 @@ def token_log_probs(
 ) -> Float[Tensor, " N"]:
     """log p of each target at a temperature, differentiable in the hidden states and the head.
 
-    Matrix products are in autocast's precision if it is on; everything else is float32, or float64
-    for a float64 model.
+    Matrix products are in autocast's precision if it is on; everything else, what they add up to
+    included, is float32, or float64 for a float64 model.
     """
     weight, bias, cap = head(model)
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
-        precision = torch.get_autocast_dtype(device)
-        hidden, weight = hidden.to(precision), weight.to(precision)
+        hidden = hidden.to(torch.get_autocast_dtype(device))
     out: Tensor = _TokenLogProbs.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, targets, temperature, cap
     )
@@ -61,6 +60,7 @@ def head(model: PreTrainedModel) -> tuple[Tensor, Tensor | None, float | None]:
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float | None) -> Tensor:
+    bias = None if bias is None else bias.to(weight.dtype)
     out = nn.functional.linear(hidden, weight, bias)
     out = out.to(torch.promote_types(out.dtype, torch.float32))
     return out if cap is None else out.div_(cap).tanh_().mul_(cap)
@@ -78,8 +78,9 @@ class _TokenLogProbs(torch.autograd.Function):
         cap: float | None,
     ) -> Tensor:
         log_probs, normalizers = [], []
+        cast = weight.to(hidden.dtype)
         for rows, wanted in zip(torch.split(hidden, ROWS), torch.split(targets, ROWS), strict=True):
-            z = _logits(rows, weight, bias, cap)
+            z = _logits(rows, cast, bias, cap)
             if temperature != 1:
                 z.div_(temperature)
             normalizer = z.logsumexp(-1)
@@ -93,12 +94,13 @@ class _TokenLogProbs(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normalizers = ctx.saved_tensors
         cap, temperature = ctx.cap, ctx.temperature
+        cast = weight.to(hidden.dtype)
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for first in range(0, len(hidden), ROWS):
             rows = slice(first, first + ROWS)
-            z = _logits(hidden[rows], weight, bias, cap)
+            z = _logits(hidden[rows], cast, bias, cap)
             slope = None if cap is None else 1 - (z / cap) ** 2
             # d log p / d logits = (one-hot − softmax) / temperature
             dz = z.div_(temperature).sub_(normalizers[rows, None]).exp_().neg_()
@@ -106,10 +108,19 @@ class _TokenLogProbs(torch.autograd.Function):
             dz.mul_(grad[rows, None] / temperature)
             if slope is not None:
                 dz.mul_(slope)
-            dz = dz.to(weight.dtype)
-            torch.mm(dz, weight, out=d_hidden[rows])
-            if d_weight is not None:
-                d_weight.addmm_(dz.T, hidden[rows])
             if d_bias is not None:
                 d_bias += dz.sum(0)
+            dz = dz.to(cast.dtype)
+            torch.mm(dz, cast, out=d_hidden[rows])
+            if d_weight is not None:
+                _add_product(d_weight, dz.T, hidden[rows])
         return d_hidden, d_weight, d_bias, None, None, None
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total += a @ b`, in total's precision: a sum over many parts in bfloat16 would stand still
+    once the next part is smaller than its last digit."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b

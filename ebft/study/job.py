@@ -114,6 +114,7 @@ class Study:
             if held:
                 bar.set_postfix_str(f"waiting for {len(held)} runs of other processes")
                 time.sleep(WAIT)
+        bar.set_postfix_str("")
         return True
 
     def _run_one(self, run: Run, stop: StopRequest, bar: tqdm[NoReturn]) -> bool:

@@ -67,6 +67,26 @@ def test_autocast_keeps_float32_results_and_gradients():
         torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradients_of_many_parts_add_up_in_float32(bias, monkeypatch):
+    monkeypatch.setattr(log_probs, "ROWS", 1)
+    torch.manual_seed(0)
+    model = Model(nn.Linear(16, 50, bias=bias))
+    hidden = torch.rand(1000, 16).bfloat16().float()  # the same in bfloat16: what differs are sums
+    model.head.weight.data = model.head.weight.bfloat16().float()
+    targets = torch.zeros(1000).long()
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = token_log_probs(model, hidden, targets)
+    exact = plain(model, hidden, targets, 1.0, None)
+    inputs = list(model.head.parameters())
+    for a, b in zip(
+        torch.autograd.grad(ours.sum(), inputs),
+        torch.autograd.grad(exact.sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=0, rtol=0.01)
+
+
 def test_a_head_that_is_not_linear_is_refused():
     with pytest.raises(ValueError, match="no linear LM head"):
         token_log_probs(Model(nn.Identity()), torch.zeros(1, 2), torch.zeros(1).long())
