@@ -24,7 +24,25 @@ def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
 
 BaseRecipe = Annotated[Path, BeforeValidator(_beside_the_file)]
 """A recipe file; a relative path is relative to the study file."""
-Overrides = dict[str, Any]
+
+
+def _dotted(value: Any) -> Any:
+    """Sections as dotted keys, later ones instead of earlier: `overrides.training.steps=5` on the
+    command line comes as a section, and must neither lose a file's `training.steps` nor the rest
+    of the recipe's section. Components and lists are values as they are."""
+    if not isinstance(value, dict):
+        return value
+    flat: dict[Any, Any] = {}
+    for key, item in value.items():
+        is_section = isinstance(item, dict) and item and "_component_" not in item
+        leaves = {f"{key}.{k}": v for k, v in _dotted(item).items()} if is_section else {key: item}
+        for dotted, leaf in leaves.items():
+            flat.pop(dotted, None)  # the last one counts, and comes last
+            flat[dotted] = leaf
+    return flat
+
+
+Overrides = Annotated[dict[str, Any], BeforeValidator(_dotted)]
 """Dotted keys and their values, as on the command line: `sampler.n: 8`; `~key` deletes."""
 Levels = list[Any] | dict[str, Any]
 """Values of a key: a list, or labels with values (which may be whole sections)."""

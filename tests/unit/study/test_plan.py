@@ -67,6 +67,25 @@ def test_a_changed_recipe_has_another_name(file):
     assert before.fingerprint != after.fingerprint
 
 
+def test_overrides_of_the_command_line_change_only_what_they_name(file):
+    path = file(
+        overrides={"training.steps": 60, "training.documents_per_step": 8},
+        variants={"v": {"overrides": {"model.lora": {"rank": 4}, "~objective.gamma": None}}},
+    )
+    (arm,) = planned(
+        path,
+        "overrides.training.steps=5",
+        "overrides.model.precision=bfloat16",
+        "overrides.sampler={_component_: hf_tree, n: 2}",
+        "variants.v.overrides.objective.gamma=3",
+    )
+    training, model = arm.options.training, arm.options.model
+    assert (training.steps, training.documents_per_step, training.micro_batch) == (5, 8, 4)
+    assert (model.path, model.precision) == ("smollm2-135m-instruct", "bfloat16")
+    assert (model.lora.rank, arm.options.objective.gamma) == (4, 3)
+    assert arm.options.sampler.n == 2
+
+
 def test_where_it_writes_and_defaults_said_aloud_change_no_fingerprint(file):
     plain = planned(file())[0].fingerprint
     assert planned(file(), "output_dir=elsewhere")[0].fingerprint == plain
