@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 import torch
@@ -26,10 +26,11 @@ class WhitenRunning(Part):
     """
 
     decay: float | None = Field(
-        0.99, gt=0, lt=1, description="weight of the past at each step; null: stop after `steps`"
+        0.99, gt=0, lt=1, description="weight of the past at each step; null: all steps alike"
     )
-    steps: PositiveInt = Field(
-        10, description="steps between computing M^{-1/2} anew; with decay: null, steps to average"
+    refresh_every: PositiveInt = Field(10, description="steps between computing M^{-1/2} anew")
+    freeze_after: PositiveInt | None = Field(
+        None, description="steps after which M stays as it is; null: it never does"
     )
     shrinkage: float = Field(
         0.1, gt=0, le=1, description="s in (1−s) M + s tr(M)/D I, which keeps M invertible"
@@ -51,6 +52,7 @@ class RunningWhitening:
         self._weight = 0.0
         self._root: Tensor | None = None
         self._step = 0
+        self._last = inf if options.freeze_after is None else options.freeze_after
 
     def __call__(self, features: Features) -> Features:
         references = features.references.flatten(0, 1)
@@ -68,10 +70,9 @@ class RunningWhitening:
         )
 
     def _absorb(self, references: Float[Tensor, "N D"]) -> None:
-        decay, steps = self._options.decay, self._options.steps
-        if decay is None and self._step >= steps:
+        if self._step >= self._last:
             return
-        # Without decay: the plain mean over the first `steps` steps.
+        decay = self._options.decay
         old, new = (1.0, 1.0) if decay is None else (decay, 1 - decay)
         count = self._processes.sum(torch.tensor(len(references)))
         moment = self._processes.sum(references.mT @ references) / int(count)
@@ -80,9 +81,9 @@ class RunningWhitening:
         self._weight = old * self._weight + new
 
     def _refreshed(self) -> Float[Tensor, "D D"]:
-        decay, steps = self._options.decay, self._options.steps
-        due = self._step % steps == 0 if decay is not None else self._step <= steps
-        if self._root is None or due:
+        at_last = self._step == self._last  # what freezes is made of all steps before
+        due = self._step < self._last and self._step % self._options.refresh_every == 0
+        if self._root is None or due or at_last:
             assert self._moment is not None
             self._root = inverse_root(
                 self._moment / self._weight, shrinkage=self._options.shrinkage

@@ -14,7 +14,7 @@ LOGITS = ["feature_map=logits", "evaluation.evaluators=[]"]
 CHECKPOINTED = "training.gradient_checkpointing=true"
 STATEFUL = [
     "baseline=moving_average",
-    "transforms=[{_component_: whiten_running, steps: 1}]",
+    "transforms=[{_component_: whiten_running, refresh_every: 1}]",
     "objective.importance.level=token",
     "training.clip_grad_norm=0.1",
 ]

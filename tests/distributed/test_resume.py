@@ -19,7 +19,7 @@ from ebft.checkpoints.shards import read_shards
 from tests.resume.common import logged_steps
 
 STATEFUL = [
-    "transforms=[{_component_: whiten_running, steps: 3}]",
+    "transforms=[{_component_: whiten_running, refresh_every: 3}]",
     "baseline=moving_average",
     "lr_scheduler=null",
     "training.steps=10",

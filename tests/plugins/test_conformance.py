@@ -68,7 +68,7 @@ OPTIONS = {
     "transforms": {
         "l2": [{}, {"over": "layer"}],
         "project": [{"dimensions": 3}],
-        "whiten_running": [{}, {"decay": None, "steps": 2}],
+        "whiten_running": [{}, {"decay": None, "refresh_every": 1, "freeze_after": 2}],
     },
     "rewards": {
         "feature_matching": [

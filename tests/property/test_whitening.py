@@ -117,7 +117,7 @@ def test_running_whitening_keeps_the_gradient_unbiased(decay, problem, seed):
     root = inverse_root(past.mT @ past / 6, shrinkage=0.2)
 
     def whitened(f):
-        running = RunningWhitening(WhitenRunning(decay=decay, shrinkage=0.2, steps=1))
+        running = RunningWhitening(WhitenRunning(decay=decay, shrinkage=0.2, refresh_every=1))
         running.load_state_dict({"moment": past.mT @ past / 6, "weight": 1.0, "root": root,
                                  "step": 1})  # fmt: skip
         return FeatureMatching()(None, running(f))
@@ -130,7 +130,7 @@ def test_running_whitening_keeps_the_gradient_unbiased(decay, problem, seed):
 
 class TestRunning:
     def test_the_moment_is_of_references_and_of_steps_before(self):
-        running = RunningWhitening(WhitenRunning(decay=0.5, steps=1, shrinkage=1e-6))
+        running = RunningWhitening(WhitenRunning(decay=0.5, refresh_every=1, shrinkage=1e-6))
         first, second, third = (features(seed, 2, P=40, D=3) for seed in (0, 10, 20))
         running(first)
         moments = [f.references[:, 0].mT @ f.references[:, 0] / 40 for f in (first, second)]
@@ -141,7 +141,7 @@ class TestRunning:
         torch.testing.assert_close(out.samples, third.samples @ root, atol=1e-5, rtol=1e-4)
         moved = Features(third.samples * 100, third.references)
         state = running.state_dict()
-        again = RunningWhitening(WhitenRunning(decay=0.5, steps=1, shrinkage=1e-6))
+        again = RunningWhitening(WhitenRunning(decay=0.5, refresh_every=1, shrinkage=1e-6))
         again.load_state_dict(state)
         torch.testing.assert_close(again(moved).references, running(third).references)
 
@@ -152,8 +152,9 @@ class TestRunning:
         second = out.references[:, 0].mT @ out.references[:, 0] / 4000
         torch.testing.assert_close(second, torch.eye(4).double() / 4, atol=1e-3, rtol=0)
 
-    def test_without_decay_it_is_fixed_after_its_steps(self):
-        running = RunningWhitening(WhitenRunning(decay=None, steps=2))
+    @pytest.mark.parametrize("decay", [None, 0.5])
+    def test_it_freezes_with_all_steps_before(self, decay):
+        running = RunningWhitening(WhitenRunning(decay=decay, refresh_every=9, freeze_after=2))
         inputs = [features(seed, 2, P=20, D=3) for seed in range(0, 50, 10)]
         outputs = [running(f) for f in inputs]
         roots = [torch.linalg.lstsq(f.references[:, 0], o.references[:, 0]).solution
@@ -161,15 +162,20 @@ class TestRunning:
         torch.testing.assert_close(roots[3], roots[2], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(roots[4], roots[2], atol=1e-4, rtol=1e-4)
         assert (roots[1] - roots[2]).norm() > 1e-2
+        first, second = (f.references[:, 0].mT @ f.references[:, 0] / 20 for f in inputs[:2])
+        moment = (first + second) / 2 if decay is None else (first + 2 * second) / 3
+        torch.testing.assert_close(
+            roots[2], inverse_root(moment, shrinkage=0.1), atol=1e-4, rtol=1e-4
+        )
 
     def test_it_resumes(self):
         inputs = [features(seed, 2, P=20, D=3) for seed in range(0, 60, 10)]
-        whole = RunningWhitening(WhitenRunning(decay=0.9, steps=2))
+        whole = RunningWhitening(WhitenRunning(decay=0.9, refresh_every=2))
         expected = [whole(f) for f in inputs]
-        part = RunningWhitening(WhitenRunning(decay=0.9, steps=2))
+        part = RunningWhitening(WhitenRunning(decay=0.9, refresh_every=2))
         for f in inputs[:3]:
             part(f)
-        resumed = RunningWhitening(WhitenRunning(decay=0.9, steps=2))
+        resumed = RunningWhitening(WhitenRunning(decay=0.9, refresh_every=2))
         resumed.load_state_dict(part.state_dict())
         for f, e in zip(inputs[3:], expected[3:], strict=True):
             torch.testing.assert_close(resumed(f).samples, e.samples, atol=0, rtol=0)

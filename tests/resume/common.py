@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from ebft.checkpoints.nested import read_nested
 
 STATEFUL = [
-    "transforms=[{_component_: whiten_running, steps: 3}]",
+    "transforms=[{_component_: whiten_running, refresh_every: 3}]",
     "baseline=moving_average",
     "training.steps=10",
     "checkpoint.every=4",

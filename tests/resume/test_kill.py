@@ -55,7 +55,7 @@ def start(processes, tmp_path):
 def test_kill_at_random_moments(start, tiny_run, tmp_path, recipe):
     rng, wanted = random.Random(0), KILLS[recipe]
     options = [
-        "transforms=[{_component_: whiten_running, steps: 3}]", "baseline=moving_average",
+        "transforms=[{_component_: whiten_running, refresh_every: 3}]", "baseline=moving_average",
         f"training.steps={STEPS}", "checkpoint.every=1", "evaluation.every=4",
     ]  # fmt: skip
     start(["--version"]).join(WAITS)  # by then everything is imported
