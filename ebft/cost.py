@@ -230,6 +230,8 @@ PROCESS = 0.6 * 2**30
 """Bytes of Python with torch, transformers and datasets imported and a tokenizer, on a CPU."""
 
 
+QUANTIZED = 1 / 2 + 1 / 64
+"""Bytes of a weight in 4 bits, with its share of an 8-bit scale (`models.quantize`)."""
 HOLES, HOLES_SHARE = 0.4 * 2**30, 0.4
 """With an adapter, on a CPU: bytes, and a share of the activations, that malloc's heap loses to
 holes. A wrapped layer allocates and frees between what it keeps. Measured."""
@@ -266,6 +268,7 @@ def memory(
     frozen: bool = True,
     on_cpu: bool = True,
     adapter: int = 0,
+    quantized: bool = False,
     shards: int = 1,
 ) -> Memory:
     """An estimate: float32 weights, Adam, a `frozen` copy of the base model.
@@ -275,8 +278,9 @@ def memory(
 
     `bytes_per_value` is that of the precision of forwards: 4, or 2 for bfloat16, whose copies of
     the float32 weights count as activations. `adapter` weights, if any, are trained in place of
-    the model's own. Weights, gradients and moments are divided into `shards`, each with its
-    process, which has two layers and all that is outside of the layers whole at a time.
+    the model's own, of which the layers' matrices may be `quantized` to 4 bits. Weights, gradients
+    and moments are divided into `shards`, each with its process, which has two layers and all that
+    is outside of the layers whole at a time.
     """
     N, tokens = model.parameters, micro_batch * tree.tokens
     trained = adapter or N
@@ -293,17 +297,20 @@ def memory(
     # Scores, probabilities and their gradients of one group of branches against a trunk.
     group = QUERIES + tree.rollout_length
     scores = 3 * 4 * model.heads * group * (tree.length + tree.rollout_length)
-    casts = N * bytes_per_value if bytes_per_value < 4 else 0
+    matrices, outside = model.layers * model.layer_weights, N - model.layers * model.layer_weights
+    cast = outside if quantized else N
+    casts = cast * bytes_per_value if bytes_per_value < 4 else 0
     activations = float(tokens * kept + scores + casts)
     if adapter and on_cpu:
         activations += HOLES + HOLES_SHARE * activations
-    layers, outside = 2 * model.layer_weights, N - model.layers * model.layer_weights
+    layers = 2 * model.layer_weights
     gathered = layers + outside if shards > 1 else 0
     # A tied head has a gradient as the head and one as the embedding, before they are added.
     temporary = model.head_weights * (2 if model.tied else 1) + (layers if shards > 1 else 0)
+    saved = (4.0 - QUANTIZED) * matrices
     return Memory(
         process=PROCESS if on_cpu else 0.0,
-        weights=4.0 * ((N + adapter) / shards + gathered),
+        weights=4.0 * ((N + adapter) / shards + gathered) - (saved if quantized else 0.0),
         gradients=4.0 * (trained / shards + (0 if adapter else temporary)),
         optimizer=8.0 * trained / shards,
         frozen=float(bytes_per_value * N) if frozen else 0.0,

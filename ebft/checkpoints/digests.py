@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.data.on_demand import OnDemand
+from ebft.models.quantize import dense
 from ebft.rollout.records import Document
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def digest_weights(model: PreTrainedModel) -> str:
     """Of the names and shapes of all weights, and of evenly spaced values of each."""
     digest = blake2b(digest_size=16)
     for name, weight in model.state_dict().items():
-        flat = weight.detach().flatten()
+        flat = dense(weight.detach()).flatten()
         values = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu()
         digest.update(f"{name}\0{tuple(weight.shape)}\0".encode())
         digest.update(values.numpy().tobytes())

@@ -181,7 +181,7 @@ class History:
             raise UserError(
                 f"evaluation: {name}: none of the {len(one.documents)} documents can be measured; "
                 "its plan accepts none of them (a completion needs documents with a prompt, a "
-                "strided plan documents that are long enough)"
+                "strided plan documents that are long enough), or a slope has rollouts of one token"
             )
 
     @property

@@ -15,6 +15,7 @@ from ebft.models import (
 )
 from ebft.models.attention import DENSE, FLEX, NAME
 from ebft.models.options import ModelOptions
+from ebft.models.quantize import quantize_to
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,7 +28,7 @@ ATTENTION = {"tree": NAME, "flex": FLEX, "dense": DENSE}
 
 
 def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model with float32 weights, in eval mode, and its tokenizer.
+    """The model with float32 weights (or a base in 4 bits), in eval mode, and its tokenizer.
 
     Eval mode always: dropout would make the log-probs trained on others than those sampled from.
     Raises `UserError` naming `model.path` if there is no such model, and for `flex` on a CPU.
@@ -37,7 +38,8 @@ def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedToken
             "model.attention = flex: FlexAttention cannot train on a CPU, for it has no backward "
             "there; set model.attention=tree, or model.device=cuda"
         )
-    model = _load(options, torch.float32)
+    quantize = options.lora is not None and options.lora.quantize_base
+    model = _load(options, torch.float32, quantize=quantize)
     return model, load_tokenizer(options)
 
 
@@ -104,7 +106,7 @@ def model_folder(options: ModelOptions) -> str:
     return path
 
 
-def _load(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
+def _load(options: ModelOptions, dtype: torch.dtype, *, quantize: bool = False) -> PreTrainedModel:
     device, source = resolve_device(options.device), _source(options)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -117,7 +119,11 @@ def _load(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
         raise UserError(
             f"model.path = {options.path}: cannot be loaded ({_first_line(error)}); {ACCEPTED}"
         ) from error
-    return cast("PreTrainedModel", model.to(device).eval())
+    if quantize:
+        quantize_to(model, device)
+    else:
+        model.to(device)
+    return cast("PreTrainedModel", model.eval())
 
 
 def _source(options: ModelOptions) -> dict[str, Any]:

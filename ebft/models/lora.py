@@ -18,6 +18,7 @@ from torch import nn
 from ebft.config.located import suggest
 from ebft.errors import UserError
 from ebft.models.options import LoraOptions
+from ebft.models.quantize import dense, is_quantized
 from ebft.models.whole import twins
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 NAME = "default"
 """peft's name of an adapter that is the only one."""
 INSTALL = "pip install 'ebft[lora]'"
+Replace = Callable[[nn.Module], nn.Module | None]
+"""What to put in place of a module; None for one to look into."""
 
 
 def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> None:
@@ -67,7 +70,7 @@ def without_adapter(policy: PreTrainedModel) -> PreTrainedModel:
     """
     if not has_adapter(policy):
         return policy
-    base = _rebuilt(policy, lambda layer: cast(nn.Module, layer.get_base_layer()))
+    base = _rebuilt(policy, _base_layer)
     twins[base] = policy
     return base
 
@@ -75,8 +78,8 @@ def without_adapter(policy: PreTrainedModel) -> PreTrainedModel:
 def merged(policy: PreTrainedModel) -> PreTrainedModel:
     """The policy as a model without adapters: W + alpha/rank · B·A in place of the three.
 
-    Merged layers are copies, everything else is the policy's own. A policy that has no adapter is
-    returned as it is.
+    Merged layers are copies, and so are those that were in 4 bits; everything else is the policy's
+    own. A policy that has no adapter is returned as it is.
     """
     return _rebuilt(policy, _merged_layer) if has_adapter(policy) else policy
 
@@ -97,18 +100,16 @@ def _check_targets(policy: PreTrainedModel, targets: Sequence[str]) -> None:
             )
 
 
-def _rebuilt(policy: PreTrainedModel, replace: Callable[[Any], nn.Module]) -> PreTrainedModel:
+def _rebuilt(policy: PreTrainedModel, replace: Replace) -> PreTrainedModel:
     twin = _twin(policy, replace)
     del twin.peft_config
     return cast("PreTrainedModel", twin)
 
 
-def _twin(module: nn.Module, replace: Callable[[Any], nn.Module]) -> nn.Module:
-    """The module with every LoRA layer in it replaced; itself if there is none."""
-    from peft.tuners.lora import LoraLayer
-
-    if isinstance(module, LoraLayer):
-        return replace(module)
+def _twin(module: nn.Module, replace: Replace) -> nn.Module:
+    """The module with what `replace` has something for replaced; itself if there is nothing."""
+    if (replaced := replace(module)) is not None:
+        return replaced
     children = {
         name: None if child is None else _twin(child, replace)
         for name, child in module._modules.items()
@@ -122,10 +123,22 @@ def _twin(module: nn.Module, replace: Callable[[Any], nn.Module]) -> nn.Module:
     return twin
 
 
+def _base_layer(module: nn.Module) -> nn.Module | None:
+    from peft.tuners.lora import LoraLayer
+
+    return cast(nn.Module, module.get_base_layer()) if isinstance(module, LoraLayer) else None
+
+
 @torch.no_grad()
-def _merged_layer(layer: Any) -> nn.Module:
-    base = layer.get_base_layer()
+def _merged_layer(module: nn.Module) -> nn.Module | None:
+    base: Any = _base_layer(module)
+    if base is not None:
+        whole = dense(base.weight) + cast(Any, module).get_delta_weight(NAME)
+    elif isinstance(module, nn.Linear) and is_quantized(module.weight):
+        base, whole = module, dense(module.weight)
+    else:
+        return None
     twin = copy.copy(base)
-    weight = nn.Parameter(base.weight + layer.get_delta_weight(NAME), requires_grad=False)
+    weight = nn.Parameter(whole, requires_grad=False)
     twin._parameters = {**base._parameters, "weight": weight}
     return cast(nn.Module, twin)

@@ -25,6 +25,11 @@ class LoraOptions(Options):
         description="which linear layers get one: all of the decoder's, or their names, such as "
         "[q_proj, v_proj]",
     )
+    quantize_base: bool = Field(
+        False,
+        description="QLoRA: keep the base model's linear layers in 4 bits (NF4), the frozen "
+        "feature network's included, which are the same; in one process",
+    )
 
 
 class ModelOptions(Options):

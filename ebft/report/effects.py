@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ebft.report.records import Evaluated, RunRecord, StudyRecord
-from ebft.scoring.interval import Interval
-from ebft.scoring.seeds import over_documents, over_seeds, pooled_half_width
+from ebft.scoring.interval import Interval, difference
+from ebft.scoring.seeds import Spread, over_seeds, pooled_spread
 
 COLUMNS = [
     "measure", "unit", "arm", "seeds", "value", "value_seeds",
@@ -23,9 +23,9 @@ half-widths of 95 % intervals, over documents or over seeds."""
 def effects(study: StudyRecord) -> pd.DataFrame:
     """One row for each measure and arm; NaN where a figure does not exist or has no interval."""
     rows = [
-        _row(study, measure, label, pooled)
+        _row(study, measure, label, spread)
         for measure in study.measures()
-        for pooled in [_pooled(study, measure)]
+        for spread in [_spread(study, measure)]
         for label in study.labels()
         if any(measure in run.last for run in study.of(label))
     ]
@@ -45,14 +45,11 @@ def paired_documents(
     found = [it for it in (*ours, *theirs) if it is not None]
     if not ours or not theirs or len(found) < len(ours) + len(theirs) or not _alike(found):
         return None
-    return over_documents(
-        [it.values for it in found[: len(ours)]],
-        found[0].weights,
-        [it.values for it in found[len(ours) :]],
-    )
+    weighted = [(it.values, it.weights) for it in found]
+    return difference(weighted[: len(ours)], weighted[len(ours) :])
 
 
-def _row(study: StudyRecord, measure: str, label: str, pooled: float) -> dict[str, object]:
+def _row(study: StudyRecord, measure: str, label: str, spread: Spread) -> dict[str, object]:
     runs = [run for run in study.of(label) if measure in run.last]
     value = over_seeds([run.last[measure].mean for run in runs])
     row: dict[str, object] = {
@@ -76,28 +73,27 @@ def _row(study: StudyRecord, measure: str, label: str, pooled: float) -> dict[st
     ]
     if pairs:
         ours, theirs = zip(*pairs, strict=True)
-        difference = over_seeds([a.last[measure].mean - b.last[measure].mean for a, b in pairs])
+        between = over_seeds([a.last[measure].mean - b.last[measure].mean for a, b in pairs])
         row |= {
-            "difference": difference.mean,
-            "difference_seeds": difference.half_width,
-            "difference_pooled": pooled,
+            "difference": between.mean,
+            "difference_seeds": between.half_width,
+            "difference_pooled": spread.half_width(len(pairs)),
         }
         if (over := paired_documents(ours, theirs, measure)) is not None:
             row["difference_documents"] = over.half_width
     return row
 
 
-def _pooled(study: StudyRecord, measure: str) -> float:
-    """The pooled half-width from the arms that were run with every seed of the study."""
+def _spread(study: StudyRecord, measure: str) -> Spread:
+    """The pooled spread of the arms that were run with every seed of the study."""
     seeds = sorted({run.seed for run in study.done})
     table = []
     for label in study.labels():
         by_seed = {run.seed: run for run in study.of(label) if measure in run.last}
         if list(by_seed) and sorted(by_seed) == seeds:
             table.append([by_seed[seed].last[measure].mean for seed in seeds])
-    return pooled_half_width(np.array(table)) if table else float("inf")
+    return pooled_spread(np.array(table)) if table else Spread(float("inf"), 0)
 
 
 def _alike(found: Sequence[Evaluated]) -> bool:
-    first = found[0]
-    return all(it.digest == first.digest and it.weights.equal(first.weights) for it in found[1:])
+    return len({it.digest for it in found}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,9 @@ from scipy import stats
 from torch import Tensor
 
 from ebft.interfaces import Measurement
+
+Weighted = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
+"""The value of each document, and its weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +40,12 @@ def mean_interval(measurement: Measurement, *, level: float = 0.95) -> Interval:
 def paired_change(before: Measurement, after: Measurement, *, level: float = 0.95) -> Interval:
     """after − before, document by document, so that differences between documents cancel.
 
+    Weights may change with the policy, as where values are means over its own rollouts' tokens.
     Raises `ValueError` if the two are not of the same documents.
     """
-    if before.name != after.name or not torch.equal(before.weight, after.weight):
+    if before.name != after.name or len(before.value) != len(after.value):
         raise ValueError(f"{before.name} and {after.name} are not of the same documents")
-    return weighted_interval(after.value - before.value, before.weight, level=level)
+    return difference([(after.value, after.weight)], [(before.value, before.weight)], level=level)
 
 
 def weighted_interval(
@@ -53,13 +58,38 @@ def weighted_interval(
     infinite interval. A document without weight is none: it was not measured. Raises `ValueError`
     if none was.
     """
-    value, weight = value[weight > 0], weight[weight > 0]
-    B = value.numel()
-    if B == 0:
-        raise ValueError("no document has any weight")
-    share = weight / weight.sum()
-    mean = float((share * value).sum())
+    return difference([(value, weight)], [], level=level)
+
+
+def difference(
+    ours: Sequence[Weighted], theirs: Sequence[Weighted], *, level: float = 0.95
+) -> Interval:
+    """The mean of some ratio estimates less that of others, all of the same documents.
+
+    A document's part in it is Σ over ours of w(v−m)/Σw, over their number, less the same of
+    theirs; the variance is B/(B−1) times the sum of those parts' squares. Raises `ValueError` for
+    an estimate in which no document has weight.
+    """
+    measured = torch.stack([weight > 0 for _, weight in (*ours, *theirs)]).any(0)
+    B = int(measured.sum())
+    mean, part = 0.0, torch.zeros(B, dtype=torch.float64)
+    for sign, group in ((1, ours), (-1, theirs)):
+        for value, weight in group:
+            m, parts = _linearised(value[measured].double(), weight[measured].double())
+            mean += sign * m / len(group)
+            part += sign * parts / len(group)
     if B < 2:
         return Interval(mean, float("inf"), B)
-    variance = float((share * (value - mean)).square().sum()) * B / (B - 1)
+    variance = float(part.square().sum()) * B / (B - 1)
     return Interval(mean, float(stats.t.ppf((1 + level) / 2, B - 1)) * variance**0.5, B)
+
+
+def _linearised(
+    value: Float[Tensor, " B"], weight: Float[Tensor, " B"]
+) -> tuple[float, Float[Tensor, " B"]]:
+    """A ratio estimate, and what each document adds to its error."""
+    if not weight.any():
+        raise ValueError("no document has any weight")
+    share = weight / weight.sum()
+    mean = (share * value).sum()
+    return float(mean), share * (value - mean)

@@ -1,16 +1,15 @@
-"""Intervals over runs that differ in their seed alone, and over documents that runs share."""
+"""Intervals over runs that differ in their seed alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from scipy import stats
-from torch import Tensor
 
-from ebft.scoring.interval import Interval, weighted_interval
+from ebft.scoring.interval import Interval
 
 
 def over_seeds(values: Sequence[float], *, level: float = 0.95) -> Interval:
@@ -26,32 +25,31 @@ def over_seeds(values: Sequence[float], *, level: float = 0.95) -> Interval:
     return Interval(float(np.mean(values)), float(half), S)
 
 
-def pooled_half_width(values: Float[np.ndarray, "A S"], *, level: float = 0.95) -> float:
-    """The half-width of the interval of a difference between two arms, from all A × S runs.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The variance over seeds that all arms are taken to share, and its degrees of freedom."""
+
+    variance: float
+    freedom: int
+
+    def half_width(self, seeds: int, *, level: float = 0.95) -> float:
+        """Of the interval of a difference between two arms, each a mean over so many seeds."""
+        if self.freedom < 1:
+            return float("inf")
+        quantile = stats.t.ppf((1 + level) / 2, self.freedom)
+        return float(quantile * (2 * self.variance / seeds) ** 0.5)
+
+
+def pooled_spread(values: Float[np.ndarray, "A S"]) -> Spread:
+    """The spread of A × S runs about what their arms and their seeds explain.
 
     A randomised block design: every arm is run with every seed, and what is left of a run's value
     without its arm's and its seed's mean is the spread, taken to be the same in all arms. So it has
-    (A−1)(S−1) degrees of freedom instead of S−1. Infinite with fewer than two arms or seeds.
+    (A−1)(S−1) degrees of freedom instead of S−1: none with fewer than two arms or seeds.
     """
     A, S = values.shape
     freedom = (A - 1) * (S - 1)
     if freedom < 1:
-        return float("inf")
+        return Spread(float("inf"), 0)
     rest = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()
-    variance = float(np.square(rest).sum()) / freedom
-    return float(stats.t.ppf((1 + level) / 2, freedom) * (2 * variance / S) ** 0.5)
-
-
-def over_documents(
-    values: Sequence[Float[Tensor, " B"]],
-    weight: Float[Tensor, " B"],
-    against: Sequence[Float[Tensor, " B"]],
-    *,
-    level: float = 0.95,
-) -> Interval:
-    """The mean difference of two groups of runs, document by document, each its group's mean.
-
-    It covers what other held-out documents would change, for these trained policies.
-    """
-    difference = torch.stack(list(values)).mean(0) - torch.stack(list(against)).mean(0)
-    return weighted_interval(difference, weight, level=level)
+    return Spread(float(np.square(rest).sum()) / freedom, freedom)

@@ -160,6 +160,11 @@ def _problems_of_processes(options: FineTuneOptions, size: int) -> Iterator[str]
             f"training.compile = true: layers are compiled in one process so far, and this is one "
             f"of {size}; set it to false"
         )
+    if options.model.lora is not None and options.model.lora.quantize_base:
+        yield (
+            f"model.lora.quantize_base = true: weights in 4 bits are not divided so far, and this "
+            f"is one of {size} processes; set it to false"
+        )
     if ":" in options.model.device:
         yield (
             f"model.device = {options.model.device}: {size} processes cannot all be on it; take "

@@ -130,6 +130,7 @@ def estimate_memory(options: FineTuneOptions, micro_batch: int, *, processes: in
         gradient_checkpointing=options.training.gradient_checkpointing,
         frozen=reads_base and not shared,
         adapter=adapter_weights(options, model),
+        quantized=options.model.lora is not None and options.model.lora.quantize_base,
         on_cpu=_is_cpu(options.model.device),
         # A single process has no use for replicas.
         shards=max(1, processes // options.parallel.replicas),

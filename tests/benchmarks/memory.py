@@ -27,6 +27,7 @@ KINDS = {
     "all weights": [],
     "all weights, gradient checkpointing": ["training.gradient_checkpointing=true"],
     "LoRA, rank 16": ["model.lora.rank=16"],
+    "QLoRA, rank 16": ["model.lora.rank=16", "model.lora.quantize_base=true"],
 }
 GIB = 2**30
 

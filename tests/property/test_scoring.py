@@ -96,7 +96,7 @@ def test_changes_are_of_the_same_thing():
     a = Measurement("x", "", torch.zeros(3), torch.ones(3))
     for other in (
         Measurement("y", "", torch.zeros(3), torch.ones(3)),
-        Measurement("x", "", torch.zeros(3), torch.ones(3) * 2),
+        Measurement("x", "", torch.zeros(4), torch.ones(4)),
     ):
         with pytest.raises(ValueError, match="not of the same documents"):
             paired_change(a, other)

@@ -12,9 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from ebft.config.load import load_recipe
 from ebft.models.load import load_frozen
+from ebft.models.quantize import is_quantized
 from ebft.training.loop import train
 from ebft.training.setup import make_documents, make_machinery, make_resources
 
+QLORA = "model.lora.quantize_base=true"
 TOKENS = torch.arange(3, 12)[None]
 
 
@@ -94,10 +96,31 @@ def test_checkpoints_load_elsewhere(ebft, tiny_run, tiny_model, tmp_path, merge)
     assert (folder / "tokenizer.json").exists()
 
 
+def test_qlora_trains_features_and_merges_with_the_weights_in_4_bits(ebft, tiny_run, tmp_path):
+    fast = ["optimizer.lr=0.05", "lr_scheduler=null", QLORA]
+    (step, *_), _, resources = run(tiny_run(*fast, recipe="ebft_lora"), steps=3)
+    layers = {n: w for n, w in resources.policy.named_parameters() if "base_layer" in n}
+    assert layers
+    assert all(is_quantized(weight) for weight in layers.values())
+    assert resources.load_base().model.layers[0].mlp.up_proj.weight is next(
+        w for n, w in layers.items() if "layers.0.mlp.up_proj" in n
+    )
+    assert step.losses.policy_gradient.sampler_gap < 1e-4
+
+    status, _, err = ebft(*tiny_run(*fast, "checkpoint.merge_adapter=true", recipe="ebft_lora"))
+    assert status == 0, err
+    folder = tmp_path / "run" / "checkpoints" / "step-000003"
+    with torch.no_grad():
+        ours = resources.policy(TOKENS).logits  # those of the same three steps
+        theirs = AutoModelForCausalLM.from_pretrained(folder)(TOKENS).logits
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("quantize", [[], [QLORA]])
 @pytest.mark.parametrize("merge", [False, True])
-def test_a_run_is_resumed_to_the_last_bit(ebft, tiny_run, tmp_path, merge):
+def test_a_run_is_resumed_to_the_last_bit(ebft, tiny_run, tmp_path, merge, quantize):
     steps = ["training.steps=4", "optimizer.lr=0.05", "evaluation.evaluators=[]",
-             f"checkpoint.merge_adapter={str(merge).lower()}"]  # fmt: skip
+             f"checkpoint.merge_adapter={str(merge).lower()}", *quantize]  # fmt: skip
     whole, parts = (tmp_path / name for name in ("whole", "parts"))
     arguments = tiny_run(*steps, recipe="ebft_lora")
     assert ebft(*arguments, f"output_dir={whole}")[0] == 0
@@ -115,10 +138,11 @@ def test_a_run_is_resumed_to_the_last_bit(ebft, tiny_run, tmp_path, merge):
         assert all(torch.equal(a[name], b[name]) for name in a), file
 
 
+@pytest.mark.parametrize("quantize", [[], [QLORA]])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_sft_learns_in_an_adapter(tiny_run, precision):
+def test_sft_learns_in_an_adapter(tiny_run, precision, quantize):
     more = ["optimizer.lr=0.02", "lr_scheduler=null", "training.gradient_checkpointing=true",
-            f"model.precision={precision}"]  # fmt: skip
+            f"model.precision={precision}", *quantize]  # fmt: skip
     steps, *_ = run(tiny_run(*more, recipe="sft_lora"), steps=20)
     assert steps[0].scored is None
     assert steps[-1].losses.cross_entropy < steps[0].losses.cross_entropy - 0.3
@@ -145,6 +169,11 @@ def test_the_estimate_has_one_model_and_trains_the_adapter_alone(ebft, tiny_run)
     assert lora["gradients"] == round(4 * adapter / 2**30, 2)
     assert lora["Adam"] == round(8 * adapter / 2**30, 2)
     assert lora["training"] < full["training"]
+    small = gib("ebft_lora", QLORA)
+    matrices = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
+    assert lora["weights"] - small["weights"] == pytest.approx(
+        matrices * (4 - 0.5 - 1 / 64) / 2**30, abs=0.01
+    )
     few = gib("ebft_lora", "model.lora.target_modules=[q_proj]", "model.lora.rank=256")
     assert few["gradients"] == round(4 * 30 * 256 * (576 + 576) / 2**30, 2)
 

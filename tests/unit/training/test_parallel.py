@@ -45,6 +45,7 @@ REFUSED = [
     ("training.measure_gradients_every=1", "training.measure_gradients_every = 1: needs whole"),
     ("model.device=cuda:0", "model.device = cuda:0: 2 processes cannot all be on it"),
     ("training.compile=true", "training.compile = true: layers are compiled in one process so far"),
+    ("model.lora={quantize_base: true}", "model.lora.quantize_base = true: weights in 4 bits are"),
     ("sampler=hf_generate", "sampler: HfGenerate works in one process only, not in 2: generate"),
 ]
 

@@ -1,0 +1,68 @@
+"""QLoRA's base model (Dettmers et al., arXiv 2305.14314): linear layers in 4 bits, and an adapter.
+
+The format, NF4 with scales that are quantised themselves, is torchao's, as in torchtune. A layer
+computes with the weights that its 4 bits stand for, and so do the frozen feature network, which is
+the policy without its adapter, and a merged model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
+
+from ebft.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BLOCK = 64
+"""Weights that share a scale."""
+SCALES = 256
+"""Scales, at most, that are quantised together."""
+
+
+def quantize_to(model: PreTrainedModel, device: torch.device) -> None:
+    """Moves a model to a device, in place, with its decoder's linear layers in 4 bits.
+
+    A layer is quantised on the device, so that of the whole model in float32 it never holds more
+    than one. Embeddings, norms and the LM head stay as they are. Raises `UserError` for a layer
+    whose size is no multiple of 64.
+    """
+    head = model.get_output_embeddings()
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    for name, layer in layers.items():
+        if layer.weight.numel() % BLOCK:
+            raise UserError(
+                f"model.lora.quantize_base = true: {name} has {layer.weight.numel()} weights, no "
+                f"multiple of {BLOCK}; set model.lora.quantize_base=false"
+            )
+    weights = {name: layer.weight for name, layer in layers.items()}
+    for layer in layers.values():
+        layer._parameters["weight"] = None  # not moved with the rest
+    model.to(device)
+    for name, layer in layers.items():
+        quantized = _nf4(weights.pop(name).detach().to(device))
+        layer.weight = nn.Parameter(quantized, requires_grad=False)
+
+
+def dense(weight: Tensor) -> Tensor:
+    """The numbers that a weight stands for; a weight that is not quantised as it is."""
+    return cast(Tensor, weight.get_original_weight()) if isinstance(weight, NF4Tensor) else weight
+
+
+def is_quantized(weight: Tensor) -> bool:
+    """Whether a weight is in 4 bits."""
+    return isinstance(weight, NF4Tensor)
+
+
+def _nf4(weight: Tensor) -> NF4Tensor:
+    blocks = weight.numel() // BLOCK
+    together = next(size for size in range(min(SCALES, blocks), 0, -1) if blocks % size == 0)
+    return to_nf4(weight, block_size=BLOCK, scaler_block_size=together)
