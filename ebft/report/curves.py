@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from ebft.evaluation.history import History
+from ebft.report.style import style
 from ebft.scoring.interval import mean_interval
 
 if TYPE_CHECKING:
@@ -78,9 +79,5 @@ def _each_step(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _style(axes: Axes, title: str, unit: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.set_ylabel(unit)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e9ed")
-    axes.set_axisbelow(True)
+    style(axes, title=title, y=unit)
     axes.legend(fontsize=8, frameon=False)

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from ebft.evaluation.history import History
 from ebft.interfaces import Measurement
+from ebft.report.names import family
+from ebft.report.style import style
 from ebft.scoring.interval import mean_interval
 
 COLOURS = ("#8a94a0", "#1f5fa8")
@@ -17,16 +19,16 @@ COLOURS = ("#8a94a0", "#1f5fa8")
 
 
 def plot_lengths(history: History, file: Path) -> bool:
-    """Writes a PNG with a panel for each set of documents; False if there is no such figure."""
+    """Writes a PNG with a panel for each such curve of each set; False if there is none."""
     evaluations = {"before": history.first, "after": history.last}
     if len(history) == 1:
         evaluations = {"measured": history.last}
-    sets = list(curves(history.last))
-    if not sets:
+    names = list(curves(history.last))
+    if not names:
         return False
-    figure = Figure(figsize=(5.2 * len(sets), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(sets), squeeze=False)[0]
-    for name, axes in zip(sets, panels, strict=True):
+    figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for name, axes in zip(names, panels, strict=True):
         for (label, measured), colour in zip(
             evaluations.items(), COLOURS[-len(evaluations) :], strict=True
         ):
@@ -40,21 +42,16 @@ def plot_lengths(history: History, file: Path) -> bool:
             )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlabel("tokens of the completion")
-        axes.set_ylabel(f"CFM, {points[0].unit}")
-        axes.set_title(name, loc="left", fontsize=11, fontweight="bold")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e6e9ed")
-        axes.set_axisbelow(True)
+        style(axes, title=name, x="tokens of the completion", y=points[0].unit)
         axes.legend(fontsize=8, frameon=False)
     figure.savefig(file, dpi=150)
     return True
 
 
 def curves(measured: Mapping[str, Measurement]) -> dict[str, list[Measurement]]:
-    """The points of each set's curve, by length."""
+    """The points of each curve, by length."""
     found: defaultdict[str, list[Measurement]] = defaultdict(list)
-    for measurement in measured.values():
+    for name, measurement in measured.items():
         if measurement.at is not None:
-            found[measurement.of].append(measurement)
+            found[family(name, measurement.at)].append(measurement)
     return {name: sorted(points, key=lambda point: point.at or 0) for name, points in found.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -31,8 +30,8 @@ CLEAR = {"change": "change_documents", "difference": "difference_documents"}
 """Which figures are set off, and the half-width that they have to exceed."""
 
 
-def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, Path]]) -> str:
-    """The page; `pictures` are captions and PNG files, which are put into it."""
+def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, bytes]]) -> str:
+    """The page; `pictures` are captions and PNGs, which are put into it."""
     environment = Environment(
         loader=PackageLoader("ebft.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -42,7 +41,7 @@ def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, 
         headings=HEADINGS,
         tables=_tables(table),
         note=LEVEL_NOTE,
-        pictures=[(caption, _inline(file)) for caption, file in pictures],
+        pictures=[(caption, base64.b64encode(drawn).decode()) for caption, drawn in pictures],
         unfinished=[run for run in study.runs if not run.done],
         seeds=sorted({run.seed for run in study.runs}),
         surroundings=_surroundings(study),
@@ -90,10 +89,6 @@ def _is_clear(name: str, row: dict[str, float]) -> bool:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
-def _inline(file: Path) -> str:
-    return base64.b64encode(file.read_bytes()).decode()
 
 
 def _names(study: StudyRecord) -> dict[str, list[str]]:

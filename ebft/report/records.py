@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ebft.errors import UserError
+from ebft.report.names import family
 from ebft.study.folder import DONE, RunFolder, StudyFolder, read_json, read_lines
 
 PENDING = "not done"
@@ -117,7 +118,7 @@ class StudyRecord:
         for run in self.done:
             for name, it in run.last.items():
                 if it.at is not None:
-                    found.setdefault(name.replace(str(it.at), "…"), set()).add((it.at, name))
+                    found.setdefault(family(name, it.at), set()).add((it.at, name))
         return {family: sorted(members) for family, members in found.items()}
 
 
@@ -211,7 +212,7 @@ def _rows(run: RunRecord) -> list[dict[str, object]]:
         for it in named.values():
             row(
                 step, "held-out", it.name, unit=it.unit, value=it.mean,
-                half_width_95=it.half_width, documents=it.values.numel(),
+                half_width_95=it.half_width, documents=int((it.weights > 0).sum()),
             )  # fmt: skip
     for step, figures in run.training.items():
         for name, value in figures.items():

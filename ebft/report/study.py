@@ -12,7 +12,7 @@ from ebft.report.groups import comparisons, crossings
 from ebft.report.page import markdown, page
 from ebft.report.records import StudyRecord, read_study, tidy
 from ebft.report.study_plots import plot_curves, plot_effects, plot_families, plot_heat_map
-from ebft.report.style import save
+from ebft.report.style import png
 from ebft.study.folder import StudyFolder
 
 if TYPE_CHECKING:
@@ -29,16 +29,19 @@ def write_report(path: Path) -> Path:
     folder.mkdir(exist_ok=True)
     every = tidy(study)
     write_whole(folder / "metrics.csv", every.to_csv(index=False))
-    every.to_parquet(folder / "metrics.parquet", index=False)
+    write_whole(folder / "metrics.parquet", every.to_parquet(index=False))
     table = effects(study)
     write_whole(folder / "effects.csv", table.to_csv(index=False))
     write_whole(folder / "tables.md", markdown(study, table))
-    for old in folder.glob("*.png"):
-        old.unlink()
-    pictures = []
+    # Several processes may end a study at once, and all of them write its report.
+    pictures, written = [], set()
     for name, caption, figure in _figures(study):
-        save(figure, folder / f"{name}.png")
-        pictures.append((caption, folder / f"{name}.png"))
+        pictures.append((caption, png(figure)))
+        write_whole(folder / f"{name}.png", pictures[-1][1])
+        written.add(f"{name}.png")
+    for old in folder.glob("*.png"):
+        if old.name not in written:
+            old.unlink(missing_ok=True)
     index = folder / "index.html"
     write_whole(index, page(study, table, pictures))
     return index

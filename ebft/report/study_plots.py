@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from ebft.report.effects import paired_documents
 from ebft.report.groups import Comparison, Crossing
 from ebft.report.records import RunRecord, StudyRecord
-from ebft.report.style import GREY, colour, style
+from ebft.report.style import GREY, colour, plain, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def plot_effects(study: StudyRecord, compared: Sequence[Comparison]) -> Figure |
         for number, (comparison, axes) in enumerate(zip(compared, row, strict=True)):
             _effect(axes, study, comparison, measure)
             first_row = measure == measures[0]
-            unit = study.reference_runs[0].last[measure].unit if study.reference_runs else ""
+            unit = _unit(study, measure)
             style(
                 axes,
                 title=comparison.title if first_row else "",
@@ -107,7 +107,7 @@ def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
             if not by_flops:
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid[0][-1].legend(
-        fontsize=8, frameon=False, title=comparison.title, title_fontsize=8,
+        fontsize=8, frameon=False, title=plain(comparison.title), title_fontsize=8,
         loc="upper left", bbox_to_anchor=(1.01, 1), alignment="left",
     )  # fmt: skip
     return figure if drawn else None
@@ -130,18 +130,18 @@ def plot_families(study: StudyRecord, comparison: Comparison) -> Figure | None:
             lengths, before, color=GREY, linestyle="--", linewidth=1.2, label="before training"
         )
         for number, (label, runs) in enumerate(comparison.groups.items()):
-            values = [_mean(runs, m) for _, m in members]
+            values = [_mean([run for run in runs if m in run.last], m) for _, m in members]
             changes = [paired_documents(runs, runs, m, first=True) for _, m in members]
             axes.errorbar(
                 lengths,
                 values,
                 [np.nan if it is None else it.half_width for it in changes],
                 color=colour(number), marker="o", markersize=4, capsize=3, linewidth=1.6,
-                label=label,
+                label=plain(label),
             )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_xticks(lengths, [str(length) for length in lengths])
-        unit = study.done[0].last[members[0][1]].unit
+        unit = _unit(study, members[0][1])
         style(axes, title=family, x="tokens of a completion", y=unit)
         axes.legend(fontsize=8, frameon=False)
     return figure
@@ -173,7 +173,7 @@ def _effect(axes: Axes, study: StudyRecord, comparison: Comparison, measure: str
         )  # fmt: skip
     labels = list(comparison.groups)
     long = max(map(len, labels)) > SHORT_LABEL
-    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xticks(range(len(labels)), map(plain, labels))
     axes.tick_params(axis="x", labelrotation=30 if long else 0)
     for tick in axes.get_xticklabels():
         tick.set_horizontalalignment("right" if long else "center")
@@ -183,11 +183,13 @@ def _effect(axes: Axes, study: StudyRecord, comparison: Comparison, measure: str
 def _heat(axes: Axes, study: StudyRecord, crossing: Crossing, measure: str) -> None:
     shape = (len(crossing.row_labels), len(crossing.column_labels))
     values, halves = np.full(shape, np.nan), np.full(shape, np.nan)
+    is_reference = np.full(shape, False)
     against = [run for run in study.reference_runs if measure in run.last]
     for (row, column), group in crossing.cells.items():
         at = crossing.row_labels.index(row), crossing.column_labels.index(column)
         runs = [run for run in group if measure in run.last]
         if runs and against:
+            is_reference[at] = {run.name for run in runs} == {run.name for run in against}
             values[at] = _mean(runs, measure) - _mean(against, measure)
             over = paired_documents(runs, against, measure)
             halves[at] = np.nan if over is None else over.half_width
@@ -198,16 +200,16 @@ def _heat(axes: Axes, study: StudyRecord, crossing: Crossing, measure: str) -> N
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             dark = abs(value) > 0.55 * edge
-            half = "" if np.isnan(halves[i, j]) or value == 0 else f"\n± {halves[i, j]:.3f}"
+            half = "" if np.isnan(halves[i, j]) else f"\n± {halves[i, j]:.3f}"
             axes.text(
-                j, i, f"{value:+.3f}{half}" if value else "reference",
+                j, i, "reference" if is_reference[i, j] else f"{value:+.3f}{half}",
                 ha="center", va="center", fontsize=8, color="white" if dark else "#20262e",
             )  # fmt: skip
-    axes.set_xticks(range(shape[1]), crossing.column_labels, fontsize=8)
-    axes.set_yticks(range(shape[0]), crossing.row_labels, fontsize=8)
-    axes.set_xlabel(crossing.columns, fontsize=9)
-    axes.set_ylabel(crossing.rows, fontsize=9)
-    axes.set_title(f"{measure}, difference", loc="left", fontsize=10, fontweight="bold")
+    axes.set_xticks(range(shape[1]), map(plain, crossing.column_labels), fontsize=8)
+    axes.set_yticks(range(shape[0]), map(plain, crossing.row_labels), fontsize=8)
+    axes.set_xlabel(plain(crossing.columns), fontsize=9)
+    axes.set_ylabel(plain(crossing.rows), fontsize=9)
+    axes.set_title(plain(f"{measure}, difference"), loc="left", fontsize=10, fontweight="bold")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
 
@@ -227,10 +229,16 @@ def _curve(
     elif len(shared) > 2 * SMOOTH:
         values = _smooth(values)
         shared = shared[len(shared) - values.shape[1] :]
-    x = np.array([runs[0].tflop_after(step) if by_flops else step for step in shared], float)
+    x = np.array([_tflop(runs, step) if by_flops else step for step in shared], float)
     marker = "o" if is_held_out else None
     axes.plot(
-        x, values.mean(0), color=shade, linewidth=1.6, marker=marker, markersize=4, label=label
+        x,
+        values.mean(0),
+        color=shade,
+        linewidth=1.6,
+        marker=marker,
+        markersize=4,
+        label=plain(label),
     )
     if len(lines) > 1:
         axes.fill_between(x, values.min(0), values.max(0), color=shade, alpha=0.15, linewidth=0)
@@ -247,6 +255,15 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.apply_along_axis(
         lambda line: np.convolve(line, np.full(SMOOTH, 1 / SMOOTH), mode="valid"), 1, values
     )
+
+
+def _tflop(runs: Sequence[RunRecord], step: int) -> float:
+    """Of all runs of a group, which may cost differently if they vary something else."""
+    return mean(tflop for run in runs if (tflop := run.tflop_after(step)) is not None)
+
+
+def _unit(study: StudyRecord, measure: str) -> str:
+    return next(run.last[measure].unit for run in study.done if measure in run.last)
 
 
 def _points(study: StudyRecord, measure: str) -> int:

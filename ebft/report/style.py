@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,15 +22,22 @@ def colour(number: int) -> str:
 
 def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
     """Title on the left, no box, a light grid behind."""
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
+    axes.set_title(plain(title), loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel(plain(x), fontsize=9)
+    axes.set_ylabel(plain(y), fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e9ed")
     axes.set_axisbelow(True)
 
 
-def save(figure: Figure, file: Path) -> None:
+def plain(text: str) -> str:
+    """What matplotlib shows as this text: two dollar signs would be a formula."""
+    return text.replace("$", r"\$")
+
+
+def png(figure: Figure) -> bytes:
     """A PNG without the date or the version of what drew it."""
-    figure.savefig(file, dpi=150, metadata={"Software": None})
+    stream = BytesIO()
+    figure.savefig(stream, dpi=150, metadata={"Software": None})
+    return stream.getvalue()

@@ -35,6 +35,10 @@ class RunFolder:
     path: Path
 
     @property
+    def study(self) -> StudyFolder:
+        return StudyFolder(self.path.parent.parent)
+
+    @property
     def description(self) -> Path:
         return self.path / "run.json"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ class StepLog:
     def __init__(self, file: str) -> None:
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_half_a_line(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def log_dict(self, payload: Mapping[str, float], step: int) -> None:
@@ -20,3 +22,10 @@ class StepLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _cut_half_a_line(path: Path) -> None:
+    """Takes off what a full disk or a crash has left of a line: more would be written behind it."""
+    if path.exists():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)

@@ -66,10 +66,20 @@ def _finish(run: RunFolder) -> bool:
     from transformers.utils.logging import disable_progress_bar
 
     from ebft.config.load import load_recipe
+    from ebft.config.overrides import override
 
     disable_progress_bar()
-    # From its newest whole checkpoint; from the beginning if there is none.
-    recipe = load_recipe(run.recipe, ["checkpoint.resume=auto", "overwrite=true"])
+    here = {
+        # From its newest whole checkpoint; from the beginning if there is none.
+        "checkpoint.resume": "auto",
+        "overwrite": True,
+        # Where this folder is now: it may have been moved since the recipe was written.
+        "output_dir": str(run.output),
+        "evaluation.remember": str(run.study.remembered),
+        "metric_loggers.0.file": str(run.steps),
+    }
+    origin = "the study's worker"
+    recipe = load_recipe(run.recipe, [override(k, v, origin=origin) for k, v in here.items()])
     job = recipe.options.build(recipe.registry, source=recipe.source)
     try:
         job.setup()

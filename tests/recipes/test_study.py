@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ebft.study.folder import StudyFolder
+from ebft.study.job import Study
 from ebft.study.worker import work
 from tests.conftest import RECIPES
 
@@ -89,6 +90,25 @@ def test_a_study_runs_records_failures_skips_and_grows(ebft, study, tmp_path, mo
     assert [file.stat().st_mtime_ns for file in files] == untouched
     table = pd.read_csv(out / "report" / "effects.csv")
     assert list(table[table.measure == "held-out CE"].arm) == ["v, lr=0.0001", "v, lr=0.0002"]
+
+
+def test_a_folder_that_was_moved_goes_on_where_it_is(ebft, study, tmp_path, monkeypatch):
+    monkeypatch.setattr("ebft.study.job.run_in_process", lambda run, **_: work(run))
+    old, new = tmp_path / "out", tmp_path / "moved"
+    file = study(grid={"objective.gamma": [1, 2]})
+    monkeypatch.setattr(Study, "_run_all", lambda *_: False)  # stopped before its first run
+    assert ebft("study", str(file))[0] == 130
+    monkeypatch.undo()
+    monkeypatch.setattr("ebft.study.job.run_in_process", lambda run, **_: work(run))
+    old.rename(new)
+    assert ebft("study", str(file), f"output_dir={new}")[0] == 0
+    assert list(results(new).values()) == ["done", "done"]
+    for name in results(new):
+        run = StudyFolder(new).run(name)
+        assert len(run.evaluations.read_text().splitlines()) > 2
+        assert run.steps.is_file()
+    assert len(list((new / "remembered").iterdir())) == 1
+    assert not old.exists()
 
 
 def start(*arguments):

@@ -2,6 +2,8 @@
 
 import json
 import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pandas as pd
 import pytest
@@ -10,8 +12,17 @@ from ebft.report.effects import effects
 from ebft.report.groups import comparisons, crossings
 from ebft.report.records import read_study, tidy
 from ebft.report.study import write_report
-from ebft.study.folder import StudyFolder
-from tests.unit.report.studies import DOCUMENTS, arm, grid_study, variants_study, write_study
+from ebft.report.study_plots import plot_heat_map
+from ebft.study.folder import StudyFolder, read_lines
+from ebft.study.step_log import StepLog
+from tests.unit.report.studies import (
+    DOCUMENTS,
+    LENGTHS,
+    arm,
+    grid_study,
+    variants_study,
+    write_study,
+)
 
 GROWTH = 1 + 0.1 * (DOCUMENTS - 1) / 2
 """The mean over documents of what an effect is multiplied by."""
@@ -119,6 +130,80 @@ def test_the_report_is_whole_and_the_same_again(tmp_path, write, pictures):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     write_report(tmp_path)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_measure_that_some_arms_lack_is_compared_where_it_is(tmp_path):
+    folder = StudyFolder(variants_study(tmp_path, seeds=(0,)))
+    for name, measures in {"SFT-0": ("held-out CFM",), "RLVR-0": LENGTHS}.items():
+        file = folder.run(name).evaluations
+        lines = [
+            line
+            for line in file.read_text().splitlines()
+            if json.loads(line)["name"] not in measures
+        ]
+        file.write_text("\n".join(lines) + "\n")
+    assert write_report(tmp_path).is_file()
+    table = effects(read_study(tmp_path))
+    assert set(table[table.measure == "held-out CFM"].arm) == {"RLVR", "EBFT"}
+    assert set(table[table.measure == "held-out CFM of 8 tokens"].arm) == {"SFT", "EBFT"}
+
+
+def test_an_arm_that_lacks_seeds_has_a_wider_pooled_interval(tmp_path):
+    runs = {
+        f"{label}-{seed}": (
+            [arm(label, variant=label)],
+            seed,
+            {"effect": effect * (1 + 0.1 * seed)},
+        )
+        for label, effect in {"A": 0.1, "B": 0.2, "C": 0.5, "D": 0.4}.items()
+        for seed in (0, 1, 2)
+        if label != "D" or seed == 0
+    }
+    table = effects(read_study(write_study(tmp_path, runs, reference="A")))
+    whole, one = (row(table, "held-out CE", label)["difference_pooled"] for label in "BD")
+    assert one == pytest.approx(whole * 3**0.5)
+
+
+def test_an_arm_that_equals_the_reference_is_not_called_it(tmp_path):
+    runs = {
+        f"{n}{g}": ([arm(f"n={n}, g={g}", sampler__n=n, objective__g=g)], 0, {"effect": effect})
+        for n, g, effect in (("2", "0", 0.1), ("2", "1", 0.1), ("4", "0", 0.3), ("4", "1", 0.4))
+    }
+    factors = {"sampler.n": ["2", "4"], "objective.g": ["0", "1"]}
+    study = read_study(write_study(tmp_path, runs, factors=factors, reference="n=2, g=0"))
+    (crossing,) = crossings(study)
+    texts = [text.get_text() for text in plot_heat_map(study, crossing).axes[0].texts]
+    assert texts[0] == "reference"
+    assert texts[1] == "+0.000\n± 0.000"
+
+
+def test_labels_are_shown_as_they_are(tmp_path):
+    label = "stop=$\\x$ <b>&"
+    runs = {
+        "one": ([arm(label, variant=label)], 0, {"effect": 0.1}),
+        "two": ([arm("$a_b_c$", variant="$a_b_c$")], 0, {"effect": 0.2}),
+    }
+    page = write_report(write_study(tmp_path, runs, reference=label)).read_text()
+    assert "stop=$\\x$ &lt;b&gt;&amp;" in page
+
+
+def test_several_processes_write_the_same_report(tmp_path):
+    path = grid_study(tmp_path, seeds=(0,))
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        pages = list(pool.map(write_report, [path] * 6))
+    assert {page.name for page in pages} == {"index.html"}
+    assert len(list(pages[0].parent.glob("*.png"))) == 4
+    assert not list(pages[0].parent.glob("*.partial"))
+
+
+def test_half_a_line_is_cut_off_before_more_is_written(tmp_path):
+    file = tmp_path / "logs" / "steps.jsonl"
+    file.parent.mkdir()
+    file.write_text('{"step": 1, "ce": 2}\n{"step": 2, "c')
+    log = StepLog(str(file))
+    log.log_dict({"ce": 1.5}, 2)
+    log.close()
+    assert read_lines(file) == [{"step": 1, "ce": 2}, {"step": 2, "ce": 1.5}]
 
 
 def test_lines_that_were_cut_off_or_said_twice_count_once(tmp_path):
