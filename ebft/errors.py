@@ -78,3 +78,9 @@ class SamplerMismatchError(PolicyIntactError, NumericalError):
 
     The message names the optimizer step, the largest difference and the tolerance.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in short; its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from ebft.errors import UserError
 
+BASE_RECIPE = re.compile(r"(base_recipe: *)([^\s,}]+)")
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml
@@ -55,7 +57,7 @@ def copy(arguments: argparse.Namespace) -> int:
 
 def whole_text(source: Path) -> str:
     """The recipe's text. If it has a base, that is merged in, so that the copy does not look for
-    it, and only the comment at the top is kept."""
+    it, and only the comment at the top is kept. The recipes of a study's runs are named whole."""
     from itertools import takewhile
 
     from omegaconf import OmegaConf
@@ -65,6 +67,8 @@ def whole_text(source: Path) -> str:
     text = source.read_text(encoding="utf-8")
     written = read_recipe(source)
     if len(written.files) == 1:
-        return text
+        return BASE_RECIPE.sub(
+            lambda found: found[1] + str((source.parent / found[2]).resolve()), text
+        )
     comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
     return "\n".join([*comment, "", OmegaConf.to_yaml(OmegaConf.create(written.tree))])

@@ -61,10 +61,15 @@ class Files(RowOptions):
         if wrong:
             raise UserError(f"{key} = {path}: cannot be read: {wrong}")
         try:
-            rows: Any = load_dataset(FORMATS[suffix], data_files=str(path), split="train")
-        except (DatasetGenerationError, ValueError, *UNREADABLE) as error:
+            # In a CSV file `NA` is a text like another.
+            options = {"keep_default_na": False} if suffix == ".csv" else {}
+            rows: Any = load_dataset(
+                FORMATS[suffix], data_files=str(path), split="train", **options
+            )
+        # datasets raises StopIteration for a compressed file of nothing.
+        except (DatasetGenerationError, ValueError, StopIteration, *UNREADABLE) as error:
             reason = bad_line(path) if suffix == ".jsonl" else None
-            reason = reason or str(error.__cause__ or error)
+            reason = reason or str(error.__cause__ or error) or "it is empty"
             raise UserError(f"{key} = {path}: cannot be read: {reason}") from error
         if len(rows) == 0:
             raise UserError(f"{key} = {path}: the file has no rows")
@@ -81,6 +86,8 @@ def bad_list(path: Path) -> str | None:
     except (*UNREADABLE, RecursionError) as error:
         return str(error)
     rows = content if isinstance(content, list) else [content]
+    if not rows:
+        return "it has no rows"
     return None if all(isinstance(row, dict) for row in rows) else "it is no list of JSON objects"
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from ebft.data.rows import RowOptions, Rows
 from ebft.data.split import split, without_copies
-from ebft.errors import UserError
+from ebft.errors import UserError, first_line
 from ebft.interfaces import Splits
 
 
@@ -48,10 +48,9 @@ class Hub(RowOptions):
         try:
             rows: Any = load_dataset(dataset, subset, split=wanted, revision=revision)
         except Exception as error:  # the hub's client has many kinds of failure, all of them final
-            reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"data: {dataset}, split {split}: cannot be loaded ({reason}); check the names of "
-                "the data set, its subset and its split, and the network"
+                f"data: {dataset}, split {split}: cannot be loaded ({first_line(error)}); check "
+                "the names of the data set, its subset and its split, and the network"
             ) from error
         if len(rows) == 0:
             raise UserError(f"data: {dataset}, split {split}: has no rows")

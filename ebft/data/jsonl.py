@@ -18,8 +18,8 @@ UNREADABLE = (OSError, UnicodeDecodeError, EOFError, zlib.error)
 def open_text(path: Path) -> IO[str]:
     """The file's text, decompressed if its name ends in .gz."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def read_rows(path: Path, key: str, fields: Mapping[str, type]) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ def read_sources(root: Path, *, skipped: frozenset[str], prefix: str = "") -> li
         if skipped.intersection(name.parts):
             continue
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             unreadable.append(name.as_posix())
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def documented_functions(file: Example) -> Iterator[Example]:
             tree = ast.parse(file.completion)
         except SyntaxError:  # a template, or code for another version of Python
             return
-    lines = file.completion.splitlines(keepends=True)
+    lines = python_lines(file.completion)
     for node in ast.walk(tree):
         if isinstance(node, Function) and ast.get_docstring(node) and len(node.body) > 1:
             docstring, body = node.body[0].end_lineno, node.body[1].lineno
@@ -70,9 +71,14 @@ def documented_functions(file: Example) -> Iterator[Example]:
                 continue  # `"""Doc."""; return 1`, on one line
             source = textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
             prompt_lines = docstring - node.lineno + 1
-            parts = source.splitlines(keepends=True)
+            parts = python_lines(source)
             yield Example(
                 name=f"{file.name}:{node.lineno}",
                 prompt="".join(parts[:prompt_lines]),
                 completion="".join(parts[prompt_lines:]),
             )
+
+
+def python_lines(source: str) -> list[str]:
+    """Lines as Python's parser numbers them: a form feed, for one, does not end a line."""
+    return io.StringIO(source, newline=None).readlines()

@@ -18,18 +18,23 @@ Marks = UInt64[np.ndarray, " _"]
 
 
 def split(examples: Sequence[Example], held_out: float, *, key: str) -> Splits:
-    """Holds out a fraction of the examples, whole, and at least one.
+    """Holds out a fraction of the prompts with all their completions, and at least one; or of the
+    texts, where there are no prompts.
 
-    An example's place depends on a hash of its text, not on its name or on the order, and texts
-    that differ in white space only count as one (the first is kept): a copy of a held-out text
-    cannot be in train. `key` is the recipe key that errors name. Raises `UserError` for fewer than
-    two different texts.
+    An example's place depends on a hash of its prompt or text, not on its name or on the order, and
+    texts that differ in white space only count as one (the first is kept): what is held out cannot
+    be in train. `key` is the recipe key that errors name. Raises `UserError` for fewer than two
+    different ones.
     """
     # In the order of their marks, each at its first place.
     _, places = np.unique(fingerprints(examples), return_index=True)
-    count = held_out_count(len(places), held_out, key=key)
+    groups = fingerprints(pick(examples, places), of_prompts=True)
+    apart = np.unique(groups)
+    count = held_out_count(len(apart), held_out, key=key)
+    is_held_out = np.isin(groups, apart[:count])
     return Splits(
-        train=pick(examples, np.sort(places[count:])), held_out=pick(examples, places[:count])
+        train=pick(examples, np.sort(places[~is_held_out])),
+        held_out=pick(examples, places[is_held_out]),
     )
 
 
@@ -55,11 +60,19 @@ def without_copies(examples: Sequence[Example], of: Sequence[Example]) -> Sequen
     return pick(examples, np.sort(places[fresh]))
 
 
-def fingerprints(examples: Sequence[Example]) -> Marks:
-    """The mark of every example, 8 bytes each: all that is kept of the texts."""
+def fingerprints(examples: Sequence[Example], *, of_prompts: bool = False) -> Marks:
+    """The mark of every example, 8 bytes each: all that is kept of the texts.
+
+    Or of its prompt alone, if it has one.
+    """
     found = np.empty(len(examples), dtype=np.uint64)
     for at, batch in batches(examples, "looking for copies"):
-        found[at : at + len(batch)] = [fingerprint(example) for example in batch]
+        found[at : at + len(batch)] = [
+            fingerprint_text(example.prompt)
+            if of_prompts and example.prompt
+            else fingerprint(example)
+            for example in batch
+        ]
     return found
 
 

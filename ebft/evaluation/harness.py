@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ebft.config.located import suggest
-from ebft.errors import UserError
+from ebft.errors import UserError, first_line
 from ebft.evaluation.options import HarnessOptions
 from ebft.parts import Resources
 
@@ -73,8 +73,8 @@ def run_harness(options: HarnessOptions, resources: Resources) -> list[HarnessFi
             confirm_run_unsafe_code=options.unsafe_code,
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"harness.tasks = {list(options.tasks)}: {reason}") from error
+        said = first_line(error)
+        raise UserError(f"harness.tasks = {list(options.tasks)}: {said}") from error
     return [figure for task, row in found["results"].items() for figure in figures(task, row)]
 
 

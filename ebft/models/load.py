@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ebft.errors import UserError
+from ebft.errors import UserError, first_line
 from ebft.models import (
     embedded,
     flex,  # noqa: F401  # registers its attention
 )
 from ebft.models.attention import DENSE, FLEX, NAME
+from ebft.models.lora import ADAPTER_CONFIG, with_adapter
 from ebft.models.options import ModelOptions
 from ebft.models.quantize import quantize_to
 
@@ -29,6 +30,8 @@ ATTENTION = {"tree": NAME, "flex": FLEX, "dense": DENSE}
 
 def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model with float32 weights (or a base in 4 bits), in eval mode, and its tokenizer.
+
+    A folder that holds an adapter alone is `model.base` with that adapter merged into it.
 
     Eval mode always: dropout would make the log-probs trained on others than those sampled from.
     Raises `UserError` naming `model.path` if there is no such model, and for `flex` on a CPU.
@@ -49,7 +52,7 @@ def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
     Raises `UserError` if its tokenizer is not the policy's: it would read other texts.
     """
     if options.base is not None:
-        base = options.model_copy(update={"path": options.base, "base": None, "revision": None})
+        base = _base_of(options)
         if load_tokenizer(base).get_vocab() != load_tokenizer(options).get_vocab():
             raise UserError(
                 f"model.base = {options.base}: its tokens are not those of model.path = "
@@ -67,7 +70,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"model.path = {options.path}: has no tokenizer that transformers can load "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -83,7 +86,7 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"model.device = {name}: {_first_line(error)}; give auto, cpu or cuda"
+            f"model.device = {name}: {first_line(error)}; give auto, cpu or cuda"
         ) from error
     return device
 
@@ -98,7 +101,7 @@ def model_folder(options: ModelOptions) -> str:
         return str(embedded.embedded_model())
     folder = Path(path).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file() and adapter_folder(options) is None:
             raise UserError(f"model.path = {path}: the folder has no config.json; {ACCEPTED}")
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
@@ -106,8 +109,25 @@ def model_folder(options: ModelOptions) -> str:
     return path
 
 
+def adapter_folder(options: ModelOptions) -> Path | None:
+    """The folder that `model.path` names, if it holds an adapter and no model."""
+    folder = Path(options.path).expanduser()
+    is_adapter = (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+    return folder if is_adapter else None
+
+
+def _base_of(options: ModelOptions) -> ModelOptions:
+    return options.model_copy(update={"path": options.base, "base": None, "revision": None})
+
+
 def _load(options: ModelOptions, dtype: torch.dtype, *, quantize: bool = False) -> PreTrainedModel:
-    device, source = resolve_device(options.device), _source(options)
+    device, adapter = resolve_device(options.device), adapter_folder(options)
+    if adapter is not None and options.base is None:
+        raise UserError(
+            f"model.path = {options.path}: holds an adapter without its model; set model.base to "
+            "the model that it was trained from"
+        )
+    source = _source(options if adapter is None else _base_of(options))
     try:
         model = AutoModelForCausalLM.from_pretrained(
             **source,
@@ -117,8 +137,10 @@ def _load(options: ModelOptions, dtype: torch.dtype, *, quantize: bool = False) 
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"model.path = {options.path}: cannot be loaded ({_first_line(error)}); {ACCEPTED}"
+            f"model.path = {options.path}: cannot be loaded ({first_line(error)}); {ACCEPTED}"
         ) from error
+    if adapter is not None:
+        model = with_adapter(model, adapter)
     if quantize:
         quantize_to(model, device)
     else:
@@ -132,8 +154,3 @@ def _source(options: ModelOptions) -> dict[str, Any]:
         "revision": options.revision or "main",
         "trust_remote_code": options.trust_remote_code,
     }
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

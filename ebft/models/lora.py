@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from ebft.config.located import suggest
-from ebft.errors import UserError
+from ebft.errors import UserError, first_line
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
 from ebft.models.whole import twins
@@ -24,6 +25,8 @@ from ebft.models.whole import twins
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file that makes a folder one of an adapter."""
 NAME = "default"
 """peft's name of an adapter that is the only one."""
 INSTALL = "pip install 'ebft[lora]'"
@@ -37,8 +40,7 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
     It changes nothing yet, for B = 0; A is random, and depends on `seed` alone. Raises `UserError`
     if peft is missing, and for `target_modules` that the policy does not have.
     """
-    if find_spec("peft") is None:
-        raise UserError(f"model.lora: needs peft, which is not installed; run: {INSTALL}")
+    _require_peft("model.lora")
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = options.target_modules
@@ -56,6 +58,22 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
         torch.default_generator.manual_seed(seed)
         inject_adapter_in_model(config, policy, NAME)
     policy.eval()
+
+
+def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """A base model with the adapter of a folder merged into its weights, which are changed.
+
+    Raises `UserError` if peft is missing, or the adapter is another model's.
+    """
+    _require_peft(f"model.path = {folder}: holds an adapter, and that")
+    from peft import PeftModel
+
+    try:
+        return cast("PreTrainedModel", PeftModel.from_pretrained(model, folder).merge_and_unload())
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(
+            f"model.path = {folder}: its adapter does not fit model.base ({first_line(error)})"
+        ) from error
 
 
 def has_adapter(model: PreTrainedModel) -> bool:
@@ -82,6 +100,11 @@ def merged(policy: PreTrainedModel) -> PreTrainedModel:
     own. A policy that has no adapter is returned as it is.
     """
     return _rebuilt(policy, _merged_layer) if has_adapter(policy) else policy
+
+
+def _require_peft(who: str) -> None:
+    if find_spec("peft") is None:
+        raise UserError(f"{who}: needs peft, which is not installed; run: {INSTALL}")
 
 
 def _check_targets(policy: PreTrainedModel, targets: Sequence[str]) -> None:

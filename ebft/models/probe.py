@@ -58,8 +58,8 @@ def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Pla
     name = contexts.documents[0].name
     if not math.isfinite(gap):
         raise NumericalError(
-            f"before step 0: log-probs of {name} are not finite; look for NaN or infinity in the "
-            f"weights of {type(policy).__name__}"
+            f"before the first step: log-probs of {name} are not finite; look for NaN or infinity "
+            f"in the weights of {type(policy).__name__}"
         )
     if gap > TOLERANCE:
         raise NumericalError(

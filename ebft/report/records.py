@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,6 +18,7 @@ from ebft.report.names import family
 from ebft.study.folder import DONE, RunFolder, StudyFolder, read_json, read_lines
 
 PENDING = "not done"
+log = logging.getLogger("ebft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,17 @@ def read_study(path: Path) -> StudyRecord:
         study=plan["study"],
         reference=plan["reference"],
         factors=plan["factors"],
-        runs=[_read_run(folder.run(name)) for name in plan["runs"]],
+        runs=[
+            _read_run(run)
+            for run in map(folder.run, plan["runs"])
+            if run.description.is_file() or _warn_missing(run)
+        ],
     )
+
+
+def _warn_missing(run: RunFolder) -> bool:
+    log.warning("%s: is in the study's plan and not in its folder; left out", run.path.name)
+    return False
 
 
 def _read_run(folder: RunFolder) -> RunRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def function_body(text: str) -> str:
-    """The text up to its first line that is not indented, which can belong to no function.
+    """The text up to its first line that is not indented, within a string of many lines aside.
 
     Models that were not taught where to stop go on with another function, a call or prose; the
     benchmarks of code generation cut that off before they run the function, and so does this.
@@ -12,7 +12,12 @@ def function_body(text: str) -> str:
     first, *lines = text.split("\n")
     body = [first]
     for line in lines:
-        if line and not line[0].isspace():
+        if line and not line[0].isspace() and not inside_string("\n".join(body)):
             break
         body.append(line)
     return "\n".join(body)
+
+
+def inside_string(code: str) -> bool:
+    """Whether a string of three quotes is open at the end of some lines of Python."""
+    return any(code.count(quotes) % 2 for quotes in ('"""', "'''"))

@@ -129,11 +129,20 @@ def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[
         row = int(c.row[p])
         context = c.tokens[row, : int(c.anchor[p])]
         before = _text(context, tokenizer)
-        reference = _after(before, context, c.reference[p][c.reference_mask[p]], tokenizer)
+        reference = _after(before, context, _reference(rollouts, p), tokenizer)
         for tokens, mask in zip(rollouts.tokens[p], rollouts.mask[p], strict=True):
             rollout = _after(before, context, tokens[mask], tokenizer)
             attempts.append(Attempt(before, rollout, reference, c.documents[row].check))
     return attempts
+
+
+def _reference(rollouts: Rollouts, p: int) -> Int[Tensor, " _"]:
+    """What follows a context: after a prompt all of its completion, however short rollouts are."""
+    c = rollouts.contexts
+    document, anchor = c.documents[int(c.row[p])], int(c.anchor[p])
+    if anchor == document.prompt_length:
+        return document.tokens[anchor:].to(c.tokens.device)
+    return c.reference[p][c.reference_mask[p]]
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

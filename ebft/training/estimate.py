@@ -9,9 +9,10 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ebft.cost import DocumentTree, Memory, ModelShape, flops, memory
+from ebft.errors import first_line
 from ebft.interfaces import Plan, SamplerOptions, base_depth
 from ebft.models.embedded import NAME as EMBEDDED
-from ebft.models.load import resolve_device
+from ebft.models.load import adapter_folder, resolve_device
 from ebft.models.shapes import SHAPES
 from ebft.rollout.records import Document
 from ebft.samplers.hf_tree import HfTree
@@ -176,6 +177,8 @@ def model_shape(options: FineTuneOptions) -> ModelShape:
     """The model's dimensions, from its configuration on this machine or from what is known of it:
     nothing is downloaded."""
     model = options.model
+    if model.base is not None and adapter_folder(model) is not None:
+        model = model.model_copy(update={"path": model.base, "revision": None})
     return _model_shape(model.path, model.revision or "main", model.trust_remote_code)
 
 
@@ -194,8 +197,7 @@ def _model_shape(path: str, revision: str, trust_remote_code: bool) -> ModelShap
     except (OSError, ValueError) as error:
         if path in SHAPES:
             return SHAPES[path]
-        reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"model.path = {path}: its configuration is not on this machine ({reason})"
+            f"model.path = {path}: its configuration is not on this machine ({first_line(error)})"
         ) from error
     return ModelShape.of(config)

@@ -30,7 +30,7 @@ def check_finite(
         names = dict.fromkeys(contexts.documents[i].name for i in row[bad].tolist())
         listed = ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
         raise NumericalError(
-            f"step {step}: {what} have NaN or infinite values, in document {listed}; "
+            f"step {step + 1}: {what} have NaN or infinite values, in document {listed}; "
             "the run stops here and nothing has been overwritten"
         )
 

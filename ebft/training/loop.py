@@ -112,7 +112,7 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         grad_norm = clip_gradients(m.policy.parameters(), m.clip_grad_norm)
         if not torch.isfinite(grad_norm):
             names = ", ".join(document.name for document in contexts.documents)
-            raise NumericalError(f"step {step}: the gradient norm is {grad_norm}, in {names}")
+            raise NumericalError(f"step {step + 1}: the gradient norm is {grad_norm}, in {names}")
 
         learning_rate = m.optimizer.param_groups[0]["lr"]
         m.optimizer.step()

@@ -65,16 +65,16 @@ class OutputFolder:
                 f"output_dir = {self._path}: cannot be written: {error.strerror}"
             ) from error
 
-    def check(self, *, resume: bool = False) -> None:
+    def check(self, *, resume: bool | None = None) -> None:
         """Raises `UserError` if a run is there already.
 
-        `resume`: the run that is there is the one that goes on.
+        `resume`: whether the run that is there is the one that goes on; None if none ever does.
         """
         if self._recipe.exists() and not (self._overwrite or resume):
+            go_on = "" if resume is None else "set checkpoint.resume=auto to go on with that run, "
             raise UserError(
                 f"output_dir = {self._path}: there is a run in that folder already; "
-                "choose another, set checkpoint.resume=auto to go on with that run, or "
-                "overwrite=true"
+                f"choose another with output_dir=…, {go_on}or overwrite=true"
             )
 
     def claim(self, recipe: str, *, resume: bool = False) -> None:

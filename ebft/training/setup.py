@@ -13,6 +13,7 @@ import torch
 from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
 
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
+from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder
 from ebft.errors import UserError
 from ebft.evaluation.history import EvaluationSet
@@ -89,28 +90,29 @@ def memory_at_hand(options: ModelAndDataOptions, processes: Processes) -> int:
 
 def make_documents(options: ModelAndDataOptions, resources: Resources) -> Documents:
     """Reads, splits and tokenises the data. Raises `UserError` if the plan accepts no document."""
-    check_context_length(options, resources)
     splits = read_splits(options, resources)
     train = _tokenize(options, resources, "train", splits.train)
     return Documents(train, held_out_documents(options, resources, splits))
 
 
-def check_context_length(options: ModelAndDataOptions, resources: Resources) -> None:
-    """Raises `UserError` for documents longer than the policy can read.
+def check_context_length(length: int, resources: Resources, *, key: str) -> None:
+    """Raises `UserError` naming `key` for a length that the policy cannot read.
 
     Rotary embeddings would go on beyond that in silence, and learned ones would fail.
     """
     config = resources.policy.config.get_text_config()
     most = config.to_dict().get("max_position_embeddings")
-    if most is not None and options.documents.length > most:
+    if most is not None and length > most:
         raise UserError(
-            f"documents.length = {options.documents.length}: the model reads {most} tokens at most "
-            f"(max_position_embeddings); set documents.length={most} or less"
+            f"{key} = {length}: the model reads {most} tokens at most "
+            f"(max_position_embeddings); set {key}={most} or less"
         )
 
 
 def read_splits(options: ModelAndDataOptions, resources: Resources) -> Splits:
-    """The texts of the recipe's data source."""
+    """The texts of the recipe's data source. Raises `UserError` if the policy cannot read any as
+    long as the recipe allows them to be."""
+    check_context_length(options.documents.length, resources, key="documents.length")
     source: DataSource = options.data.build(resources)
     return source()
 
@@ -137,6 +139,9 @@ def make_evaluation_sets(
         for name, split in held_out.items()
         if evaluators
     ]
+    for number, one in enumerate(evaluation.sets):
+        key = f"evaluation.sets.{number}.length"
+        check_context_length(one.length, resources, key=key)
     return own + [make_benchmark(one, resources) for one in evaluation.sets]
 
 
@@ -158,7 +163,16 @@ def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
 def choose(documents: Sequence[Document], count: int) -> list[Document]:
     """So many of the documents, or all there are; the same ones in every run."""
     order = DocumentOrder(HELD_OUT_SEED, len(documents))
-    return [documents[i] for i in order(0, min(count, len(documents)))]
+    if not isinstance(documents, OnDemand):
+        return [documents[i] for i in order(0, min(count, len(documents)))]
+    # Where documents are not accepted, others stand at their places as well: each counts once.
+    found: dict[str, Document] = {}
+    for i in order(0, len(documents)):
+        document = documents[i]
+        found.setdefault(document.name, document)
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def _tokenize(

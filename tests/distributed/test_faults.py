@@ -97,7 +97,7 @@ class TestOneProcessOfTwo:
         status, lines = fail("nan")
         assert status == 1
         (line,) = said(lines, "error")
-        assert line.startswith("error: process 1: step 1: rewards have NaN or infinite values")
+        assert line.startswith("error: process 1: step 2: rewards have NaN or infinite values")
         assert not said(lines, "Traceback")
 
     def test_is_killed(self, fail):

@@ -232,15 +232,15 @@ class TestNumbers:
         folder.mkdir()
         save_policy(policy, tiny_tokenizer(), folder)
         line = fails(f"model.path={folder}")
-        assert line.startswith("error: before step 0: log-probs of ")
+        assert line.startswith("error: before the first step: log-probs of ")
         assert ".py#" in line
         assert "in the weights of LlamaForCausalLM" in line
 
     @pytest.mark.parametrize(
         ("kind", "returns", "says"),
         [
-            ("rewards", "Terms.of_unary(u * 0 / (u - u))", "step 0: rewards have NaN"),
-            ("baselines", "terms.reward() / 0", "step 0: advantages have NaN"),
+            ("rewards", "Terms.of_unary(u * 0 / (u - u))", "step 1: rewards have NaN"),
+            ("baselines", "terms.reward() / 0", "step 1: advantages have NaN"),
         ],
     )
     def test_in_rewards_and_baselines(self, fails, tmp_path, kind, returns, says):
@@ -260,7 +260,7 @@ class TestNumbers:
         assert ".py#1" in line
 
     def test_in_the_gradient(self, fails):
-        assert "step 1: " in fails("optimizer.lr=1e30", "lr_scheduler.num_warmup_steps=0")
+        assert "step 2: " in fails("optimizer.lr=1e30", "lr_scheduler.num_warmup_steps=0")
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(ebft, tiny_run, tmp_path, monkeypatch):

@@ -84,6 +84,39 @@ def test_the_figures_are_those_of_a_run(ebft, tiny, tiny_run, tmp_path):
         assert found[name]["mean"] == pytest.approx(last[name], rel=1e-5)
 
 
+def test_an_adapter_is_measured_on_its_base(ebft, tiny, tiny_run, tiny_model, tmp_path):
+    fast = ["optimizer.lr=0.05", "evaluation.evaluators.1.n=16"]
+    assert ebft(*tiny_run(*fast, recipe="ebft_lora"))[0] == 0
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000003"
+    adapter = [f"model.path={checkpoint}"]
+    status, _, err = ebft("eval", *tiny, *adapter)
+    assert status == 2
+    assert "holds an adapter without its model; set model.base to the model that" in err
+    status, _, err = ebft("eval", *tiny, *adapter, f"model.base={tiny_model}")
+    assert status == 0, err
+    last = {
+        line["name"]: line["mean"]
+        for line in map(json.loads, (tmp_path / "run" / "evaluations.jsonl").open())
+        if line["step"] == 3
+    }
+    found = figures(tmp_path / "eval")
+    for name in ("held-out CE", "held-out CFM"):
+        assert found[name]["mean"] == pytest.approx(last[name], rel=1e-5)
+
+
+def test_the_same_folder_again_says_what_to_do(ebft, tiny):
+    assert ebft("eval", *tiny)[0] == 0
+    status, _, err = ebft("eval", *tiny)
+    assert status == 2
+    assert "choose another with output_dir=…, or overwrite=true" in err
+
+
+def test_documents_that_the_model_cannot_read_are_refused(ebft, tiny):
+    status, _, err = ebft("eval", *tiny, "documents.length=100000")
+    assert status == 2
+    assert "documents.length = 100000: the model reads 2048 tokens at most" in err
+
+
 def test_features_are_those_of_the_base(ebft, tiny, tiny_model, tmp_path):
     other = write_tiny_model(tmp_path / "other", seed=1)
     assert ebft("eval", *tiny)[0] == 0

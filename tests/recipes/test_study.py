@@ -74,7 +74,7 @@ def test_a_study_runs_records_failures_skips_and_grows(ebft, study, tmp_path, mo
     assert status == 1
     assert list(results(out).values()) == ["done", "failed"]
     first, second = results(out)
-    assert f"1 of 2 runs failed:\n  {second}: step 1: " in err
+    assert f"1 of 2 runs failed:\n  {second}: step 2: " in err
     done = StudyFolder(out).run(first)
     assert not (done.output / "checkpoints").exists()
     assert done.result()["surroundings"]["python"]

@@ -108,7 +108,7 @@ class VllmSampler:
 
 
 def _when(step: int) -> str:
-    return "before the first step" if step == BEFORE_TRAINING else f"step {step}"
+    return "before the first step" if step == BEFORE_TRAINING else f"step {step + 1}"
 
 
 def start_engine(options: Vllm, policy: PreTrainedModel, dtype: str) -> Engine:

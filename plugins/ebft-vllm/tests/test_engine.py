@@ -94,6 +94,6 @@ def test_a_stale_prefix_cache_stops_the_run(sampler, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(LocalEngine, "_forget", lambda engine: None)
         move(sampler.policy, 0.05)
-        with pytest.raises(SamplerMismatchError, match=r"step 7: .* by up to .*probe_tolerance"):
+        with pytest.raises(SamplerMismatchError, match=r"step 8: .* by up to .*probe_tolerance"):
             sampler.sync(sampler.policy, step=7)
     assert sampler.sync(sampler.policy, step=8)["probe_gap"] < 1e-3

@@ -27,7 +27,7 @@ from ebft_vllm.sampler import VllmSampler
 
 
 class Sabotaged(Vllm):
-    """vllm with a fault in step 1."""
+    """vllm with a fault in step 2."""
 
     fault: str = "none"
 
@@ -87,9 +87,9 @@ def run(tmp_path, make_policy):
 @pytest.mark.parametrize(
     ("fault", "says", "steps"),
     [
-        ("skip", "error: step 1: after the sync, the vLLM engine's log-probs differ from", 2),
-        ("kill", "error: step 1: the vLLM engine's process was killed by signal 9", 1),
-        ("hang", "error: step 1: the vLLM engine's process did not answer `sample` within 15 s", 1),
+        ("skip", "error: step 2: after the sync, the vLLM engine's log-probs differ from", 2),
+        ("kill", "error: step 2: the vLLM engine's process was killed by signal 9", 1),
+        ("hang", "error: step 2: the vLLM engine's process did not answer `sample` within 15 s", 1),
     ],
 )
 def test_a_fault_ends_the_run_with_one_line_and_a_checkpoint(run, tmp_path, fault, says, steps):

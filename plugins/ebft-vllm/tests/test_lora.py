@@ -35,7 +35,7 @@ def test_lora_arrives_merged(make_policy, make_resources, engine, monkeypatch):
         assert sampler(contexts, step=0).tokens.shape == (len(contexts), 3, 6)
         # Without merging, the base's weights would be given and the probe would stop the run.
         monkeypatch.setattr("ebft_vllm.sampler.merged", lambda policy: make_policy())
-        with pytest.raises(SamplerMismatchError, match="step 2"):
+        with pytest.raises(SamplerMismatchError, match="step 3"):
             sampler.sync(policy, step=2)
     finally:
         sampler.engine.close()

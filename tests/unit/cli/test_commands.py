@@ -103,6 +103,13 @@ class TestCp:
         assert ebft("cp", "ebft_full", str(copy), "--force")[0] == 0
         load_recipe(copy)
 
+    def test_a_study_finds_its_recipes_from_anywhere(self, ebft, tmp_path):
+        for name in ("ablations/baselines", "studies/methods"):
+            assert ebft("cp", name, str(tmp_path))[0] == 0
+            copy = tmp_path / f"{name.split('/')[1]}.yaml"
+            status, _, err = ebft("validate", str(copy))
+            assert status == 0, err
+
     def test_an_unknown_recipe(self, ebft, tmp_path):
         status, _, err = ebft("cp", "ebft_ful", str(tmp_path))
         assert status == 2

@@ -18,6 +18,7 @@ from ebft.errors import UserError
 from ebft.interfaces import Example
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
+from ebft.training.setup import choose
 from tests.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -101,6 +102,15 @@ class TestDocuments:
             "1",
             "0",
         ]
+
+    def test_a_held_out_document_counts_once(self):
+        examples = [
+            Example(str(i), prompt="ab", completion="c" * (30 if i % 5 else 1 + i // 10))
+            for i in range(30)
+        ]
+        chosen = [d.name for d in choose(lazy(examples, plan=Completion()), 32)]
+        assert sorted(chosen, key=int) == ["0", "5", "10", "15", "20", "25"]
+        assert len(choose(lazy(examples, plan=Completion()), 4)) == 4
 
     def test_a_resumed_run_knows_the_texts_without_tokenising_them(self):
         texts = [Example("a", "abcdef\nabc\n"), Example("b", "ba\n" * 9)]

@@ -5,7 +5,9 @@ import pytest
 
 from ebft.data.files import Files
 from ebft.data.python_files import PythonFiles
+from ebft.data.python_functions import documented_functions
 from ebft.errors import UserError
+from ebft.interfaces import Example
 
 ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(10)]
 
@@ -78,6 +80,7 @@ class TestFiles:
             ("bad.jsonl", '{"answer": "x"}\n{"answer": \n', r"bad.jsonl: .*line 2 is not JSON"),
             ("list.jsonl", "[1, 2]\n", r"list.jsonl: cannot be read: line 1 is not a JSON object"),
             ("null.json", "null", r"null.json: cannot be read: it is no list of JSON objects"),
+            ("none.json", "[]", r"none.json: cannot be read: it has no rows"),
             ("cut.json", '[{"answer": "x"}', r"cut.json: cannot be read: line 1 is not JSON"),
             ("rows.txt", "x", r"rows.txt: ends in none of .jsonl"),
             ("other.jsonl", '{"text": "x"}\n', r"data.completion = answer: .*row 1.*are: text"),
@@ -92,9 +95,36 @@ class TestFiles:
         with pytest.raises(UserError, match=message):
             Files(path=path, completion="answer")()
 
+    def test_a_compressed_file_of_nothing(self, tmp_path):
+        path = tmp_path / "rows.jsonl.gz"
+        path.write_bytes(gzip.compress(b""))
+        with pytest.raises(UserError, match=r"rows.jsonl.gz: (cannot be|the file has no)"):
+            Files(path=path, completion="answer")()
+
+    def test_words_that_pandas_takes_for_nothing_are_texts(self, tmp_path):
+        path = tmp_path / "rows.csv"
+        path.write_text("question,answer\nSodium?,Na\nNot available?,NA\nNothing?,null\n")
+        splits = Files(path=path, prompt="question", completion="answer")()
+        assert {e.completion for e in (*splits.train, *splits.held_out)} == {"Na", "NA", "null"}
+
     def test_a_compressed_file_that_is_cut_off(self, tmp_path):
         path = tmp_path / "rows.jsonl.gz"
         whole = gzip.compress(b'{"answer": "x"}\n{"answer": "y"}\n')
         path.write_bytes(whole[:-3])
         with pytest.raises(UserError, match=r"rows.jsonl.gz: cannot be read: .*end-of-stream"):
             Files(path=path, completion="answer")()
+
+
+@pytest.mark.parametrize("before", ["\x0c\n", 'X = "a\u2028b"\n', "# \x85\x1c\n", "\r\n"])
+def test_functions_are_cut_where_python_sees_lines(before):
+    source = f'import os\n{before}def f(x):\n    """Doc."""\n    y = x + 1\n    return y\n'
+    (found,) = documented_functions(Example("a.py", source))
+    assert found.prompt == 'def f(x):\n    """Doc."""\n'
+    assert found.completion == "    y = x + 1\n    return y\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.py").write_text(f"{name} = 1\n", encoding="utf-8-sig")
+    splits = PythonFiles(path=tmp_path)()
+    assert all(e.completion[1:] == " = 1\n" for e in (*splits.train, *splits.held_out))

@@ -37,6 +37,19 @@ def test_fraction_is_held_out():
     assert (len(splits.train), len(splits.held_out)) == (180, 20)
 
 
+def test_all_completions_of_a_prompt_are_on_one_side():
+    examples = [
+        Example(f"{i}-{j}", prompt=f"prompt {i}", completion=f"answer {j}")
+        for i in range(50)
+        for j in range(4)
+    ]
+    splits = split(examples, 0.1, key="x")
+    train, held_out = ({e.prompt for e in part} for part in (splits.train, splits.held_out))
+    assert len(held_out) == 5
+    assert not train & held_out
+    assert len(splits.train) + len(splits.held_out) == 200
+
+
 def test_white_space_does_not_make_a_copy_another_text():
     a, b = Example("a", "x  =\n1"), Example("b", " x = 1 ")
     assert without_copies([b, Example("c", "y")], of=[a]) == [Example("c", "y")]

@@ -132,3 +132,9 @@ def test_a_body_ends_where_the_next_line_is_not_indented():
         assert function_body(body + rest).rstrip() == body
     assert function_body("    return 1\nreturn 2") == "    return 1"
     assert function_body("") == ""
+
+
+@pytest.mark.parametrize("quotes", ['"""', "'''"])
+def test_a_string_of_many_lines_belongs_to_its_function(quotes):
+    body = f"\n    s = {quotes}\nx\n{quotes}\n    return s"
+    assert function_body(body + "\nprint(1)") == body

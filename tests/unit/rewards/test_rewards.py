@@ -79,6 +79,16 @@ def test_exact_match_of_texts(rollouts):
     assert not terms.pairwise.any()
 
 
+def test_a_reference_that_is_longer_than_rollouts_is_not_met_by_its_beginning():
+    tokenizer = tiny_tokenizer()
+    contexts = Completion(rollout_length=2)(
+        [Document("one", torch.tensor(tokenizer("abcdef")["input_ids"]), 1)]
+    )
+    tokens = torch.tensor([[tokenizer(text)["input_ids"] for text in ("bc", "cb")]])
+    rollouts = Rollouts(contexts, tokens, torch.zeros(1, 2, 2), torch.ones(1, 2, 2).bool(), 1.0)
+    assert Verifiable().build(resources())(rollouts, None).unary.tolist() == [[0, 0]]
+
+
 def seen(attempt):
     """A user's verifier: any function of an attempt."""
     assert isinstance(attempt, Attempt)

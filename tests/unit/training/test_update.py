@@ -107,7 +107,7 @@ def test_weights_that_are_not_finite_name_step_and_document():
     rollouts = HfTree(n=2).build(tiny_resources(policy))(RAGGED["strided"], step=0)
     with torch.no_grad():
         policy.model.norm.weight[0] = float("nan")
-    with pytest.raises(NumericalError, match=r"step 0: log-probs of rollouts .* doc0"):
+    with pytest.raises(NumericalError, match=r"step 1: log-probs of rollouts .* doc0"):
         gradient(policy, rollouts, torch.zeros(len(RAGGED["strided"]), 2), micro_batch=2)
 
 
