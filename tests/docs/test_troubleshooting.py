@@ -14,9 +14,12 @@ HOLE = "…"
 
 
 def texts(source):
-    """Every string of a file, with HOLE for what a format string fills in."""
+    """Every string of a file but docstrings, with HOLE for what a format string fills in."""
     tree = ast.parse(source.read_text(encoding="utf-8"))
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
+        if id(node) in alone:
+            continue
         if isinstance(node, ast.JoinedStr):
             parts = [it.value if isinstance(it, ast.Constant) else HOLE for it in node.values]
             yield "".join(parts)
