@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ebft.errors import EngineError, NumericalError, PluginError, UserError
+    from ebft.evaluation.labelled import LabelledPart
     from ebft.hookspecs import hookimpl
+    from ebft.interfaces import CorpusMeasurement, Example, Measurement, Splits
     from ebft.parts import Claim, Options, Part, Resources, part_of
+    from ebft.rollout.contexts import make_contexts
     from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
 
 __version__ = "0.1.0"
@@ -19,25 +22,34 @@ __version__ = "0.1.0"
 __all__ = [
     "Claim",
     "Contexts",
+    "CorpusMeasurement",
     "Document",
     "EngineError",
+    "Example",
     "Features",
+    "LabelledPart",
+    "Measurement",
     "NumericalError",
     "Options",
     "Part",
     "PluginError",
     "Resources",
     "Rollouts",
+    "Splits",
     "Terms",
     "UserError",
     "hookimpl",
+    "make_contexts",
     "part_of",
 ]
 
 _HOMES = {
     "ebft.errors": ("EngineError", "NumericalError", "PluginError", "UserError"),
+    "ebft.evaluation.labelled": ("LabelledPart",),
     "ebft.hookspecs": ("hookimpl",),
+    "ebft.interfaces": ("CorpusMeasurement", "Example", "Measurement", "Splits"),
     "ebft.parts": ("Claim", "Options", "Part", "Resources", "part_of"),
+    "ebft.rollout.contexts": ("make_contexts",),
     "ebft.rollout.records": ("Contexts", "Document", "Features", "Rollouts", "Terms"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -80,6 +80,13 @@ class SamplerMismatchError(PolicyIntactError, NumericalError):
     """
 
 
+EXPLAINED = (
+    UserError, NumericalError, MemoryShortError, StorageError, PolicyIntactError, RunsFailedError,
+    MissingProcessError,
+)  # fmt: skip
+"""Errors whose message is all that there is to say; any other is a bug, and shows a traceback."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of another library says, in short; its kind if it says nothing."""
     lines = str(error).strip().splitlines()

@@ -76,8 +76,6 @@ MUTANTS = [
     Mutant("scoring/interval.py", "share * (value - mean)", "share * value"),
     Mutant("scoring/interval.py", "part += sign * parts", "part += parts"),
     Mutant("scoring/seeds.py", "2 * self.variance / seeds", "2 * self.variance"),
-    Mutant("scoring/geometry.py", "x = x - x.mean(0)", "x = x + 0"),
-    Mutant("scoring/geometry.py", "- unit.square().sum()", ""),
     Mutant("scoring/gradient_noise.py", "K * mean_squared_norm - one", "mean_squared_norm - one / K"),
     Mutant("scoring/entropy_drift.py", "spread = centred.square()", "spread = centred.abs()"),
     Mutant("scoring/entropy_drift.py", "/ tokens.clamp(min=1)", "/ mask[0].numel()"),

@@ -20,25 +20,11 @@ from tqdm import tqdm
 import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
-from ebft.errors import (
-    FailedElsewhereError,
-    MemoryShortError,
-    MissingProcessError,
-    NumericalError,
-    PolicyIntactError,
-    RunsFailedError,
-    StorageError,
-    UserError,
-)
+from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
 COMMANDS = (run, eval_command, study, report, validate, ls, cp, new_plugin, doctor)
-FAILED = (
-    NumericalError, MemoryShortError, StorageError, PolicyIntactError, RunsFailedError,
-    MissingProcessError,
-)  # fmt: skip
-"""Errors that say themselves what is wrong, beside those of the user."""
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
@@ -64,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except FAILED as error:
+    except EXPLAINED as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except FailedElsewhereError:

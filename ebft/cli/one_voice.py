@@ -9,21 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 
-from ebft.errors import (
-    FailedElsewhereError,
-    MemoryShortError,
-    MissingProcessError,
-    NumericalError,
-    PolicyIntactError,
-    StorageError,
-    UserError,
-)
+from ebft.errors import EXPLAINED, FailedElsewhereError, MissingProcessError
 from ebft.processes import Launch
 
 log = logging.getLogger("ebft")
-
-SAID = (UserError, NumericalError, MemoryShortError, StorageError, PolicyIntactError)
-"""Errors that say themselves what is wrong; any other may be but another process's end."""
 
 
 @contextmanager
@@ -51,15 +40,16 @@ def one_voice(launch: Launch) -> Iterator[None]:
             yield
         except Exception as error:
             missing = lookout.missing() if is_timeout(error) else None
-            if missing is None and not isinstance(error, SAID):
+            if missing is None and not isinstance(error, EXPLAINED):
+                # It may be but another process's end:
                 time.sleep(PATIENCE)  # torchrun ends it meanwhile if another process has failed
             if not lookout.first_to_fail():
                 time.sleep(PATIENCE)  # its end must not come before the other's last words
                 raise FailedElsewhereError from error
             print(file=sys.__stderr__)  # the first process's progress bar has no end of line
             if missing is not None:
-                raise MissingProcessError(f"{missing} ({first_line(error)})") from error
-            if isinstance(error, SAID):
+                raise MissingProcessError(f"{missing} ({backend_words(error)})") from error
+            if isinstance(error, EXPLAINED):
                 raise type(error)(f"process {launch.rank}: {error}") from error
             log.error("process %d failed:", launch.rank)
             raise
@@ -70,6 +60,6 @@ def is_timeout(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "timed out" in str(error).lower()
 
 
-def first_line(error: Exception) -> str:
+def backend_words(error: Exception) -> str:
     """What a backend says, without the place in its sources."""
     return str(error).strip().splitlines()[0].rpartition("] ")[2].rstrip(".")

@@ -11,11 +11,11 @@ from pydantic import Field
 from ebft.evaluation.labelled import LabelledPart
 from ebft.interfaces import Measurement
 from ebft.models.forward import autocast
+from ebft.models.tree_log_probs import document_log_probs
 from ebft.objective import cross_entropy_mask
 from ebft.parts import Resources
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Document
-from ebft.training.policy import document_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,10 +14,10 @@ from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import Measurement
 from ebft.models.forward import autocast
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.parts import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
 from ebft.scoring.entropy_drift import mean_surprise, slope_over_position
-from ebft.training.policy import tree_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -49,5 +49,6 @@ class FeatureMatchingLossEvaluator:
         rollouts = self._sample(policy, documents)
         loss, contexts = torch.empty(0), None
         if rollouts is not None:
-            loss, contexts = unbiased_cfm(self._feature_map(rollouts)), rollouts.contexts
+            features = self._feature_map(rollouts).in_float32()
+            loss, contexts = unbiased_cfm(features), rollouts.contexts
         return [Measurement("CFM", "‖φ‖²", *per_document(documents, contexts, loss))]

@@ -62,7 +62,8 @@ class KernelScoreEvaluator:
         rollouts = self._sample(policy, documents)
         score, contexts = torch.empty(0), None
         if rollouts is not None:
-            score = unbiased_kernel_score(self._feature_map(rollouts), self._kernel)
+            features = self._feature_map(rollouts).in_float32()
+            score = unbiased_kernel_score(features, self._kernel)
             contexts = rollouts.contexts
         unit = "‖φ‖" if self._kernel is kernels.energy else "k"
         return [Measurement(self._name, unit, *per_document(documents, contexts, score))]

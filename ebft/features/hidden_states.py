@@ -77,8 +77,8 @@ class HiddenStatesMap:
         layers = 1 if pooling == "all" else self._layers
         for length, of_length in zip(lengths, zip(*each, strict=True), strict=True):
             samples, references = (torch.cat(column) for column in zip(*of_length, strict=True))
-            tokens = tokens_apart(length, pooling)
-            found.append(Features(samples, references, layers=layers, tokens=tokens))
+            apart = tokens_apart(length, pooling)
+            found.append(Features(samples, references, layers=layers, tokens_apart=apart))
         return found
 
     def _features(

@@ -59,8 +59,8 @@ class NextTokenLogProbsMap:
         with autocast(self._resources.device, self._resources.precision):
             parts = [self._features(micro_batch) for _, micro_batch in rollouts.split()]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
-        tokens = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
-        return Features(samples, references, tokens=tokens)
+        apart = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
+        return Features(samples, references, tokens_apart=apart)
 
     def _features(
         self, rollouts: Rollouts

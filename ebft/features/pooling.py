@@ -37,5 +37,5 @@ def pool(
 
 
 def tokens_apart(rollout_length: int, pooling: Pooling) -> int:
-    """How many tokens have features and rewards of their own: `Features.tokens`."""
+    """How many tokens have features and rewards of their own: `Features.tokens_apart`."""
     return rollout_length if pooling == "each" else 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,10 +85,12 @@ def bucket(length: int) -> int:
 
 def block_mask(sees: Sees) -> BlockMask:
     """What each block of queries needs of each block of keys; made once a tree."""
-    made: BlockMask | None = sees.__dict__.get("_block_mask")
-    if made is None:
-        made = sees.__dict__["_block_mask"] = _block_mask(sees)
-    return made
+    if sees not in _made:
+        _made[sees] = _block_mask(sees)
+    return _made[sees]
+
+
+_made: WeakKeyDictionary[Sees, BlockMask] = WeakKeyDictionary()
 
 
 def _block_mask(sees: Sees) -> BlockMask:

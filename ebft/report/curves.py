@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from ebft.evaluation.history import History
-from ebft.report.style import style
+from ebft.files import write_whole
+from ebft.report.style import png, style
 from ebft.scoring.interval import mean_interval
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def plot_curves(history: History, steps: Sequence[Mapping[str, float]], file: Pa
             _each_step(below, values)
         else:
             below.set_visible(False)
-    figure.savefig(file, dpi=150)
+    write_whole(file, png(figure))
 
 
 def _held_out(axes: Axes, history: History, name: str) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ebft.evaluation.history import History
+from ebft.files import write_whole
 from ebft.interfaces import Measurement
 from ebft.report.names import family
-from ebft.report.style import style
+from ebft.report.style import png, style
 from ebft.scoring.interval import mean_interval
 
 COLOURS = ("#8a94a0", "#1f5fa8")
@@ -44,7 +45,7 @@ def plot_lengths(history: History, file: Path) -> bool:
         axes.xaxis.set_major_formatter("{x:g}")
         style(axes, title=name, x="tokens of the completion", y=points[0].unit)
         axes.legend(fontsize=8, frameon=False)
-    figure.savefig(file, dpi=150)
+    write_whole(file, png(figure))
     return True
 
 

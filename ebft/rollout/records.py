@@ -151,31 +151,39 @@ class Features:
 
     `layers` says how many equal blocks the D features consist of (one for each layer that was
     concatenated), for transforms that treat layers apart. `paired` says that reference j belongs
-    to rollout j alone (m = n), as one of the whitenings leaves it. `tokens` = G says that D is one
-    block for each token, and that rewards are per token.
+    to rollout j alone (m = n), as one of the whitenings leaves it. `tokens_apart` = G says that
+    D is one block for each token, and that rewards are per token.
     """
 
     samples: Float[Tensor, "P n D"]
     references: Float[Tensor, "P m D"]
     layers: int = 1
     paired: bool = False
-    tokens: int = 1
+    tokens_apart: int = 1
+
+    def in_float32(self) -> Features:
+        """The same, if they came in less: in bfloat16 the inner products of two rollouts, which are
+        what is compared, differ by less than rounding."""
+        dtype = torch.promote_types(self.samples.dtype, torch.float32)
+        samples, references = self.samples.to(dtype), self.references.to(dtype)
+        return replace(self, samples=samples, references=references)
 
     def by_token(self) -> Features:
         """Each token as a row of its own: [P·G, n, D/G], a context's tokens one after another.
 
         The same features if they are of whole rollouts.
         """
-        if self.tokens == 1:
+        if self.tokens_apart == 1:
             return self
 
         def split(x: Float[Tensor, "P n D"]) -> Float[Tensor, "R n d"]:
-            by_token = x.view(*x.shape[:2], self.tokens, -1)
+            by_token = x.view(*x.shape[:2], self.tokens_apart, -1)
             return by_token.transpose(1, 2).flatten(0, 1)
 
         return replace(
-            self, samples=split(self.samples), references=split(self.references), tokens=1
-        )
+            self,
+            samples=split(self.samples), references=split(self.references), tokens_apart=1,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +227,11 @@ class Scored:
     advantages: Float[Tensor, "P n"] | Float[Tensor, "P n G"]
 
     @property
-    def rows(self) -> int:
-        """Rows of a context: G if rewards are per token, else 1."""
+    def rows_per_context(self) -> int:
+        """G if rewards are per token, else 1."""
         return self.terms.unary.shape[0] // len(self.rollouts.contexts)
 
     def reward(self) -> Float[Tensor, "P n"]:
         """The total reward of each rollout, summed over its tokens if rewards are per token."""
         reward = self.terms.reward()
-        return reward.view(-1, self.rows, reward.shape[1]).sum(1)
+        return reward.view(-1, self.rows_per_context, reward.shape[1]).sum(1)

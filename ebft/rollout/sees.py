@@ -47,7 +47,7 @@ class Group(NamedTuple):
     hidden: Bool[Tensor, "Q 1 K"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity: one is the key of what is made of it
 class Sees:
     """What the tokens of a row of trees see: `trunks[i]` tokens of document i, `branches[i]`
     branches, each of `steps` tokens. Branch q sees the first `anchors[q]` tokens of its trunk.

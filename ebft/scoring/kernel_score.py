@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.kernels import Kernel, energy, to_references
+from ebft.kernels import Kernel, to_references
 from ebft.rollout.records import Features
 
 
@@ -13,7 +13,8 @@ def unbiased_kernel_score(features: Features, kernel: Kernel) -> Float[Tensor, "
     """E k(ŷ, ŷ') − 2 E k(ŷ, y) + k(y, y) for each context, to be minimised; n ≥ 2.
 
     Averaged over data this is MMD²_k between rollouts and ground truth plus a constant that the
-    policy cannot change. With `ebft.kernels.linear` it is `unbiased_cfm`.
+    policy cannot change. With `ebft.kernels.linear` it is `unbiased_cfm`; with `energy`, for which
+    k(y, y) = 0, the energy score 2 E‖φ(ŷ) − φ(y)‖ − E‖φ(ŷ) − φ(ŷ')‖ (Gneiting & Raftery 2007).
     """
     samples, references = features.samples, features.references
     n = samples.shape[1]
@@ -24,11 +25,3 @@ def unbiased_kernel_score(features: Features, kernel: Kernel) -> Float[Tensor, "
     alignment = to_references(features, kernel).mean(1)
     own = kernel(references, references).diagonal(dim1=1, dim2=2).mean(1)
     return pairs / (n * (n - 1)) - 2 * alignment + own
-
-
-def energy_score(features: Features) -> Float[Tensor, " P"]:
-    """2 E‖φ(ŷ) − φ(y)‖ − E‖φ(ŷ) − φ(ŷ')‖ for each context (Gneiting & Raftery 2007).
-
-    MMD² with k = −‖x − y‖, plus a constant; strictly proper in the distribution of the features.
-    """
-    return unbiased_kernel_score(features, energy)

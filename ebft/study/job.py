@@ -30,7 +30,7 @@ from ebft.study.folder import (
 )
 from ebft.study.options import StudyOptions
 from ebft.study.plan import Run, plan_runs
-from ebft.study.process import OutOfTime, run_in_process
+from ebft.study.process import OutOfTimeError, run_in_process
 from ebft.study.worker import HELD_ELSEWHERE
 from ebft.training.interrupt import StopRequest, stop_on_interrupt
 
@@ -142,7 +142,7 @@ class Study:
                 seconds=None if limit is None else limit * 60,
                 watch=lambda: _show(bar, run, folder),
             )
-        except OutOfTime:
+        except OutOfTimeError:
             reason = f"stopped after {limit:g} minutes (budget.minutes_per_run)"
         else:
             if stop or status == HELD_ELSEWHERE:

@@ -18,7 +18,7 @@ GRACE = 120.0
 """Seconds that a run has to stop in good order before it is killed."""
 
 
-class OutOfTime(Exception):  # noqa: N818
+class OutOfTimeError(Exception):
     """A run took longer than its budget and was stopped."""
 
 
@@ -31,8 +31,8 @@ def run_in_process(
 ) -> int:
     """The exit status of the run's process (negative: the signal that ended it).
 
-    It stops in good order when `stop` is asked for, or after `seconds`, which raises `OutOfTime`.
-    `watch` is called now and then. The process does not outlive this one.
+    It stops in good order when `stop` is asked for, or after `seconds`, which raises
+    `OutOfTimeError`. `watch` is called now and then. The process does not outlive this one.
     """
     began = time.monotonic()
     with folder.log.open("ab") as log:
@@ -53,7 +53,7 @@ def run_in_process(
                 return _interrupt(process)
             if seconds is not None and time.monotonic() - began > seconds:
                 _interrupt(process)
-                raise OutOfTime
+                raise OutOfTimeError
         return status
     finally:
         if process.poll() is None:

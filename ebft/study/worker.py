@@ -36,7 +36,7 @@ def work(run: RunFolder) -> int:
 
 def _run(run: RunFolder) -> int:
     from ebft.cli.main import log_to
-    from ebft.errors import NumericalError, PolicyIntactError, StorageError, UserError
+    from ebft.errors import EXPLAINED
 
     log_to(sys.stderr)
     if os.getcwd() not in sys.path:
@@ -47,7 +47,7 @@ def _run(run: RunFolder) -> int:
             return STOPPED
     except KeyboardInterrupt:
         return STOPPED
-    except (UserError, NumericalError, StorageError, PolicyIntactError) as error:
+    except EXPLAINED as error:
         reason = str(error)
     except Exception as error:  # a bug in a plug-in or in ebft: this run's end, not the study's
         traceback.print_exc()

@@ -14,6 +14,7 @@ from torch import Tensor
 from ebft.interfaces import Sampler, SamplerOptions
 from ebft.models.forward import decode
 from ebft.models.log_probs import logits
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.parts import Part, Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Contexts, Rollouts
@@ -27,7 +28,6 @@ from ebft.testing.common import (
     require,
 )
 from ebft.testing.tiny import tiny_documents, tiny_resources
-from ebft.training.policy import tree_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

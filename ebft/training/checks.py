@@ -112,12 +112,21 @@ def compiles(options: FineTuneOptions) -> Iterator[str]:
         )
 
 
+SCORING = ("feature_map", "transforms", "reward", "baseline")
+"""The sections of the parts that rollouts are scored with."""
+
+
 def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
-    """`require_unbiased` refuses every part that says its gradient is biased."""
+    """`require_unbiased` refuses every part that says its gradient is biased, or says nothing."""
     if not options.require_unbiased:
         return
     for key, part in options.parts().items():
         claim = part.claim()
+        if claim is None and key.split(".")[0] in ("sampler", *SCORING):
+            yield (
+                f"{key}: {type(part).__name__} does not say whether it keeps the gradient "
+                "unbiased, and the recipe says require_unbiased: true; give its class a `claim()`"
+            )
         if claim is not None and not claim.unbiased:
             yield (
                 f"{key}: {type(part).__name__} does not keep the gradient unbiased ({claim.why}), "

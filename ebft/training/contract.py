@@ -1,4 +1,4 @@
-"""What the loop holds parts to: the shapes that their kind promises, at every step.
+"""What the loop holds parts to in every step: promised shapes, and finite numbers.
 
 A wrong shape seldom fails where it arises: it broadcasts, and the figures are of something else.
 """
@@ -6,55 +6,75 @@ A wrong shape seldom fails where it arises: it broadcasts, and the figures are o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ebft.errors import PluginError
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms
+from ebft.training.finite import check_finite
 
 
-def check_rollouts(rollouts: Rollouts, contexts: Contexts, *, n: int) -> None:
-    """Raises `PluginError` unless they are n rollouts of at least one token after each context."""
-    shape = (len(contexts), n, contexts.rollout_length)
-    for name in ("tokens", "log_probs", "mask"):
-        _check_shape("sampler", f"rollouts.{name}", getattr(rollouts, name), shape, "[P, n, G]")
-    if not bool(rollouts.mask[..., 0].all()):
-        raise PluginError("sampler: rollouts.mask is False at the first token of a rollout")
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """Of one step: each method returns what it is given, if it is as promised.
 
-
-def check_features(features: Features, rows: int, n: int, *, key: str) -> Features:
-    """The features, in float32 if they came in less: their inner products are what is compared.
-
-    In bfloat16 those of two rollouts differ by less than rounding. `rows` counts contexts, or
-    their tokens. Raises `PluginError` for another shape.
+    They raise `PluginError` for another shape, and `NumericalError` for numbers that are not
+    finite. `rows` of a context are 1, or its tokens where these are rewarded apart.
     """
-    samples, references = features.samples, features.references
-    D, m = samples.shape[-1], references.shape[1] if references.ndim == 3 else 1
-    _check_shape(key, "features.samples", samples, (rows, n, D), "[P, n, D]")
-    _check_shape(key, "features.references", references, (rows, m, D), "[P, m, D]")
-    if features.paired and m != n:
-        raise PluginError(f"{key}: features are paired, with {m} references for {n} rollouts")
-    dtype = torch.promote_types(samples.dtype, torch.float32)
-    return replace(features, samples=samples.to(dtype), references=references.to(dtype))
 
+    contexts: Contexts
+    n: int
+    step: int
+    rows: int = 1
 
-def check_terms(terms: Terms, rows: int, n: int) -> None:
-    """Raises `PluginError` for terms of another shape, or a rollout's term with itself."""
-    _check_shape("reward", "terms.unary", terms.unary, (rows, n), "[P, n]")
-    _check_shape("reward", "terms.pairwise", terms.pairwise, (rows, n, n), "[P, n, n]")
-    if bool(terms.pairwise.diagonal(dim1=1, dim2=2).any()):
-        raise PluginError(
-            "reward: the diagonal of terms.pairwise is not zero; a rollout's term with itself "
-            "belongs to terms.unary"
-        )
+    def rollouts(self, rollouts: Rollouts) -> Rollouts:
+        """n rollouts of at least one token after each context."""
+        shape = (len(self.contexts), self.n, self.contexts.rollout_length)
+        for name in ("tokens", "log_probs", "mask"):
+            _check_shape("sampler", f"rollouts.{name}", getattr(rollouts, name), shape, "[P, n, G]")
+        if not bool(rollouts.mask[..., 0].all()):
+            raise PluginError("sampler: rollouts.mask is False at the first token of a rollout")
+        return rollouts
 
+    def features(self, features: Features, *, key: str) -> Features:
+        """[P, n, D] and [P, m, D], in float32 if they came in less."""
+        P, n, D = self._rows, self.n, features.samples.shape[-1]
+        m = features.references.shape[1] if features.references.ndim == 3 else 1
+        _check_shape(key, "features.samples", features.samples, (P, n, D), "[P, n, D]")
+        _check_shape(key, "features.references", features.references, (P, m, D), "[P, m, D]")
+        if features.paired and m != n:
+            raise PluginError(f"{key}: features are paired, with {m} references for {n} rollouts")
+        self._check_finite("features of rollouts", features.samples)
+        self._check_finite("features of references", features.references)
+        return features.in_float32()
 
-def check_advantages(advantages: Float[Tensor, "P n"], terms: Terms) -> None:
-    """Raises `PluginError` unless each rollout has one."""
-    _check_shape("baseline", "advantages", advantages, tuple(terms.unary.shape), "[P, n]")
+    def terms(self, terms: Terms) -> Terms:
+        """[P, n] and [P, n, n], without a rollout's term with itself."""
+        P, n = self._rows, self.n
+        _check_shape("reward", "terms.unary", terms.unary, (P, n), "[P, n]")
+        _check_shape("reward", "terms.pairwise", terms.pairwise, (P, n, n), "[P, n, n]")
+        if bool(terms.pairwise.diagonal(dim1=1, dim2=2).any()):
+            raise PluginError(
+                "reward: the diagonal of terms.pairwise is not zero; a rollout's term with itself "
+                "belongs to terms.unary"
+            )
+        self._check_finite("rewards", terms.reward())
+        return terms
+
+    def advantages(self, advantages: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:
+        """One for each rollout."""
+        _check_shape("baseline", "advantages", advantages, (self._rows, self.n), "[P, n]")
+        self._check_finite("advantages", advantages)
+        return advantages
+
+    @property
+    def _rows(self) -> int:
+        return len(self.contexts) * self.rows
+
+    def _check_finite(self, what: str, values: Tensor) -> None:
+        check_finite(what, values, self.contexts, step=self.step)
 
 
 def _check_shape(key: str, name: str, value: Tensor, shape: Sequence[int], letters: str) -> None:

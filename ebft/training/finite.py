@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ebft.errors import NumericalError
-from ebft.rollout.records import Contexts, Features
+from ebft.rollout.records import Contexts
 
 
 def check_finite(
@@ -33,9 +33,3 @@ def check_finite(
             f"step {step + 1}: {what} have NaN or infinite values, in document {listed}; "
             "the run stops here and nothing has been overwritten"
         )
-
-
-def check_finite_features(features: Features, contexts: Contexts, *, step: int) -> None:
-    """`check_finite` of rollouts' and references' features."""
-    check_finite("features of rollouts", features.samples, contexts, step=step)
-    check_finite("features of references", features.references, contexts, step=step)

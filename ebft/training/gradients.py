@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ebft.importance import importance_weights
-from ebft.models.forward import autocast
-from ebft.objective import (
-    ObjectiveOptions,
-    cross_entropy_loss,
-    cross_entropy_mask,
-    policy_gradient_loss,
-)
+from ebft.objective import ObjectiveOptions
+from ebft.processes import ALONE
 from ebft.scoring.gradient_noise import gradient_noise
-from ebft.training.policy import document_log_probs, tree_log_probs
+from ebft.training.losses import count, losses_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,39 +33,28 @@ def measure_gradients(
     Noise scales are in documents: `scoring.gradient_noise`. A step of a single document has none,
     and one without rollouts (`scored` is None) nothing of the policy gradient.
     """
-    count = len(contexts.documents)
-    tokens = int(cross_entropy_mask(contexts, objective.cross_entropy_on).sum())
+    documents = len(contexts.documents)
+    counts = count(contexts, scored, objective, ALONE)
     parameters = [p for p in policy.parameters() if p.requires_grad]
     names = ["cross_entropy"] if scored is None else ["policy_gradient", "cross_entropy"]
     parts = {name: _Sum(parameters) for name in names}
     for place, one in contexts.one_by_one().split():
-        losses = {}
-        with autocast(one.tokens.device, precision):
-            if scored is None:
-                documents = document_log_probs(policy, one)
-            else:
-                rollouts = scored.rollouts.of(one, place)
-                sampled, documents = tree_log_probs(policy, rollouts)
-        if scored is not None:
-            losses["policy_gradient"] = policy_gradient_loss(
-                sampled, rollouts.mask, scored.advantages[place],
-                contexts=len(contexts), reduction=objective.reduction,
-                weights=importance_weights(sampled, rollouts, objective.importance).weights,
-            )  # fmt: skip
-        mask = cross_entropy_mask(one, objective.cross_entropy_on)
-        cross_entropy = cross_entropy_loss(documents, mask, tokens=tokens)
-        losses["cross_entropy"] = objective.gamma * cross_entropy
+        of_rollouts, of_documents = losses_of(
+            policy, one, place, scored, objective, counts, precision=precision
+        )
+        losses = {} if of_rollouts is None else {"policy_gradient": of_rollouts.loss}
+        losses["cross_entropy"] = objective.gamma * of_documents.loss
         for name, loss in losses.items():
             # A document's gradient is as large as the whole step's would be of its like.
             gradients = torch.autograd.grad(
-                count * loss, parameters, retain_graph=name == "policy_gradient"
+                documents * loss, parameters, retain_graph=name == "policy_gradient"
             )
             parts[name].add(gradients)
     measured = {f"{name}_grad_norm": total.mean_squared() ** 0.5 for name, total in parts.items()}
     if scored is not None and measured["cross_entropy_grad_norm"] > 0:
         policy_gradient, cross_entropy = measured.values()
         measured["grad_norm_ratio"] = policy_gradient / cross_entropy
-    if count > 1:
+    if documents > 1:
         for name, total in parts.items():
             noise = gradient_noise(total.squared_norms, total.mean_squared())
             measured[f"{name}_noise_scale"] = noise.scale

@@ -7,7 +7,7 @@ none at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,13 +19,7 @@ from ebft.processes import Processes
 from ebft.rollout.micro_batches import divide
 from ebft.rollout.records import Contexts, Document, Scored
 from ebft.training.clip import clip_gradients
-from ebft.training.contract import (
-    check_advantages,
-    check_features,
-    check_rollouts,
-    check_terms,
-)
-from ebft.training.finite import check_finite, check_finite_features
+from ebft.training.contract import Contract
 from ebft.training.update import Losses, accumulate_gradients
 
 if TYPE_CHECKING:
@@ -98,11 +92,9 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
     for step in steps:
         contexts = m.plan(m.documents(step)).to(m.device)
         contexts = divide(contexts, n=m.n, budget=m.tokens_at_a_time, processes=m.processes)
-        scored = (
-            None
-            if m.scorer is None
-            else sample_and_score(m.scorer, contexts, m.processes, step=step)
-        )
+        scored = None
+        if m.scorer is not None:
+            scored = sample_and_score(m.scorer, contexts, m.processes, step=step)
 
         losses = accumulate_gradients(
             m.policy, contexts, scored, m.objective,
@@ -122,32 +114,26 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         yield Step(step, contexts, scored, losses, float(grad_norm), learning_rate, sync)
 
 
-def sample_and_score(s: Scorer, contexts: Contexts, processes: Processes, *, step: int) -> Scored:
+def sample_and_score(
+    scorer: Scorer, contexts: Contexts, processes: Processes, *, step: int
+) -> Scored:
     """Contexts → rollouts → features → terms → advantages.
 
     Raises `PluginError` for a part that gives another shape than its kind promises.
     """
-    n, rows = s.sampler.n, len(contexts)
-    rollouts = s.sampler(contexts, step=step)
-    check_rollouts(rollouts, contexts, n=n)
+    checked = Contract(contexts, n=scorer.sampler.n, step=step)
+    rollouts = checked.rollouts(scorer.sampler(contexts, step=step))
 
-    features, rows_per_context = None, 1
-    if s.feature_map is not None:
-        features = check_features(s.feature_map(rollouts), rows, n, key="feature_map")
-        check_finite_features(features, contexts, step=step)
+    features = None
+    if scorer.feature_map is not None:
+        features = checked.features(scorer.feature_map(rollouts), key="feature_map")
         # If rewards are per token, each token is a row of its own until they have advantages.
-        rows_per_context, features = features.tokens, features.by_token()
-        rows *= rows_per_context
-        for i, transform in enumerate(s.transforms):
-            features = check_features(transform(features), rows, n, key=f"transforms.{i}")
-            check_finite_features(features, contexts, step=step)
+        checked, features = replace(checked, rows=features.tokens_apart), features.by_token()
+        for i, transform in enumerate(scorer.transforms):
+            features = checked.features(transform(features), key=f"transforms.{i}")
 
-    terms = s.reward(rollouts, features)
-    check_terms(terms, rows, n)
-    check_finite("rewards", terms.reward(), contexts, step=step)
-    advantages = processes.pooled(s.baseline, terms)
-    check_advantages(advantages, terms)
-    check_finite("advantages", advantages, contexts, step=step)
-    if rows_per_context > 1:
-        advantages = advantages_to_go(advantages, rows_per_context)
+    terms = checked.terms(scorer.reward(rollouts, features))
+    advantages = checked.advantages(processes.pooled(scorer.baseline, terms))
+    if checked.rows > 1:
+        advantages = advantages_to_go(advantages, checked.rows)
     return Scored(rollouts, features, terms, advantages)

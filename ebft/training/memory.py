@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.errors import MemoryShortError, UserError
+from ebft.training.estimate import estimate_memory
 
 if TYPE_CHECKING:
     from ebft.training.options import FineTuneOptions
@@ -34,8 +35,6 @@ def choose_micro_batch(options: FineTuneOptions, free: int, *, processes: int = 
     `free` is what each of the processes has before the models are loaded. Raises `UserError` if
     what a document needs cannot be estimated.
     """
-    from ebft.training.estimate import estimate_memory
-
     chosen, most = options.training.micro_batch, options.training.documents_per_step // processes
     if chosen != "auto":
         return chosen
@@ -58,8 +57,6 @@ def choose_micro_batch(options: FineTuneOptions, free: int, *, processes: int = 
 
 def describe_need(options: FineTuneOptions, *, micro_batch: int, free: int, processes: int) -> str:
     """`about 5.7 GiB are needed …, and 3.1 GiB were free`."""
-    from ebft.training.estimate import estimate_memory
-
     try:
         estimate = estimate_memory(options, micro_batch, processes=processes).total
         need = f"about {estimate / GIB:.1f} GiB are needed"

@@ -50,11 +50,11 @@ def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
         "rollout_tokens": float(processes.sum(scored.rollouts.mask.sum())),
     }
     if scored.features is not None:
-        unary = float(processes.gather(scored.terms.unary).mean()) * scored.rows
+        unary = float(processes.gather(scored.terms.unary).mean()) * scored.rows_per_context
         metrics |= {"alignment": unary, "diversity": reward - unary}
         if n > 1:
             cfm = processes.gather(unbiased_cfm(scored.features))
-            metrics["cfm"] = float(cfm.mean()) * scored.rows
+            metrics["cfm"] = float(cfm.mean()) * scored.rows_per_context
     return metrics
 
 

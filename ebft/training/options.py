@@ -14,6 +14,7 @@ from ebft.interfaces import uses_features
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
 from ebft.training.checks import find_problems
+from ebft.training.memory import choose_micro_batch
 from ebft.training.parallel import ParallelOptions
 
 if TYPE_CHECKING:
@@ -133,9 +134,6 @@ class FineTuneOptions(ModelAndDataOptions):
         return "EBFT" if self.uses_features else "RLVR"
 
     def documents_at_a_time(self, free: int, *, processes: int = 1) -> int:
-        # Imports torch, which validating a recipe has no need of.
-        from ebft.training.memory import choose_micro_batch
-
         return choose_micro_batch(self, free, processes=processes)
 
     def parts(self) -> dict[str, Part]:
@@ -153,8 +151,7 @@ class FineTuneOptions(ModelAndDataOptions):
         return find_problems(self)
 
     def estimate(self) -> str:
-        # Imports transformers, which validating a recipe has no need of.
-        from ebft.training.estimate import estimate_table
+        from ebft.training.dry_run import estimate_table
 
         return estimate_table(self)
 

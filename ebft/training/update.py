@@ -5,22 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from ebft.importance import RatioStatistics, importance_weights, ratio_statistics
+from ebft.importance import RatioStatistics, ratio_statistics
 from ebft.models.checkpointing import checkpointing
-from ebft.models.forward import autocast
-from ebft.objective import (
-    ObjectiveOptions,
-    cross_entropy_loss,
-    cross_entropy_mask,
-    policy_gradient_loss,
-)
+from ebft.objective import ObjectiveOptions
 from ebft.processes import ALONE, Processes
-from ebft.rollout.records import Contexts, Rollouts, Scored
+from ebft.rollout.records import Contexts, Scored
 from ebft.training.finite import check_finite
-from ebft.training.policy import document_log_probs, tree_log_probs
+from ebft.training.losses import Counts, OfDocuments, OfRollouts, count, losses_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,52 +62,28 @@ def accumulate_gradients(
     totals = _Totals(objective)
     with checkpointing(policy, enabled=gradient_checkpointing):
         for place, micro_batch in contexts.split():
-            policy_gradient: Tensor | float = 0.0
-            if scored is None:
-                with autocast(micro_batch.tokens.device, precision):
-                    documents = document_log_probs(policy, micro_batch)
-            else:
-                rollouts = scored.rollouts.of(micro_batch, place)
-                with autocast(micro_batch.tokens.device, precision):
-                    sampled, documents = tree_log_probs(
-                        policy, rollouts, train_documents=objective.gamma > 0
-                    )
-                check_finite("log-probs of rollouts", sampled, micro_batch, step=step)
-                importance = importance_weights(sampled, rollouts, objective.importance)
-                policy_gradient = policy_gradient_loss(
-                    sampled, rollouts.mask, scored.advantages[place],
-                    contexts=counts.contexts, reduction=objective.reduction,
-                    weights=importance.weights,
-                )  # fmt: skip
-                totals.add_rollouts(policy_gradient, sampled, rollouts, importance.ratios)
-            check_finite(
-                "log-probs of documents", documents, micro_batch, step=step,
-                row=torch.arange(len(micro_batch.documents)),
+            of_rollouts, of_documents = losses_of(
+                policy, micro_batch, place, scored, objective, counts,
+                precision=precision, train_documents=objective.gamma > 0,
             )  # fmt: skip
-            ce_mask = cross_entropy_mask(micro_batch, objective.cross_entropy_on)
-            cross_entropy = cross_entropy_loss(documents, ce_mask, tokens=counts.tokens)
-            loss = policy_gradient + objective.gamma * cross_entropy
+            check_log_probs(of_rollouts, of_documents, micro_batch, step=step)
+            loss = objective.gamma * of_documents.loss
+            if of_rollouts is not None:
+                loss = of_rollouts.loss + loss
             loss.backward()  # type: ignore[no-untyped-call]
-            totals.cross_entropy += cross_entropy.detach().cpu()
+            totals.add(of_rollouts, of_documents)
     return totals.of_all(counts, processes)
 
 
-class Counts(NamedTuple):
-    """Of the whole step: contexts, tokens of rollouts, tokens under the cross-entropy."""
-
-    contexts: int
-    rollout_tokens: int
-    tokens: int
-
-
-def count(
-    contexts: Contexts, scored: Scored | None, objective: ObjectiveOptions, processes: Processes
-) -> Counts:
-    """What the losses of all processes are divided by."""
-    tokens = cross_entropy_mask(contexts, objective.cross_entropy_on).sum()
-    sampled = torch.zeros_like(tokens) if scored is None else scored.rollouts.mask.sum()
-    mine = torch.stack([torch.full_like(tokens, len(contexts)), sampled, tokens])
-    return Counts(*processes.sum(mine).tolist())
+def check_log_probs(
+    of_rollouts: OfRollouts | None, of_documents: OfDocuments, contexts: Contexts, *, step: int
+) -> None:
+    """Raises `NumericalError` naming the document if any of them is not finite."""
+    if of_rollouts is not None:
+        check_finite("log-probs of rollouts", of_rollouts.log_probs, contexts, step=step)
+    row = torch.arange(len(contexts.documents))
+    log_probs = of_documents.log_probs
+    check_finite("log-probs of documents", log_probs, contexts, step=step, row=row)
 
 
 class _Totals:
@@ -122,26 +91,24 @@ class _Totals:
 
     def __init__(self, objective: ObjectiveOptions) -> None:
         self._cap = objective.importance.cap
-        self.cross_entropy, self._policy_gradient, self._gap = torch.zeros(3, dtype=torch.float64)
+        self._cross_entropy, self._policy_gradient, self._gap = torch.zeros(3, dtype=torch.float64)
         self._rollouts, self._ratios = False, list[Tensor]()
 
-    def add_rollouts(
-        self,
-        loss: Float[Tensor, ""],
-        log_probs: Float[Tensor, "P n G"],
-        rollouts: Rollouts,
-        ratios: Float[Tensor, " N"] | None,
-    ) -> None:
+    def add(self, of_rollouts: OfRollouts | None, of_documents: OfDocuments) -> None:
+        self._cross_entropy += of_documents.loss.detach().cpu()
+        if of_rollouts is None:
+            return
         self._rollouts = True
-        self._policy_gradient += loss.detach().cpu()
-        gap = (log_probs.detach() - rollouts.log_probs).where(rollouts.mask, 0)
+        self._policy_gradient += of_rollouts.loss.detach().cpu()
+        sampled = of_rollouts.rollouts
+        gap = (of_rollouts.log_probs.detach() - sampled.log_probs).where(sampled.mask, 0)
         self._gap += gap.abs().sum().cpu()
-        if ratios is not None:
-            self._ratios.append(ratios)
+        if of_rollouts.ratios is not None:
+            self._ratios.append(of_rollouts.ratios)
 
     def of_all(self, counts: Counts, processes: Processes) -> Losses:
         """Over all processes."""
-        cross_entropy = float(processes.sum(self.cross_entropy))
+        cross_entropy = float(processes.sum(self._cross_entropy))
         if not self._rollouts:
             return Losses(None, cross_entropy)
         loss, gap = processes.sum(torch.stack([self._policy_gradient, self._gap])).tolist()

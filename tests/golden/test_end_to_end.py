@@ -10,11 +10,11 @@ import torch
 
 from ebft.config.load import load_recipe
 from ebft.models.log_probs import token_log_probs
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.objective import cross_entropy_loss, policy_gradient_loss
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Document, Rollouts, Terms
 from ebft.rollout.strided import Strided
-from ebft.training.policy import tree_log_probs
 from ebft.training.update import accumulate_gradients
 from tests.conftest import RECIPES
 from tests.golden.authors import (

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.objective import cross_entropy_loss, policy_gradient_loss
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.policy import tree_log_probs
 from tests.property.strategies import generator, normal, seeds
 from tests.tiny import at_a_time, tiny_documents, tiny_policy, tiny_resources
 

@@ -12,7 +12,6 @@ from ebft.interfaces import Measurement
 from ebft.rollout.records import Features
 from ebft.scoring.cfm import unbiased_cfm
 from ebft.scoring.entropy_drift import mean_surprise, slope_over_position
-from ebft.scoring.geometry import anisotropy, effective_rank
 from ebft.scoring.gradient_noise import gradient_noise
 from ebft.scoring.interval import mean_interval, paired_change
 from ebft.scoring.pass_at_k import pass_at_k
@@ -101,32 +100,6 @@ def test_changes_are_of_the_same_thing():
         with pytest.raises(ValueError, match="not of the same documents"):
             paired_change(a, other)
     assert mean_interval(Measurement("x", "", torch.ones(1), torch.ones(1))).half_width == math.inf
-
-
-@settings(max_examples=30)
-@given(seed=seeds, r=st.integers(1, 5))
-def test_effective_rank_counts_the_directions(seed, r):
-    """r directions with equal variance have rank r; more noise in one of them has less."""
-    basis = torch.linalg.qr(normal(seed, 8, 8)).Q[:, :r]
-    even = torch.cat([basis.mT, -basis.mT])
-    assert effective_rank(even) == pytest.approx(r)
-    assert effective_rank(even + 7) == pytest.approx(r), "a shift is no variance"
-    if r > 1:
-        uneven = torch.cat([even, 3 * basis[:, :1].mT, -3 * basis[:, :1].mT])
-        assert 1 < effective_rank(uneven) < r
-    assert effective_rank(torch.ones(4, 3)) == 0
-
-
-@settings(max_examples=30)
-@given(seed=seeds)
-def test_anisotropy_is_the_mean_cosine_of_two_rows(seed):
-    x = normal(seed, 5, 3)
-    unit = x / x.norm(dim=1, keepdim=True)
-    cosines = [float(unit[i] @ unit[j]) for i in range(5) for j in range(5) if i != j]
-    assert anisotropy(x) == pytest.approx(sum(cosines) / 20)
-    assert anisotropy(torch.ones(4, 3)) == pytest.approx(1)
-    with pytest.raises(ValueError, match="there are 1"):
-        anisotropy(torch.ones(1, 3))
 
 
 def test_entropy_drift_is_the_slope_over_positions():

@@ -39,7 +39,7 @@ def gradients(theta, tokens, phi, truth, n, baseline, apart):
     drawn = torch.cartesian_prod(*[torch.arange(4)] * (n + 1))
     samples, reference = drawn[:, :n], drawn[:, n]
     weight = tokens.detach().sum(1).exp()[samples].prod(1) * truth[reference]
-    features = Features(phi[samples], phi[reference][:, None], tokens=2 if apart else 1)
+    features = Features(phi[samples], phi[reference][:, None], tokens_apart=2 if apart else 1)
     advantages = baseline(FeatureMatching()(None, features.by_token()))
     if apart:
         advantages = advantages_to_go(advantages, 2)
@@ -78,8 +78,8 @@ def test_what_was_rewarded_before_a_token_is_only_noise_to_it():
 
 def test_each_row_is_a_token_of_a_context():
     samples = torch.arange(2 * 3 * 4 * 5).view(2, 3, 20).float()
-    by_token = Features(samples, samples[:, :1] + 0.5, layers=5, tokens=4).by_token()
-    assert (by_token.tokens, by_token.layers) == (1, 5)
+    by_token = Features(samples, samples[:, :1] + 0.5, layers=5, tokens_apart=4).by_token()
+    assert (by_token.tokens_apart, by_token.layers) == (1, 5)
     for p in range(2):
         for t in range(4):
             block = slice(5 * t, 5 * t + 5)
@@ -101,7 +101,7 @@ def test_through_the_loop_tokens_apart_are_rewarded_as_much_as_side_by_side():
 
     apart, whole = scored("each"), scored("all")
     P = len(contexts)
-    assert apart.rows == 5
+    assert apart.rows_per_context == 5
     assert apart.advantages.shape == (P, 3, 5)
     torch.testing.assert_close(apart.reward(), whole.reward())
     torch.testing.assert_close(apart.advantages[..., 0], whole.advantages)

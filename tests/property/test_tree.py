@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ebft.features.hidden_states import HiddenStates
 from ebft.models import forward, log_probs
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.objective import cross_entropy_mask, policy_gradient_loss
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Contexts, Rollouts
@@ -13,7 +14,6 @@ from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from ebft.samplers import hf_tree
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.policy import tree_log_probs
 from tests.tiny import VOCAB, at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 POLICY = tiny_policy()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ebft.parts import Part, Resources
+from ebft.parts import Claim, Part, Resources
 
 if TYPE_CHECKING:
     from ebft_vllm.sampler import VllmSampler
@@ -68,6 +68,11 @@ class Vllm(Part):
     engine_options: dict[str, Any] = Field(
         default_factory=dict, description="more arguments of vllm.LLM, as vLLM names them"
     )
+
+    def claim(self) -> Claim:
+        if self.dtype is not None:
+            return Claim(False, f"the engine's weights are in {self.dtype}, whatever trains")
+        return Claim(True, "it samples from the policy's weights, up to the engine's rounding")
 
     @field_validator("engine_options")
     @classmethod

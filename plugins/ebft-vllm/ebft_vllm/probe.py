@@ -14,9 +14,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ebft.models.forward import autocast
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Contexts, Document, Rollouts
-from ebft.training.policy import tree_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,11 +19,11 @@ from ebft.errors import NumericalError
 from ebft.models.attention import DENSE, FLEX, NAME
 from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.completion import Completion
 from ebft.rollout.sees import sees_trunks
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.policy import tree_log_probs
 from tests.tiny import VOCAB, tiny_documents, tiny_resources
 
 SIZES = {

@@ -14,11 +14,11 @@ from ebft.models.forward import decode
 from ebft.models.lora import add_adapter, has_adapter, merged, without_adapter
 from ebft.models.options import LoraOptions
 from ebft.models.probe import probe_tree
+from ebft.models.tree_log_probs import document_log_probs, tree_log_probs
 from ebft.objective import ObjectiveOptions
 from ebft.rollout.sees import sees_trunks
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.policy import document_log_probs, tree_log_probs
 from ebft.training.update import accumulate_gradients
 from tests.tiny import (
     plain_policy,

@@ -14,10 +14,10 @@ from ebft.models.lora import add_adapter, merged, without_adapter
 from ebft.models.options import LoraOptions
 from ebft.models.probe import probe_tree
 from ebft.models.quantize import BLOCK, dense, is_quantized, quantize_to
+from ebft.models.tree_log_probs import document_log_probs
 from ebft.objective import ObjectiveOptions
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.policy import document_log_probs
 from ebft.training.update import accumulate_gradients
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 

@@ -5,11 +5,11 @@ import torch
 from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_generate import HfGenerate
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.policy import tree_log_probs
 from tests.tiny import VOCAB, at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 POLICY = tiny_policy()

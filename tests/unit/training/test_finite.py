@@ -13,7 +13,7 @@ CONTEXTS = Strided(start=2, stride=3, rollout_length=2)(tiny_documents([8, 5, 11
 def test_names_the_step_and_the_document(bad):
     values = torch.zeros(len(CONTEXTS), 4)
     values[CONTEXTS.row == 1, 2] = bad
-    with pytest.raises(NumericalError, match=r"step 7: rewards .* in document doc1;"):
+    with pytest.raises(NumericalError, match=r"step 8: rewards .* in document doc1;"):
         check_finite("rewards", values, CONTEXTS, step=7)
 
 

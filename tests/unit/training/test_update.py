@@ -7,11 +7,11 @@ import torch
 
 from ebft.errors import NumericalError
 from ebft.models.checkpointing import checkpointing
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.objective import ObjectiveOptions, cross_entropy_mask, policy_gradient_loss
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.policy import tree_log_probs
 from ebft.training.update import accumulate_gradients
 from tests.tiny import plain_policy, tiny_documents, tiny_policy, tiny_resources, trained_on
 
