@@ -232,6 +232,8 @@ PROCESS = 0.6 * 2**30
 
 QUANTIZED = 1 / 2 + 1 / 64
 """Bytes of a weight in 4 bits, with its share of an 8-bit scale (`models.quantize`)."""
+DECODING = 22.0
+"""Bytes for each weight of the matrix in 4 bits that is being decoded: indices, and two halves."""
 HOLES, HOLES_SHARE = 0.4 * 2**30, 0.4
 """With an adapter, on a CPU: bytes, and a share of the activations, that malloc's heap loses to
 holes. A wrapped layer allocates and frees between what it keeps. Measured."""
@@ -301,6 +303,8 @@ def memory(
     cast = outside if quantized else N
     casts = cast * bytes_per_value if bytes_per_value < 4 else 0
     activations = float(tokens * kept + scores + casts)
+    if quantized:
+        activations += DECODING * model.hidden * max(model.intermediate, model.hidden)
     if adapter and on_cpu:
         activations += HOLES + HOLES_SHARE * activations
     layers = 2 * model.layer_weights

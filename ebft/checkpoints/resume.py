@@ -92,15 +92,17 @@ def find_resumption(
     *,
     may_differ: tuple[str, ...],
     overwrite: bool,
+    verified: bool = False,
 ) -> Resumption | None:
     """The checkpoint that `checkpoint.resume` asks for; None to start from the beginning.
 
-    `own` are the checkpoints of the recipe's output_dir. Raises `UserError` if there is none that
+    `own` are the checkpoints of the recipe's output_dir. One that another process has `verified` is
+    not read whole again. Raises `UserError` if there is none that
     is whole, or if it belongs to a run with other mathematics.
     """
     if resume is None:
         return None
-    folder = _newest(own, overwrite) if resume == AUTO else _named(Path(resume))
+    folder = _newest(own, overwrite) if resume == AUTO else _named(Path(resume), verified)
     if folder is None:
         return None
     about = _about(folder)
@@ -145,13 +147,13 @@ def _newest(own: Checkpoints, overwrite: bool) -> Path | None:
     return None
 
 
-def _named(folder: Path) -> Path:
+def _named(folder: Path, verified: bool) -> Path:
     if not folder.is_dir():
         raise UserError(
             f"checkpoint.resume = {folder}: no such folder; give {AUTO}, or a checkpoint such as "
             "runs/ebft_full/checkpoints/step-000020"
         )
-    if problem := _problem(folder):
+    if not verified and (problem := _problem(folder)):
         raise UserError(f"checkpoint.resume = {folder}: {problem}; give another checkpoint")
     return folder
 

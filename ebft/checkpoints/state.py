@@ -42,6 +42,13 @@ def gather_before_update(m: Machinery) -> dict[str, Any]:
     }
 
 
+def restore_before_update(m: Machinery, before: Mapping[str, Any]) -> None:
+    """Gives back what `gather_before_update` gathered."""
+    for name, part in stateful_parts(m).items():
+        _load(name, part, before["parts"][name])
+    restore_random(before["random"], m.device)
+
+
 def restore_state(
     m: Machinery,
     state: Mapping[str, Any],

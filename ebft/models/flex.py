@@ -24,6 +24,8 @@ from transformers.masking_utils import sdpa_mask
 from ebft.models.attention import FLEX, in_autocast, refuse
 from ebft.rollout.sees import Intervals, Sees
 
+RECOMPILE_LIMIT = 512
+"""Kernels of one process: four kinds of pass, each for some tens of sizes."""
 BLOCK = 128
 """Tokens of a block: FlexAttention skips whole blocks that no query of another one sees."""
 
@@ -74,7 +76,12 @@ def kernel(device: str) -> Callable[..., Tensor]:
     """FlexAttention, compiled for a GPU; plain on a CPU, where it is there to compare with."""
     if device == "cpu":
         return cast("Callable[..., Tensor]", flex_attention)
-    return cast("Callable[..., Tensor]", torch.compile(flex_attention, dynamic=False))
+    # Compiled for each size and kind of pass. Over the limit torch would run it as it is written,
+    # with all scores in memory; a whole graph is an error instead.
+    compiled = torch.compile(  # type: ignore[call-overload]  # the limit is in no overload
+        flex_attention, dynamic=False, fullgraph=True, recompile_limit=RECOMPILE_LIMIT
+    )
+    return cast("Callable[..., Tensor]", compiled)
 
 
 def bucket(length: int) -> int:

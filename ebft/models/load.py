@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ from ebft.models import (
 from ebft.models.attention import DENSE, FLEX, NAME
 from ebft.models.lora import ADAPTER_CONFIG, with_adapter
 from ebft.models.options import ModelOptions
-from ebft.models.quantize import quantize_to
+from ebft.models.quantize import quantize_to, round_to_nf4
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +26,8 @@ ACCEPTED = (
     f"give {embedded.NAME} (the embedded model), a folder that save_pretrained wrote, or a hub id"
 )
 
+ABOUT = "run/about.json"
+"""Where a checkpoint of a run says what its recipe was."""
 ATTENTION = {"tree": NAME, "flex": FLEX, "dense": DENSE}
 
 
@@ -58,7 +61,9 @@ def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
                 f"model.base = {options.base}: its tokens are not those of model.path = "
                 f"{options.path}; give the model that it was trained from"
             )
-        options = base
+        # A run with a base in 4 bits has computed φ with that one.
+        rounded = _is_of_4_bits(adapter_folder(options))
+        return _load(base, dtype, rounded=rounded).requires_grad_(False)
     return _load(options, dtype).requires_grad_(False)
 
 
@@ -116,11 +121,22 @@ def adapter_folder(options: ModelOptions) -> Path | None:
     return folder if is_adapter else None
 
 
+def _is_of_4_bits(adapter: Path | None) -> bool:
+    """Whether the adapter of a checkpoint was trained on a base in 4 bits (QLoRA)."""
+    about = None if adapter is None else adapter / ABOUT
+    if about is None or not about.is_file():
+        return False  # written by another program
+    lora = json.loads(about.read_text(encoding="utf-8"))["recipe"]["model"]["lora"]
+    return bool(lora is not None and lora.get("quantize_base"))
+
+
 def _base_of(options: ModelOptions) -> ModelOptions:
     return options.model_copy(update={"path": options.base, "base": None, "revision": None})
 
 
-def _load(options: ModelOptions, dtype: torch.dtype, *, quantize: bool = False) -> PreTrainedModel:
+def _load(
+    options: ModelOptions, dtype: torch.dtype, *, quantize: bool = False, rounded: bool = False
+) -> PreTrainedModel:
     device, adapter = resolve_device(options.device), adapter_folder(options)
     if adapter is not None and options.base is None:
         raise UserError(
@@ -139,6 +155,8 @@ def _load(options: ModelOptions, dtype: torch.dtype, *, quantize: bool = False) 
         raise UserError(
             f"model.path = {options.path}: cannot be loaded ({first_line(error)}); {ACCEPTED}"
         ) from error
+    if rounded or _is_of_4_bits(adapter):
+        round_to_nf4(model)
     if adapter is not None:
         model = with_adapter(model, adapter)
     if quantize:

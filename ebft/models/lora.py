@@ -69,11 +69,16 @@ def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     from peft import PeftModel
 
     try:
-        return cast("PreTrainedModel", PeftModel.from_pretrained(model, folder).merge_and_unload())
+        adapted = PeftModel.from_pretrained(model, folder, torch_device=str(model.device))
+        merged_model: PreTrainedModel = adapted.merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(
             f"model.path = {folder}: its adapter does not fit model.base ({first_line(error)})"
         ) from error
+    # As any other model: peft has frozen it, and left word that it has an adapter.
+    if has_adapter(merged_model):
+        del merged_model.peft_config
+    return merged_model.requires_grad_(True)
 
 
 def has_adapter(model: PreTrainedModel) -> bool:

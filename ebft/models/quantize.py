@@ -31,6 +31,33 @@ def quantize_to(model: PreTrainedModel, device: torch.device) -> None:
     than one. Embeddings, norms and the LM head stay as they are. Raises `UserError` for a layer
     whose size is no multiple of 64.
     """
+    layers = _layers(model)
+    weights = {name: layer.weight for name, layer in layers.items()}
+    for layer in layers.values():
+        layer._parameters["weight"] = None  # not moved with the rest
+    model.to(device)
+    for name, layer in layers.items():
+        quantized = _nf4(weights.pop(name).detach().to(device))
+        layer.weight = nn.Parameter(quantized, requires_grad=False)
+
+
+def round_to_nf4(model: PreTrainedModel) -> None:
+    """Gives the decoder's linear layers the numbers that their 4 bits would stand for, in place."""
+    for layer in _layers(model).values():
+        layer.weight.data = dense(_nf4(layer.weight.data))
+
+
+def dense(weight: Tensor) -> Tensor:
+    """The numbers that a weight stands for; a weight that is not quantised as it is."""
+    return cast(Tensor, weight.get_original_weight()) if isinstance(weight, NF4Tensor) else weight
+
+
+def is_quantized(weight: Tensor) -> bool:
+    """Whether a weight is in 4 bits."""
+    return isinstance(weight, NF4Tensor)
+
+
+def _layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
     head = model.get_output_embeddings()
     layers = {
         name: module
@@ -43,23 +70,7 @@ def quantize_to(model: PreTrainedModel, device: torch.device) -> None:
                 f"model.lora.quantize_base = true: {name} has {layer.weight.numel()} weights, no "
                 f"multiple of {BLOCK}; set model.lora.quantize_base=false"
             )
-    weights = {name: layer.weight for name, layer in layers.items()}
-    for layer in layers.values():
-        layer._parameters["weight"] = None  # not moved with the rest
-    model.to(device)
-    for name, layer in layers.items():
-        quantized = _nf4(weights.pop(name).detach().to(device))
-        layer.weight = nn.Parameter(quantized, requires_grad=False)
-
-
-def dense(weight: Tensor) -> Tensor:
-    """The numbers that a weight stands for; a weight that is not quantised as it is."""
-    return cast(Tensor, weight.get_original_weight()) if isinstance(weight, NF4Tensor) else weight
-
-
-def is_quantized(weight: Tensor) -> bool:
-    """Whether a weight is in 4 bits."""
-    return isinstance(weight, NF4Tensor)
+    return layers
 
 
 def _nf4(weight: Tensor) -> NF4Tensor:

@@ -28,19 +28,22 @@ if TYPE_CHECKING:
 def shard(model: PreTrainedModel, mesh: DeviceMesh, precision: torch.dtype) -> None:
     """Leaves each process of `mesh` with its part of the model's weights, in place.
 
-    Weights, gradients and so the optimizer's moments stay float32; on GPUs weights are gathered in
-    `precision`. Gradients are summed over the processes, for each one's loss is part of a sum.
+    Weights, gradients and so the optimizer's moments stay float32; on GPUs the layers' weights are
+    gathered in `precision`. What is outside of them is not: the residual stream begins there, and
+    the head adds up its gradient in parts. Gradients are summed over the processes, for each one's
+    loss is part of a sum.
     """
     on_gpu = mesh.device_type == "cuda"
-    mixed = MixedPrecisionPolicy(
-        param_dtype=precision if on_gpu and precision != torch.float32 else None,
-        reduce_dtype=torch.float32 if on_gpu else None,
-        cast_forward_inputs=False,
-    )
+
+    def policy(gathered: torch.dtype | None) -> MixedPrecisionPolicy:
+        reduced = torch.float32 if on_gpu else None
+        return MixedPrecisionPolicy(gathered, reduced, cast_forward_inputs=False)
+
     root = Root(model, keep)
     _, layers = decoder_blocks(model)
-    for module in (*layers, root):
-        fully_shard(module, mesh=mesh, mp_policy=mixed, reshard_after_forward=True)
+    rounded = precision if on_gpu and precision != torch.float32 else None
+    for module, gathered in (*((layer, rounded) for layer in layers), (root, None)):
+        fully_shard(module, mesh=mesh, mp_policy=policy(gathered), reshard_after_forward=True)
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

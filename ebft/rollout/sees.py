@@ -47,13 +47,20 @@ class Group(NamedTuple):
     hidden: Bool[Tensor, "Q 1 K"]
 
 
+class Prepared(NamedTuple):
+    """What is the same for all the steps of sampling, so that it is made once."""
+
+    starts: Int[Tensor, " Q"]
+    groups: list[Group]
+
+
 @dataclass(frozen=True, eq=False)  # by identity: one is the key of what is made of it
 class Sees:
     """What the tokens of a row of trees see: `trunks[i]` tokens of document i, `branches[i]`
     branches, each of `steps` tokens. Branch q sees the first `anchors[q]` tokens of its trunk.
 
     Keys are all the row's tokens. Queries are all of them too, or, if `newest` is given, as while
-    the branches are sampled, token number `newest` of every branch alone.
+    the branches are sampled, token number `newest` of every branch alone. `prepared` is for `at`.
     """
 
     trunks: tuple[int, ...]
@@ -61,6 +68,7 @@ class Sees:
     anchors: Int[Tensor, " Q"]
     steps: int
     newest: int | None = None
+    prepared: Prepared | None = None
 
     @property
     def trunk(self) -> int:
@@ -84,7 +92,12 @@ class Sees:
 
     def at(self, step: int) -> Sees:
         """The same row with token number `step` of every branch as the only queries."""
-        return replace(self, newest=step)
+        return replace(self, newest=step, prepared=self._for_newest)
+
+    @cached_property
+    def _for_newest(self) -> Prepared:
+        one = replace(self, newest=0)
+        return Prepared(one.starts, one.groups)
 
     def trunks_only(self) -> Sees:
         """The trunks of the same row, without their branches."""
@@ -93,6 +106,8 @@ class Sees:
     @cached_property
     def starts(self) -> Int[Tensor, " Q"]:
         """The column where each branch's own trunk begins."""
+        if self.prepared is not None:
+            return self.prepared.starts
         device = self.anchors.device
         starts = torch.tensor([d.start for d in self.documents], device=device)
         return starts.repeat_interleave(torch.tensor(self.branches, device=device))
@@ -100,6 +115,8 @@ class Sees:
     @cached_property
     def groups(self) -> list[Group]:
         """All branches, in groups of about as many query tokens as `QUERIES` or `NEWEST` says."""
+        if self.prepared is not None:
+            return self.prepared.groups
         size = -(-QUERIES // self.steps) if self.newest is None else NEWEST
         return list(self._groups(size))
 

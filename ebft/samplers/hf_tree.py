@@ -20,7 +20,7 @@ from ebft.models.whole import whole
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.sees import Sees
-from ebft.rollout.streams import uniforms
+from ebft.rollout.streams import stream
 from ebft.rollout.tree import plant
 from ebft.samplers.draw import draw
 from ebft.samplers.truncate import truncate
@@ -118,9 +118,7 @@ class HfTreeSampler:
             cache.writes_to = columns
             return decode(policy, tokens[None], tree.positions[:, columns], sees, cache)[0]
 
-        def uniform(token: int) -> Float[Tensor, "P n"]:
-            return uniforms(contexts, n=n, seed=self._resources.seed, step=step, token=token)
-
+        uniform = stream(contexts, n=n, seed=self._resources.seed, step=step)
         trunk = torch.arange(tree.sees.trunk, device=tree.tokens.device)
         hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.sees.trunks_only())
         # The first tokens all come from the trunk: one distribution a context, n draws from it.

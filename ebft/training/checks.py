@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ebft.baselines.group_mean import GroupMean
 from ebft.baselines.group_normalised import GroupNormalised
 from ebft.interfaces import SAYS_NOT, Plan, RewardOptions, SamplerOptions, SaysWhetherFeatures
+from ebft.models.load import adapter_folder
 from ebft.rollout.strided import Strided
 
 if TYPE_CHECKING:
@@ -103,6 +104,18 @@ def documents_hold_an_anchor(options: FineTuneOptions) -> Iterator[str]:
         )
 
 
+def adapters_are_kept(options: FineTuneOptions) -> Iterator[str]:
+    """A second adapter is trained on a model that the first is merged into, and saved alone it
+    would not say so."""
+    if options.model.lora is None or options.checkpoint.merge_adapter:
+        return
+    if adapter_folder(options.model) is not None:
+        yield (
+            f"model.path = {options.model.path}: holds an adapter, which would be missing from "
+            "checkpoints that hold another alone; set checkpoint.merge_adapter=true"
+        )
+
+
 def compiles(options: FineTuneOptions) -> Iterator[str]:
     """FlexAttention compiles itself, and nothing has tried it inside compiled layers."""
     if options.training.compile and options.model.attention == "flex":
@@ -187,6 +200,7 @@ CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
     pairs_need_two,
     micro_batch_fits,
     documents_hold_an_anchor,
+    adapters_are_kept,
     compiles,
     unbiased_if_required,
 )

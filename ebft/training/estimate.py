@@ -59,7 +59,8 @@ def estimate_memory(options: FineTuneOptions, micro_batch: int, *, processes: in
     """Memory of each of the processes at its peak. Raises `ValueError` saying what cannot be
     known."""
     model = model_shape(options)
-    evaluators = options.evaluation.evaluators
+    sets = options.evaluation.sets
+    evaluators = [*options.evaluation.evaluators, *(it for one in sets for it in one.evaluators)]
     feature_maps = [part.feature_map for part in evaluators if isinstance(part, _HasFeatureMap)]
     if options.uses_features:
         feature_maps.append(options.feature_map)

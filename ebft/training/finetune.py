@@ -13,9 +13,8 @@ from typing import TypeVar
 
 from ebft.checkpoints.digests import digest_documents, digest_weights
 from ebft.checkpoints.folder import Checkpoints
-from ebft.checkpoints.generators import restore_random
 from ebft.checkpoints.snapshot import About
-from ebft.checkpoints.state import named_parts
+from ebft.checkpoints.state import named_parts, restore_before_update
 from ebft.config.dump import plain_options, resolved_yaml
 from ebft.errors import (
     MemoryShortError,
@@ -76,50 +75,71 @@ class FineTune:
 
     def setup(self) -> None:
         """Loads the model and the data, builds the parts and claims the output folder."""
+        self._join()
+        self._load_model()
+        sets = self._read_documents()
+        self._probe_and_shard()
+        options, documents = self._options, self._documents
+        machinery = make_machinery(options, self._resources, documents.train.documents)
+        if self._processes.is_main:
+            self._start.claim(resolved_yaml(options, self._registry))
+        self._watch()
+        self._assemble(machinery, sets)
+        describe(options, self._resources, documents, sets, free=self._free)
+
+    def _join(self) -> None:
+        """Meets the other processes, if there are any, and finds where the run starts."""
         # torchtune takes seconds to import; a mistake in the recipe is found before that.
         from torchtune.training import set_seed
 
-        options = self._options
-        launch = Launch.of_environment()
+        options, launch = self._options, Launch.of_environment()
         if problems := find_problems_of_processes(options, launch.size):
             raise UserError("\n".join(f"{self._source}: {problem}" for problem in problems))
         # Before the processes have met: torchtune would seed each of them differently.
         set_seed(options.seed)
-        processes = join(launch, options.parallel, resolve_device(options.model.device))
-        self._processes = processes
-        self._start = start = Start(
-            options, self._recipe, self._output, self._checkpoints, processes
-        )
-        resumed = start.resumed
-        self._free = memory_at_hand(options, processes)
-        self._resources = make_resources(options, processes)
+        self._processes = join(launch, options.parallel, resolve_device(options.model.device))
+        self._start = Start(options, self._recipe, self._output, self._checkpoints, self._processes)
+
+    def _load_model(self) -> None:
+        options, resumed = self._options, self._start.resumed
+        self._free = memory_at_hand(options, self._processes)
+        self._resources = make_resources(options, self._processes)
         self._digests = {"base": digest_weights(self._resources.policy)}
         if options.model.base is not None:
             self._digests["base"] += " " + digest_weights(self._resources.load_base())
         if resumed is not None:
             resumed.load_weights(self._resources.policy)
-        self._documents = documents = make_documents(options, self._resources)
-        sets = make_evaluation_sets(options, self._resources, documents.evaluated)
-        self._digests["train"] = digest_documents(documents.train.documents)
+
+    def _read_documents(self) -> list[EvaluationSet]:
+        """Those to train on, and the sets that are measured: the same ones as before a resume."""
+        options, resources = self._options, self._resources
+        self._documents = make_documents(options, resources)
+        sets = make_evaluation_sets(options, resources, self._documents.evaluated)
+        self._digests["train"] = digest_documents(self._documents.train.documents)
         evaluated = [document for one in sets for document in one.documents]
         self._digests["held_out"] = digest_documents(evaluated)
         self._remembered = None
-        if processes.size == 1:  # others might not see the file, and would wait for this one
+        if self._processes.size == 1:  # others might not see the file, and would wait for this one
             self._remembered = remembered(
                 options, options.evaluation, self._registry, self._digests
             )
-        if resumed is not None:
-            resumed.check_digests(self._digests)
-        plan = options.plan.build(self._resources)
-        gap = probe_tree(self._resources.policy, documents.train.documents, plan)
+        if self._start.resumed is not None:
+            self._start.resumed.check_digests(self._digests)
+        return sets
+
+    def _probe_and_shard(self) -> None:
+        """Holds the tree to independent rows while the weights are whole, and divides them."""
+        resources, processes = self._resources, self._processes
+        plan = self._options.plan.build(resources)
+        gap = probe_tree(resources.policy, self._documents.train.documents, plan)
         log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
         if isinstance(processes, ManyProcesses):
             from ebft.models.shard import shard
 
-            shard(self._resources.policy, processes.mesh, self._resources.precision)
-        machinery = make_machinery(options, self._resources, documents.train.documents)
-        if processes.is_main:
-            start.claim(resolved_yaml(options, self._registry))
+            shard(resources.policy, processes.mesh, resources.precision)
+
+    def _watch(self) -> None:
+        options, processes = self._options, self._processes
         self._watcher = Watcher(
             steps=options.training.steps,
             loggers=[
@@ -131,8 +151,6 @@ class FineTune:
             processes=processes,
         )
         self._closing.callback(self._watcher.close)
-        self._assemble(machinery, sets)
-        describe(options, self._resources, documents, sets, free=self._free)
 
     def _assemble(self, machinery: Machinery, sets: Sequence[EvaluationSet]) -> None:
         """Puts together what runs and what is saved, at the step that the run goes on from."""
@@ -173,8 +191,8 @@ class FineTune:
             while done < last and not stopping:
                 with self._breakable(stop):
                     step = next(steps)
-                    done = step.number + 1
-                    self._keeper.step_done(done)
+                done = step.number + 1
+                self._keeper.step_done(done)
                 self._watcher.step(step)
                 self._measurements.gradients(step)
                 # Before the checkpoint, which has all figures up to its step.
@@ -228,22 +246,20 @@ class FineTune:
             self._halve_micro_batch()
 
     def _halve_micro_batch(self) -> None:
-        """Builds the parts anew, as they were before the first step."""
-        size, documents = self._resources.micro_batch, self._documents
+        """Gives the parts back as they were before the first step."""
+        size, machinery = self._resources.micro_batch, self._machinery
         need = describe_need(self._options, micro_batch=size, free=self._free, processes=1)
         log.warning(
             "out of memory in the first step: %s; going on with %d, which changes no result",
             need, size // 2,
         )  # fmt: skip
-        self._machinery.optimizer.zero_grad(set_to_none=True)
-        evaluations, random = self._history.state_dict(), self._keeper.before["random"]
+        machinery.optimizer.zero_grad(set_to_none=True)
+        evaluations, before = self._history.state_dict(), self._keeper.before
+        restore_before_update(machinery, before)
         self._resources = replace(self._resources, micro_batch=size // 2)
-        self._assemble(
-            make_machinery(self._options, self._resources, documents.train.documents),
-            make_evaluation_sets(self._options, self._resources, documents.evaluated),
-        )
+        fewer = machinery.tokens_at_a_time // size * (size // 2)
+        self._assemble(replace(machinery, tokens_at_a_time=fewer), self._sets)
         self._history.load_state_dict(evaluations)
-        restore_random(random, self._machinery.device)
 
     def _memory_short(self) -> MemoryShortError:
         return memory_short(

@@ -27,7 +27,8 @@ def check_finite(
     if bad.any():
         if row is None:
             row = contexts.row.repeat_interleave(len(values) // len(contexts))
-        names = dict.fromkeys(contexts.documents[i].name for i in row[bad].tolist())
+        rows = row.cpu()[bad.cpu()].tolist()
+        names = dict.fromkeys(contexts.documents[i].name for i in rows)
         listed = ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
         raise NumericalError(
             f"step {step + 1}: {what} have NaN or infinite values, in document {listed}; "

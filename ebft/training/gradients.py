@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ebft.models.checkpointing import checkpointing
 from ebft.objective import ObjectiveOptions
 from ebft.processes import ALONE
 from ebft.scoring.gradient_noise import gradient_noise
@@ -26,6 +27,7 @@ def measure_gradients(
     objective: ObjectiveOptions,
     *,
     precision: torch.dtype,
+    gradient_checkpointing: bool,
 ) -> dict[str, float]:
     """Norms of the gradients of L_FM and of γ·L_CE, their ratio, and each one's noise scale.
 
@@ -38,18 +40,19 @@ def measure_gradients(
     parameters = [p for p in policy.parameters() if p.requires_grad]
     names = ["cross_entropy"] if scored is None else ["policy_gradient", "cross_entropy"]
     parts = {name: _Sum(parameters) for name in names}
-    for place, one in contexts.one_by_one().split():
-        of_rollouts, of_documents = losses_of(
-            policy, one, place, scored, objective, counts, precision=precision
-        )
-        losses = {} if of_rollouts is None else {"policy_gradient": of_rollouts.loss}
-        losses["cross_entropy"] = objective.gamma * of_documents.loss
-        for name, loss in losses.items():
-            # A document's gradient is as large as the whole step's would be of its like.
-            gradients = torch.autograd.grad(
-                documents * loss, parameters, retain_graph=name == "policy_gradient"
+    with checkpointing(policy, enabled=gradient_checkpointing):
+        for place, one in contexts.one_by_one().split():
+            of_rollouts, of_documents = losses_of(
+                policy, one, place, scored, objective, counts, precision=precision
             )
-            parts[name].add(gradients)
+            losses = {} if of_rollouts is None else {"policy_gradient": of_rollouts.loss}
+            losses["cross_entropy"] = objective.gamma * of_documents.loss
+            for name, loss in losses.items():
+                # A document's gradient is as large as the whole step's would be of its like.
+                gradients = torch.autograd.grad(
+                    documents * loss, parameters, retain_graph=name == "policy_gradient"
+                )
+                parts[name].add(gradients)
     measured = {f"{name}_grad_norm": total.mean_squared() ** 0.5 for name, total in parts.items()}
     if scored is not None and measured["cross_entropy_grad_norm"] > 0:
         policy_gradient, cross_entropy = measured.values()

@@ -57,6 +57,7 @@ class Measurements:
         measured = measure_gradients(
             self._resources.policy, step.contexts, step.scored, self._options.objective,
             precision=self._resources.precision,
+            gradient_checkpointing=self._options.training.gradient_checkpointing,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
         self._watcher.log(measured, step.number + 1)

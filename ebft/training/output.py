@@ -46,7 +46,7 @@ class OutputFolder:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             (self._path / ".writable").touch()
-            (self._path / ".writable").unlink()
+            (self._path / ".writable").unlink(missing_ok=True)  # two runs may start at once
             self._lock.acquire()
         except Timeout as error:
             raise UserError(

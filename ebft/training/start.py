@@ -58,6 +58,7 @@ class Start:
             self._recipe,
             may_differ=wanted.may_differ,
             overwrite=self._options.overwrite,
+            verified=not self._processes.is_main,  # by the main process, which chose it
         )
         if self._processes.is_main:
             self._output.check(resume=self._in_place(resumed) or wanted.resume == AUTO)

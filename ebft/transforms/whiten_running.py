@@ -56,6 +56,7 @@ class RunningWhitening:
 
     def __call__(self, features: Features) -> Features:
         references = features.references.flatten(0, 1)
+        self._move_to(references.device)
         if self._root is None:
             self._absorb(references)
         root = self._refreshed()
@@ -68,6 +69,11 @@ class RunningWhitening:
             references=features.references @ root,
             layers=1,  # each dimension is made of all layers now
         )
+
+    def _move_to(self, device: torch.device) -> None:
+        """State that was loaded from a checkpoint is on the CPU."""
+        if self._moment is not None and self._root is not None:
+            self._moment, self._root = self._moment.to(device), self._root.to(device)
 
     def _absorb(self, references: Float[Tensor, "N D"]) -> None:
         if self._step >= self._last:

@@ -84,8 +84,9 @@ def test_the_figures_are_those_of_a_run(ebft, tiny, tiny_run, tmp_path):
         assert found[name]["mean"] == pytest.approx(last[name], rel=1e-5)
 
 
-def test_an_adapter_is_measured_on_its_base(ebft, tiny, tiny_run, tiny_model, tmp_path):
-    fast = ["optimizer.lr=0.05", "evaluation.evaluators.1.n=16"]
+@pytest.mark.parametrize("more", [[], ["model.lora.quantize_base=true"]])
+def test_an_adapter_is_measured_on_its_base(ebft, tiny, tiny_run, tiny_model, tmp_path, more):
+    fast = ["optimizer.lr=0.05", "evaluation.evaluators.1.n=16", *more]
     assert ebft(*tiny_run(*fast, recipe="ebft_lora"))[0] == 0
     checkpoint = tmp_path / "run" / "checkpoints" / "step-000003"
     adapter = [f"model.path={checkpoint}"]

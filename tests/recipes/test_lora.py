@@ -116,6 +116,32 @@ def test_qlora_trains_features_and_merges_with_the_weights_in_4_bits(ebft, tiny_
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+def test_training_goes_on_from_an_adapter(ebft, tiny_run, tiny_model, tmp_path):
+    fast = ["optimizer.lr=0.05", "lr_scheduler=null", "evaluation.evaluators=[]"]
+    assert ebft(*tiny_run(*fast, recipe="ebft_lora"))[0] == 0
+    adapter = tmp_path / "run" / "checkpoints" / "step-000003"
+    start = [*fast, f"model.path={adapter}", f"model.base={tiny_model}"]
+    with torch.no_grad():
+        base = AutoModelForCausalLM.from_pretrained(tiny_model)
+        first = PeftModel.from_pretrained(base, adapter)(TOKENS).logits
+
+    steps, _, resources = run(tiny_run(*start), steps=1)  # all weights
+    assert all(p.requires_grad for p in resources.policy.parameters())
+    assert steps[0].grad_norm > 0
+
+    again = [*start, f"output_dir={tmp_path / 'again'}"]
+    status, _, err = ebft(*tiny_run(*again, recipe="ebft_lora"))
+    assert status == 2
+    assert "would be missing from checkpoints" in err
+    still = [*again, "checkpoint.merge_adapter=true", "optimizer.lr=0"]
+    status, _, err = ebft(*tiny_run(*still, recipe="ebft_lora"))
+    assert status == 0, err
+    whole = tmp_path / "again" / "checkpoints" / "step-000003"
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(whole)(TOKENS).logits
+    torch.testing.assert_close(logits, first, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("quantize", [[], [QLORA]])
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_run_is_resumed_to_the_last_bit(ebft, tiny_run, tmp_path, merge, quantize):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ebft.training import setup, update
+from ebft.training import losses, setup
 from ebft.training.memory import is_out_of_memory
 from tests.resume.common import assert_same_checkpoints, checkpoint
 
@@ -11,7 +11,7 @@ from tests.resume.common import assert_same_checkpoints, checkpoint
 @pytest.fixture
 def room_for(monkeypatch):
     """Lets the policy train on so many documents at a time and no more."""
-    forward = update.tree_log_probs
+    forward = losses.tree_log_probs
 
     def limit(documents, *, after=0):
         calls = []
@@ -23,7 +23,7 @@ def room_for(monkeypatch):
                 torch.empty(1 << 60)
             return result
 
-        monkeypatch.setattr(update, "tree_log_probs", limited)
+        monkeypatch.setattr(losses, "tree_log_probs", limited)
 
     return limit
 

@@ -30,12 +30,14 @@ def norm_of(step, **objective):
     return float(norm)
 
 
-def test_each_part_has_the_norm_of_its_own_gradient(step):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_each_part_has_the_norm_of_its_own_gradient(step, checkpointing):
     policy, rollouts, advantages = step
     options = ObjectiveOptions(gamma=0.3)
     measured = measure_gradients(
-        policy, *trained_on(rollouts, advantages), options, precision=torch.float32
-    )
+        policy, *trained_on(rollouts, advantages), options,
+        precision=torch.float32, gradient_checkpointing=checkpointing,
+    )  # fmt: skip
     assert all(p.grad is None for p in policy.parameters())
     expected = norm_of(step, gamma=0.0)
     assert measured["policy_gradient_grad_norm"] == pytest.approx(expected)
@@ -52,6 +54,7 @@ def test_without_cross_entropy_there_is_no_ratio(step):
         *trained_on(rollouts, advantages),
         ObjectiveOptions(gamma=0.0),
         precision=torch.float32,
+        gradient_checkpointing=False,
     )
     assert measured["cross_entropy_grad_norm"] == 0
     assert "grad_norm_ratio" not in measured
