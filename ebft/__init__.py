@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ebft.hookspecs import hookimpl
     from ebft.interfaces import CorpusMeasurement, Example, Measurement, Splits
     from ebft.parts import Claim, Options, Part, Resources, part_of
-    from ebft.rollout.contexts import make_contexts
+    from ebft.rollout.contexts import make_contexts, make_rollouts
     from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
 
 __version__ = "0.1.0"
@@ -40,6 +40,7 @@ __all__ = [
     "UserError",
     "hookimpl",
     "make_contexts",
+    "make_rollouts",
     "part_of",
 ]
 
@@ -49,7 +50,7 @@ _HOMES = {
     "ebft.hookspecs": ("hookimpl",),
     "ebft.interfaces": ("CorpusMeasurement", "Example", "Measurement", "Splits"),
     "ebft.parts": ("Claim", "Options", "Part", "Resources", "part_of"),
-    "ebft.rollout.contexts": ("make_contexts",),
+    "ebft.rollout.contexts": ("make_contexts", "make_rollouts"),
     "ebft.rollout.records": ("Contexts", "Document", "Features", "Rollouts", "Terms"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

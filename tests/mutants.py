@@ -113,7 +113,7 @@ MUTANTS = [
     Mutant("features/concat.py", "(sqrt(m.weight), m.f", "(m.weight, m.f"),
     Mutant("features/logits.py", ".log_softmax(-1)", ".softmax(-1)"),
     Mutant("samplers/hf_generate.py", "position >= 0", "position > 0"),
-    Mutant("samplers/hf_generate.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
+    Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
     Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
 ]  # fmt: skip

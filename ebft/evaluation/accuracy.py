@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import Measurement
 from ebft.parts import Resources
-from ebft.rewards.verifiers import attempts_of, cut, find_verifier, is_verifier, verify_attempts
+from ebft.rewards.attempts import attempts_of, cut
+from ebft.rewards.verifiers import VERIFIER, VerifierName, find_verifier, verify_attempts
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Rollouts
 from ebft.sandbox import SandboxOptions
@@ -30,11 +31,7 @@ class Accuracy(LabelledPart):
     pass@k.
     """
 
-    verifier: str = Field(
-        "unit_tests",
-        description="exact_match, final_answer, unit_tests, function_tests (what comes after the "
-        "function is cut off), or the dotted path of a function: Attempt → number",
-    )
+    verifier: VerifierName = Field("unit_tests", description=VERIFIER)
     rollout_length: PositiveInt = Field(256, description="most tokens of a completion")
     greedy: bool = Field(True, description="also measure the likeliest completion")
     n: int = Field(16, ge=0, description="sampled completions of each document; 0: none")
@@ -44,14 +41,9 @@ class Accuracy(LabelledPart):
         (), description="a completion ends before the first of these texts, e.g. '\\ndef '"
     )
     sandbox: SandboxOptions = Field(
-        SandboxOptions(), description="how unit_tests runs what the policy writes"
+        SandboxOptions(), description="how what the policy writes is run"
     )
     workers: PositiveInt = Field(2, description="completions that are verified at a time")
-
-    @field_validator("verifier")
-    @classmethod
-    def _exists(cls, verifier: str) -> str:
-        return is_verifier(verifier)
 
     @model_validator(mode="after")
     def _there_are_enough(self) -> Accuracy:

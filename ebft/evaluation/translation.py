@@ -14,7 +14,7 @@ from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.evaluation.sacre import Name, SacreMetric
 from ebft.interfaces import CorpusMeasurement
 from ebft.parts import Resources
-from ebft.rewards.verifiers import attempts_of, cut
+from ebft.rewards.attempts import attempts_of, cut
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 

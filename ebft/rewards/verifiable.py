@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ebft.parts import Claim, Part, Resources
+from ebft.rewards.attempts import attempts_of
 from ebft.rewards.verifiers import (
+    VERIFIER,
     Verifier,
-    attempts_of,
+    VerifierName,
     find_verifier,
-    is_verifier,
     verify_attempts,
 )
 from ebft.rollout.records import Features, Rollouts, Terms
@@ -20,20 +21,11 @@ from ebft.sandbox import SandboxOptions
 class Verifiable(Part):
     """r_j = verifier(rollout j), any function of texts."""
 
-    verifier: str = Field(
-        "exact_match",
-        description="exact_match, final_answer, unit_tests, function_tests (what comes after the "
-        "function is cut off), or the dotted path of a function: Attempt → number",
-    )
+    verifier: VerifierName = Field("exact_match", description=VERIFIER)
     sandbox: SandboxOptions = Field(
-        SandboxOptions(), description="how unit_tests runs what the policy writes"
+        SandboxOptions(), description="how what the policy writes is run"
     )
     workers: int = Field(2, ge=1, description="rollouts that are verified at a time")
-
-    @field_validator("verifier")
-    @classmethod
-    def _exists(cls, verifier: str) -> str:
-        return is_verifier(verifier)
 
     def pairwise(self) -> bool:
         return False

@@ -1,15 +1,15 @@
-"""From documents and their anchors to `Contexts`: padding and references, for any plan."""
+"""From documents and anchors to `Contexts`, for any plan; from what was drawn to `Rollouts`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ebft.rollout.records import Contexts, Document
+from ebft.rollout.records import Contexts, Document, Rollouts
 
 
 def make_contexts(
@@ -41,3 +41,21 @@ def make_contexts(
         reference_mask=within,
         stop_at_eos=stop_at_eos,
     )
+
+
+def make_rollouts(
+    contexts: Contexts,
+    tokens: Int[Tensor, "P n G"],
+    log_probs: Float[Tensor, "P n G"],
+    *,
+    eos: int,
+    temperature: float,
+) -> Rollouts:
+    """What was drawn after the contexts: up to end-of-sequence, which belongs to a rollout, if they
+    say so. Token 0 and log-prob 0 stand after it, whatever went on to be drawn there."""
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    if contexts.stop_at_eos:
+        ends = tokens == eos
+        mask = ends.cumsum(-1) - ends.long() == 0
+        tokens, log_probs = tokens.where(mask, 0), log_probs.where(mask, 0)
+    return Rollouts(contexts, tokens, log_probs, mask, temperature)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
@@ -17,6 +17,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from ebft.models.compiled import eager
 from ebft.models.forward import autocast
 from ebft.parts import Claim, Part, Resources
+from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.streams import uniforms
 from ebft.samplers.draw import draw
@@ -84,12 +85,15 @@ class HfGenerateSampler:
         resources = self._resources
         with autocast(resources.device, resources.precision), eager(self._model):
             parts = [self._sample(part, step) for part in batches(contexts, self._options.batch)]
-        tokens, log_probs, mask = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Rollouts(contexts, tokens, log_probs, mask, self._options.temperature)
+        tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
+        return make_rollouts(
+            contexts, tokens, log_probs,
+            eos=resources.tokenizer.eos_token_id, temperature=self._options.temperature,
+        )  # fmt: skip
 
     def _sample(
         self, contexts: Contexts, step: int
-    ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"], Bool[Tensor, "P n G"]]:
+    ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
         n, G = self.n, contexts.rollout_length
         end = self._resources.tokenizer.eos_token_id if contexts.stop_at_eos else None
         tokens, attended = left_padded(contexts)
@@ -107,17 +111,8 @@ class HfGenerateSampler:
             torch.stack(column, -1).view(len(contexts), n, -1)
             for column in (draws.tokens, draws.log_probs)
         )
-        mask = torch.ones_like(drawn, dtype=torch.bool)
-        if end is not None:
-            ends = drawn == end
-            mask = ends.cumsum(-1) - ends.long() == 0
-        # `generate` stops when every row has ended; what a row drew after its end is not its own.
-        missing = (0, G - drawn.shape[-1])
-        return (
-            pad(drawn.where(mask, 0), missing),
-            pad(log_probs.where(mask, 0), missing),
-            pad(mask, missing),
-        )
+        missing = (0, G - drawn.shape[-1])  # `generate` stops when every row has ended
+        return pad(drawn, missing), pad(log_probs, missing)
 
 
 class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed

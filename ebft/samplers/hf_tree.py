@@ -18,6 +18,7 @@ from ebft.models.forward import autocast, decode
 from ebft.models.log_probs import logits
 from ebft.models.whole import whole
 from ebft.parts import Claim, Part, Resources
+from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.sees import Sees
 from ebft.rollout.streams import stream
@@ -78,7 +79,6 @@ class HfTreeSampler:
 
     def __init__(self, options: HfTree, resources: Resources) -> None:
         self.n = options.n
-        self._temperature = options.temperature
         self._options = options
         self._resources, self._policy = resources, resources.policy
         # Processes decode in step, and others may have rollouts that have not ended.
@@ -98,13 +98,10 @@ class HfTreeSampler:
                 for _, micro_batch in contexts.split()
             ]
         tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
-        mask = torch.ones_like(tokens, dtype=torch.bool)
-        if contexts.stop_at_eos:
-            ends = tokens == resources.tokenizer.eos_token_id
-            mask = ends.cumsum(-1) - ends.long() == 0
-            # What comes after depends on how long the others of a micro-batch are.
-            tokens, log_probs = tokens.where(mask, 0), log_probs.where(mask, 0)
-        return Rollouts(contexts, tokens, log_probs, mask, self._temperature)
+        return make_rollouts(
+            contexts, tokens, log_probs,
+            eos=resources.tokenizer.eos_token_id, temperature=self._options.temperature,
+        )  # fmt: skip
 
     def _sample(
         self, contexts: Contexts, step: int

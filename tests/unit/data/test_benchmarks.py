@@ -12,7 +12,8 @@ from ebft.data.gsm8k import GSM8K
 from ebft.data.humaneval import HumanEval
 from ebft.data.mbpp import MBPP
 from ebft.errors import UserError
-from ebft.rewards.verifiers import Attempt, final_answer, unit_tests
+from ebft.rewards.attempts import Attempt
+from ebft.rewards.verifiers import final_answer, unit_tests
 from ebft.sandbox import SandboxOptions
 from ebft.testing import check_data
 

@@ -17,7 +17,7 @@ from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.log_probs import logits
-from ebft.rewards.verifiers import cut
+from ebft.rewards.attempts import cut
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.rollout.strided import Strided
