@@ -242,9 +242,11 @@ holes. A wrapped layer allocates and frees between what it keeps. Measured."""
 @dataclass(frozen=True, slots=True)
 class Memory:
     """Bytes of what is there at the same time, in the backward pass of a micro-batch or, without
-    activations and logits but with the optimizer's intermediate results, in its update."""
+    activations and logits but with the optimizer's intermediate results, in its update. `loading`
+    is what the model takes before that, in float32."""
 
     process: float
+    loading: float
     weights: float
     gradients: float
     optimizer: float
@@ -255,9 +257,10 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """The peak: of whichever of the two takes more."""
+        """The peak: of whichever of these takes more."""
         always = self.process + self.weights + self.gradients + self.optimizer + self.frozen
-        return always + max(self.activations + self.logits, self.update)
+        training = always + max(self.activations + self.logits, self.update)
+        return max(training, self.process + self.loading)
 
 
 def memory(
@@ -300,8 +303,10 @@ def memory(
     group = QUERIES + tree.rollout_length
     scores = 3 * 4 * model.heads * group * (tree.length + tree.rollout_length)
     matrices, outside = model.layers * model.layer_weights, N - model.layers * model.layer_weights
-    cast = outside if quantized else N
-    casts = cast * bytes_per_value if bytes_per_value < 4 else 0
+    # A frozen matrix is kept in 4 bits, or in the precision of forwards (`models.lora.cast_base`).
+    frozen_matrices = quantized or (adapter > 0 and shards == 1)
+    of_matrix = QUANTIZED if quantized else bytes_per_value if frozen_matrices else 4.0
+    casts = (outside if frozen_matrices else N) * bytes_per_value if bytes_per_value < 4 else 0
     activations = float(tokens * kept + scores + casts)
     if quantized:
         activations += DECODING * model.hidden * max(model.intermediate, model.hidden)
@@ -311,10 +316,11 @@ def memory(
     gathered = layers + outside if shards > 1 else 0
     # A tied head has a gradient as the head and one as the embedding, before they are added.
     temporary = model.head_weights * (2 if model.tied else 1) + (layers if shards > 1 else 0)
-    saved = (4.0 - QUANTIZED) * matrices
+    weights = 4.0 * ((N + adapter) / shards + gathered) - (4.0 - of_matrix) * matrices
     return Memory(
         process=PROCESS if on_cpu else 0.0,
-        weights=4.0 * ((N + adapter) / shards + gathered) - (saved if quantized else 0.0),
+        loading=0.0 if quantized else 4.0 * N,
+        weights=weights,
         gradients=4.0 * (trained / shards + (0 if adapter else temporary)),
         optimizer=8.0 * trained / shards,
         frozen=float(bytes_per_value * N) if frozen else 0.0,

@@ -98,6 +98,20 @@ def without_adapter(policy: PreTrainedModel) -> PreTrainedModel:
     return base
 
 
+def cast_base(policy: PreTrainedModel, precision: torch.dtype) -> None:
+    """Keeps the frozen matrices of the layers in the precision of forwards, in place.
+
+    Autocast would cast the same weights to the same numbers, but anew in every forward: it
+    remembers casts only of weights that are trained. The adapter stays as it is.
+    """
+    head = policy.get_output_embeddings()
+    for module in policy.modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            weight = module.weight
+            if not weight.requires_grad and not is_quantized(weight):
+                weight.data = weight.data.to(precision)
+
+
 def merged(policy: PreTrainedModel) -> PreTrainedModel:
     """The policy as a model without adapters: W + alpha/rank · B·A in place of the three.
 

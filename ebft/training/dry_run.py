@@ -69,6 +69,7 @@ def estimate_table(options: FineTuneOptions) -> str:
                 ("activations", peak.activations),
                 ("logits", peak.logits),
                 ("or an update", peak.update),
+                ("or at the start", peak.loading),
                 ("peak, about", peak.total),
             )
         ),

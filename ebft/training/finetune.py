@@ -26,6 +26,7 @@ from ebft.errors import (
 from ebft.evaluation.history import EvaluationSet, History
 from ebft.evaluation.remembered import remembered
 from ebft.models.load import resolve_device
+from ebft.models.lora import cast_base
 from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
 from ebft.processes import Launch
@@ -128,7 +129,8 @@ class FineTune:
         return sets
 
     def _probe_and_shard(self) -> None:
-        """Holds the tree to independent rows while the weights are whole, and divides them."""
+        """Holds the tree to independent rows while the weights are whole and in float32, and then
+        divides them."""
         resources, processes = self._resources, self._processes
         plan = self._options.plan.build(resources)
         gap = probe_tree(resources.policy, self._documents.train.documents, plan)
@@ -137,6 +139,8 @@ class FineTune:
             from ebft.models.shard import shard
 
             shard(resources.policy, processes.mesh, resources.precision)
+        elif self._options.model.lora is not None:
+            cast_base(resources.policy, resources.precision)
 
     def _watch(self) -> None:
         options, processes = self._options, self._processes

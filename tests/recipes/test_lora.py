@@ -142,11 +142,11 @@ def test_training_goes_on_from_an_adapter(ebft, tiny_run, tiny_model, tmp_path):
     torch.testing.assert_close(logits, first, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("quantize", [[], [QLORA]])
+@pytest.mark.parametrize("base", [[], [QLORA], ["model.precision=bfloat16"]])
 @pytest.mark.parametrize("merge", [False, True])
-def test_a_run_is_resumed_to_the_last_bit(ebft, tiny_run, tmp_path, merge, quantize):
+def test_a_run_is_resumed_to_the_last_bit(ebft, tiny_run, tmp_path, merge, base):
     steps = ["training.steps=4", "optimizer.lr=0.05", "evaluation.evaluators=[]",
-             f"checkpoint.merge_adapter={str(merge).lower()}", *quantize]  # fmt: skip
+             f"checkpoint.merge_adapter={str(merge).lower()}", *base]  # fmt: skip
     whole, parts = (tmp_path / name for name in ("whole", "parts"))
     arguments = tiny_run(*steps, recipe="ebft_lora")
     assert ebft(*arguments, f"output_dir={whole}")[0] == 0

@@ -11,7 +11,7 @@ from ebft.models import lora
 from ebft.models.compiled import compile_layers
 from ebft.models.export import load_adapter, save_policy
 from ebft.models.forward import decode
-from ebft.models.lora import add_adapter, has_adapter, merged, without_adapter
+from ebft.models.lora import add_adapter, cast_base, has_adapter, merged, without_adapter
 from ebft.models.options import LoraOptions
 from ebft.models.probe import probe_tree
 from ebft.models.tree_log_probs import document_log_probs, tree_log_probs
@@ -215,3 +215,22 @@ def test_without_peft_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs peft, which is not installed; run: pip install "):
         add_adapter(tiny_policy(), OPTIONS, seed=0)
+
+
+def test_the_base_in_the_precision_of_forwards_computes_the_same():
+    """As autocast would cast it, to the last bit: values, and the adapter's gradients."""
+    results = []
+    for cast in (False, True):
+        policy = adapted(policy=tiny_policy().float())
+        if cast:
+            cast_base(policy, torch.bfloat16)
+            base = [p for n, p in policy.named_parameters() if "base_layer" in n]
+            assert base
+            assert all(p.dtype == torch.bfloat16 for p in base)
+            assert all(p.dtype == torch.float32 for p in trained(policy).values())
+        with torch.autocast("cpu", torch.bfloat16):
+            values = document_log_probs(policy, CONTEXTS)
+        values.sum().backward()
+        results.append([values.detach(), *(p.grad for p in trained(policy).values())])
+    for before, after in zip(*results, strict=True):
+        assert torch.equal(before, after)
