@@ -19,7 +19,7 @@ Marks = UInt64[np.ndarray, " _"]
 
 def split(examples: Sequence[Example], held_out: float, *, key: str) -> Splits:
     """Holds out a fraction of the prompts with all their completions, and at least one; or of the
-    texts, where there are no prompts.
+    texts, where there are no prompts or always the same.
 
     An example's place depends on a hash of its prompt or text, not on its name or on the order, and
     texts that differ in white space only count as one (the first is kept): what is held out cannot
@@ -29,6 +29,8 @@ def split(examples: Sequence[Example], held_out: float, *, key: str) -> Splits:
     # In the order of their marks, each at its first place.
     _, places = np.unique(fingerprints(examples), return_index=True)
     groups = fingerprints(pick(examples, places), of_prompts=True)
+    if len(np.unique(groups)) < 2:
+        groups = fingerprints(pick(examples, places))
     apart = np.unique(groups)
     count = held_out_count(len(apart), held_out, key=key)
     is_held_out = np.isin(groups, apart[:count])

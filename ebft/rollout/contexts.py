@@ -48,13 +48,14 @@ def make_rollouts(
     tokens: Int[Tensor, "P n G"],
     log_probs: Float[Tensor, "P n G"],
     *,
-    eos: int,
+    eos: int | None,
     temperature: float,
 ) -> Rollouts:
     """What was drawn after the contexts: up to end-of-sequence, which belongs to a rollout, if they
     say so. Token 0 and log-prob 0 stand after it, whatever went on to be drawn there."""
     mask = torch.ones_like(tokens, dtype=torch.bool)
     if contexts.stop_at_eos:
+        assert eos is not None, "prompts need a tokenizer with an end-of-sequence token"
         ends = tokens == eos
         mask = ends.cumsum(-1) - ends.long() == 0
         tokens, log_probs = tokens.where(mask, 0), log_probs.where(mask, 0)

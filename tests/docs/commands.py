@@ -17,6 +17,7 @@ from tests.docs.pages import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^(\w[\w-]*):(?!=)", MAKEFILE, re.M))
+TARGETS |= {f".venv{file}" for file in re.findall(r"^\$\(VENV\)(/\S+):", MAKEFILE, re.M)}
 VARIABLES = set(re.findall(r"^(\w+) *[?:]?=", MAKEFILE, re.M))
 PARSED = {"doctor", "report"}
 """Subcommands of which no more can be said beforehand than that their arguments are right."""
@@ -56,7 +57,9 @@ def check(words: list[str], more: list[str]) -> None:
         case "python", ["-c", source]:
             compile(source, "<page>", "exec")
         case "pip", ["install", *arguments]:
-            check_pip(arguments)
+            check_pip([word for word in arguments if word != "--no-deps"])
+        case "pip", ["uninstall", "-y", *_]:
+            pass
         case "cd", [folder]:
             os.chdir(folder)
         case "diff", [_, _]:

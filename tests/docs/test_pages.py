@@ -9,6 +9,7 @@ from importlib import invalidate_caches
 from itertools import takewhile
 from pathlib import Path
 from shutil import copytree
+from typing import get_args
 
 import pytest
 import yaml
@@ -173,7 +174,10 @@ def is_key(section, rest, registry):
     if hasattr(annotation, "model_fields") and annotation.model_fields:
         name, _, deeper = rest.partition(".")
         field = annotation.model_fields.get(name)
-        return field is not None and (not deeper or deeper in field.annotation.model_fields)
+        if field is None or not deeper:
+            return field is not None
+        inner = get_args(field.annotation) or [field.annotation]  # a section, or none
+        return any(deeper in it.model_fields for it in inner if hasattr(it, "model_fields"))
     kinds = {"plan": "plans", "data": "data"}
     kind = kinds.get(section, f"{section}s")
     if kind not in KINDS:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_the_commands(ebft, command, tmp_path):
     if "plugins=" in command:
         (tmp_path / "token_counts.py").write_text(block("python"))
         arguments = arguments.replace("[token_counts.py]", f"[{tmp_path}/token_counts.py]")
-    _, *words = arguments.split()
+    _, *words = shlex.split(arguments)
     status, _, err = ebft("validate", *words)
     assert status == 0, err
 
