@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+NOT_LOADED = ("missing_keys", "unexpected_keys", "mismatched_keys")
+"""Of what `from_pretrained` says; it makes up weights that are missing."""
 ADAPTER = "adapter"
 """The folder of the adapter inside that of a merged model."""
 WRAPPED = "base_model.model."
@@ -67,8 +69,14 @@ def load_weights(policy: PreTrainedModel, folder: Path) -> None:
         load_adapter(policy, inside if inside.is_dir() else folder)
         return
     try:
-        # transformers may name weights otherwise on disk than in the model; it maps them back.
-        saved = type(policy).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        # transformers may name weights otherwise on disk than in the model; it maps them back. The
+        # configuration is the policy's: a damaged one could ask for a model of any size.
+        saved, info = type(policy).from_pretrained(
+            folder, config=policy.config, dtype=torch.float32, use_safetensors=True,
+            output_loading_info=True,
+        )  # fmt: skip
+        if differing := sorted({str(name) for kind in NOT_LOADED for name in info[kind]}):
+            raise ValueError(f"other weights than the model's: {', '.join(differing[:3])}")
         policy.load_state_dict(saved.state_dict())
     except Exception as error:  # what transformers raises for damaged files is no fixed set
         raise ValueError(f"the weights in {folder} do not fit the model: {error}") from error
