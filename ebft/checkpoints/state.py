@@ -83,7 +83,8 @@ def restore_state(
             now = m.optimizer.state_dict()["param_groups"]
             _load_optimizer(m, {**state["optimizer"], "param_groups": now}, shards)
         log.warning("the learning rate goes on at %.4g", m.optimizer.param_groups[0]["lr"])
-    restore_random(state["random"], m.device)
+    with _fits("the random generators"):
+        restore_random(state["random"], m.device)
 
 
 def named_parts(m: Machinery) -> dict[str, Any]:
@@ -128,5 +129,8 @@ def _load_optimizer(m: Machinery, state: Mapping[str, Any], shards: Path) -> Non
 def _fits(name: str) -> Iterator[None]:
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    # What torch and Python raise for state of any other form.
+    except (
+        LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError,
+    ) as error:  # fmt: skip
         raise UserError(f"the checkpoint's state does not fit {name}: {error!r}") from error

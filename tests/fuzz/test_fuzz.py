@@ -27,3 +27,15 @@ def test_no_input_crashes(name, examples, tmp_path, monkeypatch):
     run()
     assert any(taken), "some inputs are whole"
     assert not all(taken), "and some are not"
+
+
+@pytest.mark.parametrize("found", [b"{}", b'"MT19937"', b"null"])
+def test_random_state_of_another_form_is_refused(found, tmp_path):
+    """The fuzzer's own find."""
+    target = TARGETS["checkpoint"](tmp_path)
+    name = "run/state.json"
+    whole = (target._whole / name).read_bytes()
+    assert holds(target, (name, whole))
+    damaged = whole.replace(b'{"$tensor": "random.numpy.1"}', found)
+    assert damaged != whole
+    assert not holds(target, (name, damaged))
