@@ -241,7 +241,7 @@ def test_nan_leaves_the_checkpoints_before_it(ebft, fragile, monkeypatch, goes_o
     monkeypatch.setattr("ebft.training.finetune.train", nan_in_step_6)
     status, _, err = ebft(*fragile())
     assert status == 1
-    assert "step 6: " in err.rstrip().splitlines()[-1]
+    assert "step 7: " in err.rstrip().splitlines()[-1]
     assert not checkpoint(tmp_path / "run", 6).exists()
     monkeypatch.undo()
     goes_on(4)

@@ -336,8 +336,13 @@ def test_draws_from_another_distribution(monkeypatch):
     from ebft.samplers import hf_tree
 
     # Log-probs as they should be, of tokens drawn with squeezed random numbers.
-    uniforms = hf_tree.uniforms
-    monkeypatch.setattr(hf_tree, "uniforms", lambda *a, **k: uniforms(*a, **k) ** 1.3)
+    stream = hf_tree.stream
+
+    def squeezed(*arguments, **options):
+        uniform = stream(*arguments, **options)
+        return lambda token: uniform(token) ** 1.3
+
+    monkeypatch.setattr(hf_tree, "stream", squeezed)
     breaks(check_sampler, HfTree(), "has the policy's distribution")
 
 
