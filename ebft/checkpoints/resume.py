@@ -97,8 +97,8 @@ def find_resumption(
     """The checkpoint that `checkpoint.resume` asks for; None to start from the beginning.
 
     `own` are the checkpoints of the recipe's output_dir. One that another process has `verified` is
-    not read whole again. Raises `UserError` if there is none that
-    is whole, or if it belongs to a run with other mathematics.
+    not read whole again. Raises `UserError` if there is none that is whole, or if it belongs to a
+    run with other mathematics.
     """
     if resume is None:
         return None

@@ -41,8 +41,8 @@ def one_voice(launch: Launch) -> Iterator[None]:
         except Exception as error:
             missing = lookout.missing() if is_timeout(error) else None
             if missing is None and not isinstance(error, EXPLAINED):
-                # It may be but another process's end:
-                time.sleep(PATIENCE)  # torchrun ends it meanwhile if another process has failed
+                # It may be but another process's end, and then torchrun ends this one meanwhile.
+                time.sleep(PATIENCE)
             if not lookout.first_to_fail():
                 time.sleep(PATIENCE)  # its end must not come before the other's last words
                 raise FailedElsewhereError from error

@@ -27,10 +27,10 @@ def split(examples: Sequence[Example], held_out: float, *, key: str) -> Splits:
     different ones.
     """
     # In the order of their marks, each at its first place.
-    _, places = np.unique(fingerprints(examples), return_index=True)
+    marks, places = np.unique(fingerprints(examples), return_index=True)
     groups = fingerprints(pick(examples, places), of_prompts=True)
     if len(np.unique(groups)) < 2:
-        groups = fingerprints(pick(examples, places))
+        groups = marks
     apart = np.unique(groups)
     count = held_out_count(len(apart), held_out, key=key)
     is_held_out = np.isin(groups, apart[:count])

@@ -20,3 +20,13 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         if isinstance(child, nn.ModuleList) and len(child) == count:
             return name, child
     raise ValueError(f"{type(model).__name__} has no list of its {count} decoder layers")
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The decoder's linear layers by their names: all but the LM head."""
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }

@@ -18,6 +18,7 @@ from torch import nn
 
 from ebft.config.located import suggest
 from ebft.errors import UserError, first_line
+from ebft.models.blocks import linear_layers
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
 from ebft.models.whole import twins
@@ -104,12 +105,10 @@ def cast_base(policy: PreTrainedModel, precision: torch.dtype) -> None:
     Autocast would cast the same weights to the same numbers, but anew in every forward: it
     remembers casts only of weights that are trained. The adapter stays as it is.
     """
-    head = policy.get_output_embeddings()
-    for module in policy.modules():
-        if isinstance(module, nn.Linear) and module is not head:
-            weight = module.weight
-            if not weight.requires_grad and not is_quantized(weight):
-                weight.data = weight.data.to(precision)
+    for layer in linear_layers(policy).values():
+        weight = layer.weight
+        if not weight.requires_grad and not is_quantized(weight):
+            weight.data = weight.data.to(precision)
 
 
 def merged(policy: PreTrainedModel) -> PreTrainedModel:
@@ -127,12 +126,7 @@ def _require_peft(who: str) -> None:
 
 
 def _check_targets(policy: PreTrainedModel, targets: Sequence[str]) -> None:
-    head = policy.get_output_embeddings()
-    layers = {
-        name: module
-        for name, module in policy.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
+    layers = linear_layers(policy)
     for target in targets:
         if not any(f".{name}".endswith(f".{target}") for name in layers):
             known = sorted({name.rpartition(".")[-1] for name in layers})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 
 from ebft.errors import UserError
+from ebft.models.blocks import linear_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,12 +59,7 @@ def is_quantized(weight: Tensor) -> bool:
 
 
 def _layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    head = model.get_output_embeddings()
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
+    layers = linear_layers(model)
     for name, layer in layers.items():
         if layer.weight.numel() % BLOCK:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ebft.rollout.records import Contexts, Document, Rollouts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def make_contexts(
@@ -48,15 +52,14 @@ def make_rollouts(
     tokens: Int[Tensor, "P n G"],
     log_probs: Float[Tensor, "P n G"],
     *,
-    eos: int | None,
+    tokenizer: PreTrainedTokenizerBase,
     temperature: float,
 ) -> Rollouts:
     """What was drawn after the contexts: up to end-of-sequence, which belongs to a rollout, if they
     say so. Token 0 and log-prob 0 stand after it, whatever went on to be drawn there."""
     mask = torch.ones_like(tokens, dtype=torch.bool)
     if contexts.stop_at_eos:
-        assert eos is not None, "prompts need a tokenizer with an end-of-sequence token"
-        ends = tokens == eos
+        ends = tokens == tokenizer.eos_token_id
         mask = ends.cumsum(-1) - ends.long() == 0
         tokens, log_probs = tokens.where(mask, 0), log_probs.where(mask, 0)
     return Rollouts(contexts, tokens, log_probs, mask, temperature)

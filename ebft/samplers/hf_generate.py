@@ -88,8 +88,7 @@ class HfGenerateSampler:
         tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
         return make_rollouts(
             contexts, tokens, log_probs,
-            eos=resources.tokenizer.eos_token_id if contexts.stop_at_eos else None,
-            temperature=self._options.temperature,
+            tokenizer=resources.tokenizer, temperature=self._options.temperature,
         )  # fmt: skip
 
     def _sample(

@@ -40,6 +40,14 @@ def figures(folder):
     return {line["name"]: line for line in map(json.loads, lines)}
 
 
+def assert_figures_of_the_run(tmp_path):
+    """What `eval` found is what `run` said after its last step, 3."""
+    last, found = figures(tmp_path / "run"), figures(tmp_path / "eval")
+    for name in ("held-out CE", "held-out CFM"):
+        assert last[name]["step"] == 3
+        assert found[name]["mean"] == pytest.approx(last[name]["mean"], rel=1e-5)
+
+
 @pytest.mark.parametrize("command", ["eval", "run"])
 def test_figures_and_a_table(ebft, tiny, tmp_path, command):
     status, out, err = ebft(command, *tiny)
@@ -74,14 +82,7 @@ def test_the_figures_are_those_of_a_run(ebft, tiny, tiny_run, tmp_path):
         "eval", *tiny, f"model.path={checkpoint}", base.replace("path", "base"), "micro_batch=2"
     )
     assert status == 0, err
-    last = {
-        line["name"]: line["mean"]
-        for line in map(json.loads, (tmp_path / "run" / "evaluations.jsonl").open())
-        if line["step"] == 3
-    }
-    found = figures(tmp_path / "eval")
-    for name in ("held-out CE", "held-out CFM"):
-        assert found[name]["mean"] == pytest.approx(last[name], rel=1e-5)
+    assert_figures_of_the_run(tmp_path)
 
 
 @pytest.mark.parametrize("more", [[], ["model.lora.quantize_base=true"]])
@@ -95,14 +96,7 @@ def test_an_adapter_is_measured_on_its_base(ebft, tiny, tiny_run, tiny_model, tm
     assert "holds an adapter without its model; set model.base to the model that" in err
     status, _, err = ebft("eval", *tiny, *adapter, f"model.base={tiny_model}")
     assert status == 0, err
-    last = {
-        line["name"]: line["mean"]
-        for line in map(json.loads, (tmp_path / "run" / "evaluations.jsonl").open())
-        if line["step"] == 3
-    }
-    found = figures(tmp_path / "eval")
-    for name in ("held-out CE", "held-out CFM"):
-        assert found[name]["mean"] == pytest.approx(last[name], rel=1e-5)
+    assert_figures_of_the_run(tmp_path)
 
 
 def test_the_same_folder_again_says_what_to_do(ebft, tiny):
