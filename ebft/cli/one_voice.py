@@ -31,6 +31,7 @@ def one_voice(launch: Launch) -> Iterator[None]:
 
     lookout = Lookout(launch)
     with ExitStack() as stack:
+        stack.callback(lookout.close)
         if launch.rank > 0:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(redirect_stdout(nowhere))

@@ -41,7 +41,14 @@ class Lookout:
         )
         self._trains = threading.main_thread()
         self._parent = os.getppid()
-        threading.Thread(target=self._look, name="lookout", daemon=True).start()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="lookout", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread: Python aborts on its way out if one is then inside the store's code."""
+        self._done.set()
+        self._thread.join()
 
     def first_to_fail(self) -> bool:
         """Whether no other process of this run has asked before."""
@@ -74,17 +81,17 @@ class Lookout:
 
     def _look(self) -> None:
         try:
-            while self._trains.is_alive() and os.getppid() == self._parent:
+            while not self._done.is_set() and os.getppid() == self._parent:
                 frame = sys._current_frames().get(self._trains.ident or 0)
                 if frame is not None:
                     self._store.set(self._key(f"place/{self._launch.rank}"), place(frame))
                 if self._store.check([self._key("failures")]):
-                    time.sleep(3 * PATIENCE)
+                    self._done.wait(3 * PATIENCE)
                     break
-                time.sleep(EVERY)
+                self._done.wait(EVERY)
         except RuntimeError:
             pass  # torchrun and its store have ended
-        if self._trains.is_alive():
+        if not self._done.is_set():
             os._exit(1)
 
 

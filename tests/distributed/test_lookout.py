@@ -1,0 +1,34 @@
+"""The thread that looks out for other processes is gone before Python ends."""
+
+import subprocess
+import sys
+
+from torch.distributed import TCPStore
+
+PROCESS = """
+import os
+import sys
+import time
+
+from ebft.cli.one_voice import one_voice
+from ebft.processes import Launch
+from ebft.training import lookout
+
+lookout.EVERY = 0  # nearly always inside the store's code
+os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": sys.argv[1]}
+with one_voice(Launch(rank=0, local_rank=0, local_size=2, size=2, attempt=0)):
+    time.sleep(0.2)
+    if len(sys.argv) > 2:
+        raise SystemExit(int(sys.argv[2]))
+"""
+
+
+def test_a_process_ends_with_its_own_status(environment):
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    for given in ([], ["3"]):
+        command = [sys.executable, "-c", PROCESS, str(store.port), *given]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == (int(given[0]) if given else 0), done.stderr
+        assert store.check(["ebft/0/place/0"])
