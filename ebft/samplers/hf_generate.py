@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from ebft.models.forward import autocast
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.streams import uniforms
+from ebft.rollout.streams import stream
 from ebft.samplers.draw import draw
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class HfGenerateSampler:
         n, G = self.n, contexts.rollout_length
         end = self._resources.tokenizer.eos_token_id if contexts.stop_at_eos else None
         tokens, attended = left_padded(contexts)
-        draws = Draws(contexts, n, self._options.temperature, self._resources.seed, step)
+        uniforms = stream(contexts, n=n, seed=self._resources.seed, step=step)
+        draws = Draws(uniforms, self._options.temperature)
         with self._model.register_forward_hook(draws.see):
             self._model.generate(
                 tokens.repeat_interleave(n, 0),
@@ -122,11 +123,8 @@ class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
     numbers depend on the batch, and from logits rounded to float32; `see` is given the model's.
     """
 
-    def __init__(
-        self, contexts: Contexts, n: int, temperature: float, seed: int, step: int
-    ) -> None:
-        self._contexts, self._n, self._temperature = contexts, n, temperature
-        self._seed, self._step = seed, step
+    def __init__(self, uniforms: Callable[[int], Float[Tensor, "P n"]], temperature: float) -> None:
+        self._uniforms, self._temperature = uniforms, temperature
         self._logits: Tensor | None = None
         self.tokens: list[Int[Tensor, " Pn"]] = []
         self.log_probs: list[Float[Tensor, " Pn"]] = []
@@ -143,10 +141,8 @@ class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
     ) -> Float[Tensor, "Pn V"]:
         assert self._logits is not None
         assert self._logits.shape == scores.shape, "generate asked about other rows than it ran"
-        uniform = uniforms(
-            self._contexts, n=self._n, seed=self._seed, step=self._step, token=len(self.tokens)
-        )
-        token, log_prob = draw(self._logits, uniform.view(-1, 1), self._temperature)
+        uniform = self._uniforms(len(self.tokens)).view(-1, 1)
+        token, log_prob = draw(self._logits, uniform, self._temperature)
         self._logits = None  # an architecture that gives logits of a whole context gives a lot
         self.tokens.append(token[:, 0])
         self.log_probs.append(log_prob[:, 0])
