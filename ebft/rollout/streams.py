@@ -22,20 +22,16 @@ MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
-def stream(
+def uniforms(
     contexts: Contexts, *, n: int, seed: int, step: int
 ) -> Callable[[int], Float[Tensor, "P n"]]:
-    """`uniforms` of the token that it is called with; the address up to there is made once."""
+    """For a token's number in its rollout, numbers in [0, 1), float64, one for each rollout.
+
+    A function, for the address up to the token is made once.
+    """
     state = _context_state(contexts, seed=seed, step=step)
     state = _absorb(state[:, None], torch.arange(n, device=state.device))
     return lambda token: _shift(_absorb(state, token), 11).to(torch.float64) * 2.0**-53
-
-
-def uniforms(
-    contexts: Contexts, *, n: int, seed: int, step: int, token: int
-) -> Float[Tensor, "P n"]:
-    """Numbers in [0, 1), float64, for token number `token` of each of the n rollouts."""
-    return stream(contexts, n=n, seed=seed, step=step)(token)
 
 
 def context_seeds(contexts: Contexts, *, seed: int, step: int) -> Int[Tensor, " P"]:

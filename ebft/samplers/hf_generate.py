@@ -19,7 +19,7 @@ from ebft.models.forward import autocast
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.streams import stream
+from ebft.rollout.streams import uniforms
 from ebft.samplers.draw import draw
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class HfGenerateSampler:
         n, G = self.n, contexts.rollout_length
         end = self._resources.tokenizer.eos_token_id if contexts.stop_at_eos else None
         tokens, attended = left_padded(contexts)
-        uniforms = stream(contexts, n=n, seed=self._resources.seed, step=step)
-        draws = Draws(uniforms, self._options.temperature)
+        uniform = uniforms(contexts, n=n, seed=self._resources.seed, step=step)
+        draws = Draws(uniform, self._options.temperature)
         with self._model.register_forward_hook(draws.see):
             self._model.generate(
                 tokens.repeat_interleave(n, 0),
@@ -123,8 +123,8 @@ class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
     numbers depend on the batch, and from logits rounded to float32; `see` is given the model's.
     """
 
-    def __init__(self, uniforms: Callable[[int], Float[Tensor, "P n"]], temperature: float) -> None:
-        self._uniforms, self._temperature = uniforms, temperature
+    def __init__(self, uniform: Callable[[int], Float[Tensor, "P n"]], temperature: float) -> None:
+        self._uniform, self._temperature = uniform, temperature
         self._logits: Tensor | None = None
         self.tokens: list[Int[Tensor, " Pn"]] = []
         self.log_probs: list[Float[Tensor, " Pn"]] = []
@@ -141,7 +141,7 @@ class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
     ) -> Float[Tensor, "Pn V"]:
         assert self._logits is not None
         assert self._logits.shape == scores.shape, "generate asked about other rows than it ran"
-        uniform = self._uniforms(len(self.tokens)).view(-1, 1)
+        uniform = self._uniform(len(self.tokens)).view(-1, 1)
         token, log_prob = draw(self._logits, uniform, self._temperature)
         self._logits = None  # an architecture that gives logits of a whole context gives a lot
         self.tokens.append(token[:, 0])

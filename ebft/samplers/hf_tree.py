@@ -21,7 +21,7 @@ from ebft.parts import Claim, Part, Resources
 from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.sees import Sees
-from ebft.rollout.streams import stream
+from ebft.rollout.streams import uniforms
 from ebft.rollout.tree import plant
 from ebft.samplers.draw import draw
 from ebft.samplers.truncate import truncate
@@ -115,7 +115,7 @@ class HfTreeSampler:
             cache.writes_to = columns
             return decode(policy, tokens[None], tree.positions[:, columns], sees, cache)[0]
 
-        uniform = stream(contexts, n=n, seed=self._resources.seed, step=step)
+        uniform = uniforms(contexts, n=n, seed=self._resources.seed, step=step)
         trunk = torch.arange(tree.sees.trunk, device=tree.tokens.device)
         hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.sees.trunks_only())
         # The first tokens all come from the trunk: one distribution a context, n draws from it.

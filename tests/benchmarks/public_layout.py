@@ -48,11 +48,12 @@ def sample(policy, contexts, *, n: int, seed: int, step: int) -> torch.Tensor:
     """Rollout tokens [K, n, G], drawn with the numbers that `hf_tree` draws with."""
     K, G = len(contexts), contexts.rollout_length
     S = contexts.tokens.shape[1]
+    uniform_of = uniforms(contexts, n=n, seed=seed, step=step)
     generated = torch.zeros(n, 0, K, dtype=torch.long)
     for t in range(G):
         logits = forward(policy, contexts, n, generated).logits
         last = contexts.anchor - 1 if t == 0 else S + (t - 1) * K + torch.arange(K)
-        uniform = uniforms(contexts, n=n, seed=seed, step=step, token=t)  # [K, n]
+        uniform = uniform_of(t)  # [K, n]
         tokens, _ = draw(logits[:, last].flatten(0, 1).float(), uniform.T.reshape(-1, 1), 1.0)
         generated = torch.cat([generated, tokens.view(n, 1, K)], 1)
     return generated.permute(2, 0, 1)

@@ -336,13 +336,13 @@ def test_draws_from_another_distribution(monkeypatch):
     from ebft.samplers import hf_tree
 
     # Log-probs as they should be, of tokens drawn with squeezed random numbers.
-    stream = hf_tree.stream
+    uniforms = hf_tree.uniforms
 
     def squeezed(*arguments, **options):
-        uniform = stream(*arguments, **options)
+        uniform = uniforms(*arguments, **options)
         return lambda token: uniform(token) ** 1.3
 
-    monkeypatch.setattr(hf_tree, "stream", squeezed)
+    monkeypatch.setattr(hf_tree, "uniforms", squeezed)
     breaks(check_sampler, HfTree(), "has the policy's distribution")
 
 
