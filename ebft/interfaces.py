@@ -129,6 +129,11 @@ class Plan(Protocol):
         ...
 
     @property
+    def stop_at_eos(self) -> bool:
+        """Whether a rollout ends with end-of-sequence, and so may be shorter than G."""
+        ...
+
+    @property
     def shortest_document(self) -> int:
         """Tokens that a document needs for one anchor and its reference."""
         ...
@@ -182,7 +187,7 @@ class FeatureMap(Protocol):
 
 
 @runtime_checkable
-class OfLengths(Protocol):
+class HasFeaturesOfLengths(Protocol):
     """A feature map that has features of rollouts' first tokens cheaper than one by one."""
 
     def of_lengths(self, rollouts: Rollouts, lengths: Sequence[int]) -> Sequence[Features]:
@@ -194,13 +199,13 @@ def features_of_lengths(
     feature_map: FeatureMap, rollouts: Rollouts, lengths: Sequence[int]
 ) -> Sequence[Features]:
     """Features of the first tokens of rollouts and references, for each of the lengths."""
-    if isinstance(feature_map, OfLengths):
+    if isinstance(feature_map, HasFeaturesOfLengths):
         return feature_map.of_lengths(rollouts, lengths)
     return [feature_map(rollouts.first(length)) for length in lengths]
 
 
 @runtime_checkable
-class ReadsBase(Protocol):
+class HasBaseDepth(Protocol):
     """Options of a feature map that say how much of the base model it runs, for estimates."""
 
     def base_depth(self) -> float:
@@ -209,8 +214,8 @@ class ReadsBase(Protocol):
 
 
 def base_depth(feature_map: object) -> float:
-    """`ReadsBase.base_depth` of a feature map's options; of one that does not say, all layers."""
-    return feature_map.base_depth() if isinstance(feature_map, ReadsBase) else 1.0
+    """`HasBaseDepth.base_depth` of a feature map's options; all layers of one that does not say."""
+    return feature_map.base_depth() if isinstance(feature_map, HasBaseDepth) else 1.0
 
 
 @runtime_checkable
@@ -240,14 +245,14 @@ class RewardOptions(Protocol):
         ...
 
 
-SAYS_NOT = (
+NO_PAIRWISE = (
     "{} does not say whether it compares rollouts; give the class `def pairwise(self) -> bool`"
 )
 """What is said of a reward whose options are no `RewardOptions`."""
 
 
 @runtime_checkable
-class SaysWhetherFeatures(Protocol):
+class HasUsesFeatures(Protocol):
     """Options of a reward that say whether it looks at features."""
 
     def uses_features(self) -> bool:
@@ -257,7 +262,7 @@ class SaysWhetherFeatures(Protocol):
 
 def uses_features(reward: object) -> bool:
     """Whether a reward's options ask for features; a reward that does not say is given them."""
-    return not isinstance(reward, SaysWhetherFeatures) or reward.uses_features()
+    return not isinstance(reward, HasUsesFeatures) or reward.uses_features()
 
 
 @runtime_checkable
@@ -269,6 +274,14 @@ class Baseline(Protocol):
     """
 
     def __call__(self, terms: Terms) -> Float[Tensor, "P n"]: ...
+
+
+@runtime_checkable
+class NeedsRollouts(Protocol):
+    """Options of a baseline that is of no use with fewer rollouts of a context."""
+
+    @property
+    def fewest_rollouts(self) -> int: ...
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ needs no more than fields and `__call__`:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -51,10 +51,18 @@ class Options(BaseModel):
 
 
 class Claim(NamedTuple):
-    """Whether a part keeps the policy gradient an unbiased estimate of −∇L_CFM, and why."""
+    """Whether the expected policy gradient with a part is exactly that of an objective that the
+    part names, and why: L_CFM for feature matching, the expected score for a verifier."""
 
     unbiased: bool
     why: str
+
+
+def claim_of_all(claims: Sequence[Claim | None], why: str) -> Claim | None:
+    """Of a part made of others: the first biased claim, None if one of them makes none, and
+    otherwise unbiased because of `why`."""
+    biased = next((claim for claim in claims if claim is not None and not claim.unbiased), None)
+    return biased or (None if None in claims else Claim(True, why))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class Resources:
 
     `load_base` returns the frozen base model on `device`: a copy of its weights in `precision`, or
     the policy's own weights without the adapter if it is trained with LoRA.
-    `micro_batch` is the number of the longest documents for which there is memory at a time.
+    `micro_batch` is how many documents of the greatest length fit into memory at once.
     `processes` are those that train together, each with its share of the documents.
     """
 
@@ -85,7 +93,8 @@ class Part(Options):
         return self
 
     def claim(self) -> Claim | None:
-        """Whether the gradient stays unbiased with this part; None if it is not its concern."""
+        """Whether the gradient is unbiased with this part; None if that is not its concern, or if
+        its author has not said."""
         return None
 
     def single_process(self) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,6 +17,8 @@ class GroupMean(Part):
     The mean holds r_j itself, which shrinks the whole gradient by (n−1)/n, beside the bias of
     `plain_rloo`. For n = 1 every advantage is 0.
     """
+
+    fewest_rollouts: ClassVar[int] = 2
 
     def claim(self) -> Claim:
         return Claim(False, "the mean holds r_j: gradient × (n−1)/n, pairwise terms × (n−2)/n")

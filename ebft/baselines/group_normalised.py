@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +21,8 @@ class GroupNormalised(Part):
     Every context gets the same weight, however much or little its rollouts differ, so the
     gradient is that of no fixed objective. Where all rewards are equal the advantages are 0.
     """
+
+    fewest_rollouts: ClassVar[int] = 2
 
     def claim(self) -> Claim:
         return Claim(False, "each context's gradient is divided by the spread of its own rewards")

@@ -15,7 +15,6 @@ from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
 from ebft.interfaces import Example, Plan
 from ebft.parts import Options
-from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 
 if TYPE_CHECKING:
@@ -124,7 +123,9 @@ def why_dropped(
         return SHORT
     if plan.accepts(document):
         return None
-    return NO_PROMPT if isinstance(plan, Completion) and not document.prompt_length else TOO_SHORT
+    # Long enough, and refused all the same: it is the prompt that the plan misses.
+    no_prompt = document.tokens.numel() >= plan.shortest_document and not document.prompt_length
+    return NO_PROMPT if no_prompt else TOO_SHORT
 
 
 def _on_demand(

@@ -15,7 +15,7 @@ from torch import Tensor
 from ebft.interfaces import Plan
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Contexts, Document, Rollouts
-from ebft.samplers.hf_tree import HfTree, HfTreeSampler
+from ebft.samplers.hf_tree import HfTree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,8 +35,8 @@ class EvaluationRollouts:
         top_k: int | None = None,
     ) -> None:  # fmt: skip
         self._plan: Plan = plan.build(resources)
-        # Not by `HfTree.build`, which warns that top_k is no way to train.
-        self._sampler = HfTreeSampler(HfTree(n=n, temperature=temperature, top_k=top_k), resources)
+        sampler = HfTree(n=n, temperature=temperature, top_k=top_k)
+        self._sampler = sampler.build(resources)
         self._device = resources.device
 
     def __call__(self, policy: PreTrainedModel, documents: Sequence[Document]) -> Rollouts | None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ebft.errors import UserError
 from ebft.interfaces import FeatureMap, base_depth, load_part_states, part_states
-from ebft.parts import Claim, Options, Part, Resources, part_of
+from ebft.parts import Claim, Options, Part, Resources, claim_of_all, part_of
 from ebft.rollout.records import Features, Rollouts
 
 
@@ -32,12 +32,9 @@ class Concat(Part):
         min_length=1, description="`weight` and `feature_map` of each"
     )
 
-    def claim(self) -> Claim:
-        for item in self.maps:
-            claim = item.feature_map.claim()
-            if claim is not None and not claim.unbiased:
-                return claim
-        return Claim(True, "its feature maps side by side, whose losses add up")
+    def claim(self) -> Claim | None:
+        claims = [item.feature_map.claim() for item in self.maps]
+        return claim_of_all(claims, "its feature maps side by side, whose losses add up")
 
     def base_depth(self) -> float:
         return max(base_depth(item.feature_map) for item in self.maps)

@@ -47,7 +47,7 @@ class FeatureMatching(Part):
 
     def claim(self) -> Claim:
         if self.alignment != self.diversity:
-            return Claim(False, "alignment ≠ diversity: the gradient is that of another objective")
+            return Claim(False, "alignment ≠ diversity: not the gradient of L_CFM")
         if self.alignment_similarity != self.diversity_similarity:
             return Claim(False, "two similarities, which agree on features of norm 1 only")
         of = " of the features' directions" if self.alignment_similarity == "cosine" else ""

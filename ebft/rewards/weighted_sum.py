@@ -9,20 +9,20 @@ from pydantic import AfterValidator, Field
 
 from ebft.errors import UserError
 from ebft.interfaces import (
-    SAYS_NOT,
+    NO_PAIRWISE,
     Reward,
     RewardOptions,
     load_part_states,
     part_states,
     uses_features,
 )
-from ebft.parts import Claim, Options, Part, Resources, part_of
+from ebft.parts import Claim, Options, Part, Resources, claim_of_all, part_of
 from ebft.rollout.records import Features, Rollouts, Terms
 
 
 def _says_whether_pairwise(reward: Part) -> Part:
     if not isinstance(reward, RewardOptions):
-        raise ValueError(SAYS_NOT.format(type(reward).__name__))
+        raise ValueError(NO_PAIRWISE.format(type(reward).__name__))
     return reward
 
 
@@ -53,12 +53,9 @@ class WeightedSum(Part):
         reasons = (item.reward.single_process() for item in self.rewards)
         return next((why for why in reasons if why is not None), None)
 
-    def claim(self) -> Claim:
+    def claim(self) -> Claim | None:
         claims = [item.reward.claim() for item in self.rewards if item.weight]
-        for claim in claims:
-            if claim is not None and not claim.unbiased:
-                return claim
-        return Claim(True, "a sum of rewards has the sum of their gradients")
+        return claim_of_all(claims, "a sum of rewards has the sum of their gradients")
 
     def build(self, resources: Resources) -> WeightedSumReward:
         return WeightedSumReward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -20,6 +21,8 @@ class Completion(Part):
 
     rollout_length: int = Field(64, ge=1, description="G, most tokens of a rollout")
 
+    stop_at_eos: ClassVar[bool] = True
+
     @property
     def shortest_document(self) -> int:
         return 2
@@ -30,5 +33,5 @@ class Completion(Part):
     def __call__(self, documents: Sequence[Document]) -> Contexts:
         anchors = [torch.tensor([document.prompt_length]) for document in documents]
         return make_contexts(
-            documents, anchors, rollout_length=self.rollout_length, stop_at_eos=True
+            documents, anchors, rollout_length=self.rollout_length, stop_at_eos=self.stop_at_eos
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -30,6 +31,8 @@ class Strided(Part):
     stride: int = Field(8, ge=1, description="tokens from one anchor to the next")
     rollout_length: int = Field(8, ge=1, description="G, tokens of a rollout and its reference")
 
+    stop_at_eos: ClassVar[bool] = False
+
     @property
     def shortest_document(self) -> int:
         return self.start + self.rollout_length
@@ -43,5 +46,5 @@ class Strided(Part):
             for document in documents
         ]
         return make_contexts(
-            documents, anchors, rollout_length=self.rollout_length, stop_at_eos=False
+            documents, anchors, rollout_length=self.rollout_length, stop_at_eos=self.stop_at_eos
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -28,8 +27,6 @@ from ebft.samplers.truncate import truncate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-log = logging.getLogger("ebft")
 
 
 class HfTree(Part):
@@ -58,19 +55,15 @@ class HfTree(Part):
         """Whether some tokens can never be sampled."""
         return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
 
-    def claim(self) -> Claim | None:
+    def claim(self) -> Claim:
         if self.truncated:
-            return Claim(False, "top_k and top_p sample from another distribution than is trained")
+            return Claim(
+                False,
+                "top_k and top_p sample from a part of the distribution, and all of it is trained",
+            )
         return Claim(True, "it samples from the policy that is trained")
 
     def build(self, resources: Resources) -> HfTreeSampler:
-        if self.truncated:
-            log.warning(
-                "OFF-POLICY: sampler.top_k = %s and sampler.top_p = %s sample from a part of the "
-                "policy's distribution, but all of it is trained; the gradient is biased. Set both "
-                "to null unless that is what you study.",
-                self.top_k, self.top_p,
-            )  # fmt: skip
         return HfTreeSampler(self, resources)
 
 

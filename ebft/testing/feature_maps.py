@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from ebft.interfaces import FeatureMap, OfLengths
+from ebft.interfaces import FeatureMap, HasFeaturesOfLengths
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.testing.common import (
@@ -135,7 +135,7 @@ def _check_a_function_of_the_tokens(
 def _check_lengths(
     part: Part, rollouts: Rollouts, feature_map: FeatureMap, tolerance: float
 ) -> None:
-    if not isinstance(feature_map, OfLengths):
+    if not isinstance(feature_map, HasFeaturesOfLengths):
         return
     lengths = [1, rollouts.contexts.rollout_length - 1]
     for length, found in zip(lengths, feature_map.of_lengths(rollouts, lengths), strict=True):

@@ -57,6 +57,7 @@ def _check_contexts(part: Part, plan: Plan, contexts: Contexts, documents: list[
         "every document that it accepts has an anchor",
     )
     require(part, contexts.rollout_length == plan.rollout_length, "G is plan.rollout_length")
+    require(part, contexts.stop_at_eos == plan.stop_at_eos, "stop_at_eos is that of its contexts")
     G = plan.rollout_length
     for p, (row, anchor) in enumerate(zip(rows, contexts.anchor.tolist(), strict=True)):
         tokens = documents[row].tokens

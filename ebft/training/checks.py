@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ebft.baselines.group_mean import GroupMean
-from ebft.baselines.group_normalised import GroupNormalised
-from ebft.interfaces import SAYS_NOT, Plan, RewardOptions, SamplerOptions, SaysWhetherFeatures
+from ebft.interfaces import (
+    NO_PAIRWISE,
+    HasUsesFeatures,
+    NeedsRollouts,
+    Plan,
+    RewardOptions,
+    SamplerOptions,
+)
 from ebft.models.load import adapter_folder
-from ebft.rollout.strided import Strided
 
 if TYPE_CHECKING:
     from ebft.training.options import FineTuneOptions
@@ -47,7 +51,7 @@ def features_are_used(options: FineTuneOptions) -> Iterator[str]:
     """A feature map if the reward looks at features; transforms if there is a feature map."""
     reward, feature_map = options.reward, options.feature_map
     if options.uses_features and feature_map is None:
-        said = isinstance(reward, SaysWhetherFeatures)
+        said = isinstance(reward, HasUsesFeatures)
         yield (
             f"feature_map: missing, but the reward {type(reward).__name__} uses features; set "
             "feature_map._component_=layer_concat"
@@ -63,12 +67,12 @@ def features_are_used(options: FineTuneOptions) -> Iterator[str]:
 
 
 def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
-    """A reward that compares rollouts needs two of them."""
-    sampler, reward = options.sampler, options.reward
-    if sampler is None or reward is None:
+    """A reward that compares rollouts needs two of them, and so may a baseline."""
+    sampler, reward, baseline = options.sampler, options.reward, options.baseline
+    if sampler is None or reward is None or baseline is None:
         return
     if not isinstance(reward, RewardOptions):
-        yield "reward: " + SAYS_NOT.format(type(reward).__name__)
+        yield "reward: " + NO_PAIRWISE.format(type(reward).__name__)
     elif not isinstance(sampler, SamplerOptions):
         yield f"sampler: {type(sampler).__name__} has no option `n`, rollouts of each context"
     elif sampler.n == 1 and reward.pairwise():
@@ -76,10 +80,11 @@ def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
             "sampler.n = 1: the reward compares a context's rollouts with each other, so it needs "
             "two or more; set sampler.n=2, or take the pairwise terms out (reward.diversity=0)"
         )
-    elif sampler.n == 1 and isinstance(options.baseline, GroupMean | GroupNormalised):
+    elif isinstance(baseline, NeedsRollouts) and sampler.n < baseline.fewest_rollouts:
         yield (
-            "sampler.n = 1: the baseline is the mean of a context's rollouts, so the only one has "
-            "advantage 0 and nothing is learned; set sampler.n=2 or baseline=moving_average"
+            f"sampler.n = {sampler.n}: with the baseline {type(baseline).__name__} nothing is "
+            f"learned from fewer than {baseline.fewest_rollouts} rollouts of a context; set "
+            f"sampler.n={baseline.fewest_rollouts} or baseline=moving_average"
         )
 
 
@@ -145,7 +150,8 @@ def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
                 f"{key}: {type(part).__name__} does not keep the gradient unbiased ({claim.why}), "
                 "and the recipe says require_unbiased: true"
             )
-    claim = options.objective.claim(rollouts_end=not isinstance(options.plan, Strided))
+    plan = options.plan
+    claim = options.objective.claim(rollouts_end=not isinstance(plan, Plan) or plan.stop_at_eos)
     if not claim.unbiased:
         yield (
             f"objective: does not keep the gradient unbiased ({claim.why}), and the recipe says "

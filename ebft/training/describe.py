@@ -34,6 +34,9 @@ def describe(
         "" if trained == count else f" of which {trained:.2f} M are trained",
         resources.device, options.model.precision,
     )  # fmt: skip
+    claim = None if options.sampler is None else options.sampler.claim()
+    if claim is not None and not claim.unbiased:
+        log.warning("OFF-POLICY: sampler: %s, so the policy gradient is biased", claim.why)
     log.info(
         "memory: %s",
         describe_need(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebft.models.load import resolve_device
-from ebft.samplers.hf_tree import HfTree
 from ebft.training.estimate import (
     adapter_weights,
     document_tree,
@@ -44,7 +43,7 @@ def estimate_table(options: FineTuneOptions) -> str:
         f"{training.steps:,} steps: {per_step * training.steps / 1e12:,.0f} TFLOP, "
         "evaluations not counted"
     )
-    other = options.sampler is not None and not isinstance(options.sampler, HfTree)
+    other = any(name.endswith("*") for name, _, _ in rows)
     of = f"{options.method} of {options.model.path}, {model.parameters / 1e6:,.1f} M parameters"
     of += f" and {adapter / 1e6:,.2f} M of an adapter" if adapter else ""
     lines = [

@@ -39,8 +39,9 @@ def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
     """Of rollouts and their rewards.
 
     `cfm` is the unbiased feature-matching loss of this step's documents in the features that the
-    reward saw (undefined, so absent, for n = 1); `alignment` and `diversity` are the means of the
-    unary and pairwise terms, whose sum is the mean reward. Rewards without features have neither.
+    reward saw (undefined, so absent, for n = 1); `alignment` is the mean of the
+    unary terms and `diversity` what the pairwise terms take from it: reward = alignment −
+    diversity. Rewards without features have neither.
     """
     n = scored.rollouts.tokens.shape[1]
     reward = float(processes.gather(scored.reward()).mean())
@@ -51,7 +52,7 @@ def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
     }
     if scored.features is not None:
         unary = float(processes.gather(scored.terms.unary).mean()) * scored.rows_per_context
-        metrics |= {"alignment": unary, "diversity": reward - unary}
+        metrics |= {"alignment": unary, "diversity": unary - reward}
         if n > 1:
             cfm = processes.gather(unbiased_cfm(scored.features))
             metrics["cfm"] = float(cfm.mean()) * scored.rows_per_context

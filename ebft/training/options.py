@@ -110,7 +110,8 @@ class FineTuneOptions(ModelAndDataOptions):
     reward: Annotated[Part | None, part_of("rewards", optional=True)] = None
     baseline: Annotated[Part | None, part_of("baselines", optional=True)] = None
     require_unbiased: bool = Field(
-        False, description="refuse parts that do not keep the gradient an unbiased one of L_CFM"
+        False,
+        description="refuse parts whose policy gradient is biased, or whose author has not said",
     )
     objective: ObjectiveOptions
     evaluation: RunEvaluationOptions = RunEvaluationOptions()

@@ -70,7 +70,7 @@ def last_line(err: str) -> str:
         (["reward.alignment=0", "reward.diversity=0"], "nothing is left of the reward"),
         (
             ["sampler.n=1", "reward=token_overlap", "baseline=group_mean"],
-            "sampler.n = 1: the baseline is the mean of a context's rollouts",
+            "sampler.n = 1: with the baseline GroupMean nothing is learned from fewer than 2",
         ),
         (
             ["require_unbiased=true", "objective.importance.level=token"],

@@ -41,6 +41,13 @@ def logged(folder):
     return log.read_text()
 
 
+def test_sampling_off_policy_is_said_loudly(ebft, tiny_run):
+    _, _, err = ebft(*tiny_run("sampler.top_k=2", "training.steps=1"))
+    assert "OFF-POLICY: sampler: top_k and top_p sample from a part" in err
+    _, _, err = ebft(*tiny_run("sampler.top_p=1.0", "training.steps=1", "overwrite=true"))
+    assert "OFF-POLICY" not in err
+
+
 def test_sft_runs_without_rollouts(ebft, tiny_run, tmp_path):
     status, out, err = ebft(*tiny_run("training.measure_gradients_every=2", recipe="sft_full"))
     assert status == 0, err

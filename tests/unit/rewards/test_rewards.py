@@ -163,3 +163,15 @@ def test_a_weighted_sum_compares_rollouts_if_one_of_them_does():
     assert WeightedSum(rewards=[{"weight": 1, "reward": matching}]).pairwise()
     assert not WeightedSum(rewards=[{"weight": 0, "reward": matching}]).pairwise()
     assert WeightedSum(rewards=[{"weight": 1, "reward": matching}]).claim().unbiased
+
+
+def test_a_sum_with_a_reward_that_claims_nothing_claims_nothing():
+    class Silent(FeatureMatching):
+        """feature_matching, whose author has not said."""
+
+        def claim(self):
+            return None
+
+    biased = {"reward": FeatureMatching(diversity=0.5)}
+    assert WeightedSum(rewards=[{"reward": Silent()}]).claim() is None
+    assert not WeightedSum(rewards=[{"reward": Silent()}, biased]).claim().unbiased
