@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.models.log_probs import ROWS as LOGIT_ROWS
-from ebft.rollout.sees import QUERIES
+from ebft.rollout.tree_mask import QUERIES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

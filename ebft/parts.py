@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from ebft.config.located import suggest_keys
-from ebft.processes import ALONE, Processes
+from ebft.processes import ONE_PROCESS, Processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,7 +82,7 @@ class Resources:
     precision: torch.dtype
     seed: int
     micro_batch: int
-    processes: Processes = ALONE
+    processes: Processes = ONE_PROCESS
 
 
 class Part(Options):

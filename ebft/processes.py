@@ -8,19 +8,15 @@ of a whole step asks here for those of the others.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
-from jaxtyping import Float
-from torch import Tensor
-
 from ebft.errors import UserError
 
-if TYPE_CHECKING:  # records are made of what parts register, and parts name processes
-    from ebft.rollout.records import Document, Terms
-
-    Baseline = Callable[[Terms], Float[Tensor, "P n"]]
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +57,23 @@ class Launch:
 class Processes(Protocol):
     """What may be asked of all processes; each of them has to ask the same, in the same order.
 
-    `neighbours` counts those on this one's machine, itself among them.
+    `local_size` counts those on this one's machine, itself among them; `mesh` is over which of them
+    weights are divided, None if there is one process alone.
     """
 
     rank: int
     size: int
-    neighbours: int
+    local_size: int
+    mesh: DeviceMesh | None
 
     @property
     def is_main(self) -> bool:
         """Whether this is the one that writes, logs and prints."""
         ...
 
-    def share(self, documents: Sequence[Document]) -> list[Document]:
-        """This process's part of a step: as many documents as every other's, and about as long.
+    def share(self, lengths: Sequence[int]) -> list[int]:
+        """Which of a step's documents, of so many tokens each, are this process's: as many as every
+        other's, and about as long.
 
         The number of documents is a multiple of the number of processes.
         """
@@ -92,26 +91,27 @@ class Processes(Protocol):
         """Whether the flag is set on one of them."""
         ...
 
-    def told(self, text: str | None) -> str | None:
+    def broadcast(self, text: str | None) -> str | None:
         """What the main process says; what the others would say does not matter."""
         ...
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Takes leave of the others, when all is done."""
         ...
 
-    def pooled(self, baseline: Baseline, terms: Terms) -> Float[Tensor, "P n"]:
-        """This process's advantages when the baseline is given the terms of all processes."""
+    def own(self, gathered: Tensor, like: Tensor) -> Tensor:
+        """This process's rows of what was made of a `gather`: those that came from `like`."""
         ...
 
 
 class OneProcess:
     """A process by itself: everything is its own."""
 
-    rank, size, neighbours, is_main = 0, 1, 1, True
+    mesh: DeviceMesh | None = None
+    rank, size, local_size, is_main = 0, 1, 1, True
 
-    def share(self, documents: Sequence[Document]) -> list[Document]:
-        return list(documents)
+    def share(self, lengths: Sequence[int]) -> list[int]:
+        return list(range(len(lengths)))
 
     def sum(self, values: Tensor) -> Tensor:
         return values
@@ -122,14 +122,14 @@ class OneProcess:
     def any(self, flag: bool) -> bool:
         return flag
 
-    def told(self, text: str | None) -> str | None:
+    def broadcast(self, text: str | None) -> str | None:
         return text
 
-    def leave(self) -> None:
+    def close(self) -> None:
         pass
 
-    def pooled(self, baseline: Baseline, terms: Terms) -> Float[Tensor, "P n"]:
-        return baseline(terms)
+    def own(self, gathered: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002
+        return gathered
 
 
-ALONE = OneProcess()
+ONE_PROCESS = OneProcess()

@@ -89,7 +89,7 @@ def cell(axes: Axes, x: float, y: float, face: str, position: int) -> None:
 def draw_mask(axes: Axes, tree: Tree) -> None:
     """Which column (key) each row (query) sees, coloured by whose key it is."""
     owner = owners(tree)
-    sees = tree.sees.mask[0, 0]
+    sees = tree.mask.dense[0, 0]
     key = torch.tensor([0 if it is None else it + 1 for it in owner])
     shown = torch.where(sees, key + 1, 0)
     palette = ListedColormap(["#f3f5f7", TRUNK, *BRANCHES])

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from ebft.checkpoints.manifest import write_manifest
 from ebft.errors import StorageError
-from ebft.processes import ALONE, Processes
+from ebft.processes import ONE_PROCESS, Processes
 
 PREFIX = "step-"
 PARTIAL = ".partial"
@@ -49,7 +49,7 @@ class Checkpoints:
         *,
         step: int,
         scores: Mapping[int, float] | None = None,
-        processes: Processes = ALONE,
+        processes: Processes = ONE_PROCESS,
     ) -> Path:
         """Writes the checkpoint of `step`, then drops what the policy does not keep (`kept`).
 

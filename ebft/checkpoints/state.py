@@ -89,16 +89,16 @@ def restore_state(
 
 def named_parts(m: Machinery) -> dict[str, Any]:
     """The built parts by their keys in the recipe."""
-    parts: dict[str, Any] = {"plan": m.plan}
-    if (scorer := m.scorer) is not None:
-        parts |= {
-            "sampler": scorer.sampler,
-            "feature_map": scorer.feature_map,
-            **{f"transforms.{i}": transform for i, transform in enumerate(scorer.transforms)},
-            "reward": scorer.reward,
-            "baseline": scorer.baseline,
+    named: dict[str, Any] = {"plan": m.plan}
+    if (parts := m.rollout_parts) is not None:
+        named |= {
+            "sampler": parts.sampler,
+            "feature_map": parts.feature_map,
+            **{f"transforms.{i}": transform for i, transform in enumerate(parts.transforms)},
+            "reward": parts.reward,
+            "baseline": parts.baseline,
         }
-    return parts
+    return named
 
 
 def stateful_parts(m: Machinery) -> dict[str, Stateful]:

@@ -18,7 +18,7 @@ from ebft.errors import NumericalError, UserError
 from ebft.evaluation.remembered import Remembered
 from ebft.files import write_whole
 from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
-from ebft.processes import ALONE, Processes
+from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.records import Document
 from ebft.scoring.corpus import influence_values
 from ebft.scoring.interval import Interval, mean_interval, paired_change
@@ -50,7 +50,7 @@ class History:
         file: Path,
         *,
         micro_batch: int,
-        processes: Processes = ALONE,
+        processes: Processes = ONE_PROCESS,
     ) -> None:
         self._sets, self._file, self._micro_batch = sets, file, micro_batch
         self._processes = processes

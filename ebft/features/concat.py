@@ -61,7 +61,7 @@ class ConcatMap:
 
     def __call__(self, rollouts: Rollouts) -> Features:
         each = [(root, feature_map(rollouts).in_float32()) for root, feature_map in self._maps]
-        if any(features.tokens_apart > 1 for _, features in each):
+        if any(features.rows_per_context > 1 for _, features in each):
             raise UserError(
                 "feature_map: concat cannot put features of single tokens beside others; set "
                 "pooling=all instead of each in its maps"

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers, layer_index
-from ebft.features.pooling import POOLING, Pooling, pool, tokens_apart
+from ebft.features.pooling import POOLING, Pooling, pool, rows_per_context
 from ebft.models.forward import autocast
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts
@@ -77,8 +77,8 @@ class HiddenStatesMap:
         layers = 1 if pooling == "all" else self._layers
         for length, of_length in zip(lengths, zip(*each, strict=True), strict=True):
             samples, references = (torch.cat(column) for column in zip(*of_length, strict=True))
-            apart = tokens_apart(length, pooling)
-            found.append(Features(samples, references, layers=layers, tokens_apart=apart))
+            apart = rows_per_context(length, pooling)
+            found.append(Features(samples, references, layers=layers, rows_per_context=apart))
         return found
 
     def _features(
@@ -86,7 +86,7 @@ class HiddenStatesMap:
     ) -> list[tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]]:
         tree, contexts = grow(rollouts), rollouts.contexts
         with autocast(self._resources.device, self._resources.precision):
-            hidden = self._read(tree.tokens, tree.positions, tree.sees)
+            hidden = self._read(tree.tokens, tree.positions, tree.mask)
         samples = self._combine([h[0, tree.rollout_at] for h in hidden])  # [P, n, G, D]
         references = self._combine([h[0, tree.reference_at] for h in hidden])  # [P, G, D]
         pooling = self._options.pooling

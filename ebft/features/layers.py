@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ebft.models.blocks import decoder_blocks
 from ebft.models.forward import decode
 from ebft.models.whole import whole
-from ebft.rollout.sees import Sees
+from ebft.rollout.tree_mask import TreeMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,7 +45,7 @@ class FrozenLayers:
         self,
         tokens: Int[Tensor, "1 T"],
         positions: Int[Tensor, "1 T"],
-        sees: Sees,
+        tree_mask: TreeMask,
     ) -> list[Float[Tensor, "1 T d"]]:
         captured: dict[int, Tensor] = {}
 
@@ -57,7 +57,7 @@ class FrozenLayers:
                 handle = self._blocks[index - 1].register_forward_hook(partial(keep, index))
                 hooks.callback(handle.remove)
             captured[self._depth] = whole(
-                self._model, decode, self._decoder, tokens, positions, sees
+                self._model, decode, self._decoder, tokens, positions, tree_mask
             )
         return [captured[index] for index in self._indices]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers
-from ebft.features.pooling import POOLING, Pooling, pool, tokens_apart
+from ebft.features.pooling import POOLING, Pooling, pool, rows_per_context
 from ebft.models.forward import autocast
 from ebft.models.log_probs import ROWS, logits
 from ebft.models.whole import whole
@@ -59,14 +59,14 @@ class NextTokenLogProbsMap:
         with autocast(self._resources.device, self._resources.precision):
             parts = [self._features(micro_batch) for _, micro_batch in rollouts.split()]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
-        apart = tokens_apart(rollouts.contexts.rollout_length, self._options.pooling)
-        return Features(samples, references, tokens_apart=apart)
+        apart = rows_per_context(rollouts.contexts.rollout_length, self._options.pooling)
+        return Features(samples, references, rows_per_context=apart)
 
     def _features(
         self, rollouts: Rollouts
     ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
         tree, contexts = grow(rollouts), rollouts.contexts
-        (hidden,) = self._read(tree.tokens, tree.positions, tree.sees)
+        (hidden,) = self._read(tree.tokens, tree.positions, tree.mask)
         rollout_hidden = hidden[0, tree.rollout_at].flatten(0, 1)
         # The head is outside of the layers: with LoRA it may be divided over processes.
         samples = whole(self._model, self._pooled, rollout_hidden, rollouts.mask.flatten(0, 1))

@@ -36,6 +36,6 @@ def pool(
     return torch.flatten(masked, -2)
 
 
-def tokens_apart(rollout_length: int, pooling: Pooling) -> int:
-    """How many tokens have features and rewards of their own: `Features.tokens_apart`."""
+def rows_per_context(rollout_length: int, pooling: Pooling) -> int:
+    """How many tokens have features and rewards of their own: `Features.rows_per_context`."""
     return rollout_length if pooling == "each" else 1

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ebft.rollout.sees import Group, Sees
+from ebft.rollout.tree_mask import Group, TreeMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +33,7 @@ REFUSED = ("sliding_window", "softcap", "s_aux")
 
 
 def needs_mask(model: PreTrainedModel) -> bool:
-    """Whether the model was loaded with the dense oracle, and not with what reads a `Sees`.
+    """Whether the model was loaded with the dense oracle, and not with what reads a `TreeMask`.
 
     Raises `ValueError` for any other attention: it would not know what the tree's tokens see.
     """
@@ -58,42 +58,42 @@ def tree_attention(
     value: Float[Tensor, "1 H_kv K d"],
     attention_mask: Tensor | None,
     *,
-    sees: Sees | None = None,
+    tree_mask: TreeMask | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **others: Any,
 ) -> tuple[Float[Tensor, "1 T H d"], None]:
-    """transformers' attention interface; without `sees` it is transformers' own SDPA.
+    """transformers' attention interface; without `tree_mask` it is transformers' own SDPA.
 
     Raises `ValueError` for sliding windows, capped scores and sinks, which it would get wrong.
     """
-    if sees is None:
+    if tree_mask is None:
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask,
             scaling=scaling, dropout=dropout, **others,
         )  # fmt: skip
-    refuse(module, sees, others)
+    refuse(module, tree_mask, others)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query, key, value = (in_autocast(x) for x in (query, key, value))
-    own = sees.columns - sees.trunk
+    own = tree_mask.columns - tree_mask.trunk
     # One split, so that backward joins their gradients once instead of padding each to the row.
-    trunk_k, own_k = torch.split(key[:, :, : sees.columns], [sees.trunk, own], 2)
-    trunk_v, own_v = torch.split(value[:, :, : sees.columns], [sees.trunk, own], 2)
+    trunk_k, own_k = torch.split(key[:, :, : tree_mask.columns], [tree_mask.trunk, own], 2)
+    trunk_v, own_v = torch.split(value[:, :, : tree_mask.columns], [tree_mask.trunk, own], 2)
     parts = []
-    if sees.newest is None:
-        trunk_q, query = torch.split(query, [sees.trunk, own], 2)
+    if tree_mask.newest is None:
+        trunk_q, query = torch.split(query, [tree_mask.trunk, own], 2)
         parts = [
             scaled_dot_product_attention(
                 trunk_q[:, :, d], trunk_k[:, :, d], trunk_v[:, :, d],
                 is_causal=True, scale=scale, enable_gqa=True,
             ).transpose(1, 2)
-            for d in sees.documents
+            for d in tree_mask.documents
         ]  # fmt: skip
-    if len(sees.anchors):
-        k, v = (_by_branch(x[0], sees) for x in (own_k, own_v))
-        q = fold(query[0] * scale, k.shape[0], len(sees.anchors))
+    if len(tree_mask.anchors):
+        k, v = (_by_branch(x[0], tree_mask) for x in (own_k, own_v))
+        q = fold(query[0] * scale, k.shape[0], len(tree_mask.anchors))
         out: Tensor = _BranchAttention.apply(  # type: ignore[no-untyped-call]
-            q, trunk_k[0], trunk_v[0], k, v, sees
+            q, trunk_k[0], trunk_v[0], k, v, tree_mask
         )
         parts.append(unfold(out, query.shape[1])[None])
     return torch.cat(parts, 1), None
@@ -106,13 +106,13 @@ def dense_attention(
     value: Float[Tensor, "1 H_kv K d"],
     attention_mask: Tensor | None,
     *,
-    sees: Sees | None = None,
+    tree_mask: TreeMask | None = None,
     **others: Any,
 ) -> tuple[Float[Tensor, "1 T H d"], None]:
-    """transformers' own SDPA under `attention_mask`; with `sees`, refuses what `tree` refuses."""
-    if sees is not None:
-        refuse(module, sees, others)
-        key, value = key[:, :, : sees.columns], value[:, :, : sees.columns]
+    """transformers' own SDPA under `attention_mask`; refuses what `tree` does, for a tree."""
+    if tree_mask is not None:
+        refuse(module, tree_mask, others)
+        key, value = key[:, :, : tree_mask.columns], value[:, :, : tree_mask.columns]
     return sdpa_attention_forward(  # type: ignore[no-any-return]
         module, query, key, value, attention_mask, **others
     )
@@ -124,18 +124,18 @@ def in_autocast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
-def refuse(module: torch.nn.Module, sees: Sees, options: dict[str, Any]) -> None:
+def refuse(module: torch.nn.Module, tree_mask: TreeMask, options: dict[str, Any]) -> None:
     """Raises `ValueError` for what the model asks of attention and would not get."""
     for option in REFUSED:
         value = options.get(option)
-        if value is None or (option == "sliding_window" and value >= sees.deepest):
+        if value is None or (option == "sliding_window" and value >= tree_mask.deepest):
             continue  # a window that holds everything is none
         advice = "give another model"
         if option == "sliding_window":
             advice += f", or documents and rollouts of at most {value} tokens together"
         raise ValueError(
             f"{type(module).__name__} has {option} = {value}, which attention over a tree does not "
-            f"support (this tree is {sees.deepest} tokens deep); {advice}"
+            f"support (this tree is {tree_mask.deepest} tokens deep); {advice}"
         )
 
 
@@ -153,9 +153,9 @@ def unfold(x: Float[Tensor, "H_kv Q R d"], H: int) -> Float[Tensor, "N H d"]:
     return split.permute(1, 3, 0, 2, 4).reshape(-1, H, d)
 
 
-def _by_branch(x: Float[Tensor, "H N d"], sees: Sees) -> Float[Tensor, "H Q G d"]:
-    x = torch.unflatten(x, 1, (-1, sees.steps))
-    return x if sees.newest is None else x[:, :, : sees.newest + 1]
+def _by_branch(x: Float[Tensor, "H N d"], tree_mask: TreeMask) -> Float[Tensor, "H Q G d"]:
+    x = torch.unflatten(x, 1, (-1, tree_mask.steps))
+    return x if tree_mask.newest is None else x[:, :, : tree_mask.newest + 1]
 
 
 class _BranchAttention(torch.autograd.Function):
@@ -167,16 +167,16 @@ class _BranchAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, K: Tensor, V: Tensor, k: Tensor, v: Tensor, sees: Sees
+        ctx: Any, q: Tensor, K: Tensor, V: Tensor, k: Tensor, v: Tensor, tree_mask: TreeMask
     ) -> Tensor:
-        own, out = _own_scores(q, k, sees), torch.empty_like(q)
-        for group in sees.groups:
+        own, out = _own_scores(q, k, tree_mask), torch.empty_like(q)
+        for group in tree_mask.groups:
             part = group.branches
             p = _probabilities(q[:, part], K[:, group.keys], own[:, part], group).to(V.dtype)
             trunk, own[:, part] = torch.split(p, [p.shape[-1] - k.shape[2], k.shape[2]], -1)
             out[:, part] = _each(_flat(trunk) @ V[:, group.keys], part)
         ctx.save_for_backward(q, K, V, k, v, out.add_(own.to(v.dtype) @ v))
-        ctx.sees = sees
+        ctx.tree_mask = tree_mask
         return out
 
     @staticmethod
@@ -186,8 +186,8 @@ class _BranchAttention(torch.autograd.Function):
         dK, dV = torch.zeros_like(K, dtype=exact), torch.zeros_like(V, dtype=exact)
         # The softmax's derivative is p·(dp − mean dp), with dp = grad·valueᵀ and its mean grad·out.
         mean = (grad * out).sum(-1, keepdim=True, dtype=exact)
-        p_own, dq, dp_own = _own_scores(q, k, ctx.sees), torch.empty_like(q), grad @ v.mT
-        for group in ctx.sees.groups:
+        p_own, dq, dp_own = _own_scores(q, k, ctx.tree_mask), torch.empty_like(q), grad @ v.mT
+        for group in ctx.tree_mask.groups:
             part, keys = group.branches, group.keys
             queries, d_out = _flat(q[:, part]), _flat(grad[:, part])
             p = _probabilities(q[:, part], K[:, keys], p_own[:, part], group)
@@ -202,13 +202,15 @@ class _BranchAttention(torch.autograd.Function):
 
 
 def _own_scores(
-    q: Float[Tensor, "H Q R d"], k: Float[Tensor, "H Q G d"], sees: Sees
+    q: Float[Tensor, "H Q R d"], k: Float[Tensor, "H Q G d"], tree_mask: TreeMask
 ) -> Float[Tensor, "H Q R G"]:
     """Scores of queries against their own branch, −∞ for what comes later; float32 at least."""
     s = _exact(q @ k.mT)
-    if sees.newest is None:  # the newest token alone sees all of its branch
-        later = torch.ones(sees.steps, sees.steps, dtype=torch.bool, device=q.device).triu(1)
-        torch.unflatten(s, 2, (-1, sees.steps)).masked_fill_(later, float("-inf"))
+    if tree_mask.newest is None:  # the newest token alone sees all of its branch
+        later = torch.ones(
+            tree_mask.steps, tree_mask.steps, dtype=torch.bool, device=q.device
+        ).triu(1)
+        torch.unflatten(s, 2, (-1, tree_mask.steps)).masked_fill_(later, float("-inf"))
     return s
 
 

@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ebft.models.attention import FLEX, in_autocast, refuse
-from ebft.rollout.sees import Intervals, Sees
+from ebft.rollout.tree_mask import Intervals, TreeMask
 
 RECOMPILE_LIMIT = 512
 """Kernels of one process: four kinds of pass, each for some tens of sizes."""
@@ -37,21 +37,21 @@ def flex_tree_attention(
     value: Float[Tensor, "1 H_kv K d"],
     attention_mask: Tensor | None,
     *,
-    sees: Sees | None = None,
+    tree_mask: TreeMask | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **others: Any,
 ) -> tuple[Float[Tensor, "1 T H d"], None]:
-    """transformers' attention interface; without `sees` it is transformers' own SDPA.
+    """transformers' attention interface; without `tree_mask` it is transformers' own SDPA.
 
     Raises `ValueError` for training on a CPU, and for what `tree` refuses.
     """
-    if sees is None:
+    if tree_mask is None:
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask,
             scaling=scaling, dropout=dropout, **others,
         )  # fmt: skip
-    refuse(module, sees, others)
+    refuse(module, tree_mask, others)
     if query.device.type == "cpu":
         if torch.is_grad_enabled() and query.requires_grad:
             raise ValueError(
@@ -61,10 +61,10 @@ def flex_tree_attention(
         # It refuses inputs that require gradients even where none are taken.
         query, key, value = query.detach(), key.detach(), value.detach()
     T = query.shape[2]
-    key, value = key[:, :, : sees.columns], value[:, :, : sees.columns]
+    key, value = key[:, :, : tree_mask.columns], value[:, :, : tree_mask.columns]
     out = kernel(query.device.type)(
         *(_padded(in_autocast(x)) for x in (query, key, value)),
-        block_mask=block_mask(sees),
+        block_mask=block_mask(tree_mask),
         scale=scaling,
         enable_gqa=True,
     )
@@ -90,19 +90,19 @@ def bucket(length: int) -> int:
     return -(-length // step) * step
 
 
-def block_mask(sees: Sees) -> BlockMask:
+def block_mask(tree_mask: TreeMask) -> BlockMask:
     """What each block of queries needs of each block of keys; made once a tree."""
-    if sees not in _made:
-        _made[sees] = _block_mask(sees)
-    return _made[sees]
+    if tree_mask not in _made:
+        _made[tree_mask] = _block_mask(tree_mask)
+    return _made[tree_mask]
 
 
-_made: WeakKeyDictionary[Sees, BlockMask] = WeakKeyDictionary()
+_made: WeakKeyDictionary[TreeMask, BlockMask] = WeakKeyDictionary()
 
 
-def _block_mask(sees: Sees) -> BlockMask:
-    columns = bucket(sees.columns)
-    first, until, own, itself = intervals = _padded_intervals(sees.intervals)
+def _block_mask(tree_mask: TreeMask) -> BlockMask:
+    columns = bucket(tree_mask.columns)
+    first, until, own, itself = intervals = _padded_intervals(tree_mask.intervals)
 
     def mask_mod(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         above = (first[q] <= k) & (k < until[q])

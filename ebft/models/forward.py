@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ebft.models.attention import needs_mask, no_mask
-from ebft.rollout.sees import Sees
+from ebft.rollout.tree_mask import TreeMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,7 +26,7 @@ def decode(
     model: PreTrainedModel,
     tokens: Int[Tensor, "1 N"],
     positions: Int[Tensor, "1 N"],
-    sees: Sees,
+    tree_mask: TreeMask,
     cache: TreeCache | None = None,
 ) -> Float[Tensor, "1 N d"]:
     """Last hidden states of the decoder (final norm included), without the LM head.
@@ -37,9 +37,9 @@ def decode(
     output = model.base_model(
         input_ids=tokens,
         position_ids=positions,
-        attention_mask=sees.mask if needs_mask(model) else no_mask(tokens.device),
+        attention_mask=tree_mask.dense if needs_mask(model) else no_mask(tokens.device),
         past_key_values=cache,
         use_cache=cache is not None,
-        sees=sees,
+        tree_mask=tree_mask,
     )
     return cast(Tensor, output.last_hidden_state)

@@ -48,7 +48,7 @@ def _flat_log_probs(
     policy: PreTrainedModel, rollouts: Rollouts, train_documents: bool
 ) -> tuple[Float[Tensor, " PnG"], Float[Tensor, "B S"]]:
     tree = grow(rollouts)
-    hidden = decode(policy, tree.tokens, tree.positions, tree.sees)[0]
+    hidden = decode(policy, tree.tokens, tree.positions, tree.mask)[0]
     sampled = token_log_probs(
         policy,
         hidden[tree.logit_index.flatten()],
@@ -62,7 +62,7 @@ def _flat_log_probs(
 
 def _document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
     tree = plant(contexts, n=0, steps=0)
-    hidden = decode(policy, tree.tokens, tree.positions, tree.sees)[0]
+    hidden = decode(policy, tree.tokens, tree.positions, tree.mask)[0]
     return _of_trunks(policy, contexts, tree, hidden)
 
 

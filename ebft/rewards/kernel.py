@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ebft import kernels
 from ebft.kernels import WITH_BANDWIDTH
 from ebft.parts import Claim, Part, Resources
-from ebft.processes import ALONE, Processes
+from ebft.processes import ONE_PROCESS, Processes
 from ebft.rewards.similarity import kernel_terms
 from ebft.rollout.records import Features, Rollouts, Terms
 
@@ -71,7 +71,7 @@ class KernelScore(Part):
 class KernelScoreReward:
     """`KernelScore` in one of several processes, which all have the same kernel."""
 
-    def __init__(self, options: KernelScore, processes: Processes = ALONE) -> None:
+    def __init__(self, options: KernelScore, processes: Processes = ONE_PROCESS) -> None:
         self._options, self._processes = options, processes
 
     def __call__(self, rollouts: Rollouts, features: Features) -> Terms:  # noqa: ARG002

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
-from ebft.processes import ALONE, Processes
+from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.records import Contexts
 
 
-def divide(contexts: Contexts, *, n: int, budget: int, processes: Processes = ALONE) -> Contexts:
+def divide(
+    contexts: Contexts, *, n: int, budget: int, processes: Processes = ONE_PROCESS
+) -> Contexts:
     """The same contexts in micro-batches of whole documents, whose trees have `budget` tokens or
     less; a document with more is alone. `n` is the number of rollouts of a context.
 

@@ -151,7 +151,7 @@ class Features:
 
     `layers` says how many equal blocks the D features consist of (one for each layer that was
     concatenated), for transforms that treat layers apart. `paired` says that reference j belongs
-    to rollout j alone (m = n), as one of the whitenings leaves it. `tokens_apart` = G says that
+    to rollout j alone (m = n), as one of the whitenings leaves it. `rows_per_context` = G says that
     D is one block for each token, and that rewards are per token.
     """
 
@@ -159,7 +159,7 @@ class Features:
     references: Float[Tensor, "P m D"]
     layers: int = 1
     paired: bool = False
-    tokens_apart: int = 1
+    rows_per_context: int = 1
 
     def in_float32(self) -> Features:
         """The same, if they came in less: in bfloat16 the inner products of two rollouts, which are
@@ -173,16 +173,16 @@ class Features:
 
         The same features if they are of whole rollouts.
         """
-        if self.tokens_apart == 1:
+        if self.rows_per_context == 1:
             return self
 
         def split(x: Float[Tensor, "P n D"]) -> Float[Tensor, "R n d"]:
-            by_token = x.view(*x.shape[:2], self.tokens_apart, -1)
+            by_token = x.view(*x.shape[:2], self.rows_per_context, -1)
             return by_token.transpose(1, 2).flatten(0, 1)
 
         return replace(
             self,
-            samples=split(self.samples), references=split(self.references), tokens_apart=1,
+            samples=split(self.samples), references=split(self.references), rows_per_context=1,
         )  # fmt: skip
 
 

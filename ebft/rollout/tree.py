@@ -4,7 +4,7 @@ A branch token sees the trunk before its anchor and its own branch up to itself;
 continues from the anchor. So every branch gets exactly the hidden states that it would get as a
 row of its own, at the cost of its G tokens alone (tests/property/test_tree.py holds that).
 
-The trees of a micro-batch share one row (`ebft.rollout.sees`), so that documents of different
+The trees of a micro-batch share one row (`ebft.rollout.tree_mask`), so that documents of different
 lengths need no padding.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.sees import Sees
+from ebft.rollout.tree_mask import TreeMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Tree:
 
     tokens: Int[Tensor, "1 T"]
     positions: Int[Tensor, "1 T"]
-    sees: Sees
+    mask: TreeMask
     trunk_at: Int[Tensor, "B S"]
     reference_at: Int[Tensor, "P G"]
     context_at: Int[Tensor, " P"]
@@ -49,11 +49,11 @@ def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
     starts = lengths.cumsum(0) - lengths
     trunk_at = starts[:, None] + torch.arange(S, device=device).minimum(lengths[:, None] - 1)
     trunks, branches = lengths.tolist(), (torch.bincount(row, minlength=B) * n).tolist()
-    sees = Sees(tuple(trunks), tuple(branches), anchor.repeat_interleave(n), steps)
+    tree_mask = TreeMask(tuple(trunks), tuple(branches), anchor.repeat_interleave(n), steps)
 
     branch = torch.arange(P * n, device=device).view(P, n, 1)
     step = torch.arange(steps, device=device)
-    rollout_at = sees.trunk + branch * steps + step
+    rollout_at = tree_mask.trunk + branch * steps + step
     context_at = starts[row] + anchor - 1
     # The first token of a branch is predicted where the trunk ends for it.
     before = torch.where(step == 0, context_at[:, None, None], rollout_at - 1)
@@ -61,13 +61,13 @@ def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
     reference_at = trunk_at.gather(0, row[:, None].expand(-1, S))  # [P, S]
     reference_at = reference_at.gather(1, (anchor[:, None] + ahead).clamp(max=S - 1))
 
-    tokens = torch.zeros(1, sees.trunk + P * n * steps, dtype=torch.long, device=device)
+    tokens = torch.zeros(1, tree_mask.trunk + P * n * steps, dtype=torch.long, device=device)
     positions = torch.zeros_like(tokens)
     tokens[0, trunk_at] = contexts.tokens.gather(1, trunk_at - starts[:, None])
     positions[0, trunk_at] = trunk_at - starts[:, None]
     positions[0, rollout_at] = (anchor[:, None, None] + step).expand_as(rollout_at)
     return Tree(
-        tokens, positions, sees, trunk_at, reference_at, context_at, rollout_at, before
+        tokens, positions, tree_mask, trunk_at, reference_at, context_at, rollout_at, before
     )  # fmt: skip
 
 

@@ -19,9 +19,9 @@ from ebft.models.whole import whole
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.sees import Sees
 from ebft.rollout.streams import uniforms
 from ebft.rollout.tree import plant
+from ebft.rollout.tree_mask import TreeMask
 from ebft.samplers.draw import draw
 from ebft.samplers.truncate import truncate
 
@@ -102,15 +102,17 @@ class HfTreeSampler:
         policy, n = self._policy, self.n
         P, G = len(contexts), contexts.rollout_length
         tree = plant(contexts, n=n, steps=G - 1)  # the last token is never fed back
-        cache = TreeCache(tree.sees.columns)
+        cache = TreeCache(tree.mask.columns)
 
-        def hidden_states(tokens: Tensor, columns: Tensor, sees: Sees) -> Float[Tensor, "N d"]:
+        def hidden_states(
+            tokens: Tensor, columns: Tensor, tree_mask: TreeMask
+        ) -> Float[Tensor, "N d"]:
             cache.writes_to = columns
-            return decode(policy, tokens[None], tree.positions[:, columns], sees, cache)[0]
+            return decode(policy, tokens[None], tree.positions[:, columns], tree_mask, cache)[0]
 
         uniform = uniforms(contexts, n=n, seed=self._resources.seed, step=step)
-        trunk = torch.arange(tree.sees.trunk, device=tree.tokens.device)
-        hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.sees.trunks_only())
+        trunk = torch.arange(tree.mask.trunk, device=tree.tokens.device)
+        hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.mask.trunks_only())
         # The first tokens all come from the trunk: one distribution a context, n draws from it.
         drawn = [self._draw(logits(policy, hidden[tree.context_at]), uniform(0))]
         ended = torch.zeros_like(drawn[0][0], dtype=torch.bool)
@@ -120,7 +122,7 @@ class HfTreeSampler:
                 if ended.all():
                     break
             at = tree.rollout_at[..., t - 1].flatten()
-            hidden = hidden_states(drawn[-1][0].flatten(), at, tree.sees.at(t - 1))
+            hidden = hidden_states(drawn[-1][0].flatten(), at, tree.mask.at(t - 1))
             token, log_prob = self._draw(logits(policy, hidden), uniform(t).view(P * n, 1))
             drawn.append((token.view(P, n), log_prob.view(P, n)))
         tokens, log_probs = (torch.stack(column, -1) for column in zip(*drawn, strict=True))

@@ -18,7 +18,7 @@ from ebft.models.tree_log_probs import tree_log_probs
 from ebft.parts import Part, Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.sees import sees_trunks
+from ebft.rollout.tree_mask import trunk_mask
 from ebft.testing.common import (
     Unchanged,
     check_options,
@@ -185,7 +185,7 @@ def _next_token(
 ) -> Float[Tensor, "B V"]:
     B, S = tokens.shape
     positions = torch.arange(S, device=tokens.device).repeat(1, B)
-    hidden = decode(policy, tokens.view(1, -1), positions, sees_trunks([S] * B, tokens.device))
+    hidden = decode(policy, tokens.view(1, -1), positions, trunk_mask([S] * B, tokens.device))
     return (logits(policy, hidden[0, S - 1 :: S]).double() / temperature).softmax(-1)
 
 

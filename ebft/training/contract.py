@@ -21,13 +21,14 @@ class Contract:
     """Of one step: each method returns what it is given, if it is as promised.
 
     They raise `PluginError` for another shape, and `NumericalError` for numbers that are not
-    finite. `rows` of a context are 1, or its tokens where these are rewarded apart.
+    finite. `rows_per_context` is 1, or G where tokens
+    are rewarded one by one.
     """
 
     contexts: Contexts
     n: int
     step: int
-    rows: int = 1
+    rows_per_context: int = 1
 
     def rollouts(self, rollouts: Rollouts) -> Rollouts:
         """n rollouts of at least one token after each context."""
@@ -71,7 +72,7 @@ class Contract:
 
     @property
     def _rows(self) -> int:
-        return len(self.contexts) * self.rows
+        return len(self.contexts) * self.rows_per_context
 
     def _check_finite(self, what: str, values: Tensor) -> None:
         check_finite(what, values, self.contexts, step=self.step)

@@ -40,7 +40,7 @@ from ebft.training.measurements import Measurements, is_due
 from ebft.training.memory import describe_need, is_out_of_memory, memory_short
 from ebft.training.options import FineTuneOptions
 from ebft.training.output import OutputFolder
-from ebft.training.parallel import ManyProcesses, join
+from ebft.training.parallel import join
 from ebft.training.setup import (
     make_documents,
     make_evaluation_sets,
@@ -135,7 +135,7 @@ class FineTune:
         plan = self._options.plan.build(resources)
         gap = probe_tree(resources.policy, self._documents.train.documents, plan)
         log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
-        if isinstance(processes, ManyProcesses):
+        if processes.mesh is not None:
             from ebft.models.shard import shard
 
             shard(resources.policy, processes.mesh, resources.precision)
@@ -207,7 +207,7 @@ class FineTune:
                 if stopping or done == last or is_due(done, options.checkpoint.every):
                     self._keeper.save(done)
                 self._watcher.restart_clock()
-        self._processes.leave()
+        self._processes.close()
         if stop:
             log.warning("stopped after step %d; %s", done, self._newest())
             if stop.signal == SIGTERM:
@@ -261,8 +261,8 @@ class FineTune:
         evaluations, before = self._history.state_dict(), self._keeper.before
         restore_before_update(machinery, before)
         self._resources = replace(self._resources, micro_batch=size // 2)
-        fewer = machinery.tokens_at_a_time // size * (size // 2)
-        self._assemble(replace(machinery, tokens_at_a_time=fewer), self._sets)
+        fewer = machinery.micro_batch_tokens // size * (size // 2)
+        self._assemble(replace(machinery, micro_batch_tokens=fewer), self._sets)
         self._history.load_state_dict(evaluations)
 
     def _memory_short(self) -> MemoryShortError:

@@ -18,15 +18,15 @@ FILES = {
 """Of each version of Linux's control groups: limit, use, and which of its use can be taken back."""
 
 
-def free_memory(device: torch.device, *, neighbours: int = 1) -> int:
+def free_memory(device: torch.device, *, local_size: int = 1) -> int:
     """Bytes that this process can still get: of its GPU, or its part of the machine's memory.
 
-    `neighbours` counts the processes of this run on the machine.
+    `local_size` counts the processes of this run on the machine.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     # The machine's figure knows nothing of the limit that a container has.
-    return int(min(psutil.virtual_memory().available, container_room()) / neighbours)
+    return int(min(psutil.virtual_memory().available, container_room()) / local_size)
 
 
 def container_room(cgroup: Path = CGROUP, mount: Path = MOUNT) -> float:

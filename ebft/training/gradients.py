@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ebft.models.checkpointing import checkpointing
 from ebft.objective import ObjectiveOptions
-from ebft.processes import ALONE
+from ebft.processes import ONE_PROCESS
 from ebft.scoring.gradient_noise import gradient_noise
-from ebft.training.losses import count, losses_of
+from ebft.training.losses import count, micro_batch_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,13 +36,13 @@ def measure_gradients(
     and one without rollouts (`scored` is None) nothing of the policy gradient.
     """
     documents = len(contexts.documents)
-    counts = count(contexts, scored, objective, ALONE)
+    counts = count(contexts, scored, objective, ONE_PROCESS)
     parameters = [p for p in policy.parameters() if p.requires_grad]
     names = ["cross_entropy"] if scored is None else ["policy_gradient", "cross_entropy"]
     parts = {name: _Sum(parameters) for name in names}
     with checkpointing(policy, enabled=gradient_checkpointing):
         for place, one in contexts.one_by_one().split():
-            of_rollouts, of_documents = losses_of(
+            of_rollouts, of_documents = micro_batch_losses(
                 policy, one, place, scored, objective, counts, precision=precision
             )
             losses = {} if of_rollouts is None else {"policy_gradient": of_rollouts.loss}

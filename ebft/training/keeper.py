@@ -77,7 +77,7 @@ class Keeper:
     def restore(self, resumed: Resumption, digests: Mapping[str, str]) -> None:
         """Goes on from a checkpoint; the policy has its weights already. Raises `UserError`."""
         state = resumed.restore(self._machinery)
-        before, now = state.get("tokens_at_a_time"), self._machinery.tokens_at_a_time
+        before, now = state.get("tokens_at_a_time"), self._machinery.micro_batch_tokens
         if before is not None and before != now:
             log.warning(
                 "micro-batches are of %d tokens now and were of %d: the same results to rounding, "
@@ -100,7 +100,7 @@ class Keeper:
         state = {
             **gather_state(self._machinery),
             **(before or {}),
-            "tokens_at_a_time": self._machinery.tokens_at_a_time,
+            "tokens_at_a_time": self._machinery.micro_batch_tokens,
             "metrics": self._watcher.history,
             "history": self._history.state_dict(),
         }

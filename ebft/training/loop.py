@@ -17,7 +17,7 @@ from ebft.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transfo
 from ebft.objective import ObjectiveOptions, advantages_to_go
 from ebft.processes import Processes
 from ebft.rollout.micro_batches import divide
-from ebft.rollout.records import Contexts, Document, Scored
+from ebft.rollout.records import Contexts, Document, Scored, Terms
 from ebft.training.clip import clip_gradients
 from ebft.training.contract import Contract
 from ebft.training.update import Losses, accumulate_gradients
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Scorer:
-    """The parts that sample rollouts and score them; no feature map if the reward uses none."""
+class RolloutParts:
+    """What samples rollouts and what scores them; no feature map if the reward uses none."""
 
     sampler: Sampler
     feature_map: FeatureMap | None
@@ -43,19 +43,19 @@ class Scorer:
 class Machinery:
     """Everything the loop calls, as plain objects.
 
-    `documents(step)` is a pure function: this process's share of the step's documents. Without a
-    `scorer` there are no rollouts, and the loss is γ·cross-entropy alone: SFT. `tokens_at_a_time`
-    is what goes through a network together: memory, not results.
+    `documents(step)` is a pure function: this process's share of the step's documents. Without
+    `rollout_parts` there are no rollouts, and the loss is γ·cross-entropy alone: SFT.
+    `micro_batch_tokens` go through a network together at most: memory, not results.
     """
 
     policy: PreTrainedModel
     documents: Callable[[int], Sequence[Document]]
     plan: Plan
-    scorer: Scorer | None
+    rollout_parts: RolloutParts | None
     objective: ObjectiveOptions
     optimizer: Optimizer
     lr_scheduler: LRScheduler
-    tokens_at_a_time: int
+    micro_batch_tokens: int
     gradient_checkpointing: bool
     clip_grad_norm: float
     precision: torch.dtype
@@ -65,7 +65,7 @@ class Machinery:
     @property
     def n(self) -> int:
         """Rollouts of a context."""
-        return 0 if self.scorer is None else self.scorer.sampler.n
+        return 0 if self.rollout_parts is None else self.rollout_parts.sampler.n
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,14 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
     Raises `NumericalError`, and what the parts raise.
     """
     for step in steps:
-        contexts = m.plan(m.documents(step)).to(m.device)
-        contexts = divide(contexts, n=m.n, budget=m.tokens_at_a_time, processes=m.processes)
+        contexts = m.plan(m.documents(step)).to(m.device)  # P of them
+        contexts = divide(contexts, n=m.n, budget=m.micro_batch_tokens, processes=m.processes)
         scored = None
-        if m.scorer is not None:
-            scored = sample_and_score(m.scorer, contexts, m.processes, step=step)
+        if m.rollout_parts is not None:
+            scored = sample_and_score(m.rollout_parts, contexts, m.processes, step=step)
 
+        # ∇L of L = L_FM + γ·L_CE, a micro-batch at a time. The gradient of L_FM is that of
+        # −1/P Σ_c 1/n Σ_j A_j log p(ŷ_j | c)   (paper, equation 8).
         losses = accumulate_gradients(
             m.policy, contexts, scored, m.objective,
             precision=m.precision, gradient_checkpointing=m.gradient_checkpointing,
@@ -110,30 +112,33 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         m.optimizer.step()
         m.lr_scheduler.step()
         m.optimizer.zero_grad(set_to_none=True)
-        sync = {} if m.scorer is None else m.scorer.sampler.sync(m.policy, step=step)
+        sync = {} if m.rollout_parts is None else m.rollout_parts.sampler.sync(m.policy, step=step)
         yield Step(step, contexts, scored, losses, float(grad_norm), learning_rate, sync)
 
 
 def sample_and_score(
-    scorer: Scorer, contexts: Contexts, processes: Processes, *, step: int
+    parts: RolloutParts, contexts: Contexts, processes: Processes, *, step: int
 ) -> Scored:
-    """Contexts → rollouts → features → terms → advantages.
+    """Contexts → rollouts [P, n, G] → features [P, n, D] → terms [P, n], [P, n, n] → advantages.
 
     Raises `PluginError` for a part that gives another shape than its kind promises.
     """
-    checked = Contract(contexts, n=scorer.sampler.n, step=step)
-    rollouts = checked.rollouts(scorer.sampler(contexts, step=step))
+    checked = Contract(contexts, n=parts.sampler.n, step=step)
+    rollouts = checked.rollouts(parts.sampler(contexts, step=step))
 
     features = None
-    if scorer.feature_map is not None:
-        features = checked.features(scorer.feature_map(rollouts), key="feature_map")
+    if parts.feature_map is not None:
+        features = checked.features(parts.feature_map(rollouts), key="feature_map")
         # If rewards are per token, each token is a row of its own until they have advantages.
-        checked, features = replace(checked, rows=features.tokens_apart), features.by_token()
-        for i, transform in enumerate(scorer.transforms):
+        checked = replace(checked, rows_per_context=features.rows_per_context)
+        features = features.by_token()
+        for i, transform in enumerate(parts.transforms):
             features = checked.features(transform(features), key=f"transforms.{i}")
 
-    terms = checked.terms(scorer.reward(rollouts, features))
-    advantages = checked.advantages(processes.pooled(scorer.baseline, terms))
-    if checked.rows > 1:
-        advantages = advantages_to_go(advantages, checked.rows)
+    terms = checked.terms(parts.reward(rollouts, features))
+    # A baseline may compare contexts: it is given those of the whole step.
+    everyones = Terms(processes.gather(terms.unary), processes.gather(terms.pairwise))
+    advantages = checked.advantages(processes.own(parts.baseline(everyones), like=terms.unary))
+    if checked.rows_per_context > 1:
+        advantages = advantages_to_go(advantages, checked.rows_per_context)
     return Scored(rollouts, features, terms, advantages)

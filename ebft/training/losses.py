@@ -43,7 +43,7 @@ def count(
     return Counts(*processes.sum(mine).tolist())
 
 
-class OfRollouts(NamedTuple):
+class RolloutLoss(NamedTuple):
     """The policy gradient's loss, and what it was made of; `ratios` if importance is weighed."""
 
     loss: Float[Tensor, ""]
@@ -52,14 +52,14 @@ class OfRollouts(NamedTuple):
     ratios: Float[Tensor, " N"] | None
 
 
-class OfDocuments(NamedTuple):
+class DocumentLoss(NamedTuple):
     """The cross-entropy, γ not in it, and what it was made of."""
 
     loss: Float[Tensor, ""]
     log_probs: Float[Tensor, "B S"]
 
 
-def losses_of(
+def micro_batch_losses(
     policy: PreTrainedModel,
     contexts: Contexts,
     place: slice,
@@ -69,7 +69,7 @@ def losses_of(
     *,
     precision: torch.dtype,
     train_documents: bool = True,
-) -> tuple[OfRollouts | None, OfDocuments]:
+) -> tuple[RolloutLoss | None, DocumentLoss]:
     """L_FM and L_CE of the contexts at a place of the step: their share of the step's, by `counts`.
 
     Without rollouts (`scored` is None) there is no L_FM.
@@ -87,7 +87,7 @@ def losses_of(
             sampled, rollouts.mask, scored.advantages[place],
             contexts=counts.contexts, reduction=objective.reduction, weights=importance.weights,
         )  # fmt: skip
-        of_rollouts = OfRollouts(loss, rollouts, sampled, importance.ratios)
+        of_rollouts = RolloutLoss(loss, rollouts, sampled, importance.ratios)
     mask = cross_entropy_mask(contexts, objective.cross_entropy_on)
     cross_entropy = cross_entropy_loss(documents, mask, tokens=counts.tokens)
-    return of_rollouts, OfDocuments(cross_entropy, documents)
+    return of_rollouts, DocumentLoss(cross_entropy, documents)

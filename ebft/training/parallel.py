@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ebft.parts import Options
-from ebft.processes import ALONE, Launch, Processes
-from ebft.rollout.records import Document, Terms
-
-if TYPE_CHECKING:
-    from ebft.processes import Baseline
+from ebft.processes import ONE_PROCESS, Launch, Processes
 
 
 class ParallelOptions(Options):
@@ -37,7 +31,7 @@ class ParallelOptions(Options):
 def join(launch: Launch, options: ParallelOptions, device: torch.device) -> Processes:
     """Meets the other processes, on this one's own GPU if `device` is one."""
     if launch.size == 1:
-        return ALONE
+        return ONE_PROCESS
     if device.type == "cuda":
         torch.cuda.set_device(launch.local_rank)
     dist.init_process_group(
@@ -60,16 +54,15 @@ class ManyProcesses:
     """The processes of a run through torch.distributed; `mesh` is how weights are divided."""
 
     def __init__(self, launch: Launch, mesh: DeviceMesh) -> None:
-        self.rank, self.size, self.neighbours = launch.rank, launch.size, launch.local_size
-        self.mesh = mesh
+        self.rank, self.size, self.local_size = launch.rank, launch.size, launch.local_size
+        self.mesh: DeviceMesh | None = mesh
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def share(self, documents: Sequence[Document]) -> list[Document]:
-        lengths = [document.tokens.numel() for document in documents]
-        return [documents[i] for i in shares(lengths, self.size)[self.rank]]
+    def share(self, lengths: Sequence[int]) -> list[int]:
+        return shares(lengths, self.size)[self.rank]
 
     def sum(self, values: Tensor) -> Tensor:
         total = values.clone()
@@ -88,17 +81,16 @@ class ManyProcesses:
     def any(self, flag: bool) -> bool:
         return bool(self.sum(torch.tensor(int(flag))))
 
-    def told(self, text: str | None) -> str | None:
+    def broadcast(self, text: str | None) -> str | None:
         said = [text]
         dist.broadcast_object_list(said)
         return said[0]
 
-    def leave(self) -> None:
+    def close(self) -> None:
         dist.destroy_process_group()
 
-    def pooled(self, baseline: Baseline, terms: Terms) -> Float[Tensor, "P n"]:
-        everyone = Terms(self.gather(terms.unary), self.gather(terms.pairwise))
-        return torch.split(baseline(everyone), self._counts(terms.unary))[self.rank]
+    def own(self, gathered: Tensor, like: Tensor) -> Tensor:
+        return torch.split(gathered, self._counts(like))[self.rank]
 
     def _counts(self, values: Tensor) -> list[int]:
         count = torch.zeros(self.size, dtype=torch.long)

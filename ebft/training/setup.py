@@ -24,12 +24,12 @@ from ebft.models.compiled import compile_layers
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, without_adapter
 from ebft.parts import Resources
-from ebft.processes import ALONE, Processes
+from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.completion import Completion
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.rollout.records import Document
 from ebft.training.free import free_memory
-from ebft.training.loop import Machinery, Scorer
+from ebft.training.loop import Machinery, RolloutParts
 from ebft.training.options import FineTuneOptions
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Documents:
     evaluated: Mapping[str, Tokenized]
 
 
-def make_resources(options: ModelAndDataOptions, processes: Processes = ALONE) -> Resources:
+def make_resources(options: ModelAndDataOptions, processes: Processes = ONE_PROCESS) -> Resources:
     """Loads the policy, and gives it an adapter if the recipe has LoRA.
 
     The frozen base model is then the policy without its adapter; otherwise, or if the recipe names
@@ -85,7 +85,7 @@ def make_resources(options: ModelAndDataOptions, processes: Processes = ALONE) -
 def memory_at_hand(options: ModelAndDataOptions, processes: Processes) -> int:
     """Bytes that this process can get before any model is loaded."""
     device = resolve_device(options.model.device)
-    return free_memory(device, neighbours=processes.neighbours)
+    return free_memory(device, local_size=processes.local_size)
 
 
 def make_documents(options: ModelAndDataOptions, resources: Resources) -> Documents:
@@ -194,21 +194,24 @@ def make_machinery(
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
     optimizer = options.optimizer.instantiate(parameters)
     lr_scheduler = make_lr_scheduler(options, optimizer)
-    plan, scorer = options.plan.build(resources), make_scorer(options, resources)
+    plan, parts = options.plan.build(resources), make_rollout_parts(options, resources)
     # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
     longest = max(islice(documents, SEEN), key=lambda document: document.tokens.numel())
-    (tokens,) = tree_tokens(plan([longest]), 0 if scorer is None else scorer.sampler.n)
+    (tokens,) = tree_tokens(plan([longest]), 0 if parts is None else parts.sampler.n)
+
+    def of_step(step: int) -> list[Document]:
+        chosen = [documents[i] for i in order(step, training.documents_per_step)]
+        return [chosen[i] for i in processes.share([one.tokens.numel() for one in chosen])]
+
     return Machinery(
         policy=resources.policy,
-        documents=lambda step: processes.share(
-            [documents[i] for i in order(step, training.documents_per_step)]
-        ),
+        documents=of_step,
         plan=plan,
-        scorer=scorer,
+        rollout_parts=parts,
         objective=options.objective,
         optimizer=optimizer,
         lr_scheduler=lr_scheduler,
-        tokens_at_a_time=resources.micro_batch * tokens,
+        micro_batch_tokens=resources.micro_batch * tokens,
         gradient_checkpointing=training.gradient_checkpointing,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,
@@ -234,7 +237,7 @@ def make_lr_scheduler(options: FineTuneOptions, optimizer: Optimizer) -> LRSched
     return scheduler
 
 
-def make_scorer(options: FineTuneOptions, resources: Resources) -> Scorer | None:
+def make_rollout_parts(options: FineTuneOptions, resources: Resources) -> RolloutParts | None:
     """Builds what samples and scores rollouts; None if the recipe has no reward.
 
     A feature map is built if the reward uses features.
@@ -243,7 +246,7 @@ def make_scorer(options: FineTuneOptions, resources: Resources) -> Scorer | None
     if sampler is None or reward is None or baseline is None:
         return None  # all three: `checks.rollouts_are_scored` refuses some of them
     feature_map = options.feature_map if options.uses_features else None
-    return Scorer(
+    return RolloutParts(
         sampler=sampler.build(resources),
         feature_map=None if feature_map is None else feature_map.build(resources),
         transforms=[transform.build(resources) for transform in options.transforms],

@@ -34,7 +34,7 @@ class Start:
         if processes.is_main:
             output.lock()  # before checkpoints are looked at: they may be set aside or removed
         resumed = self._choose(options.checkpoint.resume) if processes.is_main else None
-        chosen = processes.told(None if resumed is None else str(resumed.folder))
+        chosen = processes.broadcast(None if resumed is None else str(resumed.folder))
         if not processes.is_main:
             resumed = self._choose(chosen)
         self.resumed = resumed

@@ -10,10 +10,10 @@ from torch import Tensor
 from ebft.importance import RatioStatistics, ratio_statistics
 from ebft.models.checkpointing import checkpointing
 from ebft.objective import ObjectiveOptions
-from ebft.processes import ALONE, Processes
+from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.records import Contexts, Scored
 from ebft.training.finite import check_finite
-from ebft.training.losses import Counts, OfDocuments, OfRollouts, count, losses_of
+from ebft.training.losses import Counts, DocumentLoss, RolloutLoss, count, micro_batch_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +48,7 @@ def accumulate_gradients(
     precision: torch.dtype,
     gradient_checkpointing: bool,
     step: int,
-    processes: Processes = ALONE,
+    processes: Processes = ONE_PROCESS,
 ) -> Losses:
     """Adds ∇(L_FM + γ·L_CE) to the policy's gradients, a micro-batch of the contexts at a time.
 
@@ -62,7 +62,7 @@ def accumulate_gradients(
     totals = _Totals(objective)
     with checkpointing(policy, enabled=gradient_checkpointing):
         for place, micro_batch in contexts.split():
-            of_rollouts, of_documents = losses_of(
+            of_rollouts, of_documents = micro_batch_losses(
                 policy, micro_batch, place, scored, objective, counts,
                 precision=precision, train_documents=objective.gamma > 0,
             )  # fmt: skip
@@ -76,7 +76,7 @@ def accumulate_gradients(
 
 
 def check_log_probs(
-    of_rollouts: OfRollouts | None, of_documents: OfDocuments, contexts: Contexts, *, step: int
+    of_rollouts: RolloutLoss | None, of_documents: DocumentLoss, contexts: Contexts, *, step: int
 ) -> None:
     """Raises `NumericalError` naming the document if any of them is not finite."""
     if of_rollouts is not None:
@@ -94,7 +94,7 @@ class _Totals:
         self._cross_entropy, self._policy_gradient, self._gap = torch.zeros(3, dtype=torch.float64)
         self._rollouts, self._ratios = False, list[Tensor]()
 
-    def add(self, of_rollouts: OfRollouts | None, of_documents: OfDocuments) -> None:
+    def add(self, of_rollouts: RolloutLoss | None, of_documents: DocumentLoss) -> None:
         self._cross_entropy += of_documents.loss.detach().cpu()
         if of_rollouts is None:
             return

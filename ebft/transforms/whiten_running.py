@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ebft.parts import Claim, Part, Resources
-from ebft.processes import ALONE, Processes
+from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.records import Features
 from ebft.transforms.gram import eigh
 
@@ -46,7 +46,7 @@ class WhitenRunning(Part):
 class RunningWhitening:
     """`WhitenRunning` with its state: M, how much of it there is, the root in use, the steps."""
 
-    def __init__(self, options: WhitenRunning, processes: Processes = ALONE) -> None:
+    def __init__(self, options: WhitenRunning, processes: Processes = ONE_PROCESS) -> None:
         self._options, self._processes = options, processes
         self._moment: Tensor | None = None
         self._weight = 0.0

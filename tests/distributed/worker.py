@@ -25,7 +25,7 @@ def record(folder, file, *overrides):
     if processes.is_main:
         save_file({k: v.detach().contiguous() for k, v in weights.items()}, Path(folder, "weights"))
     job.cleanup()
-    processes.leave()
+    processes.close()
 
 
 def written(step):

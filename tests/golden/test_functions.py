@@ -223,7 +223,7 @@ def test_the_tree_s_mask_is_theirs_in_another_order(case):
     step_major = tree.rollout_at[:, 0].T.flatten()
     place = torch.cat([torch.arange(P), step_major])
     allowed = torch.tensor([[int(bit) for bit in row] for row in case["allowed_rows"][0]])
-    ours = tree.sees.mask[0, 0][place][:, place]
+    ours = tree.mask.dense[0, 0][place][:, place]
     assert torch.equal(ours, allowed.bool())
     assert tree.positions[0, place].tolist() == case["position_ids"][0]
 

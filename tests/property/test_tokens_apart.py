@@ -8,12 +8,12 @@ from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.baselines.none import NoBaseline
 from ebft.features.hidden_states import HiddenStates
 from ebft.objective import advantages_to_go, policy_gradient_loss
-from ebft.processes import ALONE
+from ebft.processes import ONE_PROCESS
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.loop import Scorer, sample_and_score
+from ebft.training.loop import RolloutParts, sample_and_score
 from ebft.transforms.l2 import L2
 from tests.property.strategies import normal, seeds
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources
@@ -39,7 +39,7 @@ def gradients(theta, tokens, phi, truth, n, baseline, apart):
     drawn = torch.cartesian_prod(*[torch.arange(4)] * (n + 1))
     samples, reference = drawn[:, :n], drawn[:, n]
     weight = tokens.detach().sum(1).exp()[samples].prod(1) * truth[reference]
-    features = Features(phi[samples], phi[reference][:, None], tokens_apart=2 if apart else 1)
+    features = Features(phi[samples], phi[reference][:, None], rows_per_context=2 if apart else 1)
     advantages = baseline(FeatureMatching()(None, features.by_token()))
     if apart:
         advantages = advantages_to_go(advantages, 2)
@@ -78,8 +78,8 @@ def test_what_was_rewarded_before_a_token_is_only_noise_to_it():
 
 def test_each_row_is_a_token_of_a_context():
     samples = torch.arange(2 * 3 * 4 * 5).view(2, 3, 20).float()
-    by_token = Features(samples, samples[:, :1] + 0.5, layers=5, tokens_apart=4).by_token()
-    assert (by_token.tokens_apart, by_token.layers) == (1, 5)
+    by_token = Features(samples, samples[:, :1] + 0.5, layers=5, rows_per_context=4).by_token()
+    assert (by_token.rows_per_context, by_token.layers) == (1, 5)
     for p in range(2):
         for t in range(4):
             block = slice(5 * t, 5 * t + 5)
@@ -93,11 +93,11 @@ def test_through_the_loop_tokens_apart_are_rewarded_as_much_as_side_by_side():
     contexts = Strided(start=3, stride=4, rollout_length=5)(tiny_documents([19, 12]))
 
     def scored(pooling, *transforms):
-        parts = Scorer(
+        parts = RolloutParts(
             HfTree(n=3).build(resources), HiddenStates(pooling=pooling).build(resources),
             transforms, FeatureMatching(), LeaveOneOut(),
         )  # fmt: skip
-        return sample_and_score(parts, contexts, ALONE, step=0)
+        return sample_and_score(parts, contexts, ONE_PROCESS, step=0)
 
     apart, whole = scored("each"), scored("all")
     P = len(contexts)

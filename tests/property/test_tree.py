@@ -150,7 +150,7 @@ def test_gradients_of_tree_and_rows_agree(r):
 def test_mask_is_ancestry(r):
     """Each token sees its context and its own trunk or branch so far, nothing else."""
     tree, c = grow(r), r.contexts
-    mask = tree.sees.mask[0, 0]
+    mask = tree.mask.dense[0, 0]
     for b, length in enumerate(c.lengths.tolist()):
         trunk = tree.trunk_at[b, :length].tolist()
         assert tree.tokens[0, trunk].tolist() == c.documents[b].tokens.tolist()
@@ -166,7 +166,7 @@ def test_mask_is_ancestry(r):
                 assert mask[column].nonzero()[:, 0].tolist() == ancestors
                 assert tree.positions[0, column] == anchor + t
                 assert torch.equal(
-                    tree.sees.at(t).mask[0, 0, p * r.tokens.shape[1] + j], mask[column]
+                    tree.mask.at(t).dense[0, 0, p * r.tokens.shape[1] + j], mask[column]
                 )
     assert mask.shape == (tree.tokens.numel(),) * 2, "nothing is padded"
 

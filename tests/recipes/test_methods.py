@@ -113,7 +113,7 @@ def test_rlvr_learns_what_is_verified(tiny_run, prompts):
             "reward.verifier=exact_match"]  # fmt: skip
     arguments = tiny_run(*prompts, *more, recipe="rlvr_full", without="plan.")
     steps, machinery = steps_of(arguments, steps=12)
-    assert machinery.scorer.feature_map is None
+    assert machinery.rollout_parts.feature_map is None
     first, last = (float(step.scored.terms.reward().mean()) for step in (steps[0], steps[-1]))
     assert last > 0.9 > 0.5 > first
 

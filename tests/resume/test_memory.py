@@ -70,7 +70,7 @@ def test_a_resumed_run_is_halved_from_where_it_was(ebft, tiny_run, tmp_path, roo
 
 
 def test_when_nothing_fits_the_numbers_are_given(ebft, tiny_run, room_for, monkeypatch):
-    monkeypatch.setattr(setup, "free_memory", lambda device, neighbours: 3 << 30)
+    monkeypatch.setattr(setup, "free_memory", lambda device, local_size: 3 << 30)
     room_for(0)
     status, _, err = ebft(*tiny_run())
     assert status == 1

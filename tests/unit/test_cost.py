@@ -31,7 +31,7 @@ def test_tokens_and_attended_pairs(start, stride, G, n):
     grown = grow(rollouts_of(contexts, n))
     tree = DocumentTree(40, contexts.anchor.tolist(), n, G)
     assert tree.tokens == grown.tokens.numel()
-    assert tree.pairs(G) == int(grown.sees.mask.sum())
+    assert tree.pairs(G) == int(grown.mask.dense.sum())
 
 
 def test_the_budget_of_the_paper_s_documents():

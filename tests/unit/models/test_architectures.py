@@ -21,8 +21,8 @@ from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.completion import Completion
-from ebft.rollout.sees import sees_trunks
 from ebft.rollout.strided import Strided
+from ebft.rollout.tree_mask import trunk_mask
 from ebft.samplers.hf_tree import HfTree
 from tests.tiny import VOCAB, tiny_documents, tiny_resources
 
@@ -78,7 +78,7 @@ def test_what_a_tree_would_get_wrong_is_refused(config, option, attention):
             policy,
             torch.zeros(1, 20).long(),
             torch.arange(20)[None],
-            sees_trunks([20], policy.device),
+            trunk_mask([20], policy.device),
         )
 
 

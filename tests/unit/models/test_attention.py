@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from ebft.models import attention
 from ebft.models.attention import dense_attention, tree_attention
 from ebft.models.forward import decode
-from ebft.rollout.sees import QUERIES, Sees, sees_trunks
+from ebft.rollout.tree_mask import QUERIES, TreeMask, trunk_mask
 from tests.tiny import plain_policy
 
 H, KV, D = 4, 2, 8
@@ -34,13 +34,15 @@ def test_it_equals_the_dense_mask(newest, branches, steps):
     anchors = torch.cat(
         [torch.randint(1, S + 1, (Q,)).sort().values for S, Q in zip(trunks, branches, strict=True)]
     )
-    sees = Sees(trunks, branches, anchors, steps, newest)
-    queries = sees.columns if newest is None else sum(branches)
+    tree_mask = TreeMask(trunks, branches, anchors, steps, newest)
+    queries = tree_mask.columns if newest is None else sum(branches)
     q = random(1, H, queries, D)
     # A cache may have room for more than the tree.
-    k, v = random(1, KV, sees.columns + 2, D), random(1, KV, sees.columns + 2, D)
-    ours, _ = tree_attention(None, q, k, v, None, sees=sees, scaling=0.3)
-    dense, _ = dense_attention(Grouped(), q, k, v, sees.mask, sees=sees, scaling=0.3)
+    k, v = random(1, KV, tree_mask.columns + 2, D), random(1, KV, tree_mask.columns + 2, D)
+    ours, _ = tree_attention(None, q, k, v, None, tree_mask=tree_mask, scaling=0.3)
+    dense, _ = dense_attention(
+        Grouped(), q, k, v, tree_mask.dense, tree_mask=tree_mask, scaling=0.3
+    )
     torch.testing.assert_close(ours, dense)
     weight = torch.randn_like(dense)
     for a, b in zip(
@@ -54,15 +56,15 @@ def test_it_equals_the_dense_mask(newest, branches, steps):
 def test_under_autocast_it_is_as_near_as_the_dense_mask():
     """Keys that were rotated come in float32, values in bfloat16."""
     torch.manual_seed(0)
-    sees = Sees((9, 6), (3, 2), torch.tensor([2, 5, 9, 3, 6]), 4)
-    q, k, v = (random(1, heads, sees.columns, D) for heads in (H, KV, KV))
-    weight = torch.randn(1, sees.columns, H, D)
+    tree_mask = TreeMask((9, 6), (3, 2), torch.tensor([2, 5, 9, 3, 6]), 4)
+    q, k, v = (random(1, heads, tree_mask.columns, D) for heads in (H, KV, KV))
+    weight = torch.randn(1, tree_mask.columns, H, D)
 
     def results(attend, layer, convert):
         leaves = [convert(x.detach()).requires_grad_() for x in (q, k, v)]
         leaves[2] = leaves[2].bfloat16() if leaves[2].dtype == torch.float32 else leaves[2]
         with torch.autocast("cpu", torch.bfloat16, enabled=leaves[0].dtype == torch.float32):
-            out, _ = attend(layer, *leaves, sees.mask, sees=sees, scaling=0.3)
+            out, _ = attend(layer, *leaves, tree_mask.dense, tree_mask=tree_mask, scaling=0.3)
         return [out, *torch.autograd.grad((out * weight).sum(), leaves[:2])]
 
     exact = results(tree_attention, None, torch.Tensor.double)
@@ -90,9 +92,9 @@ def windowed(window):
 
 
 def test_a_sliding_window_that_hides_something_is_refused():
-    tokens, sees = torch.arange(10)[None], sees_trunks([10], torch.device("cpu"))
+    tokens, tree_mask = torch.arange(10)[None], trunk_mask([10], torch.device("cpu"))
     with pytest.raises(ValueError, match="sliding_window = 4, which attention over a tree does"):
-        decode(windowed(4), tokens, torch.arange(10)[None], sees)
+        decode(windowed(4), tokens, torch.arange(10)[None], tree_mask)
     wide = windowed(64)
-    hidden = decode(wide, tokens, torch.arange(10)[None], sees)
+    hidden = decode(wide, tokens, torch.arange(10)[None], tree_mask)
     torch.testing.assert_close(wide.base_model(tokens).last_hidden_state, hidden)

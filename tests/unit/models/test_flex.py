@@ -6,33 +6,35 @@ import torch
 from ebft.models import flex
 from ebft.models.attention import dense_attention
 from ebft.models.flex import BLOCK, blocks, bucket, flex_tree_attention
-from ebft.rollout.sees import Sees, sees_trunks
+from ebft.rollout.tree_mask import TreeMask, trunk_mask
 from tests.unit.models.test_attention import KV, D, Grouped, H
 
 CASES = [
-    Sees((9,), (3,), torch.tensor([2, 5, 9]), 4),
-    Sees((200, 40), (30, 5), torch.cat([torch.arange(30) * 6 + 3, torch.arange(5) * 8 + 4]), 8),
-    Sees((200, 40), (30, 0), torch.arange(30) * 6 + 3, 8, newest=2),
-    sees_trunks([300, 20], torch.device("cpu")),
+    TreeMask((9,), (3,), torch.tensor([2, 5, 9]), 4),
+    TreeMask((200, 40), (30, 5), torch.cat([torch.arange(30) * 6 + 3, torch.arange(5) * 8 + 4]), 8),
+    TreeMask((200, 40), (30, 0), torch.arange(30) * 6 + 3, 8, newest=2),
+    trunk_mask([300, 20], torch.device("cpu")),
 ]
 
 
-@pytest.mark.parametrize("sees", CASES)
-def test_it_equals_the_dense_mask(sees):
+@pytest.mark.parametrize("tree_mask", CASES)
+def test_it_equals_the_dense_mask(tree_mask):
     torch.manual_seed(0)
-    queries = len(sees.intervals.first)
+    queries = len(tree_mask.intervals.first)
     q = torch.randn(1, H, queries, D)
-    k, v = torch.randn(2, 1, KV, sees.columns + 3, D)
-    ours, _ = flex_tree_attention(None, q, k, v, None, sees=sees, scaling=0.3)
-    dense, _ = dense_attention(Grouped(), q, k, v, sees.mask, sees=sees, scaling=0.3)
+    k, v = torch.randn(2, 1, KV, tree_mask.columns + 3, D)
+    ours, _ = flex_tree_attention(None, q, k, v, None, tree_mask=tree_mask, scaling=0.3)
+    dense, _ = dense_attention(
+        Grouped(), q, k, v, tree_mask.dense, tree_mask=tree_mask, scaling=0.3
+    )
     torch.testing.assert_close(ours, dense, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("sees", CASES)
-def test_blocks_miss_nothing_and_full_ones_hide_nothing(sees):
+@pytest.mark.parametrize("tree_mask", CASES)
+def test_blocks_miss_nothing_and_full_ones_hide_nothing(tree_mask):
     """What a block mask leaves out is never seen; what it calls full is seen by all of a block."""
-    columns = bucket(sees.columns)
-    intervals = flex._padded_intervals(sees.intervals)
+    columns = bucket(tree_mask.columns)
+    intervals = flex._padded_intervals(tree_mask.intervals)
     first, until, own, itself = (x[:, None] for x in intervals)
     key = torch.arange(columns)
     mask = ((first <= key) & (key < until)) | ((own <= key) & (key <= itself))
@@ -53,21 +55,21 @@ def test_lengths_are_padded_to_few_sizes():
 def test_training_on_a_cpu_is_refused():
     q = torch.zeros(1, H, 13, D, requires_grad=True)
     k = torch.zeros(1, KV, 13, D)
-    sees = Sees((9,), (1,), torch.tensor([4]), 4)
+    tree_mask = TreeMask((9,), (1,), torch.tensor([4]), 4)
     with pytest.raises(ValueError, match=r"model.attention = flex: .* cannot train on a CPU"):
-        flex_tree_attention(None, q, k, k, None, sees=sees)
+        flex_tree_attention(None, q, k, k, None, tree_mask=tree_mask)
 
 
 @pytest.mark.slow
 def test_compiled_once_it_serves_every_tree_of_its_size():
     compiled = torch.compile(flex.flex_attention, dynamic=False)
 
-    def attend(sees):
-        q, k = torch.randn(1, H, sees.columns, 16), torch.randn(1, KV, sees.columns, 16)
+    def attend(tree_mask):
+        q, k = torch.randn(1, H, tree_mask.columns, 16), torch.randn(1, KV, tree_mask.columns, 16)
         return compiled(
-            *map(flex._padded, (q, k, k)), block_mask=flex.block_mask(sees), enable_gqa=True
+            *map(flex._padded, (q, k, k)), block_mask=flex.block_mask(tree_mask), enable_gqa=True
         )
 
-    attend(Sees((100,), (10,), torch.arange(10) * 9 + 3, 8))
+    attend(TreeMask((100,), (10,), torch.arange(10) * 9 + 3, 8))
     with torch.compiler.set_stance("fail_on_recompile"):
-        attend(Sees((60, 50), (6, 5), torch.arange(11) * 4 + 3, 6))
+        attend(TreeMask((60, 50), (6, 5), torch.arange(11) * 4 + 3, 6))

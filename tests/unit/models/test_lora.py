@@ -16,8 +16,8 @@ from ebft.models.options import LoraOptions
 from ebft.models.probe import probe_tree
 from ebft.models.tree_log_probs import document_log_probs, tree_log_probs
 from ebft.objective import ObjectiveOptions
-from ebft.rollout.sees import sees_trunks
 from ebft.rollout.strided import Strided
+from ebft.rollout.tree_mask import trunk_mask
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.update import accumulate_gradients
 from tests.tiny import (
@@ -147,12 +147,12 @@ def test_its_gradient_follows_from_that_of_the_merged_weights(checkpointing, gam
 def test_a_tree_equals_rows_in_every_architecture(name):
     policy, documents = model(ARCHITECTURES[name]), tiny_documents([30, 17])
     tokens = documents[0].tokens[None]
-    positions, sees = torch.arange(30)[None], sees_trunks([30], policy.device)
+    positions, tree_mask = torch.arange(30)[None], trunk_mask([30], policy.device)
     with torch.no_grad():
-        base = decode(policy, tokens, positions, sees)
+        base = decode(policy, tokens, positions, tree_mask)
         adapted(policy=policy)
         assert probe_tree(policy, documents, PLAN) < 1e-4
-        assert torch.equal(decode(without_adapter(policy), tokens, positions, sees), base)
+        assert torch.equal(decode(without_adapter(policy), tokens, positions, tree_mask), base)
     r = HfTree(n=3).build(tiny_resources(policy))(PLAN(documents), step=0)
     tree_log_probs(policy, r).rollouts.sum().backward()
     assert all(p.grad.isfinite().all() for p in trained(policy).values())

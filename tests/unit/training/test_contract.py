@@ -8,12 +8,12 @@ import torch
 
 from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.errors import PluginError
-from ebft.processes import ALONE
+from ebft.processes import ONE_PROCESS
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.loop import Scorer, sample_and_score
+from ebft.training.loop import RolloutParts, sample_and_score
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources
 
 N, D = 3, 4
@@ -36,8 +36,8 @@ class Likely:
 
 def scored(**parts):
     sampler = HfTree(n=N).build(tiny_resources(tiny_policy()))
-    usual = Scorer(sampler, Likely(), [], FeatureMatching(), LeaveOneOut())
-    return sample_and_score(replace(usual, **parts), CONTEXTS, ALONE, step=0)
+    usual = RolloutParts(sampler, Likely(), [], FeatureMatching(), LeaveOneOut())
+    return sample_and_score(replace(usual, **parts), CONTEXTS, ONE_PROCESS, step=0)
 
 
 def changed(part, **how):

@@ -90,7 +90,7 @@ def test_a_feature_map_is_priced_by_what_it_runs_of_the_base_model():
 def test_the_memory_that_is_free():
     cpu = torch.device("cpu")
     assert 2**24 < free_memory(cpu) < 2**50
-    assert free_memory(cpu, neighbours=4) < free_memory(cpu) / 3
+    assert free_memory(cpu, local_size=4) < free_memory(cpu) / 3
 
 
 @pytest.mark.parametrize(

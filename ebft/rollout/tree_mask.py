@@ -1,4 +1,4 @@
-"""What the tokens of a tree see of each other, as a few numbers instead of a mask.
+"""What the tokens of trees attend to, as a few numbers instead of a dense mask.
 
 A row holds the trees of some documents, their trunks first, then their branches:
 
@@ -55,7 +55,7 @@ class Prepared(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)  # by identity: one is the key of what is made of it
-class Sees:
+class TreeMask:
     """What the tokens of a row of trees see: `trunks[i]` tokens of document i, `branches[i]`
     branches, each of `steps` tokens. Branch q sees the first `anchors[q]` tokens of its trunk.
 
@@ -90,7 +90,7 @@ class Sees:
         """The columns of each trunk."""
         return _consecutive(self.trunks)
 
-    def at(self, step: int) -> Sees:
+    def at(self, step: int) -> TreeMask:
         """The same row with token number `step` of every branch as the only queries."""
         return replace(self, newest=step, prepared=self._for_newest)
 
@@ -99,9 +99,9 @@ class Sees:
         one = replace(self, newest=0)
         return Prepared(one.starts, one.groups)
 
-    def trunks_only(self) -> Sees:
+    def trunks_only(self) -> TreeMask:
         """The trunks of the same row, without their branches."""
-        return sees_trunks(self.trunks, self.anchors.device)
+        return trunk_mask(self.trunks, self.anchors.device)
 
     @cached_property
     def starts(self) -> Int[Tensor, " Q"]:
@@ -132,7 +132,7 @@ class Sees:
 
     @cached_property
     def intervals(self) -> Intervals:
-        """The same as four numbers a query."""
+        """The mask as four numbers a query."""
         device = self.anchors.device
         branch = torch.arange(self.anchors.numel(), device=device) * self.steps + self.trunk
         until = self.starts + self.anchors
@@ -149,17 +149,17 @@ class Sees:
         return Intervals(starts, until, own, column)
 
     @cached_property
-    def mask(self) -> Bool[Tensor, "1 1 T K"]:
-        """The same as a dense mask, True where the query (row) sees the key (column)."""
+    def dense(self) -> Bool[Tensor, "1 1 T K"]:
+        """The mask itself, True where the query (row) sees the key (column)."""
         first, until, own, itself = (x[:, None] for x in self.intervals)
         key = torch.arange(self.columns, device=first.device)
         return (((first <= key) & (key < until)) | ((own <= key) & (key <= itself)))[None, None]
 
 
-def sees_trunks(lengths: Sequence[int], device: torch.device) -> Sees:
+def trunk_mask(lengths: Sequence[int], device: torch.device) -> TreeMask:
     """Causal attention over documents side by side, without branches."""
     nothing = torch.zeros(0, dtype=torch.long, device=device)
-    return Sees(tuple(lengths), (0,) * len(lengths), nothing, steps=0)
+    return TreeMask(tuple(lengths), (0,) * len(lengths), nothing, steps=0)
 
 
 def _consecutive(lengths: Sequence[int]) -> list[slice]:
