@@ -107,11 +107,11 @@ def stateful_parts(m: Machinery) -> dict[str, Stateful]:
 
 
 def replay_schedule(m: Machinery, steps: int) -> None:
-    """Takes a schedule that is at its start through `steps` steps, without the optimizer's."""
+    """Takes a schedule on to where it is after `steps` steps, without the optimizer's."""
     with warnings.catch_warnings():
         # torch warns, with reason, of a schedule that steps before its optimizer does.
         warnings.simplefilter("ignore", UserWarning)
-        for _ in range(steps):
+        for _ in range(m.lr_scheduler.last_epoch, steps):
             m.lr_scheduler.step()
 
 

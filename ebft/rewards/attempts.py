@@ -47,7 +47,7 @@ def _reference(rollouts: Rollouts, p: int) -> Int[Tensor, " _"]:
     """What follows a context: after a prompt all of its completion, however short rollouts are."""
     c = rollouts.contexts
     document, anchor = c.documents[int(c.row[p])], int(c.anchor[p])
-    if anchor == document.prompt_length:
+    if c.stop_at_eos and anchor == document.prompt_length:
         return document.tokens[anchor:].to(c.tokens.device)
     return c.reference[p][c.reference_mask[p]]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 def function_body(text: str) -> str:
-    """The text up to its first line that is not indented, within a string of many lines aside.
+    """The text up to its first line that is not indented, aside from lines within a string of many
+    lines and from brackets that are closed there.
 
     Models that were not taught where to stop go on with another function, a call or prose; the
     benchmarks of code generation cut that off before they run the function, and so does this.
@@ -12,7 +13,8 @@ def function_body(text: str) -> str:
     first, *lines = text.split("\n")
     body = [first]
     for line in lines:
-        if line and not line[0].isspace() and not inside_string("\n".join(body)):
+        unindented = line and not line[0].isspace() and line[0] not in ")]}"
+        if unindented and not inside_string("\n".join(body)):
             break
         body.append(line)
     return "\n".join(body)

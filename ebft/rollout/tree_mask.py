@@ -80,10 +80,11 @@ class TreeMask:
         """Tokens of the row."""
         return self.trunk + self.anchors.numel() * self.steps
 
-    @property
+    @cached_property
     def deepest(self) -> int:
         """Most tokens that any token can see."""
-        return max(self.trunks) + self.steps
+        branch = int(self.anchors.max()) + self.steps if self.anchors.numel() else 0
+        return max(*self.trunks, branch)
 
     @property
     def documents(self) -> list[slice]:

@@ -14,8 +14,13 @@ def truncate(
 
     The nucleus (Holtzman et al. 2020, equation 2) is the smallest set of the likeliest tokens whose
     probabilities at `temperature`, among those that top-k left, come to `top_p`. Tokens as likely
-    as the last one of the top k stay, so that ties are not broken by their place in the vocabulary.
+    as the last one of the top k stay, so that ties are not broken by their place in the vocabulary;
+    but of the top 1, which is greedy decoding, only the first.
     """
+    if top_k == 1:
+        first = logits.argmax(-1, keepdim=True)
+        only = torch.full_like(logits, float("-inf"))
+        return only.scatter_(-1, first, logits.gather(-1, first))
     if top_k is not None and top_k < logits.shape[-1]:
         last = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < last, float("-inf"))

@@ -53,9 +53,10 @@ def _run(run: RunFolder) -> int:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
     else:
+        # First of all: without a result, and without checkpoints, all would be done again.
+        run.write_result(DONE, seconds=time.time() - began, **_describe())
         if not read_json(run.description)["keep_checkpoints"]:
             shutil.rmtree(run.checkpoints, ignore_errors=True)
-        run.write_result(DONE, seconds=time.time() - began, **_describe())
         return 0
     logging.getLogger("ebft").error("error: %s", reason)
     run.write_result(FAILED, error=reason, seconds=time.time() - began, **_describe())

@@ -228,11 +228,11 @@ def make_lr_scheduler(options: FineTuneOptions, optimizer: Optimizer) -> LRSched
     if options.lr_scheduler is None:
         return ConstantLR(optimizer, factor=1.0)
     scheduler: LRScheduler = options.lr_scheduler.instantiate(optimizer)
-    if isinstance(scheduler, ReduceLROnPlateau):
+    if isinstance(scheduler, ReduceLROnPlateau) or not hasattr(scheduler, "last_epoch"):
         raise UserError(
-            f"lr_scheduler._component_ = {options.lr_scheduler.path}: follows a measurement, and "
-            "the loop steps a schedule by number alone; take another, such as "
-            "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
+            f"lr_scheduler._component_ = {options.lr_scheduler.path}: follows a measurement, or "
+            "does not count its steps, and the loop steps a schedule by number alone; take "
+            "another, such as torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
         )
     return scheduler
 

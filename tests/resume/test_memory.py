@@ -53,12 +53,14 @@ def test_the_micro_batch_is_halved_and_results_are_the_same(ebft, tiny_run, tmp_
     assert_same_checkpoints(checkpoint(run, 3), checkpoint(small, 3))
 
 
-def test_a_resumed_run_is_halved_from_where_it_was(ebft, tiny_run, tmp_path, room_for):
+@pytest.mark.parametrize("schedule", [["lr_scheduler=null"], []], ids=["constant", "cosine"])
+def test_a_resumed_run_is_halved_from_where_it_was(ebft, tiny_run, tmp_path, room_for, schedule):
     options = ["transforms=[{_component_: whiten_running}]", "baseline=moving_average"]
     small, run = tmp_path / "small", tmp_path / "run"
-    more = ["training.steps=4", "lr_scheduler=null", "checkpoint.resume=auto"]
+    # With more steps the cosine is another, and is taken anew to where the run goes on.
+    more = ["training.steps=4", "checkpoint.resume=auto", *schedule]
     for folder in (small, run):
-        start = [*options, "training.micro_batch=1", f"output_dir={folder}", *more[1:2]]
+        start = [*options, "training.micro_batch=1", f"output_dir={folder}", *schedule]
         assert ebft(*tiny_run(*start))[0] == 0
     assert ebft(*tiny_run(*options, "training.micro_batch=1", f"output_dir={small}", *more))[0] == 0
     room_for(1)

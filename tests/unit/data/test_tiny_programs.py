@@ -131,6 +131,8 @@ def test_a_body_ends_where_the_next_line_is_not_indented():
     for rest in ("\n\ndef g(x):\n    return 3", "\n```\nText", "\nprint(f(1))", "\n# Example"):
         assert function_body(body + rest).rstrip() == body
     assert function_body("    return 1\nreturn 2") == "    return 1"
+    brackets = "    return sum([\n        x for x in y\n])"
+    assert function_body(brackets + "\nprint(1)") == brackets
     assert function_body("") == ""
 
 

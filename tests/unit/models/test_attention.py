@@ -95,6 +95,10 @@ def test_a_sliding_window_that_hides_something_is_refused():
     tokens, tree_mask = torch.arange(10)[None], trunk_mask([10], torch.device("cpu"))
     with pytest.raises(ValueError, match="sliding_window = 4, which attention over a tree does"):
         decode(windowed(4), tokens, torch.arange(10)[None], tree_mask)
+    # A branch that leaves the trunk early is no deeper than the trunk.
+    anchors = torch.tensor([2, 3])
+    assert TreeMask((10,), (2,), anchors, steps=4).deepest == 10
+    assert TreeMask((10,), (2,), anchors, steps=8).deepest == 11
     wide = windowed(64)
     hidden = decode(wide, tokens, torch.arange(10)[None], tree_mask)
     torch.testing.assert_close(wide.base_model(tokens).last_hidden_state, hidden)

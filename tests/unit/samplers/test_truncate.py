@@ -39,6 +39,17 @@ def test_what_is_left(options, first, second):
     assert rows[1] == [bool(x) for x in second]
 
 
+def test_of_equal_tokens_the_top_one_is_the_first():
+    rows = kept(top_k=1)
+    assert rows == [[False, True, False, False], [False, False, True, False]]
+    tied = torch.tensor([[0.0, 2.0, 2.0, 2.0]])
+    kept_of_tied = truncate(tied, temperature=1.0, top_k=1, top_p=None).isfinite()
+    assert kept_of_tied.tolist() == [[False, True, False, False]]
+    # Of more than one, equal tokens are treated alike.
+    two = truncate(tied, temperature=1.0, top_k=2, top_p=None).isfinite()
+    assert two.tolist() == [[False, True, True, True]]
+
+
 def test_log_probs_are_of_the_truncated_distribution():
     contexts = Strided(start=3, stride=4, rollout_length=3)(tiny_documents([20]))
     sampler = HfTree(n=200, top_k=2).build(tiny_resources(tiny_policy()))

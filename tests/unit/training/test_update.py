@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, OPTConfig
 
 from ebft.errors import NumericalError
+from ebft.models.attention import NAME
 from ebft.models.checkpointing import checkpointing
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.objective import ObjectiveOptions, cross_entropy_mask, policy_gradient_loss
@@ -13,7 +15,7 @@ from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.update import accumulate_gradients
-from tests.tiny import plain_policy, tiny_documents, tiny_policy, tiny_resources, trained_on
+from tests.tiny import VOCAB, plain_policy, tiny_documents, tiny_policy, tiny_resources, trained_on
 
 RAGGED = {
     "strided": Strided(start=2, stride=3, rollout_length=4)(tiny_documents([20, 9, 14, 31, 6])),
@@ -127,6 +129,22 @@ def test_gradient_checkpointing_changes_memory_alone():
     # Sampling after it still has its cache.
     again = HfTree(n=3).build(resources)(RAGGED["strided"], step=0)
     assert torch.equal(again.tokens, rollouts.tokens)
+
+
+def test_gradient_checkpointing_leaves_dropout_off():
+    """Also where a layer does its dropout itself, as OPT's do."""
+    config = OPTConfig(
+        vocab_size=VOCAB, hidden_size=32, word_embed_proj_dim=32, ffn_dim=48, num_hidden_layers=2,
+        num_attention_heads=4, dropout=0.5, max_position_embeddings=64,
+        pad_token_id=0, bos_token_id=1, eos_token_id=1,
+    )  # fmt: skip
+    policy = AutoModelForCausalLM.from_config(config, attn_implementation=NAME).eval()
+    rollouts = HfTree(n=3).build(tiny_resources(policy))(RAGGED["strided"], step=0)
+    advantages = torch.randn(len(RAGGED["strided"]), 3)
+    _, expected = gradient(policy, rollouts, advantages, micro_batch=2)
+    _, found = gradient(policy, rollouts, advantages, micro_batch=2, gradient_checkpointing=True)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert not any(module.training for module in policy.modules())
 
 
 def test_a_model_without_layers_to_checkpoint_is_refused():
