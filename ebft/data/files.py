@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ebft.data.jsonl import UNREADABLE, open_text
 from ebft.data.rows import RowOptions, Rows
-from ebft.data.split import split, without_copies
+from ebft.data.split import apart_from, split
 from ebft.errors import UserError
 from ebft.interfaces import Splits
 
@@ -43,7 +43,7 @@ class Files(RowOptions):
         if self.held_out_path is None:
             return split(examples, self.held_out, key=f"data.path = {self.path}")
         held_out = self._read(self.held_out_path, "data.held_out_path")
-        return Splits(train=without_copies(examples, of=held_out), held_out=held_out)
+        return apart_from(examples, held_out, key=f"data.path = {self.path}")
 
     def _read(self, path: Path, key: str) -> Rows:
         if not path.is_file():

@@ -8,7 +8,7 @@ from datasets import load_dataset
 from pydantic import Field, PositiveInt
 
 from ebft.data.rows import RowOptions, Rows
-from ebft.data.split import split, without_copies
+from ebft.data.split import apart_from, split
 from ebft.errors import UserError, first_line
 from ebft.interfaces import Splits
 
@@ -39,7 +39,7 @@ class Hub(RowOptions):
             held_out = self._load(self.dataset, self.held_out_split, self.subset, self.revision)
         else:
             held_out = self._load(self.held_out_dataset, self.held_out_split)
-        return Splits(train=without_copies(examples, of=held_out), held_out=held_out)
+        return apart_from(examples, held_out, key=f"data.dataset = {self.dataset}")
 
     def _load(
         self, dataset: str, split: str, subset: str | None = None, revision: str | None = None

@@ -55,6 +55,22 @@ def held_out_count(distinct: int, held_out: float, *, key: str) -> int:
     return min(max(round(held_out * distinct), 1), distinct - 1)
 
 
+def apart_from(examples: Sequence[Example], held_out: Sequence[Example], *, key: str) -> Splits:
+    """Holds out what a data set itself does: trains on the examples with no text of those, and no
+    prompt of theirs, unless all have the same.
+
+    Raises `UserError` naming `key` if none is left.
+    """
+    train = without_copies(examples, of=held_out)
+    prompts = np.unique(fingerprints(held_out, of_prompts=True))
+    if len(prompts) > 1:
+        fresh = ~np.isin(fingerprints(train, of_prompts=True), prompts)
+        train = pick(train, np.flatnonzero(fresh))
+    if not len(train):
+        raise UserError(f"{key}: all of its texts or prompts are among those held out")
+    return Splits(train=train, held_out=held_out)
+
+
 def without_copies(examples: Sequence[Example], of: Sequence[Example]) -> Sequence[Example]:
     """The examples whose text is not among `of` (nor a second time among themselves)."""
     marks, places = np.unique(fingerprints(examples), return_index=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Literal, Self
 
+from jaxtyping import Float
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from ebft import kernels
 from ebft.kernels import WITH_BANDWIDTH
 from ebft.parts import Claim, Part, Resources
 from ebft.processes import ONE_PROCESS, Processes
 from ebft.rewards.similarity import kernel_terms
-from ebft.rollout.records import Features, Rollouts, Terms
+from ebft.rollout.records import Contexts, Features, Rollouts, Terms
+from ebft.rollout.streams import context_seeds
 
 Name = Literal["linear", "cosine", "rbf", "multi_rbf", "laplace", "energy", "polynomial"]
 PLAIN = {"linear": kernels.linear, "cosine": kernels.cosine, "energy": kernels.energy}
@@ -74,21 +77,29 @@ class KernelScoreReward:
     def __init__(self, options: KernelScore, processes: Processes = ONE_PROCESS) -> None:
         self._options, self._processes = options, processes
 
-    def __call__(self, rollouts: Rollouts, features: Features) -> Terms:  # noqa: ARG002
-        kernel, options = self.kernel(features), self._options
+    def __call__(self, rollouts: Rollouts, features: Features) -> Terms:
+        options, bandwidth = self._options, self._options.bandwidth
+        if bandwidth == "median" and options.kernel in WITH_BANDWIDTH:
+            bandwidth = kernels.median_distance(self._references(features, rollouts.contexts))
+        kernel = make_kernel(options, bandwidth)
         return kernel_terms(
             features, kernel, kernel, alignment=options.alignment, diversity=options.diversity
         )
 
-    def kernel(self, features: Features) -> kernels.Kernel:
-        """k itself, its bandwidth taken from the references if it is to be their median."""
-        options = self._options
-        if options.kernel == "polynomial":
-            return partial(kernels.polynomial, degree=options.degree, offset=options.offset)
-        if options.kernel not in WITH_BANDWIDTH:
-            return PLAIN[options.kernel]
-        bandwidth = options.bandwidth
-        if bandwidth == "median":
-            references = self._processes.gather(features.references.flatten(0, 1))
-            bandwidth = kernels.median_distance(references)
-        return partial(WITH_BANDWIDTH[options.kernel], bandwidth=bandwidth)
+    def _references(self, features: Features, contexts: Contexts) -> Float[Tensor, "N D"]:
+        """Those of all processes, in an order that does not depend on who has which."""
+        references = features.references.flatten(0, 1)
+        seeds = context_seeds(contexts, seed=0, step=0)
+        order = seeds.repeat_interleave(len(references) // len(contexts)).to(references.device)
+        order = self._processes.gather(order).argsort(stable=True)
+        return self._processes.gather(references)[order]
+
+
+def make_kernel(options: KernelScore, bandwidth: float | Literal["median"]) -> kernels.Kernel:
+    """k itself, with a number for the bandwidth if it has one."""
+    if options.kernel == "polynomial":
+        return partial(kernels.polynomial, degree=options.degree, offset=options.offset)
+    if options.kernel not in WITH_BANDWIDTH:
+        return PLAIN[options.kernel]
+    assert bandwidth != "median", "of references, which are not here"
+    return partial(WITH_BANDWIDTH[options.kernel], bandwidth=bandwidth)

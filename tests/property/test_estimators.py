@@ -13,7 +13,7 @@ from ebft.baselines.plain_rloo import PlainRloo
 from ebft.kernels import WITH_BANDWIDTH
 from ebft.objective import cross_entropy_loss, policy_gradient_loss
 from ebft.rewards.feature_matching import FeatureMatching
-from ebft.rewards.kernel import KernelScore, KernelScoreReward
+from ebft.rewards.kernel import KernelScore, KernelScoreReward, make_kernel
 from ebft.rewards.weighted_sum import WeightedSumReward
 from ebft.rollout.records import Features
 from tests.property.enumeration import expected_gradient, gradient_of
@@ -175,7 +175,7 @@ def test_kernel_scores_have_the_gradient_of_their_mmd(kernel, problem):
     logits, truth, phi = problem
     options = {"bandwidth": 1.3} if kernel in WITH_BANDWIDTH else {}
     part = KernelScoreReward(KernelScore(kernel=kernel, **options))
-    k = part.kernel(Features(phi[None], phi[None]))(phi, phi)
+    k = make_kernel(KernelScore(kernel=kernel), 1.3)(phi, phi)
     estimate = expected_gradient(logits, truth, phi, 3, reward(part), LeaveOneOut())
     exact = gradient_of(lambda p: p @ k @ p - 2 * p @ k @ truth, logits)
     torch.testing.assert_close(estimate, exact, **EXACT)

@@ -1,5 +1,7 @@
 """Property 3: kernel scores are proper; strictly so where the kernel or the features allow."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -8,14 +10,18 @@ from hypothesis import strategies as st
 from ebft.baselines.none import NoBaseline
 from ebft.kernels import WITH_BANDWIDTH, linear, median_distance
 from ebft.rewards.feature_matching import FeatureMatching
-from ebft.rewards.kernel import KernelScore, KernelScoreReward
+from ebft.rewards.kernel import KernelScore, KernelScoreReward, make_kernel
+from ebft.rollout.completion import Completion
 from ebft.rollout.records import Features
+from ebft.rollout.strided import Strided
 from ebft.scoring.cfm import unbiased_cfm
 from ebft.scoring.kernel_score import unbiased_kernel_score
 from tests.property.enumeration import expectation, expected_gradient
 from tests.property.strategies import distribution, normal, problems, seeds
+from tests.tiny import tiny_documents
 
 ALL = ["linear", "cosine", "rbf", "multi_rbf", "laplace", "energy", "polynomial"]
+FIVE = Completion(rollout_length=2)(tiny_documents([9] * 5, prompt_length=4))
 CHARACTERISTIC = ["rbf", "multi_rbf", "laplace", "energy"]
 
 
@@ -24,8 +30,8 @@ def reward_of(name, bandwidth=1.0):
     return KernelScoreReward(KernelScore(kernel=name, **options))
 
 
-def kernel_of(name, phi):
-    return reward_of(name).kernel(Features(phi[None], phi[None]))
+def kernel_of(name):
+    return make_kernel(KernelScore(kernel=name), bandwidth=1.0)
 
 
 def loss(kernel, phi, truth):
@@ -39,7 +45,7 @@ def loss(kernel, phi, truth):
 @given(seed=seeds, V=st.integers(2, 6), D=st.integers(1, 4))
 def test_the_truth_has_the_best_expected_score(name, seed, V, D):
     phi, p, truth = normal(seed, V, D), distribution(seed + 1, V), distribution(seed + 2, V)
-    score = loss(kernel_of(name, phi), phi, truth)
+    score = loss(kernel_of(name), phi, truth)
     assert score(p) >= score(truth) - 1e-12
 
 
@@ -52,7 +58,7 @@ def test_characteristic_kernels_are_strict_even_on_a_line(name, seed, V):
     gaps = phi.sort(0).values.diff(dim=0)
     assume(gaps.min() > 0.05)
     assume((p - truth).norm() > 0.1)
-    score = loss(kernel_of(name, phi), phi, truth)
+    score = loss(kernel_of(name), phi, truth)
     assert score(p) > score(truth) + 1e-9
 
 
@@ -60,7 +66,7 @@ def test_characteristic_kernels_are_strict_even_on_a_line(name, seed, V):
 @given(seed=seeds, V=st.integers(2, 6))
 def test_one_hot_features_are_strict(seed, V):
     phi, p, truth = torch.eye(V).double(), distribution(seed, V), distribution(seed + 1, V)
-    score = loss(kernel_of("linear", phi), phi, truth)
+    score = loss(kernel_of("linear"), phi, truth)
     torch.testing.assert_close(score(p) - score(truth), (p - truth).square().sum())
 
 
@@ -74,9 +80,9 @@ def test_a_rank_deficient_linear_map_is_not_strict(seed):
     p = truth + 0.5 * truth.min() / null.abs().max() * null
     assert (p > 0).all()
     assert (p - truth).norm() > 1e-3 * truth.min()
-    score = loss(kernel_of("linear", phi), phi, truth)
+    score = loss(kernel_of("linear"), phi, truth)
     torch.testing.assert_close(score(p), score(truth), atol=1e-12, rtol=1e-12)
-    strict = loss(kernel_of("energy", phi), phi, truth)
+    strict = loss(kernel_of("energy"), phi, truth)
     assert strict(p) > strict(truth)
 
 
@@ -97,7 +103,7 @@ def test_the_gradient_is_zero_at_the_truth(name, problem):
 @given(problem=problems(), n=st.integers(2, 4))
 def test_the_reported_score_is_unbiased(name, problem, n):
     logits, truth, phi = problem
-    p, kernel = logits.softmax(0), kernel_of(name, phi)
+    p, kernel = logits.softmax(0), kernel_of(name)
     mean = expectation(lambda f: unbiased_kernel_score(f, kernel), p, truth, phi, n)
     exact = loss(kernel, phi, truth)(p) + truth @ kernel(phi, phi).diagonal()
     torch.testing.assert_close(mean, exact)
@@ -108,7 +114,7 @@ def test_the_reported_score_is_unbiased(name, problem, n):
 def test_kernels_are_positive_definite(seed, name):
     """The energy kernel only for weights that sum to zero, which is what a score needs."""
     phi = normal(seed, 6, 3)
-    k = kernel_of(name, phi)(phi, phi)
+    k = kernel_of(name)(phi, phi)
     if name == "energy":
         centre = torch.eye(6).double() - 1 / 6
         k = centre @ k @ centre
@@ -122,13 +128,31 @@ def test_median_bandwidth_is_that_of_the_references(seed):
     distances = torch.pdist(references.flatten(0, 1)).sort().values
     assert median_distance(references.flatten(0, 1)) == pytest.approx(float(distances[4]))
     part = reward_of("rbf", "median")
-    terms = part(None, Features(samples, references))
+    rollouts = SimpleNamespace(contexts=FIVE)
+    terms = part(rollouts, Features(samples, references))
     fixed = reward_of("rbf", float(distances[4]))
     torch.testing.assert_close(terms.unary, fixed(None, Features(samples, references)).unary)
     # Whatever the rollouts are, the bandwidth is the same.
-    moved = part(None, Features(samples * 100, references))
+    moved = part(rollouts, Features(samples * 100, references))
     same = fixed(None, Features(samples * 100, references))
     torch.testing.assert_close(moved.unary, same.unary)
+
+
+def test_the_median_bandwidth_does_not_depend_on_who_has_which_context():
+    """Of more references than distances are computed of."""
+    documents = tiny_documents([150, 180, 120, 210], prompt_length=4)
+    plan = Strided(start=2, stride=1, rollout_length=3)
+    phi = [normal(i, 300, 1, 8) for i in range(4)]
+    totals = []
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+        contexts = plan([documents[i] for i in order])
+        counts = torch.bincount(contexts.row).tolist()
+        references = torch.cat([phi[i][:count] for i, count in zip(order, counts, strict=True)])
+        assert len(references) > 512
+        features = Features(references.repeat(1, 2, 1) + 1, references)
+        terms = reward_of("rbf", "median")(SimpleNamespace(contexts=contexts), features)
+        totals.append(float(terms.unary.sum()))
+    assert totals[0] == pytest.approx(totals[1], rel=1e-12)
 
 
 @given(problem=problems(), n=st.integers(2, 4))

@@ -72,6 +72,21 @@ class TestFiles:
         assert [e.completion for e in splits.held_out] == ["a0", "a1", "a2"]
         assert [e.completion for e in splits.train] == [f"a{i}" for i in range(3, 10)]
 
+    def test_no_prompt_is_in_both_where_the_held_out_file_is_given(self, tmp_path):
+        rows = [{"q": f"q{i}", "a": f"a{i}{j}"} for i in range(4) for j in range(2)]
+        train = write_lines(tmp_path / "train.jsonl", rows)
+        other = [{"q": f"q{i}", "a": "another answer"} for i in (1, 3)]
+        held_out = write_lines(tmp_path / "test.jsonl", other)
+        both = {"prompt": "q", "completion": "a", "held_out_path": held_out}
+        splits = Files(path=train, **both)()
+        assert [e.completion for e in splits.train] == ["a00", "a01", "a20", "a21"]
+        # The same prompt everywhere says nothing.
+        one = write_lines(tmp_path / "one.jsonl", [{**row, "q": "q"} for row in rows])
+        same = write_lines(tmp_path / "same.jsonl", [{"q": "q", "a": f"b{i}"} for i in range(2)])
+        assert len(Files(path=one, **both | {"held_out_path": same})().train) == 8
+        with pytest.raises(UserError, match="all of its texts or prompts are among those held out"):
+            Files(path=held_out, **both)()
+
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
