@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
+from ebft.data.encode import begins_with, encode, encode_completions
 from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
 from ebft.interfaces import Example, Plan
@@ -25,6 +26,7 @@ TOO_SHORT = "too short for the plan"
 TOO_LONG = "longer than documents.length"
 SHORT = "shorter than documents.shortest"
 EMPTY = "empty"
+TOO_DEEP = "with rollouts that end beyond what the model reads"
 NO_PROMPT = "without a prompt"
 
 
@@ -73,15 +75,17 @@ def tokenize(
     plan: Plan,
     *,
     split: str,
+    reads: int | None = None,
 ) -> Tokenized:
     """Every document of the examples that the plan accepts, in order.
 
+    Left out are those whose rollouts would be longer than what the model `reads` (None: no limit).
     Raises `UserError` with the counts if none is left.
     """
     start = begins_with(tokenizer)
 
     def why_not(document: Document) -> str | None:
-        return why_dropped(document, options, plan, start)
+        return why_dropped(document, options, plan, start, reads)
 
     if options.on_demand:
         return Tokenized(_on_demand(examples, tokenizer, options, start, why_not), {})
@@ -102,6 +106,8 @@ def tokenize(
             "plan completion goes on from a prompt; name its column (data.prompt), take a data "
             "source that has prompts, or set plan=strided"
             if NO_PROMPT in dropped
+            else f"the model reads {reads} tokens; make plan.rollout_length or the prompts shorter"
+            if TOO_DEEP in dropped
             else f"the plan needs {plan.shortest_document} tokens or more, and documents.length "
             f"allows {options.length}; give longer texts, or change documents.length or the plan"
         )
@@ -112,7 +118,11 @@ def tokenize(
 
 
 def why_dropped(
-    document: Document, options: DocumentOptions, plan: Plan, start: Sequence[int]
+    document: Document,
+    options: DocumentOptions,
+    plan: Plan,
+    start: Sequence[int],
+    reads: int | None,
 ) -> str | None:
     """Why a document cannot be used; None if it can."""
     if document.tokens.numel() <= len(start):
@@ -122,10 +132,18 @@ def why_dropped(
     if document.tokens.numel() < options.shortest:
         return SHORT
     if plan.accepts(document):
-        return None
+        return None if reads is None or rollouts_fit(document, plan, reads) else TOO_DEEP
     # Long enough, and refused all the same: it is the prompt that the plan misses.
     no_prompt = document.tokens.numel() >= plan.shortest_document and not document.prompt_length
     return NO_PROMPT if no_prompt else TOO_SHORT
+
+
+def rollouts_fit(document: Document, plan: Plan, reads: int) -> bool:
+    """Whether the plan's contexts with their rollouts have no more tokens than the model reads."""
+    if document.tokens.numel() + plan.rollout_length <= reads:
+        return True
+    contexts = plan([document])
+    return int(contexts.anchor.max()) + contexts.rollout_length <= reads
 
 
 def _on_demand(
@@ -146,20 +164,15 @@ def _on_demand(
     return documents
 
 
-def begins_with(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The token that this tokenizer puts before a text, if it does: models trained with a
-    beginning-of-sequence token need it in front of every document, cut ones too."""
-    ids: list[int] = tokenizer("a").input_ids
-    return ids[:1] if ids[0] == tokenizer.bos_token_id else []
-
-
 def _documents(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int, start: list[int]
 ) -> Iterator[Document]:
-    completions = _encode(tokenizer, [example.completion for example in examples])
-    prompts = _encode(tokenizer, [example.prompt for example in examples])
-    for example, prompt, completion in zip(examples, prompts, completions, strict=True):
+    raw = iter(encode(tokenizer, [e.completion for e in examples if not e.prompt]))
+    prompts = iter(encode(tokenizer, [e.prompt for e in examples if e.prompt]))
+    completions = iter(encode_completions(tokenizer, [e.completion for e in examples if e.prompt]))
+    for example in examples:
         if example.prompt:
+            prompt, completion = next(prompts), next(completions)
             if tokenizer.eos_token_id is None:
                 raise UserError(
                     "model.path: its tokenizer has no end-of-sequence token, which completions of "
@@ -176,7 +189,7 @@ def _documents(
                 example.check,
             )
             continue
-        piece = length - len(start)
+        completion, piece = next(raw), length - len(start)
         for number, at in enumerate(range(0, max(len(completion), 1), piece), 1):
             tokens = [*start, *completion[at : at + piece]]
             yield Document(
@@ -184,10 +197,3 @@ def _documents(
                 torch.tensor(tokens, dtype=torch.long),
                 check=example.check,
             )
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    # verbose=False: a text longer than the model's context is cut, so no warning about it.
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-    ids: list[list[int]] = encoded.input_ids
-    return ids

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ebft.errors import UserError
 from ebft.interfaces import Plan
+from ebft.models.context_length import context_length
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Contexts, Document, Rollouts
 from ebft.samplers.hf_tree import HfTree
@@ -46,7 +48,20 @@ class EvaluationRollouts:
             return None
         self._sampler.sync(policy, step=EVALUATION_STEP)
         contexts = self._plan(accepted).to(self._device)
+        check_rollouts_fit(contexts, context_length(policy.config))
         return self._sampler(contexts, step=EVALUATION_STEP)
+
+
+def check_rollouts_fit(contexts: Contexts, reads: int | None) -> None:
+    """Raises `UserError` naming the document whose rollouts the policy could not read."""
+    anchor, length = int(contexts.anchor.max()), contexts.rollout_length
+    if reads is not None and anchor + length > reads:
+        name = contexts.documents[int(contexts.row[contexts.anchor.argmax()])].name
+        raise UserError(
+            f"evaluation: {name}: rollouts of {length} tokens after {anchor} end beyond what the "
+            f"model reads, {reads} tokens; make the evaluator's rollout_length smaller, or the "
+            "documents' length"
+        )
 
 
 def per_document(

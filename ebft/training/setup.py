@@ -21,6 +21,7 @@ from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.options import HELD_OUT, ModelAndDataOptions, SetOptions
 from ebft.interfaces import DataSource, Example, Plan, Splits
 from ebft.models.compiled import compile_layers
+from ebft.models.context_length import context_length
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, without_adapter
 from ebft.parts import Resources
@@ -96,16 +97,11 @@ def make_documents(options: ModelAndDataOptions, resources: Resources) -> Docume
 
 
 def check_context_length(length: int, resources: Resources, *, key: str) -> None:
-    """Raises `UserError` naming `key` for a length that the policy cannot read.
-
-    Rotary embeddings would go on beyond that in silence, and learned ones would fail.
-    """
-    config = resources.policy.config.get_text_config()
-    most = config.to_dict().get("max_position_embeddings")
+    """Raises `UserError` naming `key` for a length that the policy cannot read."""
+    most = context_length(resources.policy.config)
     if most is not None and length > most:
         raise UserError(
-            f"{key} = {length}: the model reads {most} tokens at most "
-            f"(max_position_embeddings); set {key}={most} or less"
+            f"{key} = {length}: the model reads {most} tokens at most; set {key}={most} or less"
         )
 
 
@@ -179,7 +175,10 @@ def _tokenize(
     options: ModelAndDataOptions, resources: Resources, split: str, examples: Sequence[Example]
 ) -> Tokenized:
     plan: Plan = options.plan.build(resources)
-    return tokenize(examples, resources.tokenizer, options.documents, plan, split=split)
+    reads = context_length(resources.policy.config)
+    return tokenize(
+        examples, resources.tokenizer, options.documents, plan, split=split, reads=reads
+    )
 
 
 def make_machinery(

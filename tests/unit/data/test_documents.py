@@ -52,6 +52,23 @@ def test_what_does_not_fit_is_dropped_and_counted():
     }
 
 
+def test_rollouts_that_the_model_cannot_read_are_not_asked_for():
+    examples = [
+        Example("fits", prompt="ab", completion="cd"),
+        Example("too deep", prompt="abcdef", completion="g"),
+    ]
+    options, plan = DocumentOptions(length=9), Completion(rollout_length=5)
+    found = tokenize(examples, TOKENIZER, options, plan, split="train", reads=9)
+    assert [d.name for d in found.documents] == ["fits"]
+    assert found.dropped == {"with rollouts that end beyond what the model reads": 1}
+    with pytest.raises(UserError, match="the model reads 9 tokens; make plan"):
+        tokenize(examples[1:], TOKENIZER, options, plan, split="train", reads=9)
+    # Rollouts of raw text end where their document does.
+    raw = [Example("raw", "abcdefghi")]
+    found = tokenize(raw, TOKENIZER, options, PLAN, split="train", reads=9)
+    assert not found.dropped
+
+
 def test_a_tokenizer_with_a_beginning_token_puts_it_before_every_document():
     from tokenizers.processors import TemplateProcessing
 
