@@ -38,7 +38,9 @@ def check_lengths(contexts: Contexts, limit: int) -> None:
         )
 
 
-def make_rollouts(contexts: Contexts, samples: Samples, *, n: int, temperature: float) -> Rollouts:
+def rollouts_of(
+    contexts: Contexts, samples: Samples, *, n: int, temperature: float, eos: int
+) -> Rollouts:
     """The samples as tensors; after an early end come token 0, log-prob 0 and mask False.
 
     Raises `EngineError` if they are not n for each context, each of G tokens or ended early by
@@ -47,7 +49,11 @@ def make_rollouts(contexts: Contexts, samples: Samples, *, n: int, temperature: 
     P, G, device = len(contexts), contexts.rollout_length, contexts.tokens.device
     if [len(group) for group in samples] != [n] * P:
         raise EngineError(f"the vLLM engine did not return {n} samples for each of {P} contexts")
-    flat = [_padded(sample, G, contexts) for group in samples for sample in group]
+    flat = [
+        _padded(sample, G, eos if contexts.stop_at_eos else None)
+        for group in samples
+        for sample in group
+    ]
     tokens, log_probs, lengths = zip(*flat, strict=True)
     length = torch.tensor(lengths, device=device).view(P, n, 1)
     return Rollouts(
@@ -59,10 +65,13 @@ def make_rollouts(contexts: Contexts, samples: Samples, *, n: int, temperature: 
     )
 
 
-def _padded(sample: Sample, G: int, contexts: Contexts) -> tuple[list[int], list[float], int]:
+def _padded(sample: Sample, G: int, end: int | None) -> tuple[list[int], list[float], int]:
     length = len(sample.tokens)
-    if length != G and not (contexts.stop_at_eos and 0 < length < G):
-        raise EngineError(f"the vLLM engine returned {length} tokens for a rollout of {G}")
+    ended = 0 < length < G and sample.tokens[-1] == end
+    if length != G and not ended:
+        raise EngineError(
+            f"the vLLM engine returned {length} tokens for a rollout of {G}, without an end"
+        )
     return (
         sample.tokens + [0] * (G - length),
         sample.log_probs + [0.0] * (G - length),

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import torch
+
 from ebft.errors import EngineError, SamplerMismatchError
 from ebft.models.lora import merged
 from ebft.parts import Resources
@@ -18,7 +20,7 @@ from ebft_vllm.messages import Engine, Start
 from ebft_vllm.options import Vllm
 from ebft_vllm.own_process import OwnProcessEngine
 from ebft_vllm.probe import largest_gap, probe_contexts
-from ebft_vllm.rollouts import check_lengths, make_job, make_rollouts
+from ebft_vllm.rollouts import check_lengths, make_job, rollouts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,7 +77,10 @@ class VllmSampler:
             samples = self.engine.sample(job)
         except EngineError as error:
             raise EngineError(f"{_when(step)}: {error}") from error
-        return make_rollouts(contexts, samples, n=self.n, temperature=options.temperature)
+        return rollouts_of(
+            contexts, samples, n=self.n, temperature=options.temperature,
+            eos=resources.tokenizer.eos_token_id,
+        )  # fmt: skip
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:
         """Gives the engine the policy's weights and probes it: seconds, and the probe's gap.
@@ -121,12 +126,24 @@ def start_engine(options: Vllm, policy: PreTrainedModel, dtype: str) -> Engine:
             max_length=options.max_length,
             kv_cache_bytes=int(options.kv_cache_gib * 2**30),
             block_size=options.block_size,
-            options=options.engine_options,
+            options={**share_of_gpu(options, policy.device), **options.engine_options},
         )
         timeouts = {"start_timeout": options.start_timeout, "timeout": options.timeout}
         if options.engine == "in_process":
             return InProcessEngine(start, **timeouts)
         return OwnProcessEngine(start, devices=options.devices, **timeouts)
+
+
+def share_of_gpu(options: Vllm, device: torch.device) -> dict[str, float]:
+    """How much of the trainer's GPU the engine may count on, if it is to be on it.
+
+    vLLM does not start where less than `gpu_memory_utilization` of all memory is free, although it
+    takes no more than the weights and `kv_cache_gib`.
+    """
+    if device.type != "cuda" or options.devices is not None:
+        return {}
+    free, total = torch.cuda.mem_get_info(device)
+    return {"gpu_memory_utilization": round(0.95 * free / total, 3)}
 
 
 def save_config(policy: PreTrainedModel, folder: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ebft_vllm import Vllm, available
 from ebft_vllm.messages import Sample
-from ebft_vllm.rollouts import check_lengths, make_job, make_rollouts
+from ebft_vllm.rollouts import check_lengths, make_job, rollouts_of
 from ebft_vllm.shared import SharedWeights
 
 from ebft.errors import EngineError, UserError
@@ -43,7 +43,7 @@ def test_samples_that_end_early_are_padded_and_masked():
         [Sample([5, 1], [-1.0, -2.0]), Sample([2, 3, 4], [-1.0, -1.5, -2.0])],
         [Sample([1], [-0.5]), Sample([7, 7, 7], [-3.0, -3.0, -3.0])],
     ]
-    rollouts = make_rollouts(COMPLETION, samples, n=2, temperature=0.7)
+    rollouts = rollouts_of(COMPLETION, samples, n=2, temperature=0.7, eos=1)
     assert rollouts.tokens.tolist() == [[[5, 1, 0], [2, 3, 4]], [[1, 0, 0], [7, 7, 7]]]
     assert rollouts.mask.sum(-1).tolist() == [[2, 3], [1, 3]]
     assert rollouts.log_probs[0].tolist() == [[-1.0, -2.0, 0.0], [-1.0, -1.5, -2.0]]
@@ -60,7 +60,13 @@ def test_samples_that_end_early_are_padded_and_masked():
 )
 def test_an_answer_of_another_shape_is_an_error(samples):
     with pytest.raises(EngineError, match="the vLLM engine"):
-        make_rollouts(STRIDED, samples, n=2, temperature=1.0)
+        rollouts_of(STRIDED, samples, n=2, temperature=1.0, eos=1)
+
+
+def test_an_early_end_without_end_of_sequence_is_an_error():
+    samples = [[Sample([5, 6], [-1.0, -2.0]), Sample([2, 3, 4], [-1.0] * 3)]] * len(COMPLETION)
+    with pytest.raises(EngineError, match="returned 2 tokens for a rollout of 3, without an end"):
+        rollouts_of(COMPLETION, samples, n=2, temperature=1.0, eos=1)
 
 
 def test_a_context_beyond_the_limit_names_document_and_option():
