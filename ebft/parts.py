@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from ebft.config.located import suggest_keys
+from ebft.mistakes import suggest_keys
 from ebft.processes import ONE_PROCESS, Processes
 
 if TYPE_CHECKING:

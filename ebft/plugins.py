@@ -22,8 +22,8 @@ from zlib import crc32
 import pluggy
 
 from ebft import hookspecs
-from ebft.config.located import Mistake, suggest, validation_error
 from ebft.errors import PluginError
+from ebft.mistakes import Mistake, suggest, validation_error
 from ebft.parts import Part
 
 BUILT_IN = (

@@ -10,8 +10,8 @@ from pathlib import Path
 from docs.generate.markdown import table
 from ebft.config.load import load_recipe
 from ebft.cost import memory
-from ebft.training.estimate import document_tree, model_shape, step_flops
-from ebft.training.options import FineTuneOptions
+from ebft.runs.estimate import document_tree, model_shape, step_flops
+from ebft.runs.finetune_options import FineTuneOptions
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reproduce.md"

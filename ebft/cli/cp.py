@@ -34,8 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def copy(arguments: argparse.Namespace) -> int:
     """Raises `UserError` if there is no such recipe, or DEST cannot be written."""
-    from ebft.config.located import suggest
     from ebft.config.shipped import shipped_recipes
+    from ebft.mistakes import suggest
 
     recipes, name = shipped_recipes(), arguments.recipe.removesuffix(".yaml")
     if name not in recipes:

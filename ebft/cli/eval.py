@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ebft.cli.arguments import add_recipe
-from ebft.cli.run import carry_out
+from ebft.cli.run import run_or_describe
 from ebft.errors import UserError
 
 EPILOG = """\
@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Exit status 0 when all is measured. Raises `UserError` for a recipe of another kind."""
     from ebft.config.load import load_recipe
-    from ebft.evaluation.options import EvaluateOptions
+    from ebft.runs.evaluate_options import EvaluateOptions
 
     recipe = load_recipe(arguments.file, arguments.overrides)
     if not isinstance(recipe.options, EvaluateOptions):
@@ -48,4 +48,4 @@ def evaluate(arguments: argparse.Namespace) -> int:
             f"{arguments.file}: recipe = {recipe.options.recipe}: is not one that evaluates; run "
             "it with `ebft run`, or start from recipes/evaluate.yaml"
         )
-    return carry_out(recipe, dry_run=arguments.dry_run)
+    return run_or_describe(recipe, dry_run=arguments.dry_run)

@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def ls(arguments: argparse.Namespace) -> int:
     """Raises `UserError` for a kind that there is not."""
-    from ebft.config.located import suggest
+    from ebft.mistakes import suggest
     from ebft.plugins import KINDS, load_registry
 
     kind = arguments.kind

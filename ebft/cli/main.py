@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import argparse
 import errno
-import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
-
-from tqdm import tqdm
 
 import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
+from ebft.runs.process import prepare
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
@@ -41,10 +38,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (default: this process's) and returns the exit status."""
     arguments = parse(sys.argv[1:] if argv is None else argv)
-    log_to(sys.stderr)
-    # Plug-ins and classes that a recipe names may lie in the working directory.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    prepare(sys.stderr)
     try:
         status: int = arguments.command(arguments)
     except UserError as error:
@@ -93,29 +87,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if rest:
         arguments.overrides = [*arguments.overrides, *rest]
     return arguments
-
-
-class BesideBars(logging.Handler):
-    """Writes messages to a stream without breaking a progress bar that is on it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__()
-        self._stream = stream
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=self._stream)
-
-
-def log_to(stream: TextIO) -> None:
-    """Shows ebft's messages on `stream`, and of torchao's only errors.
-
-    Importing torchao warns that its C++ extensions do not fit this torch; ebft needs none of them.
-    """
-    log = logging.getLogger("ebft")
-    log.handlers = [BesideBars(stream)]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    logging.getLogger("torchao").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

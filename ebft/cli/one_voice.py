@@ -27,7 +27,7 @@ def one_voice(launch: Launch) -> Iterator[None]:
         yield
         return
     # Imports torch, which a mistake in a recipe of one process need not wait for.
-    from ebft.training.lookout import PATIENCE, Lookout
+    from ebft.distributed.lookout import PATIENCE, Lookout
 
     lookout = Lookout(launch)
     with ExitStack() as stack:

@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def report(arguments: argparse.Namespace) -> int:
     """Raises `UserError` for a folder without a study in it."""
-    from ebft.report.study import write_report
+    from ebft.study.report.make import write_report
 
     print(write_report(arguments.folder))
     return 0

@@ -54,24 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{recipe.source}: recipe = {recipe.options.recipe}: runs in one process, and this "
                 f"is one of {launch.size}: leave out --nproc_per_node and --nnodes"
             )
-        return carry_out(recipe, dry_run=arguments.dry_run)
+        return run_or_describe(recipe, dry_run=arguments.dry_run)
 
 
-def carry_out(recipe: Recipe, *, dry_run: bool) -> int:
+def run_or_describe(recipe: Recipe, *, dry_run: bool) -> int:
     """Runs a recipe, or prints what it would do; the exit status is `run`'s."""
     if dry_run:
         print(describe(recipe))
         return 0
-    from transformers.utils.logging import disable_progress_bar
+    from ebft.runs.process import carry_out
 
-    disable_progress_bar()  # the run has its own; loading weights takes a second
-    job = recipe.options.build(recipe.registry, source=recipe.source)
-    try:
-        job.setup()
-        finished = job.run()
-    finally:
-        job.cleanup()
-    return 0 if finished else 130
+    return 0 if carry_out(recipe) else 130
 
 
 def describe(recipe: Recipe) -> str:

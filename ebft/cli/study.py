@@ -49,4 +49,4 @@ def study(arguments: argparse.Namespace) -> int:
             f"{arguments.file}: recipe = {recipe.options.recipe}: not a study; "
             f"`ebft run {arguments.file}` runs it"
         )
-    return run.carry_out(recipe, dry_run=arguments.dry_run)
+    return run.run_or_describe(recipe, dry_run=arguments.dry_run)

@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from ebft.config.located import Mistake, suggest, unknown_key, validation_error
 from ebft.errors import UserError
+from ebft.mistakes import Mistake, suggest, unknown_key, validation_error
 
 
 @dataclass(frozen=True, slots=True)

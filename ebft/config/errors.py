@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ebft.config.located import UNKNOWN_KEY, suggest
 from ebft.config.overrides import Override
+from ebft.mistakes import UNKNOWN_KEY, suggest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

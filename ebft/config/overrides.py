@@ -17,8 +17,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ebft.config.located import suggest
 from ebft.errors import UserError
+from ebft.mistakes import suggest
 
 log = logging.getLogger("ebft")
 

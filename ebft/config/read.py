@@ -17,10 +17,10 @@ from typing import Any, cast
 import yaml
 from omegaconf import OmegaConf
 
-from ebft.config.located import suggest
 from ebft.config.overrides import NOT_YAML, Override, apply_overrides
 from ebft.config.shipped import shipped_recipes
 from ebft.errors import UserError
+from ebft.mistakes import suggest
 
 
 @dataclass(frozen=True, slots=True)

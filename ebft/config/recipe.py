@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import Field
 
-from ebft.config.located import suggest
 from ebft.errors import UserError
+from ebft.mistakes import suggest
 from ebft.parts import Options
 
 if TYPE_CHECKING:
     from ebft.plugins import Registry
 
 RECIPES = {
-    "finetune": "ebft.training.options:FineTuneOptions",
-    "evaluate": "ebft.evaluation.options:EvaluateOptions",
+    "finetune": "ebft.runs.finetune_options:FineTuneOptions",
+    "evaluate": "ebft.runs.evaluate_options:EvaluateOptions",
     "study": "ebft.study.options:StudyOptions",
 }
 """ebft's own recipes by the names that a file calls them by."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from ebft.config.located import suggest
 from ebft.data.catalogue import Message, key, read_catalogues
 from ebft.data.split import choose, fingerprint_text
 from ebft.errors import UserError
 from ebft.interfaces import Example, Splits
+from ebft.mistakes import suggest
 from ebft.parts import Part
 
 

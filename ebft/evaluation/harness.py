@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ebft.config.located import suggest
 from ebft.errors import UserError, first_line
 from ebft.evaluation.options import HarnessOptions
+from ebft.mistakes import suggest
 from ebft.parts import Resources
 
 if TYPE_CHECKING:

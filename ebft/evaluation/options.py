@@ -1,4 +1,4 @@
-"""What recipes about a model and documents share, and the schema of `recipe: evaluate`."""
+"""What recipes about a model and documents share: which, and what is measured on them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt, model_validator
 
-from ebft.config.recipe import Job, RecipeOptions
+from ebft.config.recipe import RecipeOptions
 from ebft.data.documents import DocumentOptions
 from ebft.models.options import ModelOptions
 from ebft.parts import Options, Part, part_of
 
 if TYPE_CHECKING:
-    from ebft.plugins import Registry
+    pass
 
 
 Evaluators = tuple[Annotated[Part, part_of("evaluators")], ...]
@@ -108,28 +108,3 @@ class ModelAndDataOptions(RecipeOptions):
     def parts(self) -> dict[str, Part]:
         """The parts that there are by their key path, for checks that concern them all."""
         return {"data": self.data, "plan": self.plan}
-
-
-class EvaluateOptions(ModelAndDataOptions):
-    """Measures a model without training it: `recipe: evaluate`."""
-
-    micro_batch: PositiveInt = Field(
-        4, description="documents put through a network at a time; changes memory, not results"
-    )
-
-    def documents_at_a_time(self, free: int, *, processes: int = 1) -> int:  # noqa: ARG002
-        return self.micro_batch
-
-    harness: HarnessOptions | None = Field(
-        None, description="tasks of lm-evaluation-harness; null: none"
-    )
-
-    def problems(self) -> list[str]:
-        if not self.evaluation.anything() and self.harness is None:
-            return ["evaluation.evaluators: is empty, so there is nothing to do"]
-        return []
-
-    def build(self, registry: Registry, *, source: Path) -> Job:
-        from ebft.evaluation.evaluate import Evaluate
-
-        return Evaluate(self, registry, source=source)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from ebft.config.located import suggest
 from ebft.errors import UserError, first_line
+from ebft.mistakes import suggest
 from ebft.models.blocks import linear_layers
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized

@@ -12,8 +12,8 @@ from typing import Annotated, cast
 
 from pydantic import AfterValidator
 
-from ebft.config.located import suggest
 from ebft.errors import UserError
+from ebft.mistakes import suggest
 from ebft.rewards.attempts import Attempt
 from ebft.rewards.function_body import function_body
 from ebft.sandbox import SandboxOptions, require, run_python

@@ -19,6 +19,7 @@ from ebft.config.dump import resolved_yaml
 from ebft.errors import RunsFailedError, UserError
 from ebft.files import write_whole
 from ebft.plugins import Registry
+from ebft.runs.interrupt import StopRequest, stop_on_interrupt
 from ebft.study.arms import factors
 from ebft.study.folder import (
     DONE,
@@ -32,7 +33,6 @@ from ebft.study.options import StudyOptions
 from ebft.study.plan import Run, plan_runs
 from ebft.study.process import OutOfTimeError, run_in_process
 from ebft.study.worker import HELD_ELSEWHERE
-from ebft.training.interrupt import StopRequest, stop_on_interrupt
 
 log = logging.getLogger("ebft")
 
@@ -77,7 +77,7 @@ class Study:
 
     def run(self) -> bool:
         """Runs what is left; Ctrl-C stops the run in progress, and the same command goes on."""
-        from ebft.report.study import write_report
+        from ebft.study.report.make import write_report
 
         pending = [run for run in self._runs if self._at(run).result() is None]
         log.info("%d runs, %d of them done already", len(self._runs), self._count(DONE))

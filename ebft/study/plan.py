@@ -14,10 +14,10 @@ from ebft.config.overrides import Override, override
 from ebft.config.read import read_recipe
 from ebft.config.recipe import RECIPES, recipe_options
 from ebft.errors import UserError
+from ebft.runs.estimate import step_flops
+from ebft.runs.finetune_options import FineTuneOptions
 from ebft.study.arms import Arm, arms
 from ebft.study.options import StudyOptions
-from ebft.training.estimate import step_flops
-from ebft.training.options import FineTuneOptions
 
 STEP_LOG = "ebft.study.step_log.StepLog"
 NOT_IDENTITY = ("output_dir", "overwrite", "seed")

@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from ebft.runs.interrupt import StopRequest
 from ebft.study.folder import RunFolder
-from ebft.training.interrupt import StopRequest
 
 POLL = 0.5
 """Seconds between looks at a run."""

@@ -35,12 +35,10 @@ def work(run: RunFolder) -> int:
 
 
 def _run(run: RunFolder) -> int:
-    from ebft.cli.main import log_to
     from ebft.errors import EXPLAINED
+    from ebft.runs.process import prepare
 
-    log_to(sys.stderr)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    prepare(sys.stderr)
     began = time.time()
     try:
         if not _finish(run):
@@ -64,12 +62,10 @@ def _run(run: RunFolder) -> int:
 
 
 def _finish(run: RunFolder) -> bool:
-    from transformers.utils.logging import disable_progress_bar
-
     from ebft.config.load import load_recipe
     from ebft.config.overrides import override
+    from ebft.runs.process import carry_out
 
-    disable_progress_bar()
     here = {
         # From its newest whole checkpoint; from the beginning if there is none.
         "checkpoint.resume": "auto",
@@ -80,13 +76,9 @@ def _finish(run: RunFolder) -> bool:
         "metric_loggers.0.file": str(run.steps),
     }
     origin = "the study's worker"
-    recipe = load_recipe(run.recipe, [override(k, v, origin=origin) for k, v in here.items()])
-    job = recipe.options.build(recipe.registry, source=recipe.source)
-    try:
-        job.setup()
-        return job.run()
-    finally:
-        job.cleanup()
+    return carry_out(
+        load_recipe(run.recipe, [override(k, v, origin=origin) for k, v in here.items()])
+    )
 
 
 def _describe() -> dict[str, object]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ebft.errors import PluginError
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms
-from ebft.training.finite import check_finite
+from ebft.training.check_finite import check_finite
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ebft.models.checkpointing import checkpointing
 from ebft.objective import ObjectiveOptions
 from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.records import Contexts, Scored
-from ebft.training.finite import check_finite
+from ebft.training.check_finite import check_finite
 from ebft.training.losses import Counts, DocumentLoss, RolloutLoss, count, micro_batch_losses
 
 if TYPE_CHECKING:

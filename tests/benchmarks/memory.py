@@ -17,7 +17,7 @@ from itertools import product
 from tqdm import tqdm
 
 from ebft.config.load import load_recipe
-from ebft.training.estimate import estimate_memory
+from ebft.runs.estimate import estimate_memory
 from tests.benchmarks.machine import ROOT, commit
 
 PAGE = ROOT / "docs" / "benchmarks" / "memory.md"

@@ -14,16 +14,17 @@ from time import perf_counter
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from ebft.cost import DocumentTree, ModelShape, flops
+from ebft.cost import DocumentTree, flops
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.load import ATTENTION
+from ebft.models.shape import ModelShape
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Resources
 from ebft.rollout.records import Rollouts
 from ebft.rollout.strided import Strided
+from ebft.runs.setup import PRECISION
 from ebft.samplers.hf_tree import HfTree
 from ebft.testing import tiny_documents
-from ebft.training.setup import PRECISION
 from ebft.training.update import accumulate_gradients
 from tests.benchmarks.peak import peak_memory
 from tests.tiny import at_a_time, trained_on

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ebft.config.load import load_recipe
-from ebft.training.estimate import estimate_memory
+from ebft.runs.estimate import estimate_memory
 from tests.benchmarks.memory import RECIPE, measure, overrides
 
 SMALL = ["training.documents_per_step=2", "training.steps=2"]

@@ -12,7 +12,7 @@ import time
 
 from ebft.cli.one_voice import one_voice
 from ebft.processes import Launch
-from ebft.training import lookout
+from ebft.distributed import lookout
 
 lookout.EVERY = 0  # nearly always inside the store's code
 os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": sys.argv[1]}

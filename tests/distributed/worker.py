@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from ebft.config.load import load_recipe
 from ebft.models.shard import whole_weights
-from ebft.training.finetune import FineTune
+from ebft.runs.finetune import FineTune
 from ebft.training.loop import train
 
 

@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from ebft.report.study import write_report
+from ebft.study.report.make import write_report
 from tests.docs.pages import ROOT
 
 RESULTS = ROOT / "docs" / "results"

@@ -17,8 +17,8 @@ from ebft.config.load import load_recipe
 from ebft.data.files import Files
 from ebft.data.python_files import PythonFiles
 from ebft.errors import UserError
+from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.testing import write_tiny_model, write_tiny_texts
-from ebft.training.setup import make_documents, make_machinery, make_resources
 from tests.conftest import RECIPES
 from tests.fuzz.mutate import mutated
 

@@ -6,8 +6,8 @@ import pytest
 
 from ebft.config.load import load_recipe
 from ebft.plugins import load_registry
+from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
-from ebft.training.setup import make_documents, make_machinery, make_resources
 from tests.conftest import RECIPES
 from tests.plugins.pairwise import cover_pairs, pairs
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from ebft.config.load import load_recipe
 from ebft.models.load import load_frozen
 from ebft.models.quantize import is_quantized
+from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
-from ebft.training.setup import make_documents, make_machinery, make_resources
 
 QLORA = "model.lora.quantize_base=true"
 TOKENS = torch.arange(3, 12)[None]

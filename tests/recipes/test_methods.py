@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ebft.config.load import load_recipe
+from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
-from ebft.training.setup import make_documents, make_machinery, make_resources
 
 NO_FEATURES = ["feature_map=null", "evaluation.evaluators=[]"]
 NO_REWARD = ["sampler=null", "reward=null", "baseline=null", *NO_FEATURES]

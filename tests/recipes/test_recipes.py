@@ -16,10 +16,10 @@ from ebft.cost import DocumentTree, flops
 from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
 from ebft.plugins import default_registry
 from ebft.rollout.strided import Strided
+from ebft.runs.estimate import model_shape
+from ebft.runs.finetune_options import FineTuneOptions
 from ebft.study.estimate import CPU_GFLOPS
 from ebft.study.plan import plan_arms
-from ebft.training.estimate import model_shape
-from ebft.training.options import FineTuneOptions
 from tests.conftest import RECIPES
 from tests.tiny import plain_policy, tiny_documents, tiny_resources
 

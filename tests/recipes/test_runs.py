@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.config.load import load_recipe
-from ebft.training.finetune import FineTune
+from ebft.runs.finetune import FineTune
+from ebft.runs.output import OutputFolder
 from ebft.training.loop import train
-from ebft.training.output import OutputFolder
 
 ROWS = [{"question": f"a b {c}", "answer": f"{c} d = {c} e"} for c in "abcdefghijklmnopqrs"]
 
@@ -126,7 +126,7 @@ def test_micro_batches_change_nothing_but_memory(tiny_run):
 
 
 def test_ctrl_c_finishes_the_step_and_saves(ebft, tiny_run, tmp_path, monkeypatch):
-    from ebft.training.watch import Watcher
+    from ebft.runs.progress import Watcher
 
     show = Watcher.step
 

@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from ebft.training.watch import Watcher
+from ebft.runs.progress import Watcher
 from tests.resume.common import STATEFUL, assert_same_checkpoints, checkpoint, logged_steps
 
 ADAM = import_module("torch.optim.adam")
@@ -238,7 +238,7 @@ def test_nan_leaves_the_checkpoints_before_it(ebft, fragile, monkeypatch, goes_o
             yield step
 
     train = loop.train
-    monkeypatch.setattr("ebft.training.finetune.train", nan_in_step_6)
+    monkeypatch.setattr("ebft.runs.finetune.train", nan_in_step_6)
     status, _, err = ebft(*fragile())
     assert status == 1
     assert "step 7: " in err.rstrip().splitlines()[-1]

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from ebft.training import losses, setup
-from ebft.training.memory import is_out_of_memory
+from ebft.runs import setup
+from ebft.runs.memory import is_out_of_memory
+from ebft.training import losses
 from tests.resume.common import assert_same_checkpoints, checkpoint
 
 

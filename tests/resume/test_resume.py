@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ebft.checkpoints.nested import read_nested
-from ebft.training.watch import Watcher
+from ebft.runs.progress import Watcher
 from tests.resume.common import STATEFUL, assert_same_checkpoints, checkpoint, logged_steps
 
 

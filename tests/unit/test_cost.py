@@ -5,11 +5,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, MixtralConfig
 
-from ebft.cost import DocumentTree, ModelShape, flops
+from ebft.cost import DocumentTree, flops
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.attention import NAME
 from ebft.models.lora import add_adapter, without_adapter
 from ebft.models.options import LoraOptions
+from ebft.models.shape import ModelShape
 from ebft.objective import ObjectiveOptions
 from ebft.rollout.records import Rollouts
 from ebft.rollout.strided import Strided

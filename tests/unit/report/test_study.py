@@ -8,12 +8,12 @@ from multiprocessing import get_context
 import pandas as pd
 import pytest
 
-from ebft.report.effects import effects
-from ebft.report.groups import comparisons, crossings
-from ebft.report.records import read_study, tidy
-from ebft.report.study import write_report
-from ebft.report.study_plots import plot_heat_map
 from ebft.study.folder import StudyFolder, read_lines
+from ebft.study.report.effects import effects
+from ebft.study.report.groups import comparisons, crossings
+from ebft.study.report.make import write_report
+from ebft.study.report.plots import plot_heat_map
+from ebft.study.report.records import read_study, tidy
 from ebft.study.step_log import StepLog
 from tests.unit.report.studies import (
     DOCUMENTS,

@@ -6,8 +6,8 @@ configuration is then read from where its weights are.
 
 from __future__ import annotations
 
-from ebft.cost import ModelShape
 from ebft.models.embedded import NAME as EMBEDDED
+from ebft.models.shape import ModelShape
 
 SHAPES = {
     EMBEDDED: ModelShape(

@@ -16,7 +16,7 @@ from ebft.interfaces import (
 from ebft.models.load import adapter_folder
 
 if TYPE_CHECKING:
-    from ebft.training.options import FineTuneOptions
+    from ebft.runs.finetune_options import FineTuneOptions
 
 
 def find_problems(options: FineTuneOptions) -> list[str]:

@@ -10,12 +10,12 @@ from rich.console import Console
 from ebft.config.dump import resolved_yaml
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
-from ebft.evaluation.options import EvaluateOptions
 from ebft.plugins import Registry
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
-from ebft.training.output import OutputFolder
-from ebft.training.setup import (
+from ebft.runs.evaluate_options import EvaluateOptions
+from ebft.runs.output import OutputFolder
+from ebft.runs.setup import (
     held_out_documents,
     make_evaluation_sets,
     make_resources,

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from ebft.checkpoints.resume import Resumption
     from ebft.evaluation.history import History
+    from ebft.runs.progress import Watcher
     from ebft.training.loop import Machinery
-    from ebft.training.watch import Watcher
 
 log = logging.getLogger("ebft")
 

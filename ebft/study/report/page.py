@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ebft.report.records import StudyRecord
+from ebft.study.report.records import StudyRecord
 
 LEVEL_NOTE = (
     "± is the half-width of a 95 % interval. Over seeds (Student t): what other training runs "

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 
-from ebft.config.located import suggest
 from ebft.errors import UserError
 from ebft.evaluation.history import History
 from ebft.evaluation.remembered import Remembered
+from ebft.mistakes import suggest
 from ebft.models.whole import kept_whole
 from ebft.parts import Resources
 from ebft.report.curves import plot_curves
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
+from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.output import OutputFolder
+from ebft.runs.progress import Watcher
 from ebft.training.gradients import measure_gradients
 from ebft.training.loop import Step
-from ebft.training.options import FineTuneOptions
-from ebft.training.output import OutputFolder
-from ebft.training.watch import Watcher
 
 log = logging.getLogger("ebft")
 

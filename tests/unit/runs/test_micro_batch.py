@@ -8,9 +8,9 @@ import torch
 
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
-from ebft.training.estimate import estimate_memory, step_flops
-from ebft.training.free import container_room, free_memory
-from ebft.training.memory import SHARE, choose_micro_batch
+from ebft.runs.estimate import estimate_memory, step_flops
+from ebft.runs.free_memory import container_room, free_memory
+from ebft.runs.memory import SHARE, choose_micro_batch
 from tests.conftest import RECIPES
 
 

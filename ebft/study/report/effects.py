@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ebft.report.records import Evaluated, RunRecord, StudyRecord
 from ebft.scoring.interval import Interval, difference
 from ebft.scoring.seeds import Spread, over_seeds, pooled_spread
+from ebft.study.report.records import Evaluated, RunRecord, StudyRecord
 
 COLUMNS = [
     "measure", "unit", "arm", "seeds", "value", "value_seeds",

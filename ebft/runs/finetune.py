@@ -16,6 +16,7 @@ from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.snapshot import About
 from ebft.checkpoints.state import named_parts, restore_before_update
 from ebft.config.dump import plain_options, resolved_yaml
+from ebft.distributed.parallel import join
 from ebft.errors import (
     MemoryShortError,
     NumericalError,
@@ -30,26 +31,25 @@ from ebft.models.lora import cast_base
 from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
 from ebft.processes import Launch
-from ebft.training.blame import blame, named_evaluators
-from ebft.training.checks import find_problems_of_processes
-from ebft.training.describe import describe
-from ebft.training.interrupt import TERMINATED, BrokenOffError, StopRequest, stop_on_signals
-from ebft.training.keeper import Keeper
-from ebft.training.loop import Machinery, Step, train
-from ebft.training.measurements import Measurements, is_due
-from ebft.training.memory import describe_need, is_out_of_memory, memory_short
-from ebft.training.options import FineTuneOptions
-from ebft.training.output import OutputFolder
-from ebft.training.parallel import join
-from ebft.training.setup import (
+from ebft.runs.blame import blame, named_evaluators
+from ebft.runs.checks import find_problems_of_processes
+from ebft.runs.describe import describe
+from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.interrupt import TERMINATED, BrokenOffError, StopRequest, stop_on_signals
+from ebft.runs.keeper import Keeper
+from ebft.runs.measurements import Measurements, is_due
+from ebft.runs.memory import describe_need, is_out_of_memory, memory_short
+from ebft.runs.output import OutputFolder
+from ebft.runs.progress import Watcher
+from ebft.runs.setup import (
     make_documents,
     make_evaluation_sets,
     make_machinery,
     make_resources,
     memory_at_hand,
 )
-from ebft.training.start import Start
-from ebft.training.watch import Watcher
+from ebft.runs.start import Start
+from ebft.training.loop import Machinery, Step, train
 
 log = logging.getLogger("ebft")
 T = TypeVar("T")

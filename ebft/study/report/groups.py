@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from ebft.report.records import RunRecord, StudyRecord
 from ebft.study.arms import short_names
+from ebft.study.report.records import RunRecord, StudyRecord
 
 VARIANTS = "variants"
 

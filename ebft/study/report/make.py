@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ebft.files import write_whole
-from ebft.report.effects import effects
-from ebft.report.groups import comparisons, crossings
-from ebft.report.page import markdown, page
-from ebft.report.records import StudyRecord, read_study, tidy
-from ebft.report.study_plots import plot_curves, plot_effects, plot_families, plot_heat_map
 from ebft.report.style import png
 from ebft.study.folder import StudyFolder
+from ebft.study.report.effects import effects
+from ebft.study.report.groups import comparisons, crossings
+from ebft.study.report.page import markdown, page
+from ebft.study.report.plots import plot_curves, plot_effects, plot_families, plot_heat_map
+from ebft.study.report.records import StudyRecord, read_study, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

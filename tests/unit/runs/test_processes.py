@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebft.config.load import load_recipe
+from ebft.distributed.lookout import place
+from ebft.distributed.parallel import shares
 from ebft.errors import UserError
 from ebft.processes import Launch
-from ebft.training.checks import find_problems_of_processes
-from ebft.training.lookout import place
-from ebft.training.parallel import shares
+from ebft.runs.checks import find_problems_of_processes
 
 
 @given(
@@ -80,4 +80,4 @@ def test_a_place_is_outside_of_libraries():
     done.set()
     thread.join()
     assert said.startswith("in waits, ")
-    assert "test_parallel.py:" in said
+    assert "test_processes.py:" in said

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from ebft.evaluation.history import EvaluationSet
 from ebft.parts import Resources
-from ebft.training.memory import describe_need
-from ebft.training.options import FineTuneOptions
-from ebft.training.setup import Documents
+from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.memory import describe_need
+from ebft.runs.setup import Documents
 
 log = logging.getLogger("ebft")
 

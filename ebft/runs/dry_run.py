@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebft.models.load import resolve_device
-from ebft.training.estimate import (
+from ebft.runs.estimate import (
     adapter_weights,
     document_tree,
     estimate_memory,
@@ -13,11 +13,11 @@ from ebft.training.estimate import (
     step_flops,
     work_of_document,
 )
-from ebft.training.free import free_memory
-from ebft.training.memory import GIB, choose_micro_batch
+from ebft.runs.free_memory import free_memory
+from ebft.runs.memory import GIB, choose_micro_batch
 
 if TYPE_CHECKING:
-    from ebft.training.options import FineTuneOptions
+    from ebft.runs.finetune_options import FineTuneOptions
 
 
 def estimate_table(options: FineTuneOptions) -> str:

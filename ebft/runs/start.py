@@ -8,9 +8,9 @@ from typing import Any
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
 from ebft.processes import Processes
-from ebft.training.disk_logs import cut_disk_logs
-from ebft.training.options import FineTuneOptions
-from ebft.training.output import OutputFolder
+from ebft.runs.disk_logs import cut_disk_logs
+from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.output import OutputFolder
 
 
 class Start:

@@ -29,9 +29,9 @@ from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.completion import Completion
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.rollout.records import Document
-from ebft.training.free import free_memory
+from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.free_memory import free_memory
 from ebft.training.loop import Machinery, RolloutParts
-from ebft.training.options import FineTuneOptions
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.errors import MemoryShortError, UserError
-from ebft.training.estimate import estimate_memory
+from ebft.runs.estimate import estimate_memory
 
 if TYPE_CHECKING:
-    from ebft.training.options import FineTuneOptions
+    from ebft.runs.finetune_options import FineTuneOptions
 
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch's allocators say in a RuntimeError."""

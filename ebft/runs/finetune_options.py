@@ -9,13 +9,13 @@ from pydantic import Field, PositiveInt
 
 from ebft.config.component import Component
 from ebft.config.recipe import Job
+from ebft.distributed.parallel import ParallelOptions
 from ebft.evaluation.options import ModelAndDataOptions, RunEvaluationOptions
 from ebft.interfaces import uses_features
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
-from ebft.training.checks import find_problems
-from ebft.training.memory import choose_micro_batch
-from ebft.training.parallel import ParallelOptions
+from ebft.runs.checks import find_problems
+from ebft.runs.memory import choose_micro_batch
 
 if TYPE_CHECKING:
     from ebft.plugins import Registry
@@ -152,11 +152,11 @@ class FineTuneOptions(ModelAndDataOptions):
         return find_problems(self)
 
     def estimate(self) -> str:
-        from ebft.training.dry_run import estimate_table
+        from ebft.runs.dry_run import estimate_table
 
         return estimate_table(self)
 
     def build(self, registry: Registry, *, source: Path) -> Job:
-        from ebft.training.finetune import FineTune
+        from ebft.runs.finetune import FineTune
 
         return FineTune(self, registry, source=source)

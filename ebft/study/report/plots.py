@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ebft.report.effects import paired_documents
-from ebft.report.groups import Comparison, Crossing
-from ebft.report.records import RunRecord, StudyRecord
 from ebft.report.style import GREY, colour, plain, style
+from ebft.study.report.effects import paired_documents
+from ebft.study.report.groups import Comparison, Crossing
+from ebft.study.report.records import RunRecord, StudyRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

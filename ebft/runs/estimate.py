@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
-from ebft.cost import DocumentTree, Memory, ModelShape, flops, memory
+from ebft.cost import DocumentTree, Memory, flops, memory
 from ebft.errors import first_line
 from ebft.interfaces import Plan, SamplerOptions, base_depth
 from ebft.models.embedded import NAME as EMBEDDED
+from ebft.models.known_shapes import SHAPES
 from ebft.models.load import adapter_folder, resolve_device
-from ebft.models.shapes import SHAPES
+from ebft.models.shape import ModelShape
 from ebft.rollout.records import Document
 from ebft.samplers.hf_tree import HfTree
 
 if TYPE_CHECKING:
-    from ebft.training.options import FineTuneOptions
+    from ebft.runs.finetune_options import FineTuneOptions
 
 
 @runtime_checkable

@@ -1,0 +1,109 @@
+"""The dimensions of a model, as far as its costs depend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Dimensions of a decoder with grouped-query attention and MLPs of one kind in all layers.
+
+    `mlp_matrices` are 3 of a gated MLP (Llama, Qwen, …) and 2 of a plain one (GPT-NeoX, …).
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    tied: bool
+    mlp_matrices: int = 3
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> ModelShape:
+        """Read off a transformers configuration. Raises `ValueError` naming what it lacks, or that
+        its layers are of another kind (mixtures of experts, …)."""
+        text = config.get_text_config().to_dict()
+        names = (
+            "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+            "vocab_size",
+        )  # fmt: skip
+        if missing := [name for name in names if not isinstance(text.get(name), int)]:
+            raise ValueError(f"its configuration does not say {', '.join(missing)}")
+        hidden, layers, heads, intermediate, vocab = (text[name] for name in names)
+        without_mlp = cls(
+            hidden=hidden,
+            layers=layers,
+            heads=heads,
+            kv_heads=text.get("num_key_value_heads") or heads,
+            head_dim=text.get("head_dim") or hidden // heads,
+            intermediate=intermediate,
+            vocab=vocab,
+            tied=bool(text.get("tie_word_embeddings", True)),
+            mlp_matrices=0,
+        )
+        mlp = _layer_weights(config) - without_mlp.layer_weights
+        matrices, rest = divmod(mlp, hidden * intermediate)
+        if matrices not in (2, 3) or rest:
+            raise ValueError("its layers have more in them than attention and one MLP")
+        return replace(without_mlp, mlp_matrices=matrices)
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of the matrices of one layer."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return attention + self.mlp_matrices * self.hidden * self.intermediate
+
+    @property
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of the matrices of a layer, by their usual names."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, queries),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (queries, self.hidden),
+            **({"gate_proj": (self.hidden, self.intermediate)} if self.mlp_matrices == 3 else {}),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    def adapter_weights(self, rank: int, names: Collection[str] | None = None) -> int:
+        """Weights of LoRA's A and B of the named matrices of all layers (None: of every matrix).
+
+        Raises `ValueError` for a name that is not among `projections`.
+        """
+        there = self.projections
+        if unknown := sorted(set(names or ()) - there.keys()):
+            raise ValueError(f"the size of {', '.join(unknown)} is not known before it is loaded")
+        return self.layers * sum(rank * sum(there[name]) for name in names or there)
+
+    @property
+    def head_weights(self) -> int:
+        return self.hidden * self.vocab
+
+    @property
+    def parameters(self) -> int:
+        """All of them but the norms' and biases', which are few."""
+        return self.layers * self.layer_weights + self.head_weights * (1 if self.tied else 2)
+
+
+def _layer_weights(config: PretrainedConfig) -> int:
+    """Weights of the matrices of a layer, counted in a model without memory."""
+    from transformers import AutoModelForCausalLM
+
+    from ebft.models.blocks import decoder_blocks
+
+    with torch.device("meta"):
+        _, layers = decoder_blocks(AutoModelForCausalLM.from_config(config))
+    return sum(weight.numel() for weight in layers[-1].parameters() if weight.dim() > 1)

@@ -1,0 +1,1 @@
+"""What a recipe runs: fine-tuning and evaluation, from their options to their output."""

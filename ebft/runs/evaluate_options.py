@@ -1,0 +1,38 @@
+"""The schema of `recipe: evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field, PositiveInt
+
+from ebft.config.recipe import Job
+from ebft.evaluation.options import HarnessOptions, ModelAndDataOptions
+
+if TYPE_CHECKING:
+    from ebft.plugins import Registry
+
+
+class EvaluateOptions(ModelAndDataOptions):
+    """Measures a model without training it: `recipe: evaluate`."""
+
+    micro_batch: PositiveInt = Field(
+        4, description="documents put through a network at a time; changes memory, not results"
+    )
+    harness: HarnessOptions | None = Field(
+        None, description="tasks of lm-evaluation-harness; null: none"
+    )
+
+    def documents_at_a_time(self, free: int, *, processes: int = 1) -> int:  # noqa: ARG002
+        return self.micro_batch
+
+    def problems(self) -> list[str]:
+        if not self.evaluation.anything() and self.harness is None:
+            return ["evaluation.evaluators: is empty, so there is nothing to do"]
+        return []
+
+    def build(self, registry: Registry, *, source: Path) -> Job:
+        from ebft.runs.evaluate import Evaluate
+
+        return Evaluate(self, registry, source=source)

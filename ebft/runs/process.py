@@ -1,0 +1,57 @@
+"""What a process that runs recipes does first, and how it runs one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from ebft.config.load import Recipe
+
+
+class BesideBars(logging.Handler):
+    """Writes messages to a stream without breaking a progress bar that is on it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=self._stream)
+
+
+def prepare(stream: TextIO) -> None:
+    """Makes this process one that runs recipes: it logs to `stream`, and finds what they name."""
+    log_to(stream)
+    # Plug-ins and classes that a recipe names may lie in the working directory.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def log_to(stream: TextIO) -> None:
+    """Shows ebft's messages on `stream`, and of torchao's only errors.
+
+    Importing torchao warns that its C++ extensions do not fit this torch; ebft needs none of them.
+    """
+    log = logging.getLogger("ebft")
+    log.handlers = [BesideBars(stream)]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger("torchao").setLevel(logging.ERROR)
+
+
+def carry_out(recipe: Recipe) -> bool:
+    """Runs a recipe; whether all of it was done. Raises what its job does."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # the run has its own; loading weights takes a second
+    job = recipe.options.build(recipe.registry, source=recipe.source)
+    try:
+        job.setup()
+        return job.run()
+    finally:
+        job.cleanup()

@@ -1,0 +1,1 @@
+"""What the runs of a study have shown: tables, pictures, a page."""
