@@ -25,7 +25,7 @@ class ObjectiveOptions(Options):
         description="sum: log p of a rollout, the exact gradient of L_FM; token_mean: divided by "
         "the rollout's tokens, as the authors' code scales it",
     )
-    cross_entropy_on: Literal["completion", "all"] = Field(
+    cross_entropy_tokens: Literal["completion", "all"] = Field(
         "completion", description="tokens under the cross-entropy: after the prompt, or all"
     )
     importance: ImportanceOptions = Field(
@@ -91,11 +91,13 @@ def cross_entropy_loss(
     return -(log_probs * mask).sum() / tokens
 
 
-def cross_entropy_mask(contexts: Contexts, on: Literal["completion", "all"]) -> Bool[Tensor, "B S"]:
+def cross_entropy_mask(
+    contexts: Contexts, tokens: Literal["completion", "all"]
+) -> Bool[Tensor, "B S"]:
     """Which tokens of the documents the cross-entropy is taken on; the first has no prediction."""
     device = contexts.tokens.device
     prompts = [
-        document.prompt_length if on == "completion" else 0 for document in contexts.documents
+        document.prompt_length if tokens == "completion" else 0 for document in contexts.documents
     ]
     first = torch.tensor(prompts, device=device).clamp(min=1)
     column = torch.arange(contexts.tokens.shape[1], device=device)

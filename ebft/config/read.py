@@ -71,20 +71,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if not OmegaConf.is_dict(content):
         raise UserError(f"{path}: a recipe is a mapping of keys to values; this file is a list")
-    return cast(dict[str, Any], _with_names(OmegaConf.to_container(content)))
-
-
-def _with_names(content: Any) -> Any:
-    """Keys `on` and `off` as they are written: YAML 1.1 takes them for true and false."""
-    if isinstance(content, list):
-        return [_with_names(item) for item in content]
-    if not isinstance(content, dict):
-        return content
-    names = {True: "on", False: "off"}
-    return {
-        names[key] if isinstance(key, bool) else key: _with_names(item)
-        for key, item in content.items()
-    }
+    return cast(dict[str, Any], OmegaConf.to_container(content))
 
 
 def _layers(path: Path) -> dict[Path, dict[str, Any]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class CrossEntropy(LabelledPart):
     """Mean −log p of the documents' tokens, at temperature 1."""
 
-    on: Literal["completion", "all"] = Field(
+    tokens: Literal["completion", "all"] = Field(
         "completion", description="tokens that count: after the prompt, or all"
     )
 
@@ -49,7 +49,7 @@ class CrossEntropyEvaluator:
         whole = whole.to(resources.device)
         with autocast(resources.device, resources.precision):
             log_probs = document_log_probs(policy, whole)
-        mask = cross_entropy_mask(whole, self._options.on)
+        mask = cross_entropy_mask(whole, self._options.tokens)
         count = mask.sum(1).double().cpu()
         value = -(log_probs * mask).sum(1).double().cpu() / count
         return [Measurement("CE", "nats/token", value, count)]

@@ -37,7 +37,7 @@ def count(
     contexts: Contexts, scored: Scored | None, objective: ObjectiveOptions, processes: Processes
 ) -> Counts:
     """What the losses of all processes are divided by."""
-    tokens = cross_entropy_mask(contexts, objective.cross_entropy_on).sum()
+    tokens = cross_entropy_mask(contexts, objective.cross_entropy_tokens).sum()
     sampled = torch.zeros_like(tokens) if scored is None else scored.rollouts.mask.sum()
     mine = torch.stack([torch.full_like(tokens, len(contexts)), sampled, tokens])
     return Counts(*processes.sum(mine).tolist())
@@ -88,6 +88,6 @@ def micro_batch_losses(
             contexts=counts.contexts, reduction=objective.reduction, weights=importance.weights,
         )  # fmt: skip
         of_rollouts = RolloutLoss(loss, rollouts, sampled, importance.ratios)
-    mask = cross_entropy_mask(contexts, objective.cross_entropy_on)
+    mask = cross_entropy_mask(contexts, objective.cross_entropy_tokens)
     cross_entropy = cross_entropy_loss(documents, mask, tokens=counts.tokens)
     return of_rollouts, DocumentLoss(cross_entropy, documents)

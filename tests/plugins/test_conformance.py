@@ -40,7 +40,7 @@ OPTIONS = {
         "completion": [{"rollout_length": 1}, {"rollout_length": 6}],
     },
     "evaluators": {
-        "cross_entropy": [{}, {"on": "all"}],
+        "cross_entropy": [{}, {"tokens": "all"}],
         "feature_matching_loss": [{"plan": STRIDED, "feature_map": MEAN_POOL}],
         "feature_matching_by_length": [
             {"plan": STRIDED, "feature_map": MEAN_POOL, "lengths": [2, 8]},
