@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ebft.models.log_probs import ROWS as LOGIT_ROWS
-from ebft.models.shape import ModelShape
+from ebft.models.shape import ModelShape, layer_index
 from ebft.rollout.tree_mask import QUERIES
 
 # Products of training for one of a forward. Backward multiplies by each weight twice: for its
@@ -86,7 +86,7 @@ def flops(
     again. `adapter` weights, if any, are trained in place of the model's own.
     """
     G = tree.rollout_length
-    deepest = max(1, int(model.layers * depth)) if depth > 0 else 0
+    deepest = layer_index(depth, model.layers) if depth > 0 else 0
     frozen = FROZEN if adapter else 0.0
     sampled = len(tree.anchors) + tree.rollouts * (G - 1)
     sampling = _decoder(model, tree.sampling_tokens, tree.pairs(G - 1), model.layers)

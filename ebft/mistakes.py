@@ -14,6 +14,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 UNKNOWN_KEY = "unknown_key"
 """The error type of a key that is no option."""
+WORDS = {True: "true", False: "false", None: "null"}
+"""How a recipe writes these values."""
 LISTED = 25
 """Most names that a message lists."""
 

@@ -108,7 +108,7 @@ MUTANTS = [
     Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None] + 0 * step"),
     Mutant("rollout/strided.py", "self.rollout_length + 1, self.stride", "self.rollout_length, self.stride"),
     Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),
-    Mutant("features/layers.py", "int(layers * depth)", "round(layers * depth) + 1"),
+    Mutant("models/shape.py", "int(layers * depth)", "round(layers * depth) + 1"),
     Mutant("features/bag_of_tokens.py", "mask.to(counts.dtype)", "torch.ones_like(mask, dtype=counts.dtype)"),
     Mutant("features/concat.py", "(sqrt(m.weight), m.f", "(m.weight, m.f"),
     Mutant("features/logits.py", ".log_softmax(-1)", ".softmax(-1)"),

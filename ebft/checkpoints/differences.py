@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ebft.mistakes import WORDS
+
 NOT_OF_THE_RUN = ("output_dir", "overwrite", "plugins", "checkpoint", "metric_loggers")
 """Where things go, and what is kept of them."""
 SAME_MATHEMATICS = (
@@ -92,5 +94,5 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
+        return WORDS[value]
     return str(value)

@@ -41,7 +41,6 @@ def restore_random(state: Mapping[str, Any], device: torch.device) -> None:
                 "%d GPUs are here and %d were: torch's generators on them start anew",
                 torch.cuda.device_count(), len(state["cuda"]),
             )  # fmt: skip
-    if "numpy" in state:  # checkpoints of format 1 may lack these two
-        name, keys, *rest = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-        random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])

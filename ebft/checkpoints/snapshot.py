@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["About", "Snapshot", "load_weights", "read_about", "read_state", "shards_of"]
 
-FORMAT = 2
-READABLE = (1, FORMAT)
-"""Format 1 has no shards."""
+FORMAT = 3
 RUN, ABOUT, STATE, SHARDS = "run", "about.json", "state", "shards"
 
 
@@ -108,10 +106,10 @@ def read_about(folder: Path) -> About:
     """Raises `ValueError` if the folder is not a checkpoint that this version can resume."""
     try:
         content = json.loads((folder / RUN / ABOUT).read_text(encoding="utf-8"))
-        if content["format"] not in READABLE:
+        if content["format"] != FORMAT:
             raise ValueError(
                 f"it is of format {content['format']}, written by ebft {content['ebft']}; this is "
-                f"ebft {ebft.__version__}, which reads formats {READABLE[0]} to {FORMAT}"
+                f"ebft {ebft.__version__}, which reads format {FORMAT}"
             )
         about = About(**content)
         if not (

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from pydantic import BaseModel
 
+from ebft.mistakes import WORDS
+
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-WORDS = {True: "true", False: "false", None: "null"}
 
 
 def describe_field(field: FieldInfo) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ebft.config.overrides import Override
-from ebft.mistakes import UNKNOWN_KEY, suggest
+from ebft.mistakes import UNKNOWN_KEY, WORDS, suggest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -69,5 +69,5 @@ def _origin(detail: ErrorDetails, source: Path, overrides: Sequence[Override]) -
 def _shown(value: Any) -> str:
     text = value if isinstance(value, str) and value else repr(value)
     if isinstance(value, bool) or value is None:
-        text = {True: "true", False: "false", None: "null"}[value]
+        text = WORDS[value]
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

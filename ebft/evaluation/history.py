@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,7 @@ class History:
                         parts[name].append(measurement)
                 bar.update(len(documents))
         for measurements in parts.values():
-            yield joined([self._of_all(measurements, len(one.documents))])
+            yield joined(measurements, partial(self._together, count=len(one.documents)))
 
     def _share(self, documents: Sequence[Document]) -> Sequence[Document]:
         """As many for every process: the last one again where there are too few."""
@@ -153,20 +154,9 @@ class History:
         last, count = len(documents) - 1, -(-len(documents) // size)
         return [documents[min(i, last)] for i in range(rank * count, (rank + 1) * count)]
 
-    def _of_all(
-        self, parts: Sequence[Measurement | CorpusMeasurement], count: int
-    ) -> Measurement | CorpusMeasurement:
-        """Every process's parts as one, of `count` documents."""
-
-        def together(values: Sequence[Tensor]) -> Tensor:
-            return self._processes.gather(torch.cat(list(values)))[:count]
-
-        first, weight = parts[0], together([part.weight for part in parts])
-        if isinstance(first, Measurement):
-            value = together([part.value for part in parts if isinstance(part, Measurement)])
-            return replace(first, value=value, weight=weight)
-        statistics = [part.statistics for part in parts if isinstance(part, CorpusMeasurement)]
-        return replace(first, statistics=together(statistics), weight=weight)
+    def _together(self, values: list[Tensor], count: int) -> Tensor:
+        """Those of all processes, of `count` documents."""
+        return self._processes.gather(torch.cat(values))[:count]
 
     def _check(
         self, name: str, measurement: Measurement, one: EvaluationSet, steps_done: int
@@ -198,17 +188,20 @@ class History:
             yield steps_done, paired_change(self.first[name], measured[name])
 
 
-def joined(parts: Sequence[Measurement | CorpusMeasurement]) -> Measurement:
-    """One measurement of all the documents of its parts, in their order."""
-    first, weight = parts[0], torch.cat([part.weight for part in parts])
+def joined(
+    parts: Sequence[Measurement | CorpusMeasurement],
+    together: Callable[[list[Tensor]], Tensor],
+) -> Measurement:
+    """One measurement of all the documents of its parts, in their order, put `together`."""
+    first, weight = parts[0], together([part.weight for part in parts])
     if isinstance(first, Measurement):
-        value = torch.cat([part.value for part in parts if isinstance(part, Measurement)])
-        return replace(first, value=value, weight=weight)
+        values = [part.value for part in parts if isinstance(part, Measurement)]
+        return replace(first, value=together(values), weight=weight)
     statistics = [part.statistics for part in parts if isinstance(part, CorpusMeasurement)]
-    measured = weight > 0
+    whole, measured = together(statistics), weight > 0
     value = torch.zeros_like(weight)
     if measured.any():
-        value[measured] = influence_values(torch.cat(statistics)[measured], first.figure)
+        value[measured] = influence_values(whole[measured], first.figure)
     return Measurement(first.name, first.unit, value, weight)
 
 

@@ -77,14 +77,16 @@ def per_document(
     total = torch.zeros(len(documents), dtype=torch.float64)
     weights = torch.zeros_like(total)
     if contexts is not None:
-        # In order rather than by name: processes that wait for others measure a document twice.
-        rest = iter(enumerate(documents))
-        of_row = torch.tensor(
-            [next(i for i, document in rest if document is one) for one in contexts.documents]
-        )
-        index = of_row[contexts.row.cpu()]
+        index = torch.tensor(places(documents, contexts))[contexts.row.cpu()]
         value = value.double().cpu()
         each = torch.ones_like(value) if weight is None else weight.double().cpu()
         weights.index_add_(0, index, each)
         total.index_add_(0, index, each * value)
     return torch.where(weights > 0, total / weights.clamp(min=1e-300), 0), weights
+
+
+def places(documents: Sequence[Document], contexts: Contexts) -> list[int]:
+    """Where each of the contexts' documents stands among all `documents`."""
+    # In order rather than by name: processes that wait for others measure a document twice.
+    rest = iter(enumerate(documents))
+    return [next(i for i, document in rest if document is one) for one in contexts.documents]

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, PositiveInt
 
 from ebft.evaluation.labelled import LabelledPart
-from ebft.evaluation.rollouts import EvaluationRollouts
+from ebft.evaluation.rollouts import EvaluationRollouts, places
 from ebft.evaluation.sacre import Name, SacreMetric
 from ebft.interfaces import CorpusMeasurement
 from ebft.parts import Resources
@@ -61,14 +61,10 @@ class TranslationEvaluator:
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[CorpusMeasurement]:
         rollouts = self._greedy(policy, documents)
-        translated: dict[str, str] = {}
-        if rollouts is not None:
-            attempts = attempts_of(rollouts, self._tokenizer)
-            for document, attempt in zip(rollouts.contexts.documents, attempts, strict=True):
-                translated[document.name] = cut(attempt.rollout.strip(), self._stop).strip()
-        place = [i for i, document in enumerate(documents) if document.name in translated]
-        references = [self._completion(documents[i]) for i in place]
-        translations = [translated[documents[i].name] for i in place]
+        attempts = [] if rollouts is None else attempts_of(rollouts, self._tokenizer)
+        translations = [cut(one.rollout.strip(), self._stop).strip() for one in attempts]
+        references = [one.reference.strip() for one in attempts]
+        place = [] if rollouts is None else places(documents, rollouts.contexts)
         weight = torch.zeros(len(documents), dtype=torch.float64)
         weight[place] = 1
         measured = []
@@ -79,8 +75,3 @@ class TranslationEvaluator:
                 CorpusMeasurement(metric.title, "of 100", statistics, weight, metric.figure)
             )
         return measured
-
-    def _completion(self, document: Document) -> str:
-        """All of it: a reference ends where a rollout has to."""
-        tokens = document.tokens[document.prompt_length :].tolist()
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -12,9 +12,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ebft.features.layers import FrozenLayers, layer_index
+from ebft.features.layers import FrozenLayers
 from ebft.features.pooling import POOLING, Pooling, pool, rows_per_context
 from ebft.models.forward import autocast
+from ebft.models.shape import layer_index
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.rollout.tree import grow

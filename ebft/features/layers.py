@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def layer_index(depth: float, layers: int) -> int:
-    """The hidden state at a fraction of the depth: max(1, ⌊L·f⌋); number 0 is the embeddings."""
-    return max(1, int(layers * depth))
-
-
 class FrozenLayers:
     """Reads hidden states number `indices` of a decoder: 1 … L, and L after the final norm.
 

@@ -29,6 +29,11 @@ RECOMPILE_LIMIT = 512
 BLOCK = 128
 """Tokens of a block: FlexAttention skips whole blocks that no query of another one sees."""
 
+NO_BACKWARD = (
+    "model.attention = flex: FlexAttention cannot train on a CPU, for it has no backward there; "
+    "set model.attention=tree, or model.device=cuda"
+)
+
 
 def flex_tree_attention(
     module: torch.nn.Module,
@@ -54,10 +59,7 @@ def flex_tree_attention(
     refuse(module, tree_mask, others)
     if query.device.type == "cpu":
         if torch.is_grad_enabled() and query.requires_grad:
-            raise ValueError(
-                "model.attention = flex: FlexAttention cannot train on a CPU, for it has no "
-                "backward there; set model.attention=tree"
-            )
+            raise ValueError(NO_BACKWARD)
         # It refuses inputs that require gradients even where none are taken.
         query, key, value = query.detach(), key.detach(), value.detach()
     T = query.shape[2]

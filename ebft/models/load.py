@@ -10,10 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.errors import UserError, first_line
-from ebft.models import (
-    embedded,
-    flex,  # noqa: F401  # registers its attention
-)
+from ebft.models import embedded, flex
 from ebft.models.attention import DENSE, FLEX, NAME
 from ebft.models.lora import ADAPTER_CONFIG, with_adapter
 from ebft.models.options import ModelOptions
@@ -40,10 +37,7 @@ def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedToken
     Raises `UserError` naming `model.path` if there is no such model, and for `flex` on a CPU.
     """
     if options.attention == "flex" and resolve_device(options.device).type == "cpu":
-        raise UserError(
-            "model.attention = flex: FlexAttention cannot train on a CPU, for it has no backward "
-            "there; set model.attention=tree, or model.device=cuda"
-        )
+        raise UserError(flex.NO_BACKWARD)
     quantize = options.lora is not None and options.lora.quantize_base
     model = _load(options, torch.float32, quantize=quantize)
     return model, load_tokenizer(options)

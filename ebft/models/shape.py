@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
+def layer_index(depth: float, layers: int) -> int:
+    """The hidden state at a fraction of the depth: max(1, ⌊L·f⌋); number 0 is the embeddings."""
+    return max(1, int(layers * depth))
+
+
 @dataclass(frozen=True, slots=True)
 class ModelShape:
     """Dimensions of a decoder with grouped-query attention and MLPs of one kind in all layers.

@@ -195,7 +195,7 @@ class FineTune:
             while done < last and not stopping:
                 with self._breakable(stop):
                     step = next(steps)
-                done = step.number + 1
+                done = step.done
                 self._keeper.step_done(done)
                 self._watcher.step(step)
                 self._measurements.gradients(step)

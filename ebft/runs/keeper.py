@@ -77,8 +77,8 @@ class Keeper:
     def restore(self, resumed: Resumption, digests: Mapping[str, str]) -> None:
         """Goes on from a checkpoint; the policy has its weights already. Raises `UserError`."""
         state = resumed.restore(self._machinery)
-        before, now = state.get("tokens_at_a_time"), self._machinery.micro_batch_tokens
-        if before is not None and before != now:
+        before, now = state["micro_batch_tokens"], self._machinery.micro_batch_tokens
+        if before != now:
             log.warning(
                 "micro-batches are of %d tokens now and were of %d: the same results to rounding, "
                 "but not to the last bit",
@@ -100,7 +100,7 @@ class Keeper:
         state = {
             **gather_state(self._machinery),
             **(before or {}),
-            "tokens_at_a_time": self._machinery.micro_batch_tokens,
+            "micro_batch_tokens": self._machinery.micro_batch_tokens,
             "metrics": self._watcher.history,
             "history": self._history.state_dict(),
         }

@@ -52,7 +52,7 @@ class Measurements:
 
     def gradients(self, step: Step) -> None:
         """How large and how noisy the gradient's parts are, at the steps when it is due."""
-        if not is_due(step.number + 1, self._options.training.measure_gradients_every):
+        if not is_due(step.done, self._options.training.measure_gradients_every):
             return
         measured = measure_gradients(
             self._resources.policy, step.contexts, step.scored, self._options.objective,
@@ -60,7 +60,7 @@ class Measurements:
             gradient_checkpointing=self._options.training.gradient_checkpointing,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
-        self._watcher.log(measured, step.number + 1)
+        self._watcher.log(measured, step.done)
 
     def due(self, done: int) -> bool:
         """Whether held-out figures are due after so many steps."""

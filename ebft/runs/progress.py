@@ -78,7 +78,7 @@ class Watcher:
         seconds = time.perf_counter() - self._since
         metrics = step_metrics(step, seconds=seconds, processes=self._processes)
         self.history.append(metrics)
-        self.log(metrics, step.number + 1)
+        self.log(metrics, step.done)
         # A reward with parts is shown in its parts.
         left_out = {"reward"} if "alignment" in metrics else set()
         shown = {k: v for k, v in SHOWN.items() if k in metrics.keys() - left_out}
@@ -89,7 +89,7 @@ class Watcher:
         )
         self._bar.update()
         if step.scored is not None and step.number % self._every == 0:
-            title = f"step {step.number + 1}: rollouts and their rewards"
+            title = f"step {step.done}: rollouts and their rewards"
             scored, tokenizer = step.scored, self._tokenizer
             self.show(rollouts_table(scored.rollouts, scored.reward(), tokenizer, title=title))
         self.restart_clock()

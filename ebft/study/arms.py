@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ebft.errors import UserError
+from ebft.mistakes import WORDS
 from ebft.study.options import Levels, StudyOptions
 
 REFERENCE = "reference"
@@ -140,7 +141,7 @@ def _label(value: Any) -> str:
         case {"_component_": str(component)}:
             return component.rpartition(".")[2]
         case bool() | None:
-            return {True: "true", False: "false", None: "null"}[value]
+            return WORDS[value]
         case []:
             return "none"
         case list():

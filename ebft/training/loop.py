@@ -83,6 +83,11 @@ class Step:
     learning_rate: float
     sync: Mapping[str, float]
 
+    @property
+    def done(self) -> int:
+        """Steps done with this one: its number as people count."""
+        return self.number + 1
+
 
 def train(m: Machinery, steps: range) -> Iterator[Step]:
     """Runs the optimizer steps, yielding each when it is done.

@@ -22,11 +22,10 @@ from tqdm import tqdm
 from ebft.cost import DECODER, DocumentTree, flops
 from ebft.data.python_files import PythonFiles
 from ebft.features.hidden_states import HiddenStates
-from ebft.features.layers import layer_index
 from ebft.models.load import load_frozen, load_policy
 from ebft.models.log_probs import token_log_probs
 from ebft.models.options import ModelOptions
-from ebft.models.shape import ModelShape
+from ebft.models.shape import ModelShape, layer_index
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Resources
 from ebft.rollout.records import Document, Rollouts

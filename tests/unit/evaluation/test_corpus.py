@@ -68,10 +68,10 @@ def test_parts_are_joined_before_the_figure():
         weights = torch.tensor(weight, dtype=torch.float64)
         return CorpusMeasurement("ratio", "", statistics, weights, lambda t: t[0] / t[1])
 
-    whole = joined([part([[1, 1], [9, 9]], [1, 0]), part([[2, 4]], [1])])
+    whole = joined([part([[1, 1], [9, 9]], [1, 0]), part([[2, 4]], [1])], torch.cat)
     assert mean_interval(whole).mean == pytest.approx(3 / 5)
     assert mean_interval(whole).count == 2
-    assert not joined([part([[1, 1]], [0])]).weight.any()
+    assert not joined([part([[1, 1]], [0])], torch.cat).weight.any()
 
 
 class TestEvaluator:

@@ -26,7 +26,7 @@ from ebft.testing.tiny import tiny_documents, tiny_policy, tiny_resources, tiny_
 PLAN = Strided(start=6, stride=4, rollout_length=8)
 FEATURES = HiddenStates(depths=(0.5, 1.0))
 EVALUATORS = {
-    "cross_entropy": CrossEntropy(on="all"),
+    "cross_entropy": CrossEntropy(tokens="all"),
     "feature_matching_loss": FeatureMatchingLoss(plan=PLAN, feature_map=FEATURES),
     "feature_matching_by_length": FeatureMatchingByLength(
         plan=PLAN, feature_map=FEATURES, lengths=(2, 4, 8)
@@ -192,7 +192,7 @@ class TestTwoOfAKind:
 
     def test_are_refused_if_their_figures_have_one_name(self, resources, tmp_path):
         """They would be taken for the figures of one."""
-        history = self.history(resources, tmp_path, CrossEntropy(), CrossEntropy(on="all"))
+        history = self.history(resources, tmp_path, CrossEntropy(), CrossEntropy(tokens="all"))
         with pytest.raises(UserError, match=r"two of them measure CE; give one a label"):
             history.evaluate(resources.policy, 0)
 
