@@ -8,16 +8,11 @@ paths of .py files). A plug-in that fails to load and a name that two plug-ins c
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from pathlib import Path
-from types import ModuleType
 from typing import Any
-from zlib import crc32
 
 import pluggy
 
@@ -25,6 +20,7 @@ from ebft import hookspecs
 from ebft.errors import PluginError
 from ebft.mistakes import Mistake, suggest, validation_error
 from ebft.parts import Part
+from ebft.plugin_modules import load_module, reason
 
 BUILT_IN = (
     "ebft.data",
@@ -69,7 +65,7 @@ class Registry:
             return named[component].part
         if "." in component:
             return import_part(component)
-        raise ValueError(f"no {kind} part is named {component!r}{suggest(component, named)}")
+        raise ValueError(f"none of the {kind} is named {component!r}{suggest(component, named)}")
 
     def name_of(self, part: type[Part]) -> str:
         """What `_component_` says for this class: its registered name, or its dotted path."""
@@ -132,6 +128,7 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
         try:
             manager.register(module, name)
             # A hook name with a typing mistake would otherwise never be called, in silence.
+            check_hook_names(module, origin)
             manager.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"plug-in {origin}: {error}") from error
@@ -147,25 +144,19 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
         try:
             module = entry.load()
         except Exception as error:  # whatever a third party's import raises, we name the culprit
-            raise PluginError(f"plug-in {origin} failed to load: {error!r}") from error
+            raise PluginError(f"plug-in {origin} failed to load: {reason(error)}") from error
         register(module, f"entry point {entry.name}", origin)
     for plugin in plugins:
-        register(_load_named(plugin), f"plugins: {plugin}", plugin)
+        register(load_module(plugin), f"plugins: {plugin}", plugin)
     return Registry({kind: _collect(manager, kind, origins) for kind in KINDS})
 
 
-def find_plugin(plugin: str, beside: Iterable[Path]) -> str:
-    """A recipe's plug-in with its path spelt out: from the working directory, else `beside`, the
-    folders of the recipe and of its bases. A module name stays as it is. Raises `PluginError` for a
-    missing file."""
-    if not plugin.endswith(".py"):
-        return plugin
-    candidates = [Path(plugin), *(folder / plugin for folder in beside)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return str(candidate)
-    looked = " and ".join(str(candidate) for candidate in dict.fromkeys(candidates))
-    raise PluginError(f"plugins: {plugin}: no such file; looked for {looked}")
+def check_hook_names(module: Any, origin: str) -> None:
+    """Raises `PluginError` for a marked function that is named after no hook."""
+    hooks = [f"register_{kind}" for kind in KINDS]
+    for name, value in vars(module).items():
+        if hasattr(value, "ebft_impl") and name not in hooks:
+            raise PluginError(f"plug-in {origin}: there is no hook {name}{suggest(name, hooks)}")
 
 
 @cache
@@ -195,24 +186,3 @@ def _collect(
                 )
             collected[name] = Registered(part, origin)
     return dict(sorted(collected.items()))
-
-
-def _load_named(plugin: str) -> ModuleType:
-    try:
-        if plugin.endswith(".py"):
-            return _load_file(Path(plugin).resolve(strict=True))
-        return importlib.import_module(plugin)
-    except Exception as error:
-        raise PluginError(f"plug-in {plugin} failed to load: {error!r}") from error
-
-
-def _load_file(path: Path) -> ModuleType:
-    name = f"ebft_plugin_{path.stem}_{crc32(str(path).encode()):08x}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None, f"{path} ends in .py"
-    module = importlib.util.module_from_spec(spec)
-    # Registered first so that pickling and dataclasses in the plug-in find their own module.
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module

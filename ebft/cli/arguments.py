@@ -13,5 +13,6 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "overrides",
         metavar="key=value",
         nargs="*",
+        default=[],  # without it, argparse calls them required
         help="sets a key of the recipe, e.g. sampler.n=8; ~key deletes it",
     )

@@ -12,7 +12,7 @@ BASE_RECIPE = re.compile(r"(base_recipe: *)([^\s,}]+)")
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml
-  ebft cp ebft_full my_folder --force
+  ebft cp ebft_full my_folder/ --force
 """
 
 
@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="its name, e.g. ebft_full")
-    parser.add_argument("destination", metavar="DEST", type=Path, help="a file or a folder")
+    parser.add_argument("destination", metavar="DEST", help="a file, or a folder (FOLDER/)")
     parser.add_argument("--force", action="store_true", help="replace DEST if it is there")
     parser.set_defaults(command=copy)
 
@@ -37,17 +37,19 @@ def copy(arguments: argparse.Namespace) -> int:
     from ebft.config.shipped import shipped_recipes
     from ebft.mistakes import suggest
 
-    recipes, name = shipped_recipes(), arguments.recipe.removesuffix(".yaml")
+    recipes = shipped_recipes()
+    name = arguments.recipe.removeprefix("recipes/").removesuffix(".yaml")
     if name not in recipes:
         raise UserError(f"no recipe is named {name!r}{suggest(name, recipes)}")
     source: Path = recipes[name]
-    destination: Path = arguments.destination
-    if destination.is_dir():
+    destination = Path(arguments.destination)
+    if destination.is_dir() or arguments.destination.endswith("/"):
         destination = destination / source.name
     if destination.exists() and not arguments.force:
         raise UserError(f"{destination} is there already; --force replaces it")
     text = whole_text(source)
     try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
         destination.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {destination}: {error.strerror or error}") from error

@@ -69,9 +69,11 @@ def _recipes() -> Iterator[str]:
     from ebft.config.shipped import shipped_recipes
 
     yield RECIPES
-    for name, path in shipped_recipes().items():
+    recipes = shipped_recipes()
+    width = max(map(len, recipes))
+    for name, path in recipes.items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
-        yield f"  {name:16} {first.removeprefix('#').strip()}"
+        yield f"  {name:{width}} {first.removeprefix('#').strip()}"
     yield ""
 
 

@@ -76,6 +76,8 @@ def _find(path: str) -> Callable[..., Any]:
         problem = f"cannot be imported: {error}{suggest(str(error.name), _public(error.obj))}"
     except (ImportError, ValueError) as error:
         problem = f"cannot be imported: {error}"
+        if "." not in path:
+            problem += "; give a dotted path, such as torch.optim.AdamW"
     else:
         if callable(found):
             return found  # type: ignore[no-any-return]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN = 60
 """Characters of a value that a message shows."""
+LIST_TYPES = {"tuple_type", "list_type"}
 SECTION_TYPES = {"model_type", "dict_type", "model_attributes_type", "dataclass_type"}
 
 
@@ -44,8 +45,13 @@ def _what(detail: ErrorDetails) -> str:
         return "must be a section: keys and values"
     if kind == "value_error":
         return message.removeprefix("Value error, ")
+    if kind in LIST_TYPES:
+        return f"must be a list: [{_shown(detail['input'])}]"
+    if kind == "path_type":
+        return "must be a path"
     message = re.sub(r"^Input should be|^Value should be", "must be", message)
     message = re.sub(r"^Input should", "must", message)
+    message = re.sub(r"^\w+ should have at least (\d+) items?.*", r"must have \1 or more", message)
     if kind == "literal_error" and isinstance(detail["input"], str):
         message += _closest(detail["input"], message)
     return message

@@ -22,7 +22,8 @@ from ebft.config.overrides import Override, apply_overrides, parse_override
 from ebft.config.read import read_recipe
 from ebft.config.recipe import RecipeOptions, recipe_options
 from ebft.errors import UserError
-from ebft.plugins import Registry, find_plugin, load_registry
+from ebft.plugin_modules import find_plugin
+from ebft.plugins import Registry, load_registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class RecipeOptions(Options):
 
     def estimate(self) -> str:
         """What it would cost, for `--dry-run`. Raises `ValueError` saying what cannot be known."""
-        raise ValueError(f"{type(self).__name__} has none")
+        raise ValueError(f"recipe {self.recipe} trains nothing")
 
     def build(self, registry: Registry, *, source: Path) -> Job:
         """The job of this recipe; `source` is the file that it was read from."""

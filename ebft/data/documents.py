@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -91,14 +92,19 @@ def tokenize(
         return Tokenized(_on_demand(examples, tokenizer, options, start, why_not), {})
     documents: list[Document] = []
     dropped: Counter[str] = Counter()
-    with tqdm(total=len(examples), desc=f"tokenizing {split}", delay=3, leave=False) as bar:
+    shortest = sys.maxsize
+    with tqdm(
+        total=len(examples), desc=f"tokenizing {split}", delay=3, leave=False, disable=None
+    ) as bar:
         for at in range(0, len(examples), BATCH):
             batch = examples[at : at + BATCH]
             for document in _documents(batch, tokenizer, options.length, start):
                 if (reason := why_not(document)) is None:
                     documents.append(document)
-                else:
-                    dropped[reason] += 1
+                    continue
+                dropped[reason] += 1
+                if reason == TOO_LONG:
+                    shortest = min(shortest, document.tokens.numel())
             bar.update(len(batch))
     if not documents:
         counts = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
@@ -108,11 +114,14 @@ def tokenize(
             if NO_PROMPT in dropped
             else f"the model reads {reads} tokens; make plan.rollout_length or the prompts shorter"
             if TOO_DEEP in dropped
+            else f"the shortest of them has {shortest} tokens; set documents.length={shortest} or "
+            "more"
+            if TOO_LONG in dropped
             else f"the plan needs {plan.shortest_document} tokens or more, and documents.length "
             f"allows {options.length}; give longer texts, or change documents.length or the plan"
         )
         raise UserError(
-            f"data: no {split} document is left of {len(examples)} texts ({counts}): {fix}"
+            f"data: none of {sum(dropped.values())} {split} documents can be used ({counts}): {fix}"
         )
     return Tokenized(tuple(documents), dropped)
 

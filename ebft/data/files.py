@@ -46,6 +46,11 @@ class Files(RowOptions):
         return apart_from(examples, held_out, key=f"data.path = {self.path}")
 
     def _read(self, path: Path, key: str) -> Rows:
+        if path.is_dir():
+            raise UserError(
+                f"{key} = {path}: is a folder, and this reads one file; for a folder of .py files "
+                "set data=python_files"
+            )
         if not path.is_file():
             raise UserError(f"{key} = {path}: no such file")
         suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix

@@ -42,6 +42,11 @@ class PythonFiles(Part):
     def __call__(self) -> Splits:
         """Raises `UserError` naming the key if there is nothing to read."""
         root = self.path if self.path is not None else Path(sysconfig.get_path("stdlib"))
+        if root.is_file():
+            raise UserError(
+                f"data.path = {root}: is a file, and this reads a folder of .py files; for rows of "
+                "JSONL, JSON, Parquet or CSV set data=files"
+            )
         if not root.is_dir():
             raise UserError(f"data.path = {root}: no such folder; give one that has .py files")
         examples = read_sources(root, skipped=SKIPPED if self.path is None else frozenset())

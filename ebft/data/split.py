@@ -96,7 +96,9 @@ def fingerprints(examples: Sequence[Example], *, of_prompts: bool = False) -> Ma
 
 def batches(examples: Sequence[Example], what: str) -> Iterator[tuple[int, Sequence[Example]]]:
     """All examples in order, a batch at a time with its place, with a progress bar for many."""
-    with tqdm(total=len(examples), desc=what, unit="text", delay=3, leave=False) as bar:
+    with tqdm(
+        total=len(examples), desc=what, unit="text", delay=3, leave=False, disable=None
+    ) as bar:
         for at in range(0, len(examples), BATCH):
             batch = examples[at : at + BATCH]
             yield at, batch

@@ -131,7 +131,12 @@ class History:
         mine = self._share(one.documents)
         total = len(mine)
         with tqdm(
-            total=total, desc=f"evaluating {one.name}", unit="document", leave=False, delay=2
+            total=total,
+            desc=f"evaluating {one.name}",
+            unit="document",
+            leave=False,
+            delay=2,
+            disable=None,
         ) as bar:
             for at in range(0, total, self._micro_batch):
                 documents = mine[at : at + self._micro_batch]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,8 @@ from ebft.models.quantize import quantize_to, round_to_nf4
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger("ebft")
 
 ACCEPTED = (
     f"give {embedded.NAME} (the embedded model), a folder that save_pretrained wrote, or a hub id"
@@ -101,10 +104,15 @@ def model_folder(options: ModelOptions) -> str:
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file() and adapter_folder(options) is None:
-            raise UserError(f"model.path = {path}: the folder has no config.json; {ACCEPTED}")
+            inside = sorted((folder / "checkpoints").glob("step-*")) or sorted(
+                folder.glob("step-*")
+            )
+            advice = f"give one of its checkpoints: {inside[-1]}" if inside else ACCEPTED
+            raise UserError(f"model.path = {path}: the folder has no config.json; {advice}")
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"model.path = {path}: no such folder; {ACCEPTED}")
+    log.info("model.path = %s: no folder of that name is here, so it is a hub id", path)
     return path
 
 
@@ -113,6 +121,11 @@ def adapter_folder(options: ModelOptions) -> Path | None:
     folder = Path(options.path).expanduser()
     is_adapter = (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
     return folder if is_adapter else None
+
+
+def is_checkpoint(options: ModelOptions) -> bool:
+    """Whether `model.path` is a checkpoint that a run has written."""
+    return (Path(options.path).expanduser() / ABOUT).is_file()
 
 
 def _is_of_4_bits(adapter: Path | None) -> bool:

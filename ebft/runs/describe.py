@@ -49,5 +49,12 @@ def describe(
     for name, part in {"train": documents.train, **documents.evaluated}.items():
         dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
         log.info("%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}")
+    per_step, count = options.training.documents_per_step, len(documents.train.documents)
+    if per_step > count:
+        log.warning(
+            "training.documents_per_step = %d: there are %d documents to train on, so a step has "
+            "some of them several times",
+            per_step, count,
+        )  # fmt: skip
     for one in sets:
         log.info("evaluated on %d %s documents", len(one.documents), one.name)

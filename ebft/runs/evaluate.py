@@ -10,6 +10,7 @@ from rich.console import Console
 from ebft.config.dump import resolved_yaml
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
+from ebft.models.load import is_checkpoint
 from ebft.plugins import Registry
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
@@ -52,7 +53,13 @@ class Evaluate:
         self._history = History(sets, self._output.evaluations, micro_batch=options.micro_batch)
         for one in sets:
             log.info("%s: %d documents", one.name, len(one.documents))
-        log.info("features are those of %s", options.model.base or options.model.path)
+        if options.model.base is None and is_checkpoint(options.model):
+            log.warning(
+                "features are those of the checkpoint itself, so figures do not compare with those "
+                "of other checkpoints; set model.base to the model that it was trained from"
+            )
+        else:
+            log.info("features are those of %s", options.model.base or options.model.path)
 
     def run(self) -> bool:
         """Measures everything once."""

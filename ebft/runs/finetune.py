@@ -11,6 +11,8 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import TypeVar
 
+from transformers import set_seed
+
 from ebft.checkpoints.digests import digest_documents, digest_weights
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.snapshot import About
@@ -90,13 +92,9 @@ class FineTune:
 
     def _join(self) -> None:
         """Meets the other processes, if there are any, and finds where the run starts."""
-        # torchtune takes seconds to import; a mistake in the recipe is found before that.
-        from torchtune.training import set_seed
-
         options, launch = self._options, Launch.of_environment()
         if problems := find_problems_of_processes(options, launch.size):
             raise UserError("\n".join(f"{self._source}: {problem}" for problem in problems))
-        # Before the processes have met: torchtune would seed each of them differently.
         set_seed(options.seed)
         self._processes = join(launch, options.parallel, resolve_device(options.model.device))
         self._start = Start(options, self._recipe, self._output, self._checkpoints, self._processes)
@@ -182,7 +180,11 @@ class FineTune:
         After SIGTERM it raises `SystemExit`, with the status that schedulers know.
         """
         options, done, last = self._options, self._start.step, self._options.training.steps
-        self._fitting(lambda: self._measurements.begin(done))
+        try:
+            self._fitting(lambda: self._measurements.begin(done))
+        except KeyboardInterrupt:
+            log.warning("before the first step: nothing is saved; the same command starts again")
+            raise
         if done == last:
             self._keeper.save(done)
 

@@ -43,8 +43,8 @@ class StepOptions(Options):
         "a little less time, after half a minute of compiling; the same results to rounding",
     )
     clip_grad_norm: float = Field(1.0, gt=0, description="largest gradient norm; larger is scaled")
-    show_rollouts_every: PositiveInt = Field(
-        10, description="steps between tables of rollouts beside their references"
+    show_rollouts_every: PositiveInt | None = Field(
+        10, description="steps between tables of rollouts beside their references; null: none"
     )
     measure_gradients_every: PositiveInt | None = Field(
         None,

@@ -70,12 +70,19 @@ class OutputFolder:
 
         `resume`: whether the run that is there is the one that goes on; None if none ever does.
         """
-        if self._recipe.exists() and not (self._overwrite or resume):
+        if self._has_results() and not (self._overwrite or resume):
             go_on = "" if resume is None else "set checkpoint.resume=auto to go on with that run, "
             raise UserError(
                 f"output_dir = {self._path}: there is a run in that folder already; "
                 f"choose another with output_dir=…, {go_on}or overwrite=true"
             )
+
+    def _has_results(self) -> bool:
+        """Whether a run has come to anything here: a checkpoint, a figure, a line in its logs."""
+        if self.checkpoints.exists() and any(self.checkpoints.iterdir()):
+            return True
+        files = [self.evaluations, *self.logs.rglob("*")]
+        return any(file.is_file() and file.stat().st_size > 0 for file in files)
 
     def claim(self, recipe: str, *, resume: bool = False) -> None:
         """Removes what an overwritten run left behind, and saves the recipe as it was resolved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -31,6 +32,12 @@ SHOWN = {
     "memory_gib": ("mem", "{:.1f}G"),
 }
 """Which metrics the progress bar shows, as what, and how."""
+BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+"""Figures say more than a bar, and 80 columns have room for one of them."""
+SAY_EVERY = 10.0
+"""Seconds between lines about steps where there is no terminal."""
+
+log = logging.getLogger("ebft")
 
 
 class MetricLogger(Protocol):
@@ -54,13 +61,17 @@ class Watcher:
         label: str,
         loggers: Sequence[MetricLogger],
         tokenizer: PreTrainedTokenizerBase,
-        show_rollouts_every: int,
+        show_rollouts_every: int | None,
         processes: Processes,
     ) -> None:
         self._loggers, self._tokenizer = loggers, tokenizer
         self._every, self._processes = show_rollouts_every, processes
-        self._bar = tqdm(total=steps, desc=label, unit="step", dynamic_ncols=True)
-        self._since = time.perf_counter()
+        self._label, self._steps = label, steps
+        # `disable=None`: off a terminal, where a bar would be thousands of lines in one.
+        self._bar = tqdm(
+            total=steps, desc=label, unit="step", dynamic_ncols=True, disable=None, bar_format=BAR
+        )
+        self._since, self._said = time.perf_counter(), -SAY_EVERY
         self.history: list[dict[str, float]] = []
 
     def resume(self, history: Sequence[dict[str, float]], *, steps_done: int) -> None:
@@ -82,17 +93,25 @@ class Watcher:
         # A reward with parts is shown in its parts.
         left_out = {"reward"} if "alignment" in metrics else set()
         shown = {k: v for k, v in SHOWN.items() if k in metrics.keys() - left_out}
-        self._bar.set_postfix_str(
-            "  ".join(
-                f"{label} {form.format(metrics[key])}" for key, (label, form) in shown.items()
-            )
+        figures = "  ".join(
+            f"{label} {form.format(metrics[key])}" for key, (label, form) in shown.items()
         )
+        self._bar.set_postfix_str(figures)
         self._bar.update()
-        if step.scored is not None and step.number % self._every == 0:
+        if self._bar.disable:
+            self._say(step.done, figures)
+        due = self._every is not None and step.number % self._every == 0
+        if step.scored is not None and due:
             title = f"step {step.done}: rollouts and their rewards"
             scored, tokenizer = step.scored, self._tokenizer
             self.show(rollouts_table(scored.rollouts, scored.reward(), tokenizer, title=title))
         self.restart_clock()
+
+    def _say(self, done: int, figures: str) -> None:
+        now = time.perf_counter()
+        if now - self._said >= SAY_EVERY or done == self._steps:
+            log.info("%s: step %d of %d  %s", self._label, done, self._steps, figures)
+            self._said = now
 
     def log(self, metrics: Mapping[str, float], steps_done: int) -> None:
         """Passes metrics on to every metric logger."""

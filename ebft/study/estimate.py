@@ -22,13 +22,13 @@ def estimate_table(options: StudyOptions) -> str:
     minutes = total * 1000 / CPU_GFLOPS / 60
     return "\n".join(
         [
-            f"{len(planned)} arms × {seeds} seeds = {len(planned) * seeds} runs",
+            f"{len(planned)} arms × {seeds} seed{'s' * (seeds > 1)} = {len(planned) * seeds} runs",
             "",
             f"{'steps':>7}{'TFLOP':>10}  arm",
             *rows,
             "",
-            f"all runs: {total:,.0f} TFLOP of training, evaluations not counted",
-            f"about {minutes:,.0f} minutes at {CPU_GFLOPS:.0f} GFLOP/s",
+            f"all runs: {total:,.1f} TFLOP of training, evaluations not counted",
+            f"about {max(minutes, 1):,.0f} minutes at {CPU_GFLOPS:.0f} GFLOP/s",
         ]
     )
 

@@ -83,7 +83,9 @@ class Study:
         log.info("%d runs, %d of them done already", len(self._runs), self._count(DONE))
         with (
             stop_on_interrupt("stopping the run in progress; the same command goes on") as stop,
-            tqdm(total=len(self._runs), desc="runs", unit="run", dynamic_ncols=True) as bar,
+            tqdm(
+                total=len(self._runs), desc="runs", unit="run", dynamic_ncols=True, disable=None
+            ) as bar,
         ):
             bar.update(len(self._runs) - len(pending))
             finished = self._run_all(pending, stop, bar)
@@ -127,6 +129,8 @@ class Study:
             return False
         if result["status"] == FAILED:
             log.error("%s: failed: %s", run.name, _first_line(result["error"]))
+        elif bar.disable:
+            log.info("%s: done, in %.0f minutes", run.name, result["seconds"] / 60)
         bar.update()
         return True
 

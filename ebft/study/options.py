@@ -6,10 +6,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)  # fmt: skip
 
 from ebft.config.recipe import Job, RecipeOptions
 from ebft.parts import Options
+from ebft.runs.finetune_options import FineTuneOptions
 
 if TYPE_CHECKING:
     from ebft.plugins import Registry
@@ -115,6 +123,17 @@ class StudyOptions(RecipeOptions):
         False, description="keep the checkpoints of runs that are done; each is as large as a model"
     )
     retry_failed: bool = Field(False, description="run those again that failed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_of_runs_are_overrides(cls, data: Any) -> Any:
+        given = data.keys() - cls.model_fields.keys() if isinstance(data, dict) else set()
+        for name in sorted(given & FineTuneOptions.model_fields.keys()):
+            raise ValueError(
+                f"{name}: a section of the runs; set overrides.{name}.KEY=… for all of them, or "
+                f"'one_at_a_time={{{name}.KEY: [VALUE, VALUE]}}' to compare values"
+            )
+        return data
 
     def problems(self) -> list[str]:
         """Of the study and of each of its runs."""

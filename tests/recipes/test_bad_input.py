@@ -193,7 +193,7 @@ class TestData:
         for number in range(4):
             (tmp_path / f"{number}.py").write_text("ab" + "c" * number)
         line = refused(f"data.path={tmp_path}")
-        assert "no train document is left of 3 texts (3 too short for the plan)" in line
+        assert "none of 3 train documents can be used (3 too short for the plan)" in line
         assert "the plan needs 12 tokens or more" in line
 
     def test_short_documents_are_dropped_and_counted(self, ebft, tiny_run, tmp_path):
@@ -207,7 +207,7 @@ class TestData:
         assert "too short for the plan" in err
 
     def test_pairs_need_a_prompt(self, refused):
-        assert "no train document is left" in refused("plan=completion", without="plan.")
+        assert "train documents can be used" in refused("plan=completion", without="plan.")
 
 
 class TestNumbers:

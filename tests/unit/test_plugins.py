@@ -9,7 +9,8 @@ import pytest
 from ebft import hookspecs
 from ebft.errors import PluginError
 from ebft.interfaces import __dict__ as interfaces
-from ebft.plugins import BUILT_IN, KINDS, find_plugin, load_registry
+from ebft.plugin_modules import find_plugin
+from ebft.plugins import BUILT_IN, KINDS, load_registry
 
 HOOKS = [f"register_{kind}" for kind in KINDS]
 
@@ -100,9 +101,13 @@ def test_duplicate_names_are_refused_with_both_origins(tmp_path):
     [
         ("raise RuntimeError('no network card')", "no network card"),
         ("import a_package_that_is_not_there", "a_package_that_is_not_there"),
-        ("def f(:", "SyntaxError"),
+        ("x = 1\ndef f(:", "bad.py, line 2: "),
         ("x = 1", "none of ebft's hooks"),
-        ("import ebft\n@ebft.hookimpl\ndef register_reward():\n    return {}", "register_reward"),
+        (
+            "import ebft\n@ebft.hookimpl\ndef register_reward():\n    return {}",
+            "there is no hook register_reward; did you mean 'register_rewards'?",
+        ),
+        ("x = 1\ny = x / 0", "bad.py, line 2)"),
         ("import ebft\n@ebft.hookimpl\ndef register_data():\n    return {'x': 3}", "'x' is not a"),
         ("import ebft\n@ebft.hookimpl\ndef register_data():\n    return 1 / 0", "ZeroDivision"),
         ("import ebft\n@ebft.hookimpl\ndef register_data(a):\n    return {}", "a"),
@@ -135,7 +140,7 @@ def test_a_file_is_looked_for_beside_the_recipe(tmp_path, monkeypatch):
 
 
 def test_an_unknown_component_names_the_close_one():
-    with pytest.raises(ValueError, match="no samplers part is named 'hf_tre'; did you mean"):
+    with pytest.raises(ValueError, match="none of the samplers is named 'hf_tre'; did you mean"):
         load_registry().find("samplers", "hf_tre")
 
 

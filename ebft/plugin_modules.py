@@ -1,0 +1,61 @@
+"""Where a recipe's plug-ins are, and importing them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from zlib import crc32
+
+from ebft.errors import PluginError
+
+
+def find_plugin(plugin: str, beside: Iterable[Path]) -> str:
+    """A recipe's plug-in with its path spelt out: from the working directory, else `beside`, the
+    folders of the recipe and of its bases. A module name stays as it is, unless it is that of a
+    file there and of nothing else. Raises `PluginError` for a missing file."""
+    if not plugin.endswith(".py"):
+        files = (folder / f"{plugin}.py" for folder in beside)
+        found = next((str(file) for file in files if file.is_file()), plugin)
+        return plugin if "." in plugin or importlib.util.find_spec(plugin) is not None else found
+    candidates = [Path(plugin), *(folder / plugin for folder in beside)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return str(candidate)
+    looked = " and ".join(str(candidate) for candidate in dict.fromkeys(candidates))
+    raise PluginError(f"plugins: {plugin}: no such file; looked for {looked}")
+
+
+def load_module(plugin: str) -> ModuleType:
+    """The module of a name, or of a .py file. Raises `PluginError` saying why there is none."""
+    try:
+        if plugin.endswith(".py"):
+            return _load_file(Path(plugin).resolve(strict=True))
+        return importlib.import_module(plugin)
+    except Exception as error:
+        raise PluginError(f"plug-in {plugin} failed to load: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What an import raised, and in which line of which file."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    *_, last = traceback.extract_tb(error.__traceback__)
+    where = "" if last.filename.startswith("<") else f" ({last.filename}, line {last.lineno})"
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _load_file(path: Path) -> ModuleType:
+    name = f"ebft_plugin_{path.stem}_{crc32(str(path).encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None, f"{path} ends in .py"
+    module = importlib.util.module_from_spec(spec)
+    # Registered first so that pickling and dataclasses in the plug-in find their own module.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
