@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from ebft.errors import PluginError
 from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
 
 if TYPE_CHECKING:
@@ -186,6 +187,16 @@ class FeatureMap(Protocol):
     def __call__(self, rollouts: Rollouts) -> Features: ...
 
 
+def features_of(feature_map: FeatureMap, rollouts: Rollouts) -> Features:
+    """What a feature map gives, in float32 at least. Raises `PluginError` if it is no `Features`."""
+    features = feature_map(rollouts)
+    if not isinstance(features, Features):
+        raise PluginError(
+            f"feature_map: returned {type(features).__name__}, and must return Features"
+        )
+    return features.in_float32()
+
+
 @runtime_checkable
 class HasFeaturesOfLengths(Protocol):
     """A feature map that has features of rollouts' first tokens cheaper than one by one."""
@@ -201,7 +212,7 @@ def features_of_lengths(
     """Features of the first tokens of rollouts and references, for each of the lengths."""
     if isinstance(feature_map, HasFeaturesOfLengths):
         return feature_map.of_lengths(rollouts, lengths)
-    return [feature_map(rollouts.first(length)) for length in lengths]
+    return [features_of(feature_map, rollouts.first(length)) for length in lengths]
 
 
 @runtime_checkable

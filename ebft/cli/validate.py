@@ -27,9 +27,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def validate(arguments: argparse.Namespace) -> int:
-    """Exit status 0 for a valid recipe; a mistake raises `UserError`."""
+    """Exit status 0 for a valid recipe, also if what it names is missing here; a mistake raises
+    `UserError`."""
     from ebft.config.load import load_recipe
 
-    load_recipe(arguments.file, arguments.overrides)
-    print(f"{arguments.file}: valid")
+    missing = load_recipe(arguments.file, arguments.overrides).options.missing()
+    print(f"{arguments.file}: valid" + (", but not on this machine:" if missing else ""))
+    for line in missing:
+        print(f"  {line}")
     return 0

@@ -7,6 +7,7 @@ and importing it takes seconds before the first mistake in a recipe can be repor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from ebft.config.recipe import RecipeOptions, recipe_options
 from ebft.errors import UserError
 from ebft.plugin_modules import find_plugin
 from ebft.plugins import Registry, load_registry
+
+MISSING = re.compile("Interpolation key '(.*)' not found")
+"""What OmegaConf says of `${key}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,10 @@ def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
         )
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(f"{path}: {key}{str(error).splitlines()[0]}") from error
+        problem = str(error).splitlines()[0]
+        if (found := MISSING.search(problem)) is not None:
+            problem = f"refers to ${{{found[1]}}}, which is not there"
+        raise UserError(f"{path}: {key}{problem}") from error
     return cast(dict[str, Any], resolved)
 
 

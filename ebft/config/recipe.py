@@ -54,6 +54,11 @@ class RecipeOptions(Options):
         """One line for every mistake that no section can know by itself."""
         return []
 
+    def missing(self) -> list[str]:
+        """One line for everything that it names and that is not on this machine, as far as that is
+        known without loading anything."""
+        return []
+
     def estimate(self) -> str:
         """What it would cost, for `--dry-run`. Raises `ValueError` saying what cannot be known."""
         raise ValueError(f"recipe {self.recipe} trains nothing")

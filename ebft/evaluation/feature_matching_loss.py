@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
-from ebft.interfaces import FeatureMap, Measurement
+from ebft.interfaces import FeatureMap, Measurement, features_of
 from ebft.parts import Part, Resources, part_of
 from ebft.rollout.records import Document
 from ebft.scoring.cfm import unbiased_cfm
@@ -49,6 +49,6 @@ class FeatureMatchingLossEvaluator:
         rollouts = self._sample(policy, documents)
         loss, contexts = torch.empty(0), None
         if rollouts is not None:
-            features = self._feature_map(rollouts).in_float32()
+            features = features_of(self._feature_map, rollouts)
             loss, contexts = unbiased_cfm(features), rollouts.contexts
         return [Measurement("CFM", "‖φ‖²", *per_document(documents, contexts, loss))]

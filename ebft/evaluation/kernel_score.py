@@ -12,7 +12,7 @@ from pydantic import Field
 from ebft import kernels
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
-from ebft.interfaces import FeatureMap, Measurement
+from ebft.interfaces import FeatureMap, Measurement, features_of
 from ebft.parts import Part, Resources, part_of
 from ebft.rollout.records import Document
 from ebft.scoring.kernel_score import unbiased_kernel_score
@@ -62,7 +62,7 @@ class KernelScoreEvaluator:
         rollouts = self._sample(policy, documents)
         score, contexts = torch.empty(0), None
         if rollouts is not None:
-            features = self._feature_map(rollouts).in_float32()
+            features = features_of(self._feature_map, rollouts)
             score = unbiased_kernel_score(features, self._kernel)
             contexts = rollouts.contexts
         unit = "‖φ‖" if self._kernel is kernels.energy else "k"

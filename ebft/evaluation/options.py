@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, PositiveInt, model_validator
 
 from ebft.config.recipe import RecipeOptions
 from ebft.data.documents import DocumentOptions
+from ebft.errors import UserError
 from ebft.models.options import ModelOptions
 from ebft.parts import Options, Part, part_of
-
-if TYPE_CHECKING:
-    pass
-
 
 Evaluators = tuple[Annotated[Part, part_of("evaluators")], ...]
 
@@ -104,6 +101,25 @@ class ModelAndDataOptions(RecipeOptions):
         """Documents that each of the processes puts through a network at a time, if it had `free`
         bytes before any model was loaded."""
         raise NotImplementedError
+
+    def missing(self) -> list[str]:
+        from ebft.models.load import model_folder  # with torch, for which others need not wait
+
+        found = []
+        try:
+            model_folder(self.model)
+        except UserError as error:
+            found.append(str(error))
+        sources = {"data": self.data}
+        sources |= {
+            f"evaluation.sets.{i}.data": it.data for i, it in enumerate(self.evaluation.sets)
+        }
+        for key, source in sources.items():
+            for name in type(source).model_fields:
+                path = getattr(source, name)
+                if isinstance(path, Path) and not path.exists():
+                    found.append(f"{key}.{name} = {path}: no such file or folder")
+        return found
 
     def parts(self) -> dict[str, Part]:
         """The parts that there are by their key path, for checks that concern them all."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from ebft.parts import Options
 
@@ -32,6 +33,9 @@ class LoraOptions(Options):
     )
 
 
+DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
+
+
 class ModelOptions(Options):
     """The policy, and the base model whose frozen copy computes features."""
 
@@ -51,7 +55,10 @@ class ModelOptions(Options):
         "FlexAttention's kernels, for GPUs (on a CPU it cannot train); dense: a mask over all "
         "tokens, slower, to compare with",
     )
-    device: str = Field("auto", description="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
+    device: str = Field(
+        "auto",
+        description="auto (a GPU if there is one), cpu, cuda, cuda:1, …",
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with a hub id; only for those you trust"
@@ -59,3 +66,10 @@ class ModelOptions(Options):
     lora: LoraOptions | None = Field(
         None, description="train adapters of the policy; null: train all of its weights"
     )
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not DEVICE.fullmatch(device):
+            raise ValueError("no such device; give auto, cpu, cuda or cuda:1, …")
+        return device

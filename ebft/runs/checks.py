@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ebft.errors import UserError
 from ebft.interfaces import (
     NO_PAIRWISE,
     HasUsesFeatures,
@@ -200,6 +201,20 @@ def _problems_of_processes(options: FineTuneOptions, size: int) -> Iterator[str]
         )
 
 
+def optimizer_can_be_built(options: FineTuneOptions) -> Iterator[str]:
+    """With its arguments, and the schedule with its own: tried on one small weight."""
+    import torch
+
+    key = "optimizer"
+    try:
+        optimizer = options.optimizer.instantiate([torch.nn.Parameter(torch.zeros(2, 2))])
+        if options.lr_scheduler is not None:
+            key = "lr_scheduler"
+            options.lr_scheduler.instantiate(optimizer)
+    except UserError as error:
+        yield f"{key}: {error}"
+
+
 CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
     rollouts_are_scored,
     features_are_used,
@@ -208,5 +223,6 @@ CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
     documents_hold_an_anchor,
     adapters_are_kept,
     compiles,
+    optimizer_can_be_built,
     unbiased_if_required,
 )

@@ -88,6 +88,13 @@ def last_line(err: str) -> str:
         ("training.micro_batch=9", "is more than training.documents_per_step = 4"),
         ("model.path=./nowhere", "model.path = ./nowhere: no such folder; give"),
         ("model.device=cuda:99", "model.device = cuda:99"),
+        ("model.device=gpu", "model.device = gpu: no such device; give auto, cpu, cuda"),
+        ("optimizer.lr=fast", "optimizer: torch.optim.AdamW(lr='fast'"),
+        ("optimizer.lr=-1", "Invalid learning rate: -1"),
+        ("optimizer=adamw", "give a dotted path, such as torch.optim.AdamW"),
+        ("lr_scheduler.num_warmup_steps=x", "lr_scheduler: torchtune.training.get_cosine"),
+        ("transforms=l2", "transforms = l2: must be a list: [l2]"),
+        ("~plan", "evaluation.evaluators[1].plan: refers to ${plan}, which is not there"),
         ("data.path=./nowhere", "data.path = nowhere: no such folder"),
         ("seed", "'seed': an override is key=value, or ~key to delete a key"),
         ("~sampler.q", "there is no 'q'"),
@@ -103,6 +110,29 @@ def test_a_part_whose_module_is_broken(refused, tmp_path, monkeypatch):
     (tmp_path / "broken_part.py").write_text("class Broken(:\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert "cannot import 'broken_part.Broken': SyntaxError" in refused("reward=broken_part.Broken")
+
+
+RETURNS = [
+    ("rewards", "rollouts, features", "rollouts.tokens.float()[..., 0]", "must return Terms; Terms"),
+    ("feature_maps", "rollouts", "rollouts.tokens.float()", "feature_map: returned Tensor, and"),
+    ("baselines", "terms", "0", "baseline: returned int, and must return Tensor"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "arguments", "value", "says"), RETURNS)
+def test_a_part_that_returns_another_type(ebft, tiny_run, tmp_path, kind, arguments, value, says):
+    plugin = tmp_path / "other.py"
+    plugin.write_text(
+        "import ebft\n\n\nclass Other(ebft.Part):\n"
+        "    def pairwise(self):\n        return False\n\n"
+        f"    def __call__(self, {arguments}):\n        return {value}\n\n\n"
+        f"@ebft.hookimpl\ndef register_{kind}():\n    return {{'other': Other}}\n"
+    )
+    key = kind.removesuffix("s")
+    status, _, err = ebft(*tiny_run(f"plugins=[{plugin}]", f"{key}=other"))
+    assert status == 2
+    assert says in err
+    assert "Traceback" not in err
 
 
 def test_prompts_need_an_end(refused, tiny_model, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.config.load import load_recipe
+from ebft.errors import UserError
 from ebft.runs.finetune import FineTune
 from ebft.runs.output import OutputFolder
 from ebft.training.loop import train
@@ -155,3 +156,24 @@ def test_a_run_is_not_overwritten_by_accident(ebft, tiny_run, tmp_path):
     assert ebft(*tiny_run("training.steps=2", "overwrite=true"))[0] == 0
     assert checkpoints(tmp_path / "run") == ["step-000002"]
     assert len((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_folder_where_nothing_came_of_a_run_is_free(ebft, tiny_run, tmp_path):
+    output = OutputFolder(tmp_path / "run", overwrite=False)
+    output.lock()
+    output.claim("recipe: finetune\n")
+    output.logs.mkdir()
+    (output.logs / "log.txt").touch()
+    output.check()
+    (output.logs / "log.txt").write_text("a line")
+    with pytest.raises(UserError, match="there is a run in that folder already"):
+        output.check()
+    output.release()
+
+
+def test_a_step_larger_than_the_data_is_said(ebft, tiny_run):
+    status, _, err = ebft(*tiny_run("training.documents_per_step=100", "training.steps=1"))
+    assert status == 0, err
+    assert "training.documents_per_step = 100: there are" in err
+    assert "several times" in err
+    assert "EBFT: step 1 of 1  CFM" in err, "off a terminal, a line in place of the bar"

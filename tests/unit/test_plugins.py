@@ -135,6 +135,8 @@ def test_a_file_is_looked_for_beside_the_recipe(tmp_path, monkeypatch):
     (here / "mine.py").touch()
     assert find_plugin("mine.py", [recipes]) == "mine.py"
     assert find_plugin("a.module", [recipes]) == "a.module"
+    assert find_plugin("mine", [recipes]) == str(recipes / "mine.py"), "no module is called that"
+    assert find_plugin("json", [recipes]) == "json"
     with pytest.raises(PluginError, match=r"plugins: other\.py: no such file; looked for"):
         find_plugin("other.py", [recipes])
 

@@ -110,6 +110,12 @@ class TestCp:
             status, _, err = ebft("validate", str(copy))
             assert status == 0, err
 
+    def test_into_a_new_folder_and_by_its_path(self, ebft, tmp_path):
+        status, _, err = ebft("cp", "recipes/ebft_full.yaml", f"{tmp_path}/new/folder/")
+        assert status == 0, err
+        copy = tmp_path / "new" / "folder" / "ebft_full.yaml"
+        assert copy.read_text() == (RECIPES / "ebft_full.yaml").read_text()
+
     def test_an_unknown_recipe(self, ebft, tmp_path):
         status, _, err = ebft("cp", "ebft_ful", str(tmp_path))
         assert status == 2
@@ -149,6 +155,22 @@ def test_options_may_stand_between_overrides(ebft, tiny_run):
     status, out, _ = ebft(arguments[0], "--dry-run", *arguments[1:])
     assert status == 0
     assert "sampler:" in out
+
+
+def test_validate_says_what_is_not_here(ebft, tiny_run):
+    _, *arguments = tiny_run("data.path=/nowhere", "model.path=/nowhere/either")
+    status, out, _ = ebft("validate", *arguments)
+    assert status == 0
+    assert "valid, but not on this machine:" in out
+    assert "data.path = /nowhere: no such file or folder" in out
+    assert "model.path = /nowhere/either: no such folder" in out
+    _, *arguments = tiny_run()
+    assert ebft("validate", *arguments)[1].rstrip().endswith(": valid")
+
+
+def test_only_the_file_is_required(ebft):
+    _, _, err = ebft("run")
+    assert "the following arguments are required: FILE\n" in err
 
 
 class TestDoctor:

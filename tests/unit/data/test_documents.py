@@ -69,6 +69,12 @@ def test_rollouts_that_the_model_cannot_read_are_not_asked_for():
     assert not found.dropped
 
 
+def test_documents_that_are_too_long_name_the_length_that_is_needed():
+    examples = [Example(str(n), prompt="ab", completion="c" * n) for n in (9, 7)]
+    with pytest.raises(UserError, match=r"none of 2 train .* documents.length=10 or more"):
+        tokenize(examples, TOKENIZER, DocumentOptions(length=6), Completion(), split="train")
+
+
 def test_a_tokenizer_with_a_beginning_token_puts_it_before_every_document():
     from tokenizers.processors import TemplateProcessing
 
@@ -86,7 +92,9 @@ def test_a_tokenizer_with_a_beginning_token_puts_it_before_every_document():
 
 
 def test_no_document_left_says_why():
-    with pytest.raises(UserError, match=r"no held-out document .*2 too short .* 4 tokens or more"):
+    with pytest.raises(
+        UserError, match=r"none of 2 held-out documents .*2 too short .* 4 tokens or more"
+    ):
         tokenize(
             [Example("a", "abc"), Example("b", "ab")],
             TOKENIZER,

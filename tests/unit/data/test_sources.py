@@ -91,6 +91,7 @@ class TestFiles:
         ("name", "content", "message"),
         [
             ("gone.jsonl", None, r"data.path = .*gone.jsonl: no such file"),
+            ("", None, r"is a folder, and this reads one file; for a folder of .py files set"),
             ("empty.jsonl", "", r"data.path = .*empty.jsonl: the file is empty"),
             ("bad.jsonl", '{"answer": "x"}\n{"answer": \n', r"bad.jsonl: .*line 2 is not JSON"),
             ("list.jsonl", "[1, 2]\n", r"list.jsonl: cannot be read: line 1 is not a JSON object"),

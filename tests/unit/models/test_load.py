@@ -4,7 +4,7 @@ import torch
 from ebft.errors import UserError
 from ebft.models import embedded
 from ebft.models.export import save_policy
-from ebft.models.load import load_frozen, load_policy, resolve_device
+from ebft.models.load import load_frozen, load_policy, model_folder, resolve_device
 from ebft.models.options import ModelOptions
 from tests.tiny import plain_policy, tiny_tokenizer
 
@@ -78,3 +78,10 @@ def test_the_embedded_model_speaks(monkeypatch, tmp_path):
         best = policy(ids).logits[0, -1].argmax()
     assert tokenizer.decode(best).strip() == "Paris"
     assert [p.name for p in (tmp_path / "models").iterdir()] == [embedded.NAME]
+
+
+def test_a_run_s_folder_names_its_checkpoint(tmp_path):
+    for step in (5, 10):
+        (tmp_path / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"give one of its checkpoints: .*step-000010$"):
+        model_folder(ModelOptions(path=str(tmp_path)))
