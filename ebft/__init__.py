@@ -9,17 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ebft.errors import EngineError, NumericalError, PluginError, UserError
+    from ebft.config.recipe import Job, RecipeOptions
+    from ebft.errors import (
+        EngineError,
+        NumericalError,
+        PluginError,
+        SamplerMismatchError,
+        UserError,
+    )
     from ebft.evaluation.labelled import LabelledPart
     from ebft.hookspecs import hookimpl
-    from ebft.interfaces import CorpusMeasurement, Example, Measurement, Splits
+    from ebft.interfaces import CorpusMeasurement, Example, Measurement, Splits, Stateful
     from ebft.parts import Claim, Options, Part, Resources, part_of
+    from ebft.rewards.attempts import Attempt
     from ebft.rollout.contexts import make_contexts, make_rollouts
     from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
+    from ebft.rollout.streams import context_seeds, uniforms
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "Claim",
     "Contexts",
     "CorpusMeasurement",
@@ -27,31 +37,46 @@ __all__ = [
     "EngineError",
     "Example",
     "Features",
+    "Job",
     "LabelledPart",
     "Measurement",
     "NumericalError",
     "Options",
     "Part",
     "PluginError",
+    "RecipeOptions",
     "Resources",
     "Rollouts",
+    "SamplerMismatchError",
     "Splits",
+    "Stateful",
     "Terms",
     "UserError",
+    "context_seeds",
     "hookimpl",
     "make_contexts",
     "make_rollouts",
     "part_of",
+    "uniforms",
 ]
 
 _HOMES = {
-    "ebft.errors": ("EngineError", "NumericalError", "PluginError", "UserError"),
+    "ebft.config.recipe": ("Job", "RecipeOptions"),
+    "ebft.errors": (
+        "EngineError",
+        "NumericalError",
+        "PluginError",
+        "SamplerMismatchError",
+        "UserError",
+    ),
     "ebft.evaluation.labelled": ("LabelledPart",),
     "ebft.hookspecs": ("hookimpl",),
-    "ebft.interfaces": ("CorpusMeasurement", "Example", "Measurement", "Splits"),
+    "ebft.interfaces": ("CorpusMeasurement", "Example", "Measurement", "Splits", "Stateful"),
     "ebft.parts": ("Claim", "Options", "Part", "Resources", "part_of"),
+    "ebft.rewards.attempts": ("Attempt",),
     "ebft.rollout.contexts": ("make_contexts", "make_rollouts"),
     "ebft.rollout.records": ("Contexts", "Document", "Features", "Rollouts", "Terms"),
+    "ebft.rollout.streams": ("context_seeds", "uniforms"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -188,7 +188,7 @@ class FeatureMap(Protocol):
 
 
 def features_of(feature_map: FeatureMap, rollouts: Rollouts) -> Features:
-    """What a feature map gives, in float32 at least. Raises `PluginError` if it is no `Features`."""
+    """What a feature map gives, in float32. Raises `PluginError` if it is no `Features`."""
     features = feature_map(rollouts)
     if not isinstance(features, Features):
         raise PluginError(

@@ -113,7 +113,7 @@ def test_a_part_whose_module_is_broken(refused, tmp_path, monkeypatch):
 
 
 RETURNS = [
-    ("rewards", "rollouts, features", "rollouts.tokens.float()[..., 0]", "must return Terms; Terms"),
+    ("rewards", "rollouts, features", "rollouts.tokens.float()[..., 0]", "return Terms; Terms"),
     ("feature_maps", "rollouts", "rollouts.tokens.float()", "feature_map: returned Tensor, and"),
     ("baselines", "terms", "0", "baseline: returned int, and must return Tensor"),
 ]  # fmt: skip
