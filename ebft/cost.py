@@ -16,14 +16,14 @@ from ebft.rollout.tree_mask import QUERIES
 
 # Products of training for one of a forward. Backward multiplies by each weight twice: for its
 # gradient and for its input's.
-DECODER = 3.0
-"""Weights of the layers: forward and backward."""
-HEAD = 4.0
-"""The LM head: backward computes the logits again instead of keeping them."""
-FROZEN = 1.0
-"""What weights that are not trained have less: their own gradient."""
-ATTENTION = 3.5
-"""Scores and weighted values: two products forward; five backward, which has the scores again."""
+DECODER_PASSES = 3.0
+"""Of the layers' weights: forward and backward."""
+HEAD_PASSES = 4.0
+"""Of the LM head: backward computes the logits again instead of keeping them."""
+OWN_GRADIENT = 1.0
+"""Of these, what frozen weights do not have: the product that is their own gradient."""
+ATTENTION_PASSES = 3.5
+"""Of scores and weighted values: two products forward; five backward, with the scores again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def flops(
     """
     G = tree.rollout_length
     deepest = layer_index(depth, model.layers) if depth > 0 else 0
-    frozen = FROZEN if adapter else 0.0
+    frozen = OWN_GRADIENT if adapter else 0.0
     sampled = len(tree.anchors) + tree.rollouts * (G - 1)
     sampling = _decoder(model, tree.sampling_tokens, tree.pairs(G - 1), model.layers)
     weights = _weights(model, tree.tokens, model.layers)
@@ -102,11 +102,11 @@ def flops(
     return Flops(
         sampling=sampling + 2.0 * adapter * tree.sampling_tokens + head * sampled,
         features=_decoder(model, tree.tokens, tree.pairs(G), deepest),
-        training=(DECODER - frozen) * weights
-        + DECODER * adapted
-        + ATTENTION * attention
-        + (HEAD - frozen) * head * tree.rollouts * G
-        + (HEAD - frozen if trains_documents else 1.0) * head * (tree.length - 1)
+        training=(DECODER_PASSES - frozen) * weights
+        + DECODER_PASSES * adapted
+        + ATTENTION_PASSES * attention
+        + (HEAD_PASSES - frozen) * head * tree.rollouts * G
+        + (HEAD_PASSES - frozen if trains_documents else 1.0) * head * (tree.length - 1)
         + checkpointed,
     )
 

@@ -61,12 +61,12 @@ def importance_weights(
     """What rollouts are weighed with in the policy gradient; `trainer` is the policy's log p."""
     if options.level == "off":
         return Importance(None, None)
-    ratio = ratios(trainer, rollouts.log_probs, rollouts.mask, options.level)
+    ratio = importance_ratios(trainer, rollouts.log_probs, rollouts.mask, options.level)
     counted = ratio[rollouts.mask] if options.level == "token" else ratio.flatten()
-    return Importance(weights(ratio, options), counted)
+    return Importance(cap_ratios(ratio, options), counted)
 
 
-def ratios(
+def importance_ratios(
     trainer: Float[Tensor, "P n G"],
     sampler: Float[Tensor, "P n G"],
     mask: Bool[Tensor, "P n G"],
@@ -81,7 +81,7 @@ def ratios(
     return (difference.sum(-1, keepdim=True) if level == "sequence" else difference).exp()
 
 
-def weights(ratio: Float[Tensor, "P n H"], options: ImportanceOptions) -> Float[Tensor, "P n H"]:
+def cap_ratios(ratio: Float[Tensor, "P n H"], options: ImportanceOptions) -> Float[Tensor, "P n H"]:
     """The ratios with the cap applied to those beyond it."""
     if options.cap is None:
         return ratio

@@ -53,7 +53,7 @@ class Measurement:
     `weight` counts what each value is a mean over (tokens, contexts), so that the weighted mean
     over documents is the figure itself; it is 0 for a document that cannot be measured, whatever
     its value. `at` is where the figure stands on a curve that several make: the tokens of a
-    completion. `of` is the set of the documents, filled in by whoever asks for the measurement.
+    completion. `of` is the name of the evaluation set, which `History` fills in.
     """
 
     name: str

@@ -33,7 +33,8 @@ class ObjectiveOptions(Options):
     )
 
     def claim(self, *, rollouts_end: bool) -> Claim:
-        """Whether it leaves the policy gradient unbiased; `rollouts_end`: of different lengths."""
+        """Whether it leaves the policy gradient unbiased. `rollouts_end`: rollouts may have
+        different lengths."""
         importance = self.importance
         if self.reduction == "token_mean" and rollouts_end:
             return Claim(False, "reduction = token_mean divides a rollout by its own length")

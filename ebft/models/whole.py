@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class Root(nn.Module):
-    """Whose forward is anything at all that computes with the model.
+    """What FSDP gathers the weights for: its forward is any function that computes with the model.
 
     `keep` gathers the weights until it is told otherwise.
     """

@@ -45,12 +45,8 @@ def named_evaluators(
 
 
 def find_part(error: BaseException, built: Mapping[str, Any]) -> str | None:
-    """The key of the part in whose methods the error arose, or in the function that it is.
-
-    None if it was in no part's.
-
-    Of parts that call each other it is the outermost, the one that the recipe names.
-    """
+    """The key of the outermost part on the traceback: in one of its methods, or in the function
+    that it is. None if there is none."""
     for frame in _frames(error.__traceback__):
         for key, part in built.items():
             its_function = isinstance(part, FunctionType) and part.__code__ is frame.f_code

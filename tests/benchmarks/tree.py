@@ -19,7 +19,7 @@ from time import perf_counter
 import torch
 from tqdm import tqdm
 
-from ebft.cost import DECODER, DocumentTree, flops
+from ebft.cost import DECODER_PASSES, DocumentTree, flops
 from ebft.data.python_files import PythonFiles
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.load import load_frozen, load_policy
@@ -175,10 +175,11 @@ def public_flops(shape: ModelShape, S: int, K: int) -> dict[str, float]:
         return N * (per_token * T + dense)
 
     T = S + K * G
+    passes = DECODER_PASSES
     return {
         "sample": sum(forward(S + t * K, head=True) for t in range(G)),
         "features": forward(T, head=False),
-        "train": forward(T, head=True, weights=DECODER, attention=DECODER, logits=DECODER),
+        "train": forward(T, head=True, weights=passes, attention=passes, logits=passes),
     }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebft.baselines.leave_one_out import LeaveOneOut
-from ebft.importance import ImportanceOptions, ratio_statistics, ratios, weights
+from ebft.importance import ImportanceOptions, cap_ratios, importance_ratios, ratio_statistics
 from ebft.objective import ObjectiveOptions, policy_gradient_loss
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
@@ -41,7 +41,7 @@ def off_policy_gradient(seed, *, diversity, level, n=2):
         None, Features(phi[samples], phi[reference][:, None])
     )
     mask = torch.ones(len(index), n, 2, dtype=torch.bool)
-    weight = weights(ratios(p[samples], q[samples], mask, level), ANY)
+    weight = cap_ratios(importance_ratios(p[samples], q[samples], mask, level), ANY)
     loss = policy_gradient_loss(
         p[samples], mask, chance * LeaveOneOut()(terms),
         contexts=1, reduction="sum", weights=weight,
@@ -86,9 +86,9 @@ def test_token_weights_are_biased_for_sequences():
 @given(seed=seeds, level=st.sampled_from(["token", "sequence"]))
 def test_equal_log_probs_have_weight_one(seed, level):
     log_probs, mask = normal(seed, 3, 2, 4), normal(seed + 1, 3, 2, 4) > 0
-    ratio = ratios(log_probs, log_probs, mask, level)
+    ratio = importance_ratios(log_probs, log_probs, mask, level)
     options = ImportanceOptions(level=level)
-    assert (weights(ratio, options) == 1).all()
+    assert (cap_ratios(ratio, options) == 1).all()
     assert tuple(ratio_statistics(ratio.flatten(), options.cap)) == pytest.approx((1, 1, 0, 1))
 
 
@@ -96,9 +96,9 @@ def test_equal_log_probs_have_weight_one(seed, level):
 @given(seed=seeds, cap=st.floats(1.01, 5))
 def test_the_cap_truncates_or_masks_and_touches_nothing_below_it(seed, cap):
     trainer, sampler = normal(seed, 4, 3, 5), normal(seed + 1, 4, 3, 5)
-    ratio = ratios(trainer, sampler, torch.ones(4, 3, 5, dtype=torch.bool), "token")
-    truncated = weights(ratio, ImportanceOptions(level="token", cap=cap))
-    masked = weights(ratio, ImportanceOptions(level="token", cap=cap, beyond_cap="mask"))
+    ratio = importance_ratios(trainer, sampler, torch.ones(4, 3, 5, dtype=torch.bool), "token")
+    truncated = cap_ratios(ratio, ImportanceOptions(level="token", cap=cap))
+    masked = cap_ratios(ratio, ImportanceOptions(level="token", cap=cap, beyond_cap="mask"))
     beyond = ratio > cap
     assert torch.equal(truncated[~beyond], ratio[~beyond])
     assert torch.equal(masked[~beyond], ratio[~beyond])
@@ -114,9 +114,11 @@ def test_a_rollouts_ratio_is_the_product_over_its_own_tokens():
     trainer = torch.tensor([[[-1.0, -2.0, -9.0]]])
     sampler = torch.tensor([[[-1.5, -1.0, 0.0]]])
     mask = torch.tensor([[[True, True, False]]])
-    by_token = ratios(trainer, sampler, mask, "token")
+    by_token = importance_ratios(trainer, sampler, mask, "token")
     assert by_token.flatten().tolist() == pytest.approx([math.exp(0.5), math.exp(-1.0), 1.0])
-    assert ratios(trainer, sampler, mask, "sequence").item() == pytest.approx(math.exp(-0.5))
+    assert importance_ratios(trainer, sampler, mask, "sequence").item() == pytest.approx(
+        math.exp(-0.5)
+    )
 
 
 CONTEXTS = Strided(start=2, stride=3, rollout_length=4)(tiny_documents([20, 9, 14]))
