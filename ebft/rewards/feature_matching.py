@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ebft.kernels import cosine, linear
-from ebft.parts import Claim, Part
-from ebft.rewards.similarity import kernel_terms
+from ebft.parts import Claim
+from ebft.rewards.similarity import SimilarityReward, kernel_terms
 from ebft.rollout.records import Features, Rollouts, Terms
 
 SIMILARITIES = {"dot": linear, "cosine": cosine}
 
 
-class FeatureMatching(Part):
+class FeatureMatching(SimilarityReward):
     """r_j = α_a · 2 φ_j·φ_y − α_d · 2/(n−1) Σ_{j'≠j} φ_j·φ_j'   (paper, equation 7).
 
     With α_a = α_d = 1 the policy gradient with this reward is an unbiased estimate of −∇L_CFM.
     With several references, φ_y is their mean.
     """
 
-    alignment: float = Field(1.0, ge=0, description="α_a, weight of the likeness to the reference")
-    diversity: float = Field(
-        1.0, ge=0, description="α_d, weight of the likeness to the other rollouts"
-    )
     alignment_similarity: Literal["dot", "cosine"] = Field(
         "dot", description="likeness to the reference; the paper takes cosine of whitened features"
     )
     diversity_similarity: Literal["dot", "cosine"] = Field(
         "dot", description="likeness to the other rollouts"
     )
-
-    @model_validator(mode="after")
-    def _something_is_left(self) -> Self:
-        if self.alignment == self.diversity == 0:
-            raise ValueError("alignment and diversity are both 0: nothing is left of the reward")
-        return self
-
-    def pairwise(self) -> bool:
-        """Whether the reward compares rollouts with each other, and so needs n > 1."""
-        return self.diversity > 0
-
-    def uses_features(self) -> bool:
-        return True
 
     def claim(self) -> Claim:
         if self.alignment != self.diversity:

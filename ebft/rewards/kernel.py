@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ebft import kernels
 from ebft.kernels import WITH_BANDWIDTH
-from ebft.parts import Claim, Part, Resources
+from ebft.parts import Claim, Resources
 from ebft.processes import ONE_PROCESS, Processes
-from ebft.rewards.similarity import kernel_terms
+from ebft.rewards.similarity import SimilarityReward, kernel_terms
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms
 from ebft.rollout.streams import context_seeds
 
@@ -21,7 +21,7 @@ Name = Literal["linear", "cosine", "rbf", "multi_rbf", "laplace", "energy", "pol
 PLAIN = {"linear": kernels.linear, "cosine": kernels.cosine, "energy": kernels.energy}
 
 
-class KernelScore(Part):
+class KernelScore(SimilarityReward):
     """r_j = α_a · 2 k(φ_j, φ_y) − α_d · 2/(n−1) Σ_{j'≠j} k(φ_j, φ_j').
 
     The policy gradient descends E_c MMD²_k between rollouts and ground truth. With a
@@ -37,17 +37,6 @@ class KernelScore(Part):
     )
     degree: int = Field(2, ge=1, description="of the polynomial kernel (x·y + offset)^degree")
     offset: float = Field(1.0, ge=0, description="of the polynomial kernel")
-    alignment: float = Field(1.0, ge=0, description="α_a, weight of the likeness to the reference")
-    diversity: float = Field(
-        1.0, ge=0, description="α_d, weight of the likeness to the other rollouts"
-    )
-
-    def pairwise(self) -> bool:
-        """Whether the reward compares rollouts with each other, and so needs n > 1."""
-        return self.diversity > 0
-
-    def uses_features(self) -> bool:
-        return True
 
     def claim(self) -> Claim:
         if self.alignment != self.diversity:
@@ -63,8 +52,6 @@ class KernelScore(Part):
         for name in options:
             if (value := getattr(self, name)) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} = {value}: kernel {self.kernel} has none; leave it out")
-        if self.alignment == self.diversity == 0:
-            raise ValueError("alignment and diversity are both 0: nothing is left of the reward")
         return self
 
     def build(self, resources: Resources) -> KernelScoreReward:

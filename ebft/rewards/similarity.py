@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
+from pydantic import Field, model_validator
+
 from ebft.kernels import Kernel, to_references
+from ebft.parts import Part
 from ebft.rollout.records import Features, Terms
+
+
+class SimilarityReward(Part):
+    """What rewards of this form have in common: the weights of their two terms."""
+
+    alignment: float = Field(1.0, ge=0, description="α_a, weight of the likeness to the reference")
+    diversity: float = Field(
+        1.0, ge=0, description="α_d, weight of the likeness to the other rollouts"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> SimilarityReward:
+        if self.alignment == self.diversity == 0:
+            raise ValueError("alignment and diversity are both 0: nothing is left of the reward")
+        return self
+
+    def pairwise(self) -> bool:
+        """Whether the reward compares rollouts with each other, and so needs n > 1."""
+        return self.diversity > 0
+
+    def uses_features(self) -> bool:
+        return True
 
 
 def kernel_terms(
