@@ -7,8 +7,8 @@
     run/shards/                                  of several processes: the optimizer's tensors
     manifest.sha256                              a checksum of every file
 
-`Snapshot.write` and `load_weights` with `read_state` are each other's inverse, and all that knows
-this layout.
+`Snapshot.write` and `load_weights` with `read_state` are each other's inverse. Beside them only
+`models.load` looks inside, at how the base model of an adapter was kept.
 """
 
 from __future__ import annotations

@@ -5,29 +5,31 @@ from __future__ import annotations
 import argparse
 import inspect
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from ebft.cli.types import describe_field, yaml_value
+from ebft.cli.types import describe_field, nested_options, yaml_value
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from ebft.parts import Part
-    from ebft.plugins import Registered, Registry
+    from ebft.plugins import Registered
 
 EPILOG = """\
 examples:
   ebft ls                        everything
   ebft ls rewards                one kind
+  ebft ls feature_matching       one part
   ebft ls samplers --plugin my_sampler.py
 """
 RECIPES = "recipes"
-HANG = " " * 10
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `ls [KIND] [--plugin PLUGIN]`."""
+    """Adds `ls [WHAT] [--plugin PLUGIN]`."""
     parser = subparsers.add_parser(
         "ls",
         help="list the parts that a recipe can name, with their options",
@@ -36,7 +38,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", metavar="KIND", nargs="?", help="e.g. rewards, or recipes")
+    parser.add_argument(
+        "wanted",
+        metavar="WHAT",
+        nargs="?",
+        help="a kind, a part's name, or recipes; all if left out",
+    )
     parser.add_argument(
         "--plugin",
         metavar="PLUGIN",
@@ -48,20 +55,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def ls(arguments: argparse.Namespace) -> int:
-    """Raises `UserError` for a kind that there is not."""
+    """Raises `UserError` for what is neither a kind nor a part."""
     from ebft.mistakes import suggest
     from ebft.plugins import KINDS, load_registry
 
-    kind = arguments.kind
-    if kind not in (None, RECIPES, *KINDS):
-        raise UserError(f"no kind of part is named {kind!r}{suggest(kind, [RECIPES, *KINDS])}")
-    width = shutil.get_terminal_size().columns
-    if kind in (None, RECIPES):
+    wanted = arguments.wanted
+    width = max(shutil.get_terminal_size().columns, 60)
+    if wanted in (None, RECIPES):
         print("\n".join(_recipes()))
-    if kind != RECIPES:
-        registry = load_registry(arguments.plugin)
-        for each in [kind] if kind else KINDS:
-            print("\n".join(_kind(registry, each, max(width, 60))))
+    if wanted == RECIPES:
+        return 0
+    kinds = load_registry(arguments.plugin).kinds()
+    if wanted is None or wanted in KINDS:
+        shown = {kind: kinds[kind] for kind in ([wanted] if wanted else KINDS)}
+    else:
+        shown = {k: {wanted: named[wanted]} for k, named in kinds.items() if wanted in named}
+    if not shown:
+        known = [RECIPES, *KINDS, *(name for named in kinds.values() for name in named)]
+        raise UserError(f"no part and no kind is named {wanted!r}{suggest(wanted, known)}")
+    for kind, named in shown.items():
+        print("\n".join(_kind(kind, named, width)))
     return 0
 
 
@@ -77,9 +90,9 @@ def _recipes() -> Iterator[str]:
     yield ""
 
 
-def _kind(registry: Registry, kind: str, width: int) -> Iterator[str]:
+def _kind(kind: str, named: Mapping[str, Registered], width: int) -> Iterator[str]:
     yield kind
-    for name, registered in registry.kinds()[kind].items():
+    for name, registered in named.items():
         yield from _part(name, registered, width)
     yield ""
 
@@ -91,11 +104,18 @@ def _part(name: str, registered: Registered, width: int) -> Iterator[str]:
     yield from wrap(summary, width, initial_indent="    ", subsequent_indent="    ")
     if claim := claim_of(part):
         yield from wrap(claim, width, initial_indent="    ", subsequent_indent=" " * 14)
-    for option, field in part.model_fields.items():
+    yield from _options(part, width, indent="    ")
+
+
+def _options(options: type[BaseModel], width: int, *, indent: str) -> Iterator[str]:
+    hang = indent + " " * 6
+    for option, field in options.model_fields.items():
         given = field.get_default(call_default_factory=True)
         default = "" if field.is_required() else f" = {yaml_value(given)}"
-        yield f"    - {option}: {describe_field(field)}{default}"
-        yield from wrap(field.description or "", width, initial_indent=HANG, subsequent_indent=HANG)
+        yield f"{indent}- {option}: {describe_field(field)}{default}"
+        yield from wrap(field.description or "", width, initial_indent=hang, subsequent_indent=hang)
+        for nested in nested_options(field.annotation):
+            yield from _options(nested, width, indent=hang)
 
 
 def claim_of(part: type[Part]) -> str:

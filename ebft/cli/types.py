@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -43,6 +43,18 @@ def describe_type(annotation: Any) -> str:
         return "null"
     name: str = getattr(annotation, "__name__", str(annotation))
     return {"Path": "path", "Part": "part"}.get(name, name)
+
+
+def nested_options(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections of options that a type has in it, which `_component_` does not choose."""
+    from ebft.parts import Part
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not issubclass(annotation, Part):
+            yield annotation
+        return
+    for argument in get_args(annotation):
+        yield from nested_options(argument)
 
 
 def yaml_value(value: Any) -> str:

@@ -66,6 +66,13 @@ class TestLs:
         assert "- temperature: float > 0 = 1.0" in out
         assert "rewards" not in out
 
+    def test_one_part_with_the_options_inside_its_options(self, ebft):
+        status, out, _ = ebft("ls", "verifiable")
+        assert status == 0
+        assert out.startswith("rewards\n  verifiable    from ebft")
+        assert "\n          - cpu_seconds: int > 0 = 5\n" in out
+        assert "feature_matching" not in out
+
     def test_recipes(self, ebft):
         _, out, _ = ebft("ls", "recipes")
         for file in RECIPES.glob("*.yaml"):
@@ -87,7 +94,7 @@ class TestLs:
     def test_an_unknown_kind(self, ebft):
         status, _, err = ebft("ls", "reward")
         assert status == 2
-        assert err.strip() == "no kind of part is named 'reward'; did you mean 'rewards'?"
+        assert err.strip() == "no part and no kind is named 'reward'; did you mean 'rewards'?"
 
 
 class TestCp:
