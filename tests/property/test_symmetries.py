@@ -1,5 +1,7 @@
 """Property 5: what may change about rollouts and features without changing the advantages."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,8 +15,9 @@ from ebft.baselines.plain_rloo import PlainRloo
 from ebft.kernels import WITH_BANDWIDTH
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rewards.kernel import KernelScore
+from ebft.rollout.completion import Completion
 from ebft.rollout.records import Features, Terms
-from ebft.testing.tiny import tiny_resources
+from ebft.testing.tiny import tiny_documents, tiny_resources
 from tests.property.strategies import generator, normal, seeds
 
 BASELINES = [NoBaseline(), LeaveOneOut(), PlainRloo(), GroupMean(), GroupNormalised()]
@@ -26,6 +29,10 @@ PARTS = [
     *(KernelScore(kernel=name) for name in KERNELS),
 ]
 REWARDS = [part.build(tiny_resources()) for part in PARTS]
+THREE = SimpleNamespace(
+    contexts=Completion(rollout_length=2)(tiny_documents([9] * 3, prompt_length=4))
+)
+"""As much of rollouts as a reward of features asks for."""
 counts = st.integers(2, 6)
 
 
@@ -48,7 +55,7 @@ def test_rollouts_have_no_order(reward, baseline, seed, n):
     f, order = features(seed, n), torch.randperm(n, generator=generator(seed))
     permuted = Features(f.samples[:, order], f.references)
     torch.testing.assert_close(
-        baseline(reward(None, permuted)), baseline(reward(None, f))[:, order]
+        baseline(reward(THREE, permuted)), baseline(reward(THREE, f))[:, order]
     )
 
 
@@ -90,7 +97,7 @@ def test_rotations_of_feature_space_change_nothing(reward, seed, n):
     f = features(seed, n)
     Q = torch.linalg.qr(normal(seed + 2, 4, 4)).Q
     rotated = Features(f.samples @ Q, f.references @ Q)
-    torch.testing.assert_close(reward(None, rotated).reward(), reward(None, f).reward())
+    torch.testing.assert_close(reward(THREE, rotated).reward(), reward(THREE, f).reward())
 
 
 @settings(max_examples=25)
