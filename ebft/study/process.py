@@ -14,8 +14,8 @@ from ebft.study.folder import RunFolder
 
 POLL = 0.5
 """Seconds between looks at a run."""
-GRACE = 120.0
-"""Seconds that a run has to stop in good order before it is killed."""
+GRACE = 60.0
+"""Seconds that a run has to stop at the end of its step, and then in the middle of it."""
 
 
 class OutOfTimeError(Exception):
@@ -50,9 +50,9 @@ def run_in_process(
         while (status := _wait(process)) is None:
             watch()
             if stop:
-                return _interrupt(process)
+                return interrupt(process)
             if seconds is not None and time.monotonic() - began > seconds:
-                _interrupt(process)
+                interrupt(process)
                 raise OutOfTimeError
         return status
     finally:
@@ -70,10 +70,14 @@ def _wait(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def _interrupt(process: subprocess.Popen[bytes]) -> int:
-    process.send_signal(signal.SIGINT)
-    try:
-        return process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+def interrupt(process: subprocess.Popen[bytes]) -> int:
+    """Ends a run's process, and returns its exit status: at the end of its step, else in the middle
+    of it, where SIGTERM still saves the step before, else at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+        try:
+            return process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            continue
+    process.kill()
+    return process.wait()
