@@ -21,13 +21,21 @@ def find_plugin(plugin: str, beside: Iterable[Path]) -> str:
     if not plugin.endswith(".py"):
         files = (folder / f"{plugin}.py" for folder in beside)
         found = next((str(file) for file in files if file.is_file()), plugin)
-        return plugin if "." in plugin or importlib.util.find_spec(plugin) is not None else found
+        return found if "." not in plugin and not is_importable(plugin) else plugin
     candidates = [Path(plugin), *(folder / plugin for folder in beside)]
     for candidate in candidates:
         if candidate.is_file():
             return str(candidate)
     looked = " and ".join(str(candidate) for candidate in dict.fromkeys(candidates))
     raise PluginError(f"plugins: {plugin}: no such file; looked for {looked}")
+
+
+def is_importable(module: str) -> bool:
+    """Whether Python finds a module of this name."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # it is running, and has no specification
+        return True
 
 
 def load_module(plugin: str) -> ModuleType:

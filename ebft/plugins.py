@@ -8,6 +8,7 @@ paths of .py files). A plug-in that fails to load and a name that two plug-ins c
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -154,9 +155,12 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
 def check_hook_names(module: Any, origin: str) -> None:
     """Raises `PluginError` for a marked function that is named after no hook."""
     hooks = [f"register_{kind}" for kind in KINDS]
-    for name, value in vars(module).items():
-        if hasattr(value, "ebft_impl") and name not in hooks:
-            raise PluginError(f"plug-in {origin}: there is no hook {name}{suggest(name, hooks)}")
+    functions = inspect.getmembers(module, inspect.isroutine)
+    marked = {name: vars(it)["ebft_impl"] for name, it in functions if "ebft_impl" in dir(it)}
+    for name, mark in marked.items():
+        hook = mark["specname"] or name
+        if hook not in hooks:
+            raise PluginError(f"plug-in {origin}: there is no hook {hook}{suggest(hook, hooks)}")
 
 
 @cache

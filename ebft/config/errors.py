@@ -45,6 +45,8 @@ def _what(detail: ErrorDetails) -> str:
         return "must be a section: keys and values"
     if kind == "value_error":
         return message.removeprefix("Value error, ")
+    if kind == "invalid_key":
+        return "YAML takes on, off, yes and no for true and false: put the key in quotes"
     if kind in LIST_TYPES:
         return f"must be a list: [{_shown(detail['input'])}]"
     if kind == "path_type":

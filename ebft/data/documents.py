@@ -29,6 +29,7 @@ SHORT = "shorter than documents.shortest"
 EMPTY = "empty"
 TOO_DEEP = "with rollouts that end beyond what the model reads"
 NO_PROMPT = "without a prompt"
+NO_ANCHOR = "without an anchor, says the plan"
 
 
 class DocumentOptions(Options):
@@ -142,9 +143,10 @@ def why_dropped(
         return SHORT
     if plan.accepts(document):
         return None if reads is None or rollouts_fit(document, plan, reads) else TOO_DEEP
-    # Long enough, and refused all the same: it is the prompt that the plan misses.
-    no_prompt = document.tokens.numel() >= plan.shortest_document and not document.prompt_length
-    return NO_PROMPT if no_prompt else TOO_SHORT
+    if document.tokens.numel() < plan.shortest_document:
+        return TOO_SHORT
+    # Plans whose rollouts end go on from prompts.
+    return NO_PROMPT if plan.stop_at_eos and not document.prompt_length else NO_ANCHOR
 
 
 def rollouts_fit(document: Document, plan: Plan, reads: int) -> bool:

@@ -51,7 +51,8 @@ def encode_completions(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str])
 def _encode_after_mark(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     for mark in MARKS:
         before, whole = encode(tokenizer, [mark, mark + text])
-        if whole[: len(before)] == before:  # else the mark and the text share a token
+        # Else the mark and the text share a token, or the tokenizer drops the mark by itself.
+        if before and whole[: len(before)] == before:
             return whole[len(before) :]
     raise UserError(
         f"model.path: its tokenizer puts a space before the completion {text[:40]!r}, which would "

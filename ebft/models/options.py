@@ -33,7 +33,7 @@ class LoraOptions(Options):
     )
 
 
-DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
+DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu|npu|hpu|xla)(:\d+)?")
 
 
 class ModelOptions(Options):

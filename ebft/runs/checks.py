@@ -201,18 +201,25 @@ def _problems_of_processes(options: FineTuneOptions, size: int) -> Iterator[str]
         )
 
 
-def optimizer_can_be_built(options: FineTuneOptions) -> Iterator[str]:
-    """With its arguments, and the schedule with its own: tried on one small weight."""
+def optimizer_takes_its_arguments(options: FineTuneOptions) -> Iterator[str]:
+    """torch's own optimizer, and the schedule on it: tried on one small weight.
+
+    Others may want more of a model, or of a machine, than is here.
+    """
     import torch
 
-    key = "optimizer"
+    if not options.optimizer.path.startswith("torch.optim."):
+        return
+    key, weight = "optimizer", torch.nn.Parameter(torch.zeros(2, 2))
     try:
-        optimizer = options.optimizer.instantiate([torch.nn.Parameter(torch.zeros(2, 2))])
+        optimizer = options.optimizer.instantiate([weight])
         if options.lr_scheduler is not None:
             key = "lr_scheduler"
             options.lr_scheduler.instantiate(optimizer)
     except UserError as error:
         yield f"{key}: {error}"
+    except (LookupError, RuntimeError) as error:
+        yield f"{key}: {type(error).__name__}: {error}"
 
 
 CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
@@ -223,6 +230,6 @@ CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
     documents_hold_an_anchor,
     adapters_are_kept,
     compiles,
-    optimizer_can_be_built,
+    optimizer_takes_its_arguments,
     unbiased_if_required,
 )

@@ -183,7 +183,7 @@ class FineTune:
         try:
             self._fitting(lambda: self._measurements.begin(done))
         except KeyboardInterrupt:
-            log.warning("before the first step: nothing is saved; the same command starts again")
+            log.warning("stopped while measuring, before a step was done; %s", self._newest())
             raise
         if done == last:
             self._keeper.save(done)

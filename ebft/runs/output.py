@@ -78,10 +78,10 @@ class OutputFolder:
             )
 
     def _has_results(self) -> bool:
-        """Whether a run has come to anything here: a checkpoint, a figure, a line in its logs."""
-        if self.checkpoints.exists() and any(self.checkpoints.iterdir()):
-            return True
-        files = [self.evaluations, *self.logs.rglob("*")]
+        """Whether a run has written more here than its recipe: a checkpoint, a figure, a log."""
+        if not self._recipe.exists():
+            return False  # whatever it is, no run has written it
+        files = (file for file in self._path.rglob("*") if file.name not in (RECIPE, ".lock"))
         return any(file.is_file() and file.stat().st_size > 0 for file in files)
 
     def claim(self, recipe: str, *, resume: bool = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
@@ -24,11 +24,12 @@ from ebft.models.compiled import compile_layers
 from ebft.models.context_length import context_length
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, without_adapter
-from ebft.parts import Part, Resources
+from ebft.parts import Resources
 from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.completion import Completion
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.rollout.records import Document
+from ebft.runs.check_plans import check_plans
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.free_memory import free_memory
 from ebft.training.loop import Machinery, RolloutParts
@@ -129,38 +130,22 @@ def make_evaluation_sets(
 ) -> list[EvaluationSet]:
     """Builds the evaluators, and chooses the documents of each set that they measure."""
     evaluation = options.evaluation
-    for name, split in held_out.items():
-        check_plans(evaluation.evaluators, split.documents, name)
     evaluators = [build_evaluator(part, resources) for part in evaluation.evaluators]
     own = [
         EvaluationSet(name, choose(split.documents, evaluation.documents), evaluators)
         for name, split in held_out.items()
         if evaluators
     ]
+    reads = context_length(resources.policy.config)
+    for it in own:
+        check_plans(evaluation.evaluators, it.documents, key="evaluation", reads=reads)
+    others = []
     for number, one in enumerate(evaluation.sets):
-        key = f"evaluation.sets.{number}.length"
-        check_context_length(one.length, resources, key=key)
-    return own + [make_benchmark(one, resources) for one in evaluation.sets]
-
-
-@runtime_checkable
-class HasPlan(Protocol):
-    """Options of an evaluator that samples rollouts where a plan says."""
-
-    plan: Any
-
-
-def check_plans(evaluators: Sequence[Part], documents: Sequence[Document], name: str) -> None:
-    """Raises `UserError` for an evaluator whose plan accepts none of the documents of a set: after
-    all others have measured it would be too late."""
-    for number, part in enumerate(evaluators):
-        plan = part.plan if isinstance(part, HasPlan) else None
-        if isinstance(plan, Plan) and not any(map(plan.accepts, islice(documents, SEEN))):
-            raise UserError(
-                f"evaluation.evaluators.{number}.plan: accepts none of the {name} documents; it "
-                f"needs {plan.shortest_document} tokens or more (documents.length), and a plan "
-                "completion needs prompts"
-            )
+        key = f"evaluation.sets.{number}"
+        check_context_length(one.length, resources, key=f"{key}.length")
+        others.append(make_benchmark(one, resources))
+        check_plans(one.evaluators, others[-1].documents, key=key, reads=reads)
+    return own + others
 
 
 def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:

@@ -16,6 +16,7 @@ from pydantic import (
 )  # fmt: skip
 
 from ebft.config.recipe import Job, RecipeOptions
+from ebft.mistakes import Mistake, validation_error
 from ebft.parts import Options
 from ebft.runs.finetune_options import FineTuneOptions
 
@@ -128,11 +129,18 @@ class StudyOptions(RecipeOptions):
     @classmethod
     def _sections_of_runs_are_overrides(cls, data: Any) -> Any:
         given = data.keys() - cls.model_fields.keys() if isinstance(data, dict) else set()
-        for name in sorted(given & FineTuneOptions.model_fields.keys()):
-            raise ValueError(
-                f"{name}: a section of the runs; set overrides.{name}.KEY=… for all of them, or "
-                f"'one_at_a_time={{{name}.KEY: [VALUE, VALUE]}}' to compare values"
+        mistakes = [
+            Mistake(
+                (name,),
+                data[name],
+                f"a section of the runs; set overrides.{name}.KEY=… for all of them, or "
+                f"'one_at_a_time={{{name}.KEY: [VALUE, VALUE]}}' to compare values",
             )
+            for name in sorted(given & FineTuneOptions.model_fields.keys())
+            if isinstance(data[name], dict)
+        ]
+        if mistakes:
+            raise validation_error(cls.__name__, mistakes)
         return data
 
     def problems(self) -> list[str]:

@@ -29,7 +29,10 @@ def work(run: RunFolder) -> int:
     """Runs the recipe of a run's folder. 0 done, 1 failed, 75 held elsewhere, 130 stopped."""
     try:
         with run.lock():
-            return _run(run) if run.result() is None else 0
+            if run.result() is None:
+                return _run(run)
+            _drop_checkpoints(run)  # it may have ended before it had done so
+            return 0
     except Timeout:
         return HELD_ELSEWHERE
 
@@ -53,12 +56,18 @@ def _run(run: RunFolder) -> int:
     else:
         # First of all: without a result, and without checkpoints, all would be done again.
         run.write_result(DONE, seconds=time.time() - began, **_describe())
-        if not read_json(run.description)["keep_checkpoints"]:
-            shutil.rmtree(run.checkpoints, ignore_errors=True)
+        _drop_checkpoints(run)
         return 0
     logging.getLogger("ebft").error("error: %s", reason)
     run.write_result(FAILED, error=reason, seconds=time.time() - began, **_describe())
     return 1
+
+
+def _drop_checkpoints(run: RunFolder) -> None:
+    result = run.result()
+    done = result is not None and result["status"] == DONE
+    if done and not read_json(run.description)["keep_checkpoints"]:
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
 def _finish(run: RunFolder) -> bool:

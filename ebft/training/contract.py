@@ -67,10 +67,14 @@ class Contract:
         self._check_finite("rewards", terms.reward())
         return terms
 
-    def advantages(self, advantages: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:
-        """One for each rollout."""
+    def like(self, rewards: Float[Tensor, "R n"], advantages: Tensor) -> Float[Tensor, "R n"]:
+        """One advantage for each reward, of all processes' rollouts."""
         _check_type("baseline", advantages, Tensor)
-        _check_shape("baseline", "advantages", advantages, (self._rows, self.n), "[P, n]")
+        _check_shape("baseline", "advantages", advantages, rewards.shape, "[P, n]")
+        return advantages
+
+    def advantages(self, advantages: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:
+        """Of this process's rollouts: finite numbers."""
         self._check_finite("advantages", advantages)
         return advantages
 

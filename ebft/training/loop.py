@@ -143,7 +143,8 @@ def sample_and_score(
     terms = checked.terms(parts.reward(rollouts, features))
     # A baseline may compare contexts: it is given those of the whole step.
     everyones = Terms(processes.gather(terms.unary), processes.gather(terms.pairwise))
-    advantages = checked.advantages(processes.own(parts.baseline(everyones), like=terms.unary))
+    everyones_advantages = checked.like(everyones.unary, parts.baseline(everyones))
+    advantages = checked.advantages(processes.own(everyones_advantages, like=terms.unary))
     if checked.rows_per_context > 1:
         advantages = advantages_to_go(advantages, checked.rows_per_context)
     return Scored(rollouts, features, terms, advantages)

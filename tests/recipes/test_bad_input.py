@@ -91,6 +91,7 @@ def last_line(err: str) -> str:
         ("model.device=gpu", "model.device = gpu: no such device; give auto, cpu, cuda"),
         ("optimizer.lr=fast", "optimizer: torch.optim.AdamW(lr='fast'"),
         ("optimizer.lr=-1", "Invalid learning rate: -1"),
+        ("optimizer.betas=[0.9]", "optimizer: IndexError: "),
         ("optimizer=adamw", "give a dotted path, such as torch.optim.AdamW"),
         ("lr_scheduler.num_warmup_steps=x", "lr_scheduler: torchtune.training.get_cosine"),
         ("transforms=l2", "transforms = l2: must be a list: [l2]"),

@@ -151,9 +151,7 @@ def test_a_plan_that_fits_no_document(ebft, tiny):
     ]
     status, _, err = ebft("eval", *tiny, *long)
     assert status == 2
-    assert (
-        "evaluation.evaluators.2.plan: accepts none of the held-out documents; it needs 72" in err
-    )
+    assert "evaluation.evaluators.2: its plan accepts none of the 3 documents; it needs 72" in err
 
 
 PLUGIN = '''

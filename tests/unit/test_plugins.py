@@ -120,6 +120,17 @@ def test_a_bad_plug_in_is_named_with_its_reason(tmp_path, install, source, says)
     assert plugin in str(error.value)
 
 
+def test_hooks_may_have_other_names_and_modules_anything_in_them(tmp_path):
+    source = (
+        "from unittest.mock import call\nimport torch\nimport ebft\nops = torch.ops\n"
+        "@ebft.hookimpl(specname='register_rewards')\ndef mine():\n    return {}\n"
+    )
+    load_registry([write(tmp_path / "odd.py", source)])
+    wrong = source.replace("register_rewards", "register_reward")
+    with pytest.raises(PluginError, match="there is no hook register_reward; did you mean"):
+        load_registry([write(tmp_path / "wrong.py", wrong)])
+
+
 def test_a_bad_distribution_is_named(install):
     install("broken", "raise RuntimeError('out of order')")
     with pytest.raises(PluginError, match=r"broken 1\.2 \(broken_module\).*out of order"):

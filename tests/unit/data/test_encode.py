@@ -58,6 +58,17 @@ def test_a_tokenizer_that_cannot_be_kept_from_its_space_is_refused():
         encode_completions(tokenizer, ["b"])
 
 
+def test_a_mark_that_the_tokenizer_drops_is_not_taken():
+    tokenizer = sentencepiece(legacy=True)
+    strip = normalizers.Strip(left=False, right=True)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [strip, normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    assert tokenizer("\n").input_ids == []
+    (ids,) = encode_completions(tokenizer, ["b"])
+    assert tokenizer.convert_ids_to_tokens(ids) == ["b"]
+
+
 def test_other_tokenizers_are_taken_at_their_word():
     from tests.tiny import tiny_tokenizer
 

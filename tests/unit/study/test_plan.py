@@ -148,6 +148,11 @@ def test_a_runs_recipe_is_whole(file, tmp_path):
         ),
         ({"seeds": [1, 1]}, "seeds = [1, 1]: one comes twice"),
         ({"seeds": []}, "seeds = []"),
+        (
+            {"training": {"steps": 3}},
+            "training = {'steps': 3}: a section of the runs; set overrides.",
+        ),
+        ({"seed": 1}, "seed = 1: unknown key; did you mean 'seeds'?"),
         ({"reference": "n=3", "grid": {"sampler.n": [2, 4]}}, "no such arm; there are: n=2, n=4"),
         ({"budget": {"tflop": 1}}, "budget.tflop = 1: the 1 arms with 1 seeds take"),
         ({"budget": {"tflop_per_run": 0.001}}, "one step takes"),
