@@ -190,11 +190,19 @@ class FeatureMap(Protocol):
 def features_of(feature_map: FeatureMap, rollouts: Rollouts) -> Features:
     """What a feature map gives, in float32. Raises `PluginError` if it is no `Features`."""
     features = feature_map(rollouts)
-    if not isinstance(features, Features):
-        raise PluginError(
-            f"feature_map: returned {type(features).__name__}, and must return Features"
-        )
+    check_returned("feature_map", features, Features)
     return features.in_float32()
+
+
+def check_returned(key: str, value: object, promised: type) -> None:
+    """Raises `PluginError` for what the part at `key` returned, if it is of another type."""
+    if not isinstance(value, promised):
+        hint = ""
+        if promised is Terms:
+            hint = "; Terms.of_unary makes them of one score [P, n] for each rollout"
+        raise PluginError(
+            f"{key}: returned {type(value).__name__}, and must return {promised.__name__}{hint}"
+        )
 
 
 @runtime_checkable

@@ -8,7 +8,6 @@ paths of .py files). A plug-in that fails to load and a name that two plug-ins c
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -129,8 +128,7 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
         try:
             manager.register(module, name)
             # A hook name with a typing mistake would otherwise never be called, in silence.
-            check_hook_names(module, origin)
-            manager.check_pending()
+            check_hook_names(manager, module, origin)
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"plug-in {origin}: {error}") from error
         if not (manager.get_hookcallers(module) or ()):
@@ -152,12 +150,14 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
     return Registry({kind: _collect(manager, kind, origins) for kind in KINDS})
 
 
-def check_hook_names(module: Any, origin: str) -> None:
-    """Raises `PluginError` for a marked function that is named after no hook."""
+def check_hook_names(manager: pluggy.PluginManager, module: Any, origin: str) -> None:
+    """Raises `PluginError` for a marked function that is named after no hook: as pluggy's own
+    `check_pending`, with what was probably meant."""
     hooks = [f"register_{kind}" for kind in KINDS]
-    functions = inspect.getmembers(module, inspect.isroutine)
-    marked = {name: vars(it)["ebft_impl"] for name, it in functions if "ebft_impl" in dir(it)}
-    for name, mark in marked.items():
+    for name in dir(module):
+        mark = manager.parse_hookimpl_opts(module, name)
+        if mark is None or mark["optionalhook"]:
+            continue
         hook = mark["specname"] or name
         if hook not in hooks:
             raise PluginError(f"plug-in {origin}: there is no hook {hook}{suggest(hook, hooks)}")

@@ -110,17 +110,21 @@ def tokenize(
     if not documents:
         counts = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
         fix = (
-            "plan completion goes on from a prompt; name its column (data.prompt), take a data "
-            "source that has prompts, or set plan=strided"
-            if NO_PROMPT in dropped
-            else f"the model reads {reads} tokens; make plan.rollout_length or the prompts shorter"
-            if TOO_DEEP in dropped
-            else f"the shortest of them has {shortest} tokens; set documents.length={shortest} or "
-            "more"
-            if TOO_LONG in dropped
-            else f"the plan needs {plan.shortest_document} tokens or more, and documents.length "
+            f"the plan needs {plan.shortest_document} tokens or more, and documents.length "
             f"allows {options.length}; give longer texts, or change documents.length or the plan"
         )
+        if NO_PROMPT in dropped:
+            fix = (
+                "plan completion goes on from a prompt; name its column (data.prompt), take a data "
+                "source that has prompts, or set plan=strided"
+            )
+        elif TOO_DEEP in dropped:
+            fix = f"the model reads {reads} tokens; make plan.rollout_length or the prompts shorter"
+        elif TOO_LONG in dropped:
+            fix = (
+                f"the shortest of them has {shortest} tokens; set documents.length={shortest} or "
+                "more"
+            )
         raise UserError(
             f"data: none of {sum(dropped.values())} {split} documents can be used ({counts}): {fix}"
         )
@@ -153,8 +157,7 @@ def rollouts_fit(document: Document, plan: Plan, reads: int) -> bool:
     """Whether the plan's contexts with their rollouts have no more tokens than the model reads."""
     if document.tokens.numel() + plan.rollout_length <= reads:
         return True
-    contexts = plan([document])
-    return int(contexts.anchor.max()) + contexts.rollout_length <= reads
+    return plan([document]).reach <= reads
 
 
 def _on_demand(

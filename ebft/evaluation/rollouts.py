@@ -47,18 +47,18 @@ class EvaluationRollouts:
         if not accepted:
             return None
         self._sampler.sync(policy, step=EVALUATION_STEP)
-        contexts = self._plan(accepted).to(self._device)
+        contexts = self._plan(accepted)
         check_rollouts_fit(contexts, context_length(policy.config))
-        return self._sampler(contexts, step=EVALUATION_STEP)
+        return self._sampler(contexts.to(self._device), step=EVALUATION_STEP)
 
 
 def check_rollouts_fit(contexts: Contexts, reads: int | None) -> None:
     """Raises `UserError` naming the document whose rollouts the policy could not read."""
-    anchor, length = int(contexts.anchor.max()), contexts.rollout_length
-    if reads is not None and anchor + length > reads:
-        name = contexts.documents[int(contexts.row[contexts.anchor.argmax()])].name
+    if reads is not None and contexts.reach > reads:
+        length = contexts.rollout_length
         raise UserError(
-            f"evaluation: {name}: rollouts of {length} tokens after {anchor} end beyond what the "
+            f"evaluation: {contexts.deepest.name}: rollouts of {length} tokens after "
+            f"{contexts.reach - length} end beyond what the "
             f"model reads, {reads} tokens; make the evaluator's rollout_length smaller, or the "
             "documents' length"
         )

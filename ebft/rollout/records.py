@@ -60,6 +60,16 @@ class Contexts:
     def rollout_length(self) -> int:
         return self.reference.shape[1]
 
+    @property
+    def reach(self) -> int:
+        """Tokens of the longest context with its rollouts: what a model has to read."""
+        return int(self.anchor.max()) + self.rollout_length
+
+    @property
+    def deepest(self) -> Document:
+        """The document that has the longest context."""
+        return self.documents[int(self.row[self.anchor.argmax()])]
+
     def to(self, device: torch.device) -> Contexts:
         """The same contexts with their tensors on `device`; the documents stay where they are."""
         names = ("tokens", "lengths", "row", "anchor", "reference", "reference_mask")

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebft.errors import PluginError
+from ebft.interfaces import check_returned
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms
 from ebft.training.check_finite import check_finite
 
@@ -21,8 +22,7 @@ class Contract:
     """Of one step: each method returns what it is given, if it is as promised.
 
     They raise `PluginError` for another shape, and `NumericalError` for numbers that are not
-    finite. `rows_per_context` is 1, or G where tokens
-    are rewarded one by one.
+    finite. `rows_per_context` is 1, or G where tokens are rewarded one by one.
     """
 
     contexts: Contexts
@@ -32,7 +32,7 @@ class Contract:
 
     def rollouts(self, rollouts: Rollouts) -> Rollouts:
         """n rollouts of at least one token after each context."""
-        _check_type("sampler", rollouts, Rollouts)
+        check_returned("sampler", rollouts, Rollouts)
         shape = (len(self.contexts), self.n, self.contexts.rollout_length)
         for name in ("tokens", "log_probs", "mask"):
             _check_shape("sampler", f"rollouts.{name}", getattr(rollouts, name), shape, "[P, n, G]")
@@ -42,7 +42,7 @@ class Contract:
 
     def features(self, features: Features, *, key: str) -> Features:
         """[P, n, D] and [P, m, D], in float32 if they came in less."""
-        _check_type(key, features, Features)
+        check_returned(key, features, Features)
         P, n, D = self._rows, self.n, features.samples.shape[-1]
         m = features.references.shape[1] if features.references.ndim == 3 else 1
         _check_shape(key, "features.samples", features.samples, (P, n, D), "[P, n, D]")
@@ -55,7 +55,7 @@ class Contract:
 
     def terms(self, terms: Terms) -> Terms:
         """[P, n] and [P, n, n], without a rollout's term with itself."""
-        _check_type("reward", terms, Terms)
+        check_returned("reward", terms, Terms)
         P, n = self._rows, self.n
         _check_shape("reward", "terms.unary", terms.unary, (P, n), "[P, n]")
         _check_shape("reward", "terms.pairwise", terms.pairwise, (P, n, n), "[P, n, n]")
@@ -69,7 +69,7 @@ class Contract:
 
     def like(self, rewards: Float[Tensor, "R n"], advantages: Tensor) -> Float[Tensor, "R n"]:
         """One advantage for each reward, of all processes' rollouts."""
-        _check_type("baseline", advantages, Tensor)
+        check_returned("baseline", advantages, Tensor)
         _check_shape("baseline", "advantages", advantages, rewards.shape, "[P, n]")
         return advantages
 
@@ -84,16 +84,6 @@ class Contract:
 
     def _check_finite(self, what: str, values: Tensor) -> None:
         check_finite(what, values, self.contexts, step=self.step)
-
-
-def _check_type(key: str, value: object, promised: type) -> None:
-    if not isinstance(value, promised):
-        hint = ""
-        if promised is Terms:
-            hint = "; Terms.of_unary makes them of one score [P, n] for each rollout"
-        raise PluginError(
-            f"{key}: returned {type(value).__name__}, and must return {promised.__name__}{hint}"
-        )
 
 
 def _check_shape(key: str, name: str, value: Tensor, shape: Sequence[int], letters: str) -> None:

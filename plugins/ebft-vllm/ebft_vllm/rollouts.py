@@ -28,13 +28,12 @@ def make_job(
 
 def check_lengths(contexts: Contexts, limit: int) -> None:
     """Raises `UserError` naming the document whose context leaves no room for a rollout."""
-    longest = int(contexts.anchor.max())
-    if longest + contexts.rollout_length > limit:
-        document = contexts.documents[int(contexts.row[contexts.anchor.argmax()])].name
+    if contexts.reach > limit:
+        length = contexts.rollout_length
         raise UserError(
-            f"sampler.max_length = {limit}: document {document} has a context of {longest} tokens "
-            f"and rollouts of {contexts.rollout_length}; set sampler.max_length="
-            f"{longest + contexts.rollout_length}, or make documents.length smaller"
+            f"sampler.max_length = {limit}: document {contexts.deepest.name} has a context of "
+            f"{contexts.reach - length} tokens and rollouts of {length}; set sampler.max_length="
+            f"{contexts.reach}, or make documents.length smaller"
         )
 
 
