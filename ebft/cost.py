@@ -41,12 +41,12 @@ class DocumentTree:
 
     @property
     def tokens(self) -> int:
-        """S + nPG: what features and training forward."""
+        """S + nPG: what features forward."""
         return self.length + self.rollouts * self.rollout_length
 
     @property
-    def sampling_tokens(self) -> int:
-        """S + nP(G−1): the last token of a rollout is never fed back."""
+    def predicting_tokens(self) -> int:
+        """S + nP(G−1): what sampling and training forward; nothing follows a rollout's last."""
         return self.tokens - self.rollouts
 
     def pairs(self, rollout_tokens: int) -> int:
@@ -89,10 +89,10 @@ def flops(
     deepest = layer_index(depth, model.layers) if depth > 0 else 0
     frozen = OWN_GRADIENT if adapter else 0.0
     sampled = len(tree.anchors) + tree.rollouts * (G - 1)
-    sampling = _decoder(model, tree.sampling_tokens, tree.pairs(G - 1), model.layers)
-    weights = _weights(model, tree.tokens, model.layers)
-    adapted = 2.0 * adapter * tree.tokens
-    attention = _attention(model, tree.pairs(G), model.layers)
+    tokens, pairs = tree.predicting_tokens, tree.pairs(G - 1)
+    weights = _weights(model, tokens, model.layers)
+    adapted = 2.0 * adapter * tokens
+    attention = _attention(model, pairs, model.layers)
     head = 2.0 * model.head_weights
     checkpointed = 0.0
     if gradient_checkpointing:
@@ -100,7 +100,7 @@ def flops(
         last = 0.0 if adapter else model.hidden * model.intermediate / model.layer_weights
         checkpointed = weights * (1 - last) + adapted + attention
     return Flops(
-        sampling=sampling + 2.0 * adapter * tree.sampling_tokens + head * sampled,
+        sampling=weights + attention + adapted + head * sampled,
         features=_decoder(model, tree.tokens, tree.pairs(G), deepest),
         training=(DECODER_PASSES - frozen) * weights
         + DECODER_PASSES * adapted
@@ -185,7 +185,7 @@ def memory(
     and moments are divided into `shards`, each with its process, which has two layers and all that
     is outside of the layers whole at a time.
     """
-    N, tokens = model.parameters, micro_batch * tree.tokens
+    N, tokens = model.parameters, micro_batch * tree.predicting_tokens
     trained = adapter or N
     # What backward needs of a layer, a token: three float32 values around each of two norms …
     residual = 2 * 3 * 4 * model.hidden

@@ -104,7 +104,7 @@ MUTANTS = [
     Mutant("samplers/draw.py", "before[..., None] + inside", "inside"),
     Mutant("samplers/draw.py", "target[..., None]).sum(-1)", "target[..., None]).sum(-1) + 1"),
     Mutant("samplers/draw.py", "scaled = logits / temperature", "scaled = logits * temperature"),
-    Mutant("rollout/tree.py", "context_at[:, None, None], rollout_at - 1", "context_at[:, None, None] + 1, rollout_at - 1"),
+    Mutant("rollout/tree.py", "trunk_end = context_at[:, None, None]", "trunk_end = context_at[:, None, None] + 1"),
     Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None] + 0 * step"),
     Mutant("rollout/strided.py", "self.rollout_length + 1, self.stride", "self.rollout_length, self.stride"),
     Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),

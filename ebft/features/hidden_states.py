@@ -85,21 +85,22 @@ class HiddenStatesMap:
     def _features(
         self, rollouts: Rollouts, lengths: Sequence[int]
     ) -> list[tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]]:
-        tree, contexts = grow(rollouts), rollouts.contexts
+        tree, contexts = grow(rollouts, steps=rollouts.longest), rollouts.contexts
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.mask)
-        samples = self._combine([h[0, tree.rollout_at] for h in hidden])  # [P, n, G, D]
+        G = contexts.rollout_length
+        samples = self._combine([tree.of_rollouts(h[0], G) for h in hidden])  # [P, n, G, D]
         references = self._combine([h[0, tree.reference_at] for h in hidden])  # [P, G, D]
         pooling = self._options.pooling
 
-        def first(G: int) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
-            mask, reference_mask = rollouts.mask[..., :G], contexts.reference_mask[:, :G]
+        def first(length: int) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
+            mask, reference_mask = rollouts.mask[..., :length], contexts.reference_mask[:, :length]
             return (
-                pool(samples[..., :G, :], mask, pooling),
-                pool(references[..., :G, :], reference_mask, pooling)[:, None],
+                pool(samples[..., :length, :], mask, pooling),
+                pool(references[..., :length, :], reference_mask, pooling)[:, None],
             )
 
-        return [first(G) for G in lengths]
+        return [first(length) for length in lengths]
 
     def _combine(self, layers: Sequence[Float[Tensor, "*N d"]]) -> Float[Tensor, "*N D"]:
         layers = [layer.to(torch.promote_types(layer.dtype, torch.float32)) for layer in layers]

@@ -65,9 +65,9 @@ class NextTokenLogProbsMap:
     def _features(
         self, rollouts: Rollouts
     ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
-        tree, contexts = grow(rollouts), rollouts.contexts
+        tree, contexts = grow(rollouts, steps=rollouts.longest), rollouts.contexts
         (hidden,) = self._read(tree.tokens, tree.positions, tree.mask)
-        rollout_hidden = hidden[0, tree.rollout_at].flatten(0, 1)
+        rollout_hidden = tree.of_rollouts(hidden[0], contexts.rollout_length).flatten(0, 1)
         # The head is outside of the layers: with LoRA it may be divided over processes.
         samples = whole(self._model, self._pooled, rollout_hidden, rollouts.mask.flatten(0, 1))
         references = whole(

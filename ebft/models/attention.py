@@ -53,18 +53,19 @@ def no_mask(device: torch.device) -> Bool[Tensor, "1 1 0 0"]:
 
 def tree_attention(
     module: torch.nn.Module,
-    query: Float[Tensor, "1 H T d"],
-    key: Float[Tensor, "1 H_kv K d"],
-    value: Float[Tensor, "1 H_kv K d"],
+    query: Float[Tensor, "B H T d"],
+    key: Float[Tensor, "B H_kv K d"],
+    value: Float[Tensor, "B H_kv K d"],
     attention_mask: Tensor | None,
     *,
     tree_mask: TreeMask | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **others: Any,
-) -> tuple[Float[Tensor, "1 T H d"], None]:
+) -> tuple[Float[Tensor, "B T H d"], None]:
     """transformers' attention interface; without `tree_mask` it is transformers' own SDPA.
 
+    A row of trees is one row: B = 1.
     Raises `ValueError` for sliding windows, capped scores and sinks, which it would get wrong.
     """
     if tree_mask is None:
@@ -89,7 +90,7 @@ def tree_attention(
             ).transpose(1, 2)
             for d in tree_mask.documents
         ]  # fmt: skip
-    if len(tree_mask.anchors):
+    if own:
         k, v = (_by_branch(x[0], tree_mask) for x in (own_k, own_v))
         q = fold(query[0] * scale, k.shape[0], len(tree_mask.anchors))
         out: Tensor = _BranchAttention.apply(  # type: ignore[no-untyped-call]
@@ -101,14 +102,14 @@ def tree_attention(
 
 def dense_attention(
     module: torch.nn.Module,
-    query: Float[Tensor, "1 H T d"],
-    key: Float[Tensor, "1 H_kv K d"],
-    value: Float[Tensor, "1 H_kv K d"],
+    query: Float[Tensor, "B H T d"],
+    key: Float[Tensor, "B H_kv K d"],
+    value: Float[Tensor, "B H_kv K d"],
     attention_mask: Tensor | None,
     *,
     tree_mask: TreeMask | None = None,
     **others: Any,
-) -> tuple[Float[Tensor, "1 T H d"], None]:
+) -> tuple[Float[Tensor, "B T H d"], None]:
     """transformers' own SDPA under `attention_mask`; refuses what `tree` does, for a tree."""
     if tree_mask is not None:
         refuse(module, tree_mask, others)
@@ -215,7 +216,10 @@ def _own_scores(
 
 
 def _probabilities(
-    q: Float[Tensor, "H Q R d"], K: Float[Tensor, "H K d"], own: Tensor, group: Group
+    q: Float[Tensor, "H Q R d"],
+    K: Float[Tensor, "H K d"],
+    own: Float[Tensor, "H Q R G"],
+    group: Group,
 ) -> Float[Tensor, "H Q R K+G"]:
     """Of a group's queries: over their trunk's keys, then over their own."""
     trunk = _exact(_each(_flat(q) @ K.mT, group.branches))

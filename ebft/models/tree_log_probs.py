@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ebft.models.forward import decode
 from ebft.models.log_probs import token_log_probs
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 class TreeLogProbs(NamedTuple):
     """log p of each rollout token at the sampling temperature, of each document token at 1.
 
-    Of a document's first token, and after its end, there is none: the entry is 0.
+    Of a document's first token, and after its end, there is none: the entry is 0. So it is after
+    the end of the longest rollout; after the end of a shorter one it means nothing.
     """
 
     rollouts: Float[Tensor, "P n G"]
@@ -35,8 +37,7 @@ def tree_log_probs(
 
     Those of the documents are not if they are not trained, which spares the LM head's backward.
     """
-    sampled, documents = whole(policy, _flat_log_probs, policy, rollouts, train_documents)
-    return TreeLogProbs(sampled.view_as(rollouts.tokens), documents)
+    return TreeLogProbs(*whole(policy, _log_probs, policy, rollouts, train_documents))
 
 
 def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
@@ -44,17 +45,20 @@ def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Ten
     return whole(policy, _document_log_probs, policy, contexts)
 
 
-def _flat_log_probs(
+def _log_probs(
     policy: PreTrainedModel, rollouts: Rollouts, train_documents: bool
-) -> tuple[Float[Tensor, " PnG"], Float[Tensor, "B S"]]:
-    tree = grow(rollouts)
+) -> tuple[Float[Tensor, "P n G"], Float[Tensor, "B S"]]:
+    # From the last token of the longest rollout nothing is predicted.
+    longest = rollouts.longest
+    tree = grow(rollouts, steps=longest - 1)
     hidden = decode(policy, tree.tokens, tree.positions, tree.mask)[0]
     sampled = token_log_probs(
         policy,
         hidden[tree.logit_index.flatten()],
-        rollouts.tokens.flatten(),
+        rollouts.tokens[..., :longest].flatten(),
         rollouts.temperature,
     )
+    sampled = pad(sampled.view(tree.logit_index.shape), (0, rollouts.tokens.shape[-1] - longest))
     with torch.set_grad_enabled(torch.is_grad_enabled() and train_documents):
         documents = _of_trunks(policy, rollouts.contexts, tree, hidden)
     return sampled, documents

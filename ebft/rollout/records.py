@@ -124,6 +124,11 @@ class Rollouts:
     mask: Bool[Tensor, "P n G"]
     temperature: float
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest rollout, at most G."""
+        return int(self.mask.any((0, 1)).nonzero().max()) + 1
+
     def split(self) -> Iterator[tuple[slice, Rollouts]]:
         """The micro-batches, each with its place in the P dimension."""
         for place, contexts in self.contexts.split():

@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.tree_mask import TreeMask
@@ -26,8 +27,9 @@ class Tree:
 
     All but `tokens` and `positions` are columns: `trunk_at` of each document token (of the last one
     where a document is shorter than S), `reference_at` of each reference token in the trunk,
-    `context_at` of each context's last token, `rollout_at` of each rollout token and `logit_index`
-    of the hidden state that predicts it. Branch j of context p is number p·n + j.
+    `context_at` of each context's last token, `rollout_at` of each rollout token, and
+    `logit_index` of the hidden state that predicts each, and one token more. Branch j of context p
+    is number p·n + j.
     """
 
     tokens: Int[Tensor, "1 T"]
@@ -37,7 +39,11 @@ class Tree:
     reference_at: Int[Tensor, "P G"]
     context_at: Int[Tensor, " P"]
     rollout_at: Int[Tensor, "P n steps"]
-    logit_index: Int[Tensor, "P n steps"]
+    logit_index: Int[Tensor, "P n steps+1"]
+
+    def of_rollouts(self, values: Float[Tensor, "T d"], length: int) -> Float[Tensor, "P n G d"]:
+        """What stands at rollout tokens, as far as the branches go, then zeros up to `length`."""
+        return pad(values[self.rollout_at], (0, 0, 0, length - self.rollout_at.shape[-1]))
 
 
 def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
@@ -56,7 +62,8 @@ def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
     rollout_at = tree_mask.trunk + branch * steps + step
     context_at = starts[row] + anchor - 1
     # The first token of a branch is predicted where the trunk ends for it.
-    before = torch.where(step == 0, context_at[:, None, None], rollout_at - 1)
+    trunk_end = context_at[:, None, None].expand(P, n, 1)
+    logit_index = torch.cat([trunk_end, rollout_at], -1)
     ahead = torch.arange(contexts.rollout_length, device=device)
     reference_at = trunk_at.gather(0, row[:, None].expand(-1, S))  # [P, S]
     reference_at = reference_at.gather(1, (anchor[:, None] + ahead).clamp(max=S - 1))
@@ -67,13 +74,12 @@ def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
     positions[0, trunk_at] = trunk_at - starts[:, None]
     positions[0, rollout_at] = (anchor[:, None, None] + step).expand_as(rollout_at)
     return Tree(
-        tokens, positions, tree_mask, trunk_at, reference_at, context_at, rollout_at, before
+        tokens, positions, tree_mask, trunk_at, reference_at, context_at, rollout_at, logit_index
     )  # fmt: skip
 
 
-def grow(rollouts: Rollouts) -> Tree:
-    """The trees of all documents of `rollouts`, with their branches' tokens."""
-    _, n, G = rollouts.tokens.shape
-    tree = plant(rollouts.contexts, n=n, steps=G)
-    tree.tokens[0, tree.rollout_at] = rollouts.tokens
+def grow(rollouts: Rollouts, *, steps: int) -> Tree:
+    """The trees of all documents of `rollouts`, with the first `steps` tokens of each branch."""
+    tree = plant(rollouts.contexts, n=rollouts.tokens.shape[1], steps=steps)
+    tree.tokens[0, tree.rollout_at] = rollouts.tokens[..., :steps]
     return tree

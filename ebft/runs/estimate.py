@@ -47,12 +47,12 @@ def work_of_document(
         adapter=adapter_weights(options, model),
         trains_documents=options.objective.gamma > 0,
     )
-    rows = [("training", tree.tokens, work.training)]
+    rows = [("training", tree.predicting_tokens, work.training)]
     if options.uses_features:
         rows = [("features", tree.tokens, work.features), *rows]
     if options.sampler is not None:
         name = "sampling" if isinstance(options.sampler, HfTree) else "sampling *"
-        rows = [(name, tree.sampling_tokens, work.sampling), *rows]
+        rows = [(name, tree.predicting_tokens, work.sampling), *rows]
     return rows
 
 

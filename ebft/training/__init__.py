@@ -1,1 +1,1 @@
-"""The training loop and what surrounds it: setup, checkpoints, metrics."""
+"""The algorithm: one step, its losses, its checks, its figures."""

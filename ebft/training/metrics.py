@@ -60,9 +60,9 @@ def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
 
 
 def trained_tokens(step: Step) -> int:
-    """Tokens that went through forward and backward: the documents and their rollouts."""
+    """Tokens of the documents and of their rollouts."""
     documents = int(step.contexts.lengths.sum())
-    return documents if step.scored is None else documents + step.scored.rollouts.tokens.numel()
+    return documents if step.scored is None else documents + int(step.scored.rollouts.mask.sum())
 
 
 def memory_in_use(device: torch.device) -> int:

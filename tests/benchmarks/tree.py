@@ -221,7 +221,7 @@ def run(length: int) -> list[str]:
     theirs = public_flops(shape, length, K)
     for counts in (ours, theirs):
         counts["step"] = sum(counts.values())
-    tokens = {"sample": tree.sampling_tokens, "features": tree.tokens, "train": tree.tokens}
+    tokens = dict.fromkeys(PHASES, tree.predicting_tokens) | {"features": tree.tokens}
     tokens["step"] = sum(tokens.values())
 
     lines = [

@@ -218,7 +218,7 @@ def test_the_tree_s_mask_is_theirs_in_another_order(case):
     plan = Strided(start=case["context_length"], stride=case["stride"], rollout_length=G)
     prompts, generated = torch.zeros(1, P, dtype=torch.long), torch.zeros(1, K * G).long()
     rollouts = rollouts_of(prompts, generated, plan, 1, 1.0)
-    tree = grow(rollouts)
+    tree = grow(rollouts, steps=G)
     # Where their token p is in our tree: the prompt first, then token t of block k.
     step_major = tree.rollout_at[:, 0].T.flatten()
     place = torch.cat([torch.arange(P), step_major])

@@ -9,8 +9,7 @@ from ebft.processes import OneProcess
 from ebft.rollout.completion import Completion
 from ebft.rollout.micro_batches import divide, pack, spread, tree_tokens
 from ebft.rollout.strided import Strided
-from ebft.rollout.tree import grow
-from ebft.testing import tiny_rollouts
+from ebft.rollout.tree import plant
 from tests.tiny import tiny_documents
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=12)
@@ -65,7 +64,8 @@ def test_contexts_are_divided_by_the_tokens_of_their_trees(plan, lengths, n, dat
         assert at.start == place
         place = at.stop
         assert len(part) == at.stop - at.start
-        tokens = grow(tiny_rollouts(part, n)).tokens.numel() if n else int(part.lengths.sum())
+        tree = plant(part, n=n, steps=part.rollout_length)
+        tokens = tree.tokens.numel()
         assert tokens == sum(tree_tokens(part, n))
         assert tokens <= budget or len(part.documents) == 1
         assert part.tokens.shape[1] == int(part.lengths.max())

@@ -1,5 +1,7 @@
 """The invariant everything rests on: a tree gives what independent rows give."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,7 +41,15 @@ def rollouts(draw) -> Rollouts:
     n = draw(st.integers(1, 3), label="n")
     temperature = draw(st.sampled_from([0.6, 1.0, 1.7]))
     sampler = HfTree(n=n, temperature=temperature).build(tiny_resources(POLICY))
-    return sampler(c, step=draw(st.integers(0, 3)))
+    r = sampler(c, step=draw(st.integers(0, 3)))
+    # As if each had ended somewhere, so that the longest is shorter than G at times.
+    count, G = len(c) * n, c.rollout_length
+    ends = torch.tensor(draw(st.lists(st.integers(1, G), min_size=count, max_size=count)))
+    mask = r.mask & (torch.arange(G) < ends.view(len(c), n, 1))
+    zero = torch.zeros_like(r.tokens)
+    return replace(
+        r, tokens=r.tokens.where(mask, zero), log_probs=r.log_probs.where(mask, zero), mask=mask
+    )
 
 
 def row_log_probs(policy, r: Rollouts, p: int, j: int) -> torch.Tensor:
@@ -64,8 +74,8 @@ def test_log_probs_of_sampler_tree_and_rows_agree(r):
         torch.testing.assert_close(r.log_probs, tree.rollouts * r.mask, atol=1e-9, rtol=0)
         for p in range(len(r.contexts)):
             for j in range(r.tokens.shape[1]):
-                row = row_log_probs(POLICY, r, p, j)
-                torch.testing.assert_close(tree.rollouts[p, j], row, atol=1e-9, rtol=0)
+                row, mask = row_log_probs(POLICY, r, p, j), r.mask[p, j]
+                torch.testing.assert_close(tree.rollouts[p, j][mask], row[mask], atol=1e-9, rtol=0)
         for b in range(len(r.contexts.documents)):
             alone = document_log_probs(POLICY, r.contexts, b)
             length = int(r.contexts.lengths[b])
@@ -149,7 +159,7 @@ def test_gradients_of_tree_and_rows_agree(r):
 @settings(max_examples=60)
 def test_mask_is_ancestry(r):
     """Each token sees its context and its own trunk or branch so far, nothing else."""
-    tree, c = grow(r), r.contexts
+    tree, c = grow(r, steps=r.tokens.shape[-1]), r.contexts
     mask = tree.mask.dense[0, 0]
     for b, length in enumerate(c.lengths.tolist()):
         trunk = tree.trunk_at[b, :length].tolist()
@@ -179,8 +189,10 @@ def test_parts_of_documents_give_the_same_as_the_whole(r, documents):
         for place, contexts in at_a_time(documents, r.contexts).split():
             part = r.of(contexts, place)
             torch.testing.assert_close(
-                tree_log_probs(POLICY, part).rollouts, whole.rollouts[place], atol=1e-9, rtol=0
-            )
+                tree_log_probs(POLICY, part).rollouts.where(part.mask, 0),
+                whole.rollouts[place].where(part.mask, 0),
+                atol=1e-9, rtol=0,
+            )  # fmt: skip
 
 
 def test_sampled_tokens_have_the_policys_distribution():
@@ -251,7 +263,8 @@ def test_it_decodes_no_further_than_the_longest_rollout(monkeypatch):
 
 
 def test_counted_token_forwards_and_logits(monkeypatch):
-    """The budget of the design's documents: S + nA(G−1) tokens to sample, S + nAG to train."""
+    """The budget of the design's documents: S + nA(G−1) tokens to sample and to train, S + nAG
+    for features."""
     forwarded, predicted = [], []
     make = log_probs._logits
 
@@ -273,7 +286,19 @@ def test_counted_token_forwards_and_logits(monkeypatch):
         predicted.clear()
         with torch.no_grad():
             tree_log_probs(POLICY, r)
-        assert sum(forwarded) == 1024 + 4 * 127 * 8 == 5088
+        assert sum(forwarded) == 1024 + 4 * 127 * 7 == 4580, "nothing follows the last token"
         assert sum(predicted) == 1023 + 4 * 127 * 8
+        forwarded.clear()
+        predicted.clear()
+        HiddenStates().build(tiny_resources(POLICY))(r)
+        assert sum(forwarded) == 1024 + 4 * 127 * 8 == 5088
+        assert not predicted
+        forwarded.clear()
+        ends = torch.tensor([2, 3, 1, 3]).view(1, 4, 1)
+        ended = replace(r, mask=(torch.arange(8) < ends).expand_as(r.tokens))
+        with torch.no_grad():
+            tree_log_probs(POLICY, ended)
+        HiddenStates().build(tiny_resources(POLICY))(ended)
+        assert forwarded == [1024 + 4 * 127 * 2, 1024 + 4 * 127 * 3], "the longest has 3"
     finally:
         hook.remove()

@@ -29,7 +29,7 @@ def rollouts_of(contexts, n):
 @pytest.mark.parametrize(("start", "stride", "G", "n"), [(4, 4, 3, 2), (1, 1, 1, 1), (5, 7, 8, 4)])
 def test_tokens_and_attended_pairs(start, stride, G, n):
     contexts = Strided(start=start, stride=stride, rollout_length=G)(tiny_documents([40]))
-    grown = grow(rollouts_of(contexts, n))
+    grown = grow(rollouts_of(contexts, n), steps=G)
     tree = DocumentTree(40, contexts.anchor.tolist(), n, G)
     assert tree.tokens == grown.tokens.numel()
     assert tree.pairs(G) == int(grown.mask.dense.sum())
@@ -41,7 +41,7 @@ def test_the_budget_of_the_paper_s_documents():
     tree = DocumentTree(1024, contexts.anchor.tolist(), n=4, rollout_length=8)
     assert len(tree.anchors) == 127
     assert tree.tokens == 5088
-    assert tree.sampling_tokens == 4580
+    assert tree.predicting_tokens == 4580
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

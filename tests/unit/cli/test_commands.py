@@ -144,7 +144,8 @@ class TestDryRun:
         _, out, _ = ebft(*tiny_run(), "--dry-run")
         assert "# A document of 40 tokens has 4 anchors, each with 4 rollouts of 4 tokens." in out
         assert re.search(r"# sampling +88 ", out)  # 40 + 4·4·3
-        assert re.search(r"# training +104 ", out)  # 40 + 4·4·4
+        assert re.search(r"# features +104 ", out)  # 40 + 4·4·4
+        assert re.search(r"# training +88 ", out)
 
     def test_it_says_whose_sampling_it_counts(self, ebft, tiny_run):
         _, out, _ = ebft(*tiny_run("sampler=hf_generate"), "--dry-run")

@@ -23,7 +23,9 @@ def test_it_equals_the_dense_mask(tree_mask):
     queries = len(tree_mask.intervals.first)
     q = torch.randn(1, H, queries, D)
     k, v = torch.randn(2, 1, KV, tree_mask.columns + 3, D)
-    ours, _ = flex_tree_attention(None, q, k, v, None, tree_mask=tree_mask, scaling=0.3)
+    ours, _ = flex_tree_attention(
+        torch.nn.Module(), q, k, v, None, tree_mask=tree_mask, scaling=0.3
+    )
     dense, _ = dense_attention(
         Grouped(), q, k, v, tree_mask.dense, tree_mask=tree_mask, scaling=0.3
     )
@@ -57,7 +59,7 @@ def test_training_on_a_cpu_is_refused():
     k = torch.zeros(1, KV, 13, D)
     tree_mask = TreeMask((9,), (1,), torch.tensor([4]), 4)
     with pytest.raises(ValueError, match=r"model.attention = flex: .* cannot train on a CPU"):
-        flex_tree_attention(None, q, k, k, None, tree_mask=tree_mask)
+        flex_tree_attention(torch.nn.Module(), q, k, k, None, tree_mask=tree_mask)
 
 
 @pytest.mark.slow
