@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ebft.errors import PluginError
@@ -25,12 +25,14 @@ class Example:
     """One text of a data source: `prompt` is empty for raw text. `name` is unique in the source.
 
     `check` is what a verifiable reward holds a rollout against (unit tests, an answer), if any.
+    `cluster` is what the text is a part of, if others are of the same: what is held out as a whole.
     """
 
     name: str
     completion: str
     prompt: str = ""
     check: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,9 @@ class Measurement:
     `weight` counts what each value is a mean over (tokens, contexts), so that the weighted mean
     over documents is the figure itself; it is 0 for a document that cannot be measured, whatever
     its value. `at` is where the figure stands on a curve that several make: the tokens of a
-    completion. `of` is the name of the evaluation set, which `History` fills in.
+    completion. A `share` is of documents, between 0 and 1. `History` fills in the rest: `of` is the
+    name of the evaluation set, and `clusters` numbers what each document is a part of
+    (`Document.cluster`); None if each is a whole.
     """
 
     name: str
@@ -61,7 +65,9 @@ class Measurement:
     value: Float[Tensor, " B"]
     weight: Float[Tensor, " B"]
     at: int | None = None
+    share: bool = False
     of: str = ""
+    clusters: Int[Tensor, " B"] | None = None
 
 
 @runtime_checkable

@@ -201,6 +201,7 @@ def _documents(
                 torch.tensor(tokens, dtype=torch.long),
                 len(start) + len(prompt),
                 example.check,
+                example.cluster,
             )
             continue
         completion, piece = next(raw), length - len(start)
@@ -210,4 +211,5 @@ def _documents(
                 f"{example.name}#{number}",
                 torch.tensor(tokens, dtype=torch.long),
                 check=example.check,
+                cluster=example.cluster or example.name,
             )

@@ -111,7 +111,7 @@ class Gettext(Part):
             (source, text), (target, translation) = pair[::-1] if self.into_source else pair
             prompt = self.template.format(source=source, target=target, text=text)
             name = f"{message.catalogue}:{message.language}:{message.number}"
-            examples.append(Example(name, f" {translation}", prompt))
+            examples.append(Example(name, f" {translation}", prompt, cluster=key(message.source)))
         return examples
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import overload
 
@@ -78,7 +79,12 @@ class OnDemand(Sequence[Document]):
             return example
         text = example.completion
         start, end = (self._end_of_line(text, number + i) for i in (0, 1))
-        return Example(f"{example.name}#{number + 1}", text[start:end], check=example.check)
+        return replace(
+            example,
+            name=f"{example.name}#{number + 1}",
+            completion=text[start:end],
+            cluster=example.cluster or example.name,
+        )
 
     def _end_of_line(self, text: str, number: int) -> int:
         """Where cut `number` is: behind the line that goes across it, but not a whole cut later."""

@@ -76,6 +76,7 @@ def documented_functions(file: Example) -> Iterator[Example]:
                 name=f"{file.name}:{node.lineno}",
                 prompt="".join(parts[:prompt_lines]),
                 completion="".join(parts[prompt_lines:]),
+                cluster=file.name,
             )
 
 

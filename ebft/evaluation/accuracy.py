@@ -86,7 +86,7 @@ class AccuracyEvaluator:
             for name, k in names.items():
                 value = torch.tensor([pass_at_k(len(row), sum(row), k) for row in passed])
                 value, weight = per_document(documents, contexts, value)
-                measured.append(Measurement(name, "share of documents", value, weight))
+                measured.append(Measurement(name, "share of documents", value, weight, share=True))
         return measured
 
     def _passed(self, rollouts: Rollouts) -> list[list[bool]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -56,6 +57,7 @@ class History:
         self._sets, self._file, self._micro_batch = sets, file, micro_batch
         self._processes = processes
         self._digests = {one.name: digest_documents(one.documents) for one in sets}
+        self._clusters = {one.name: clusters(one.documents) for one in sets}
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
     def evaluate(
@@ -122,7 +124,9 @@ class History:
                 name = f"{one.name} {measurement.name}"
                 assert name not in measured, f"{name} is measured twice"
                 self._check(name, measurement, one, steps_done)
-                measured[name] = replace(measurement, name=name, of=one.name)
+                measured[name] = replace(
+                    measurement, name=name, of=one.name, clusters=self._clusters[one.name]
+                )
         return measured
 
     def _measure(self, policy: PreTrainedModel, one: EvaluationSet) -> Iterator[Measurement]:
@@ -210,23 +214,32 @@ def joined(
     return Measurement(first.name, first.unit, value, weight)
 
 
+def clusters(documents: Sequence[Document]) -> Int[Tensor, " B"]:
+    """What each document is a part of, numbered in the order in which they come."""
+    names = [document.cluster or document.name for document in documents]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names])
+
+
 def _lines(steps_done: int, measured: Mapping[str, Measurement], digests: Mapping[str, str]) -> str:
     """A JSON object a line, one for each measurement."""
     lines = []
     for name, measurement in measured.items():
         interval = mean_interval(measurement)
+        assert measurement.clusters is not None, name
         line = {
             "step": steps_done,
             "name": name,
             "unit": measurement.unit,
             "mean": interval.mean,
             "half_width_95": interval.half_width,
-            "documents": interval.count,
+            "documents": int((measurement.weight > 0).sum()),
             "set": measurement.of,
             "at": measurement.at,
             "documents_digest": digests[measurement.of],
             "values": measurement.value.tolist(),
             "weights": measurement.weight.tolist(),
+            "clusters": measurement.clusters.tolist(),
         }
         lines.append(json.dumps(line) + "\n")
     return "".join(lines)

@@ -83,6 +83,9 @@ def remembered(
 
 def _measurement(fields: dict[str, object]) -> Measurement:
     tensors = {
-        name: torch.tensor(fields[name], dtype=torch.float64) for name in ("value", "weight")
-    }
+        name: torch.tensor(fields[name], dtype=dtype)
+        for name, dtype in (
+            ("value", torch.float64), ("weight", torch.float64), ("clusters", torch.long),
+        )
+    }  # fmt: skip
     return Measurement(**{**fields, **tensors})  # type: ignore[arg-type]

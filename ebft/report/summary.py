@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
 from ebft.evaluation.harness import NORMAL_95, HarnessFigure
 from ebft.evaluation.history import History
+from ebft.interfaces import Measurement
 from ebft.scoring.interval import mean_interval, paired_change
 
 LONGEST_WORD = len("out-of-distribution")
@@ -24,7 +25,6 @@ def summary_table(history: History) -> Table:
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
-    counts = set()
     for name, before in history.first.items():
         after = history.last[name]
         change = paired_change(before, after)
@@ -38,10 +38,8 @@ def summary_table(history: History) -> Table:
             f"{change.mean:+.4f} ± {change.half_width:.4f}",
             arrow,
         )
-        counts.add(change.count)
-    most = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
     table.caption = (
-        f"{most} documents; the change is paired, document by document\n"
+        f"{_documents(history.last.values())}; the change is paired, document by document\n"
         "↓ falls, ↑ rises: by more than the interval"
     )
     return table
@@ -50,13 +48,27 @@ def summary_table(history: History) -> Table:
 def figures_table(history: History, *, title: str) -> Table:
     """Every measurement of the last evaluation."""
     table = Table(title=f"{title} (± 95 % confidence)", title_justify="left")
-    for column in ("measure", "value", "unit", "documents"):
+    for column in ("measure", "value", "unit", "measured on"):
         left = column in ("measure", "unit")
         table.add_column(column, justify="left" if left else "right", no_wrap=column == "measure")
     for name, measurement in history.last.items():
         interval = mean_interval(measurement)
-        table.add_row(name, str(interval), measurement.unit, str(interval.count))
+        table.add_row(name, str(interval), measurement.unit, _documents([measurement]))
     return table
+
+
+def _documents(measurements: Iterable[Measurement]) -> str:
+    """How many documents were measured, and of how many files or the like if of fewer."""
+    documents, clusters = set(), set()
+    for measurement in measurements:
+        documents.add(int((measurement.weight > 0).sum()))
+        clusters.add(mean_interval(measurement).count)
+    count = f"{_range(documents)} documents"
+    return count if clusters == documents else f"{count} from {_range(clusters)} texts"
+
+
+def _range(counts: set[int]) -> str:
+    return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
 
 
 def harness_table(figures: Sequence[HarnessFigure], *, title: str) -> Table:

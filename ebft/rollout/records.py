@@ -24,13 +24,15 @@ class Document:
     `name` says where it comes from ("json/decoder.py:3"), for messages and for the random stream
     of its rollouts, so it must be unique in a data set. `prompt_length` is the number of leading
     tokens that belong to the prompt: 0 for raw text. `check` is what a verifier holds a rollout
-    against.
+    against. `cluster` is what the document is a part of, a file for one; empty if it is a whole.
+    Documents of a cluster are alike, so intervals take them together.
     """
 
     name: str
     tokens: Int[Tensor, " S"]
     prompt_length: int = 0
     check: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)

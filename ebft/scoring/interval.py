@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
@@ -14,11 +14,13 @@ from ebft.interfaces import Measurement
 
 Weighted = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
 """The value of each document, and its weight."""
+Clusters = Int[Tensor, " B"] | None
+"""What each document is a part of, as numbers; None if each is a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the half-width of its confidence interval, from `count` documents."""
+    """A mean and the half-width of its confidence interval, from `count` independent values."""
 
     mean: float
     half_width: float
@@ -33,8 +35,17 @@ class Interval:
 
 
 def mean_interval(measurement: Measurement, *, level: float = 0.95) -> Interval:
-    """The measurement's mean over documents, weighted by what each value is a mean of."""
-    return weighted_interval(measurement.value, measurement.weight, level=level)
+    """The measurement's mean over documents, weighted by what each value is a mean of.
+
+    A share of none or all of C clusters has the interval of Clopper and Pearson, ± 1 − (α/2)^(1/C),
+    where the spread, which is none, says nothing. Raises `ValueError` if no document has weight.
+    """
+    estimate = (measurement.value, measurement.weight)
+    interval = difference([estimate], [], clusters=measurement.clusters, level=level)
+    if measurement.share and interval.mean in (0, 1) and interval.count > 1:
+        half_width = 1 - ((1 - level) / 2) ** (1 / interval.count)
+        return replace(interval, half_width=half_width)
+    return interval
 
 
 def paired_change(before: Measurement, after: Measurement, *, level: float = 0.95) -> Interval:
@@ -45,43 +56,42 @@ def paired_change(before: Measurement, after: Measurement, *, level: float = 0.9
     """
     if before.name != after.name or len(before.value) != len(after.value):
         raise ValueError(f"{before.name} and {after.name} are not of the same documents")
-    return difference([(after.value, after.weight)], [(before.value, before.weight)], level=level)
-
-
-def weighted_interval(
-    value: Float[Tensor, " B"], weight: Float[Tensor, " B"], *, level: float
-) -> Interval:
-    """A ratio estimate Σ w v / Σ w with a Student-t interval over B independent documents.
-
-    Documents, not tokens or contexts, are the sample: what belongs to one document is correlated.
-    The variance is the linearised one of a ratio, B/(B−1) Σ w²(v−m)² / (Σ w)². One document has an
-    infinite interval. A document without weight is none: it was not measured. Raises `ValueError`
-    if none was.
-    """
-    return difference([(value, weight)], [], level=level)
+    return difference(
+        [(after.value, after.weight)], [(before.value, before.weight)],
+        clusters=after.clusters, level=level,
+    )  # fmt: skip
 
 
 def difference(
-    ours: Sequence[Weighted], theirs: Sequence[Weighted], *, level: float = 0.95
+    ours: Sequence[Weighted],
+    theirs: Sequence[Weighted],
+    *,
+    clusters: Clusters,
+    level: float = 0.95,
 ) -> Interval:
-    """The mean of some ratio estimates less that of others, all of the same documents.
+    """The mean of some ratio estimates Σwv/Σw less that of others, all of the same documents.
 
-    A document's part in it is Σ over ours of w(v−m)/Σw, over their number, less the same of
-    theirs; the variance is B/(B−1) times the sum of those parts' squares. Raises `ValueError` for
-    an estimate in which no document has weight.
+    Clusters, not documents, contexts or tokens, are the sample: what belongs to one is correlated.
+    A document's part in the error is Σ over ours of w(v−m)/Σw, over their number, less the same of
+    theirs; with C clusters the variance is C/(C−1) Σ over clusters of (Σ of its documents' parts)²
+    (the linearised variance of a ratio; clustered as in Miller, arXiv 2411.00640), and the interval
+    Student's. One cluster has an infinite interval. A document without weight is none: it was not
+    measured. Raises `ValueError` for an estimate in which no document has weight.
     """
     measured = torch.stack([weight > 0 for _, weight in (*ours, *theirs)]).any(0)
-    B = int(measured.sum())
-    mean, part = 0.0, torch.zeros(B, dtype=torch.float64)
+    mean, part = 0.0, torch.zeros(len(measured), dtype=torch.float64)
     for sign, group in ((1, ours), (-1, theirs)):
         for value, weight in group:
-            m, parts = _linearised(value[measured].double(), weight[measured].double())
+            m, parts = _linearised(value.double(), weight.double())
             mean += sign * m / len(group)
             part += sign * parts / len(group)
-    if B < 2:
-        return Interval(mean, float("inf"), B)
-    variance = float(part.square().sum()) * B / (B - 1)
-    return Interval(mean, float(stats.t.ppf((1 + level) / 2, B - 1)) * variance**0.5, B)
+    numbers = torch.arange(len(measured)) if clusters is None else clusters
+    C = len(set(numbers[measured].tolist()))
+    if C < 2:
+        return Interval(mean, float("inf"), C)
+    of_cluster = part.new_zeros(int(numbers.max()) + 1).index_add(0, numbers, part)
+    variance = float(of_cluster.square().sum()) * C / (C - 1)
+    return Interval(mean, float(stats.t.ppf((1 + level) / 2, C - 1)) * variance**0.5, C)
 
 
 def _linearised(
@@ -90,6 +100,7 @@ def _linearised(
     """A ratio estimate, and what each document adds to its error."""
     if not weight.any():
         raise ValueError("no document has any weight")
+    value = value.where(weight > 0, 0)  # whatever it is where there is no weight
     share = weight / weight.sum()
     mean = (share * value).sum()
     return float(mean), share * (value - mean)

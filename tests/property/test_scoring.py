@@ -1,6 +1,7 @@
 """Property 4: what is reported is unbiased, and its intervals cover as often as they say."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -65,6 +66,46 @@ def test_intervals_cover_at_the_stated_rate(weighted):
     ]
     error = 3 * math.sqrt(0.95 * 0.05 / times)
     assert sum(covered) / times == pytest.approx(0.95, abs=error)
+
+
+def test_clustered_intervals_cover_at_the_stated_rate():
+    """90 pieces of 30 files, some of many and some of one: pieces by themselves do not."""
+    rng, times, files = generator(1), 2000, 30
+    clusters = torch.cat([torch.arange(files), torch.randint(0, files, (60,), generator=rng)])
+    weight = torch.ones(len(clusters), dtype=torch.float64)
+    covered = {"files": 0, "pieces": 0}
+    for _ in range(times):
+        of_file = torch.randn(files, generator=rng, dtype=torch.float64)
+        of_piece = torch.randn(len(clusters), generator=rng, dtype=torch.float64)
+        value = 0.3 + of_file[clusters] + of_piece
+        for name, numbers in (("files", clusters), ("pieces", None)):
+            interval = mean_interval(Measurement("x", "", value, weight, clusters=numbers))
+            covered[name] += abs(interval.mean - 0.3) <= interval.half_width
+    # Clusters of other sizes weigh differently, which costs a linearised variance a little.
+    assert 0.93 < covered["files"] / times < 0.97
+    assert covered["pieces"] / times < 0.87
+
+
+@settings(max_examples=30)
+@given(seed=seeds)
+def test_one_document_a_cluster_is_no_cluster(seed):
+    value, weight = normal(seed, 7), distribution(seed + 1, 7)
+    numbers = torch.tensor([5, 0, 9, 2, 11, 3, 1])
+    apart = Measurement("x", "", value, weight, clusters=numbers)
+    assert mean_interval(apart).half_width == pytest.approx(
+        mean_interval(Measurement("x", "", value, weight)).half_width
+    )
+    together = Measurement("x", "", value, weight, clusters=torch.zeros(7, dtype=torch.long))
+    assert mean_interval(together).half_width == math.inf
+
+
+@pytest.mark.parametrize("passed", [0.0, 1.0])
+def test_a_share_of_none_or_all_has_an_interval(passed):
+    """If the share were at the interval's end, so many alike would be a chance of 2.5 %."""
+    value, weight = torch.full((20,), passed), torch.ones(20)
+    half_width = mean_interval(Measurement("x", "", value, weight, share=True)).half_width
+    assert (1 - half_width) ** 20 == pytest.approx(0.025)
+    assert mean_interval(Measurement("x", "", value, weight)).half_width == 0
 
 
 def test_equal_weights_give_the_textbook_interval():
@@ -146,10 +187,11 @@ def test_pass_at_k_of_what_cannot_be(n, c, k):
 
 
 def test_documents_without_weight_are_none():
-    value, weight = torch.tensor([1.0, 99.0, 3.0]), torch.tensor([1.0, 0.0, 1.0])
+    value, weight = torch.tensor([1.0, math.nan, 3.0]), torch.tensor([1.0, 0.0, 1.0])
     measured = Measurement("x", "", value, weight)
     kept = Measurement("x", "", value[[0, 2]], weight[[0, 2]])
     assert mean_interval(measured) == mean_interval(kept)
+    assert paired_change(measured, replace(measured, value=value + 1)).mean == 1
     with pytest.raises(ValueError, match="no document"):
         mean_interval(Measurement("x", "", value, weight * 0))
 

@@ -14,7 +14,8 @@ LEVEL_NOTE = (
     "± is the half-width of a 95 % interval. Over seeds (Student t): what other training runs "
     "would change; with few seeds it is wide, for little is known of the spread. Pooled: the same "
     "for a difference, with one spread for all arms (randomised blocks). Over documents: what "
-    "other held-out documents would change, for these trained policies. Many comparisons: one in "
+    "other held-out documents would change, for these trained policies; those of one file count "
+    "together. Many comparisons: one in "
     "twenty intervals misses by chance."
 )
 HEADINGS = (

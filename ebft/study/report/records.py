@@ -23,7 +23,7 @@ log = logging.getLogger("ebft")
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One measurement after some steps: its mean, and the value and weight of each document.
+    """One measurement after some steps: its mean, and each document's value, weight and cluster.
 
     `at` is where it stands on a curve that several make (tokens of a completion), if on any.
     """
@@ -35,6 +35,7 @@ class Evaluated:
     half_width: float
     values: Tensor
     weights: Tensor
+    clusters: Tensor
     digest: str
 
 
@@ -161,6 +162,7 @@ def _read_run(folder: RunFolder) -> RunRecord:
             half_width=line["half_width_95"],
             values=torch.tensor(line["values"], dtype=torch.float64),
             weights=torch.tensor(line["weights"], dtype=torch.float64),
+            clusters=torch.tensor(line["clusters"]),
             digest=line["documents_digest"],
         )
     measured = {name for named in evaluations.values() for name in named}

@@ -94,3 +94,4 @@ def test_functions_of_a_package_that_is_never_trained_on(tmp_path):
     assert [e.name for e in splits.out_of_distribution] == ["apart/a.py:1"]
     assert not any(e.name.startswith("copy1") for e in splits.train)
     assert len(splits.train) >= 6
+    assert all(e.name.startswith(f"{e.cluster}:") for e in splits.train), "a function's file"

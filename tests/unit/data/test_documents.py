@@ -20,20 +20,21 @@ def test_raw_text_is_cut_into_consecutive_documents():
     found = tokenize(
         [Example("f.py", "abcdefghijk")], TOKENIZER, DocumentOptions(length=4), PLAN, split="train"
     )
-    assert [(d.name, decode(d)) for d in found.documents] == [
-        ("f.py#1", "abcd"),
-        ("f.py#2", "efgh"),
+    assert [(d.name, decode(d), d.cluster) for d in found.documents] == [
+        ("f.py#1", "abcd", "f.py"),
+        ("f.py#2", "efgh", "f.py"),
     ]
     assert found.dropped == {"too short for the plan": 1}
 
 
 def test_prompt_and_completion_are_one_document_that_ends():
-    example = Example("r:1", completion="cd", prompt="ab")
+    example = Example("r:1", completion="cd", prompt="ab", cluster="r")
     found = tokenize(
         [example], TOKENIZER, DocumentOptions(length=9), Completion(), split="train"
     ).documents
     assert found[0].prompt_length == 2
     assert decode(found[0]) == "abcd<eos>"
+    assert found[0].cluster == "r"
 
 
 def test_what_does_not_fit_is_dropped_and_counted():

@@ -73,6 +73,7 @@ def test_prompt_and_completion(tmp_path):
     assert example.prompt.startswith("Translate from English to German.\nEnglish: Buy thing")
     assert example.prompt.endswith("\nGerman:")
     assert example.completion.startswith(" Kaufe Ding")
+    assert example.cluster.startswith("buy thing"), "held out in all languages or in none"
     reverse = Gettext(path=tmp_path, into_source=True, template="{target} of {text}:")().train[0]
     assert reverse.prompt.startswith("English of Kaufe Ding")
     assert reverse.completion.startswith(" Buy thing")

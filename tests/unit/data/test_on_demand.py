@@ -138,6 +138,7 @@ class TestDocuments:
             own = [cut for cut in cuts if cut.name.startswith(f"{i}#")]
             assert "".join(cut.completion for cut in own) == text
             assert all(len(cut.completion) <= 2 * width for cut in own)
+            assert all(cut.cluster == str(i) for cut in own)
 
     def test_cuts_are_at_ends_of_lines_where_there_are_any(self):
         text = "abcd\nefg\nhijklmnop\nqr\n"

@@ -1,5 +1,8 @@
 """Evaluators on a tiny policy: each document by itself, whatever the others are."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -21,6 +24,7 @@ from ebft.rewards.attempts import cut
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
 from ebft.rollout.strided import Strided
+from ebft.scoring.interval import mean_interval
 from ebft.testing.tiny import tiny_documents, tiny_policy, tiny_resources, tiny_tokenizer
 
 PLAN = Strided(start=6, stride=4, rollout_length=8)
@@ -207,3 +211,19 @@ class TestTwoOfAKind:
         (alone,) = self.history(resources, tmp_path, both[1]).evaluate(resources.policy, 0).values()
         assert means["held-out CFM (first layer)"] == pytest.approx(alone)
         assert means["held-out CFM"] != pytest.approx(alone)
+
+
+def test_pieces_of_a_file_count_together(resources, tmp_path):
+    """In the interval, in the file of figures, and after a resume."""
+    pieces = [replace(d, cluster="a.py") for d in tiny_documents([20, 17])]
+    whole = replace(tiny_documents([18])[0], name="b")
+    sets = [EvaluationSet("held-out", [whole, *pieces], [CrossEntropy().build(resources)])]
+    history, resumed = (History(sets, tmp_path / name, micro_batch=2) for name in "ab")
+    history.evaluate(resources.policy, 0)
+    resumed.load_state_dict(history.state_dict())
+    (line,) = (tmp_path / "a").read_text().splitlines()
+    assert json.loads(line)["clusters"] == [0, 1, 1]
+    assert (tmp_path / "b").read_text() == line + "\n"
+    measured = history.first["held-out CE"]
+    assert mean_interval(measured).count == 2
+    assert measured.value.numel() == 3

@@ -39,6 +39,7 @@ def write_run(folder, name, arms, seed, *, effect, steps=4, status="done", curve
                     "documents_digest": "d",
                     "values": values,
                     "weights": [1.0] * DOCUMENTS,
+                    "clusters": list(range(DOCUMENTS)),
                 }
                 file.write(json.dumps(line) + "\n")
     with run.steps.open("w") as file:
