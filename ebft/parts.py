@@ -71,7 +71,6 @@ class Resources:
 
     `load_base` returns the frozen base model on `device`: a copy of its weights in `precision`, or
     the policy's own weights without the adapter if it is trained with LoRA.
-    `micro_batch` is how many documents of the greatest length fit into memory at once.
     `processes` are those that train together, each with its share of the documents.
     """
 
@@ -81,7 +80,6 @@ class Resources:
     device: torch.device
     precision: torch.dtype
     seed: int
-    micro_batch: int
     processes: Processes = ONE_PROCESS
 
 

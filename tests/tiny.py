@@ -43,7 +43,6 @@ def tiny_resources(policy, *, seed: int = 0, eos: int = 1, base=None) -> Resourc
         device=torch.device("cpu"),
         precision=torch.float32,
         seed=seed,
-        micro_batch=2,
     )
 
 

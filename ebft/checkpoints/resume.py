@@ -18,7 +18,7 @@ from ebft.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ebft.training.loop import Machinery
+    from ebft.training.machinery import Machinery
 
 log = logging.getLogger("ebft")
 

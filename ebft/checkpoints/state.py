@@ -20,7 +20,7 @@ from ebft.interfaces import Stateful
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ebft.training.loop import Machinery
+    from ebft.training.machinery import Machinery
 
 log = logging.getLogger("ebft")
 

@@ -21,6 +21,7 @@ from ebft.evaluation.remembered import Remembered
 from ebft.files import write_whole
 from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
 from ebft.processes import ONE_PROCESS, Processes
+from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document
 from ebft.scoring.corpus import influence_values
 from ebft.scoring.interval import Interval, mean_interval, paired_change
@@ -51,7 +52,7 @@ class History:
         sets: Sequence[EvaluationSet],
         file: Path,
         *,
-        micro_batch: int,
+        micro_batch: MicroBatch,
         processes: Processes = ONE_PROCESS,
     ) -> None:
         self._sets, self._file, self._micro_batch = sets, file, micro_batch
@@ -142,8 +143,9 @@ class History:
             delay=2,
             disable=None,
         ) as bar:
-            for at in range(0, total, self._micro_batch):
-                documents = mine[at : at + self._micro_batch]
+            at_a_time = self._micro_batch.documents
+            for at in range(0, total, at_a_time):
+                documents = mine[at : at + at_a_time]
                 for evaluator in one.evaluators:
                     for measurement in evaluator(policy, documents):
                         name = measurement.name

@@ -97,11 +97,6 @@ class ModelAndDataOptions(RecipeOptions):
     )
     evaluation: EvaluationOptions = EvaluationOptions()
 
-    def documents_at_a_time(self, free: int, *, processes: int = 1) -> int:
-        """Documents that each of the processes puts through a network at a time, if it had `free`
-        bytes before any model was loaded."""
-        raise NotImplementedError
-
     def missing(self) -> list[str]:
         from ebft.models.load import model_folder  # with torch, for which others need not wait
 

@@ -4,11 +4,27 @@ for, so that memory does not depend on how long they are."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.records import Contexts
+
+
+@dataclass(slots=True)
+class MicroBatch:
+    """How many `documents` of the greatest length go through a network together.
+
+    It decides about memory, not results. All of a run share one, which is halved when memory is
+    short.
+    """
+
+    documents: int
+
+    def halve(self) -> None:
+        assert self.documents > 1
+        self.documents //= 2
 
 
 def divide(

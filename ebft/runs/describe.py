@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
-from ebft.evaluation.history import EvaluationSet
-from ebft.parts import Resources
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.memory import describe_need
-from ebft.runs.setup import Documents
+from ebft.runs.prepare import Prepared
 
 log = logging.getLogger("ebft")
 
 
-def describe(
-    options: FineTuneOptions,
-    resources: Resources,
-    documents: Documents,
-    sets: Sequence[EvaluationSet],
-    *,
-    free: int,
-) -> None:
-    """Logs it. `free` bytes were free before the model was loaded."""
+def describe(options: FineTuneOptions, prepared: Prepared) -> None:
+    """Logs it."""
+    resources, documents = prepared.resources, prepared.documents
     parameters = list(resources.policy.parameters())
     count, trained = (
         sum(p.numel() for p in some) / 1e6
@@ -40,8 +31,8 @@ def describe(
     log.info(
         "memory: %s",
         describe_need(
-            options, micro_batch=resources.micro_batch,
-            free=free, processes=resources.processes.size,
+            options, micro_batch=prepared.machinery.micro_batch.documents,
+            free=prepared.free, processes=resources.processes.size,
         ),
     )  # fmt: skip
     if options.feature_map is not None and not options.uses_features:
@@ -56,5 +47,5 @@ def describe(
             "some of them several times",
             per_step, count,
         )  # fmt: skip
-    for one in sets:
+    for one in prepared.sets:
         log.info("evaluated on %d %s documents", len(one.documents), one.name)

@@ -14,6 +14,7 @@ from ebft.models.load import is_checkpoint
 from ebft.plugins import Registry
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
+from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.evaluate_options import EvaluateOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.setup import (
@@ -50,7 +51,8 @@ class Evaluate:
         if options.harness is not None:
             check_harness(options.harness)
         self._output.claim(resolved_yaml(options, self._registry))
-        self._history = History(sets, self._output.evaluations, micro_batch=options.micro_batch)
+        micro_batch = MicroBatch(options.micro_batch)
+        self._history = History(sets, self._output.evaluations, micro_batch=micro_batch)
         for one in sets:
             log.info("%s: %d documents", one.name, len(one.documents))
         if options.model.base is None and is_checkpoint(options.model):

@@ -24,9 +24,6 @@ class EvaluateOptions(ModelAndDataOptions):
         None, description="tasks of lm-evaluation-harness; null: none"
     )
 
-    def documents_at_a_time(self, free: int, *, processes: int = 1) -> int:  # noqa: ARG002
-        return self.micro_batch
-
     def problems(self) -> list[str]:
         if not self.evaluation.anything() and self.harness is None:
             return ["evaluation.evaluators: is empty, so there is nothing to do"]

@@ -15,7 +15,6 @@ from ebft.interfaces import uses_features
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
 from ebft.runs.checks import find_problems
-from ebft.runs.memory import choose_micro_batch
 
 if TYPE_CHECKING:
     from ebft.plugins import Registry
@@ -133,9 +132,6 @@ class FineTuneOptions(ModelAndDataOptions):
         if self.reward is None:
             return "SFT"
         return "EBFT" if self.uses_features else "RLVR"
-
-    def documents_at_a_time(self, free: int, *, processes: int = 1) -> int:
-        return choose_micro_batch(self, free, processes=processes)
 
     def parts(self) -> dict[str, Part]:
         named: dict[str, Part | None] = {

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
     from ebft.checkpoints.resume import Resumption
     from ebft.evaluation.history import History
-    from ebft.runs.progress import Watcher
-    from ebft.training.loop import Machinery
+    from ebft.training.machinery import Machinery
 
 log = logging.getLogger("ebft")
 
 
 class Keeper:
     """The state of a run between its steps: what a checkpoint has in it.
+
+    `metrics` are those of every step so far: the loop appends to them.
 
     A step changes the parts' states first and the policy last. If it ends in between, the parts
     are given back as they were before it, so that a checkpoint is always of whole steps.
@@ -41,13 +42,13 @@ class Keeper:
         tokenizer: PreTrainedTokenizerBase,
         about: Callable[[int], About],
         *,
-        watcher: Watcher,
+        metrics: list[dict[str, float]],
         history: History,
         best: str | None,
         merge_adapter: bool,
     ) -> None:
         self._checkpoints, self._machinery, self._tokenizer = checkpoints, machinery, tokenizer
-        self._about, self._watcher, self._history = about, watcher, history
+        self._about, self._metrics, self._history = about, metrics, history
         self._best, self._merge_adapter = best, merge_adapter
         self._updating = True
         machinery.optimizer.register_step_pre_hook(self._on_update)
@@ -84,7 +85,7 @@ class Keeper:
                 "but not to the last bit",
                 now, before,
             )  # fmt: skip
-        self._watcher.resume(state["metrics"], steps_done=resumed.step)
+        self._metrics[:] = state["metrics"]
         if resumed.same_evaluation(digests):
             self._history.load_state_dict(state["history"])
         else:
@@ -101,7 +102,7 @@ class Keeper:
             **gather_state(self._machinery),
             **(before or {}),
             "micro_batch_tokens": self._machinery.micro_batch_tokens,
-            "metrics": self._watcher.history,
+            "metrics": self._metrics,
             "history": self._history.state_dict(),
         }
         policy, processes = self._machinery.policy, self._machinery.processes
@@ -116,6 +117,11 @@ class Keeper:
             policy, self._tokenizer, self._about(done), state, weights, self._merge_adapter, shards
         )
         self._checkpoints.save(snapshot, step=done, scores=scores, processes=processes)
+
+    def newest(self) -> str:
+        """Where the newest checkpoint is, for a message."""
+        saved = self._checkpoints.saved()
+        return f"checkpoint: {saved[-1]}" if saved else "there is no checkpoint yet"
 
     def save_last_whole_step(self) -> bool:
         """Saves the last step that was completed, after another was broken off.

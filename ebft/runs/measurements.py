@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 from ebft.errors import UserError
 from ebft.evaluation.history import History
@@ -17,7 +18,7 @@ from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.progress import Watcher
 from ebft.training.gradients import measure_gradients
-from ebft.training.loop import Step
+from ebft.training.machinery import Step
 
 log = logging.getLogger("ebft")
 
@@ -78,13 +79,12 @@ class Measurements:
             )
         log.info("after step %d: %s", done, ", ".join(f"{k} {v:.4f}" for k, v in means.items()))
         self._watcher.log(means, done)
-        self._watcher.restart_clock()
 
-    def report(self, output: OutputFolder) -> None:
-        """Draws the pictures and prints the summary."""
+    def report(self, output: OutputFolder, metrics: Sequence[Mapping[str, float]]) -> None:
+        """Draws the pictures and prints the summary; `metrics` are those of the steps."""
         if not self._options.evaluation.anything():
             return
-        plot_curves(self._history, self._watcher.history, output.picture)
+        plot_curves(self._history, metrics, output.picture)
         log.info("picture: %s", output.picture)
         if plot_lengths(self._history, output.lengths):
             log.info("picture: %s", output.lengths)

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console
 from tqdm import tqdm
 
-from ebft.processes import Processes
 from ebft.report.rollouts import rollouts_table
-from ebft.training.loop import Step
-from ebft.training.metrics import step_metrics
+from ebft.training.machinery import Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,10 +47,7 @@ class MetricLogger(Protocol):
 
 
 class Watcher:
-    """Shows and logs the steps of a run as they are done.
-
-    Every process has one, for a step's figures are those of all.
-    """
+    """Shows and logs the steps of a run as they are done."""
 
     def __init__(
         self,
@@ -62,33 +57,22 @@ class Watcher:
         loggers: Sequence[MetricLogger],
         tokenizer: PreTrainedTokenizerBase,
         show_rollouts_every: int | None,
-        processes: Processes,
     ) -> None:
         self._loggers, self._tokenizer = loggers, tokenizer
-        self._every, self._processes = show_rollouts_every, processes
-        self._label, self._steps = label, steps
+        self._every, self._label, self._steps = show_rollouts_every, label, steps
         # `disable=None`: off a terminal, where a bar would be thousands of lines in one.
         self._bar = tqdm(
             total=steps, desc=label, unit="step", dynamic_ncols=True, disable=None, bar_format=BAR
         )
-        self._since, self._said = time.perf_counter(), -SAY_EVERY
-        self.history: list[dict[str, float]] = []
+        self._said = -SAY_EVERY
 
-    def resume(self, history: Sequence[dict[str, float]], *, steps_done: int) -> None:
-        """Takes over the metrics of the steps that an earlier process has done."""
-        self.history = list(history)
+    def start_at(self, steps_done: int) -> None:
+        """So many steps were done by an earlier process."""
         self._bar.initial = self._bar.n = steps_done
         self._bar.refresh()
 
-    def restart_clock(self) -> None:
-        """Leaves the time since the last step (an evaluation, a checkpoint) out of the next."""
-        self._since = time.perf_counter()
-
-    def step(self, step: Step) -> None:
-        """Shows, logs and keeps the metrics of a step that is done."""
-        seconds = time.perf_counter() - self._since
-        metrics = step_metrics(step, seconds=seconds, processes=self._processes)
-        self.history.append(metrics)
+    def step(self, step: Step, metrics: Mapping[str, float]) -> None:
+        """Shows and logs a step that is done."""
         self.log(metrics, step.done)
         # A reward with parts is shown in its parts.
         left_out = {"reward"} if "alignment" in metrics else set()
@@ -105,7 +89,6 @@ class Watcher:
             title = f"step {step.done}: rollouts and their rewards"
             scored, tokenizer = step.scored, self._tokenizer
             self.show(rollouts_table(scored.rollouts, scored.reward(), tokenizer, title=title))
-        self.restart_clock()
 
     def _say(self, done: int, figures: str) -> None:
         now = time.perf_counter()

@@ -27,12 +27,12 @@ from ebft.models.lora import add_adapter, without_adapter
 from ebft.parts import Resources
 from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.completion import Completion
-from ebft.rollout.micro_batches import tree_tokens
+from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Document
 from ebft.runs.check_plans import check_plans
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.free_memory import free_memory
-from ebft.training.loop import Machinery, RolloutParts
+from ebft.training.machinery import Machinery, RolloutParts
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -62,7 +62,6 @@ def make_resources(options: ModelAndDataOptions, processes: Processes = ONE_PROC
     The frozen base model is then the policy without its adapter; otherwise, or if the recipe names
     another base, it is loaded when a part first asks for it, once.
     """
-    device, free = resolve_device(options.model.device), memory_at_hand(options, processes)
     policy, tokenizer = load_policy(options.model)
     precision = PRECISION[options.model.precision]
     load_base: Callable[[], PreTrainedModel] = partial(load_frozen, options.model, precision)
@@ -70,16 +69,13 @@ def make_resources(options: ModelAndDataOptions, processes: Processes = ONE_PROC
         add_adapter(policy, options.model.lora, seed=options.seed)
         if options.model.base is None:
             load_base = partial(without_adapter, policy)
-    at_a_time = options.documents_at_a_time(free, processes=processes.size)
     return Resources(
         policy=policy,
         tokenizer=tokenizer,
         load_base=cache(load_base),
-        device=device,
+        device=resolve_device(options.model.device),
         precision=precision,
         seed=options.seed,
-        # The same everywhere: processes compute in step, a micro-batch at a time.
-        micro_batch=int(processes.gather(torch.tensor([at_a_time])).min()),
         processes=processes,
     )
 
@@ -189,7 +185,10 @@ def _tokenize(
 
 
 def make_machinery(
-    options: FineTuneOptions, resources: Resources, documents: Sequence[Document]
+    options: FineTuneOptions,
+    resources: Resources,
+    documents: Sequence[Document],
+    micro_batch: MicroBatch,
 ) -> Machinery:
     """Builds every part of the training loop."""
     training = options.training
@@ -203,7 +202,7 @@ def make_machinery(
     plan, parts = options.plan.build(resources), make_rollout_parts(options, resources)
     # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
     longest = max(islice(documents, SEEN), key=lambda document: document.tokens.numel())
-    (tokens,) = tree_tokens(plan([longest]), 0 if parts is None else parts.sampler.n)
+    (longest_tree,) = tree_tokens(plan([longest]), 0 if parts is None else parts.sampler.n)
 
     def of_step(step: int) -> list[Document]:
         chosen = [documents[i] for i in order(step, training.documents_per_step)]
@@ -217,7 +216,8 @@ def make_machinery(
         objective=options.objective,
         optimizer=optimizer,
         lr_scheduler=lr_scheduler,
-        micro_batch_tokens=resources.micro_batch * tokens,
+        micro_batch=micro_batch,
+        longest_tree=longest_tree,
         gradient_checkpointing=training.gradient_checkpointing,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,

@@ -100,7 +100,6 @@ def tiny_resources(policy: PreTrainedModel | None = None, *, seed: int = 0) -> R
         device=policy.device,
         precision=torch.float32,
         seed=seed,
-        micro_batch=2,
     )
 
 

@@ -12,7 +12,7 @@ from ebft.models.checkpointing import checkpointing
 from ebft.objective import ObjectiveOptions
 from ebft.processes import ONE_PROCESS
 from ebft.scoring.gradient_noise import gradient_noise
-from ebft.training.losses import count, micro_batch_losses
+from ebft.training.losses import count, cross_entropy, policy_gradient, policy_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,11 +42,16 @@ def measure_gradients(
     parts = {name: _Sum(parameters) for name in names}
     with checkpointing(policy, enabled=gradient_checkpointing):
         for place, one in contexts.one_by_one().split():
-            of_rollouts, of_documents = micro_batch_losses(
-                policy, one, place, scored, objective, counts, precision=precision
+            rollouts = None if scored is None else scored.rollouts.of(one, place)
+            log_probs = policy_log_probs(policy, one, rollouts, precision=precision)
+            losses = {}
+            if rollouts is not None and scored is not None:
+                losses["policy_gradient"] = policy_gradient(
+                    log_probs, rollouts, scored.advantages[place], objective, counts
+                ).loss
+            losses["cross_entropy"] = objective.gamma * cross_entropy(
+                log_probs, one, objective, counts
             )
-            losses = {} if of_rollouts is None else {"policy_gradient": of_rollouts.loss}
-            losses["cross_entropy"] = objective.gamma * of_documents.loss
             for name, loss in losses.items():
                 # A document's gradient is as large as the whole step's would be of its like.
                 gradients = torch.autograd.grad(
@@ -55,8 +60,8 @@ def measure_gradients(
                 parts[name].add(gradients)
     measured = {f"{name}_grad_norm": total.mean_squared() ** 0.5 for name, total in parts.items()}
     if scored is not None and measured["cross_entropy_grad_norm"] > 0:
-        policy_gradient, cross_entropy = measured.values()
-        measured["grad_norm_ratio"] = policy_gradient / cross_entropy
+        of_rollouts, of_documents = measured.values()
+        measured["grad_norm_ratio"] = of_rollouts / of_documents
     if documents > 1:
         for name, total in parts.items():
             noise = gradient_noise(total.squared_norms, total.mean_squared())

@@ -6,87 +6,26 @@ none at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from ebft.errors import NumericalError
-from ebft.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
+from ebft.models.checkpointing import checkpointing
 from ebft.objective import ObjectiveOptions, advantages_to_go
-from ebft.processes import Processes
+from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.micro_batches import divide
-from ebft.rollout.records import Contexts, Document, Scored, Terms
+from ebft.rollout.records import Contexts, Scored, Terms
+from ebft.training.check_finite import check_gradients, check_log_probs
 from ebft.training.clip import clip_gradients
 from ebft.training.contract import Contract
-from ebft.training.update import Losses, accumulate_gradients
+from ebft.training.losses import count, cross_entropy, policy_gradient, policy_log_probs
+from ebft.training.machinery import Machinery, RolloutParts, Step
+from ebft.training.totals import Losses, Totals
 
 if TYPE_CHECKING:
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutParts:
-    """What samples rollouts and what scores them; no feature map if the reward uses none."""
-
-    sampler: Sampler
-    feature_map: FeatureMap | None
-    transforms: Sequence[Transform]
-    reward: Reward
-    baseline: Baseline
-
-
-@dataclass(frozen=True, slots=True)
-class Machinery:
-    """Everything the loop calls, as plain objects.
-
-    `documents(step)` is a pure function: this process's share of the step's documents. Without
-    `rollout_parts` there are no rollouts, and the loss is γ·cross-entropy alone: SFT.
-    `micro_batch_tokens` go through a network together at most: memory, not results.
-    """
-
-    policy: PreTrainedModel
-    documents: Callable[[int], Sequence[Document]]
-    plan: Plan
-    rollout_parts: RolloutParts | None
-    objective: ObjectiveOptions
-    optimizer: Optimizer
-    lr_scheduler: LRScheduler
-    micro_batch_tokens: int
-    gradient_checkpointing: bool
-    clip_grad_norm: float
-    precision: torch.dtype
-    device: torch.device
-    processes: Processes
-
-    @property
-    def n(self) -> int:
-        """Rollouts of a context."""
-        return 0 if self.rollout_parts is None else self.rollout_parts.sampler.n
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one step did, for whoever watches; `scored` is None if there were no rollouts.
-
-    `sync` has the figures of the sampler's sync with the policy's new weights.
-    """
-
-    number: int
-    contexts: Contexts
-    scored: Scored | None
-    losses: Losses
-    grad_norm: float
-    learning_rate: float
-    sync: Mapping[str, float]
-
-    @property
-    def done(self) -> int:
-        """Steps done with this one: its number as people count."""
-        return self.number + 1
 
 
 def train(m: Machinery, steps: range) -> Iterator[Step]:
@@ -101,17 +40,13 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         if m.rollout_parts is not None:
             scored = sample_and_score(m.rollout_parts, contexts, m.processes, step=step)
 
-        # ∇L of L = L_FM + γ·L_CE, a micro-batch at a time. The gradient of L_FM is that of
-        # −1/P Σ_c 1/n Σ_j A_j log p(ŷ_j | c)   (paper, equation 8).
         losses = accumulate_gradients(
             m.policy, contexts, scored, m.objective,
             precision=m.precision, gradient_checkpointing=m.gradient_checkpointing,
             step=step, processes=m.processes,
         )  # fmt: skip
         grad_norm = clip_gradients(m.policy.parameters(), m.clip_grad_norm)
-        if not torch.isfinite(grad_norm):
-            names = ", ".join(document.name for document in contexts.documents)
-            raise NumericalError(f"step {step + 1}: the gradient norm is {grad_norm}, in {names}")
+        check_gradients(grad_norm, contexts, step=step)
 
         learning_rate = m.optimizer.param_groups[0]["lr"]
         m.optimizer.step()
@@ -148,3 +83,49 @@ def sample_and_score(
     if checked.rows_per_context > 1:
         advantages = advantages_to_go(advantages, checked.rows_per_context)
     return Scored(rollouts, features, terms, advantages)
+
+
+def accumulate_gradients(
+    policy: PreTrainedModel,
+    contexts: Contexts,
+    scored: Scored | None,
+    objective: ObjectiveOptions,
+    *,
+    precision: torch.dtype,
+    gradient_checkpointing: bool,
+    step: int,
+    processes: Processes = ONE_PROCESS,
+) -> Losses:
+    """Adds ∇(L_FM + γ·L_CE) to the policy's gradients, a micro-batch of the contexts at a time.
+
+    Each part of the loss is a sum divided by a count over the *whole* step (contexts for the
+    policy gradient, tokens for the cross-entropy), so the result does not depend on how the step
+    is divided, over micro-batches or over processes. Losses are those of the whole step. Without
+    rollouts (`scored` is None) the loss is γ·L_CE. At γ = 0, L_CE is computed all the same, to be
+    looked at, but takes no part in backward.
+    """
+    counts = count(contexts, scored, objective, processes)
+    totals = Totals(objective)
+    with checkpointing(policy, enabled=gradient_checkpointing):
+        for place, micro_batch in contexts.split():
+            rollouts = None if scored is None else scored.rollouts.of(micro_batch, place)
+            log_probs = policy_log_probs(
+                policy, micro_batch, rollouts,
+                precision=precision, train_documents=objective.gamma > 0,
+            )  # fmt: skip
+            check_log_probs(log_probs, micro_batch, step=step)
+
+            # −1/tokens Σ log p(y_t | y_<t)
+            of_documents = cross_entropy(log_probs, micro_batch, objective, counts)
+            loss = objective.gamma * of_documents
+            if rollouts is not None and scored is not None:
+                # Its gradient is that of L_FM: −1/P Σ_c 1/n Σ_j A_j log p(ŷ_j | c)
+                # (paper, equation 8).
+                of_rollouts = policy_gradient(
+                    log_probs, rollouts, scored.advantages[place], objective, counts
+                )
+                loss = of_rollouts.loss + loss
+                totals.add_rollouts(of_rollouts, log_probs, rollouts)
+            totals.add_documents(of_documents)
+            loss.backward()  # type: ignore[no-untyped-call]
+    return totals.of_all(counts, processes)

@@ -1,4 +1,4 @@
-"""The two parts of the loss of some documents, from one forward."""
+"""The two parts of the loss of some documents, from one forward of the policy."""
 
 from __future__ import annotations
 
@@ -43,51 +43,56 @@ def count(
     return Counts(*processes.sum(mine).tolist())
 
 
-class RolloutLoss(NamedTuple):
-    """The policy gradient's loss, and what it was made of; `ratios` if importance is weighed."""
+class LogProbs(NamedTuple):
+    """Of the documents' tokens, and of rollout tokens at their temperature, if there are any."""
 
-    loss: Float[Tensor, ""]
-    rollouts: Rollouts
-    log_probs: Float[Tensor, "P n G"]
-    ratios: Float[Tensor, " N"] | None
+    documents: Float[Tensor, "B S"]
+    rollouts: Float[Tensor, "P n G"] | None
 
 
-class DocumentLoss(NamedTuple):
-    """The cross-entropy, γ not in it, and what it was made of."""
-
-    loss: Float[Tensor, ""]
-    log_probs: Float[Tensor, "B S"]
-
-
-def micro_batch_losses(
+def policy_log_probs(
     policy: PreTrainedModel,
     contexts: Contexts,
-    place: slice,
-    scored: Scored | None,
-    objective: ObjectiveOptions,
-    counts: Counts,
+    rollouts: Rollouts | None,
     *,
     precision: torch.dtype,
     train_documents: bool = True,
-) -> tuple[RolloutLoss | None, DocumentLoss]:
-    """L_FM and L_CE of the contexts at a place of the step: their share of the step's, by `counts`.
+) -> LogProbs:
+    """One forward over the contexts' trees; differentiable, the documents' if they are trained."""
+    with autocast(contexts.tokens.device, precision):
+        if rollouts is None:
+            return LogProbs(document_log_probs(policy, contexts), None)
+        sampled, documents = tree_log_probs(policy, rollouts, train_documents=train_documents)
+        return LogProbs(documents, sampled)
 
-    Without rollouts (`scored` is None) there is no L_FM.
-    """
-    of_rollouts = None
-    if scored is None:
-        with autocast(contexts.tokens.device, precision):
-            documents = document_log_probs(policy, contexts)
-    else:
-        rollouts = scored.rollouts.of(contexts, place)
-        with autocast(contexts.tokens.device, precision):
-            sampled, documents = tree_log_probs(policy, rollouts, train_documents=train_documents)
-        importance = importance_weights(sampled, rollouts, objective.importance)
-        loss = policy_gradient_loss(
-            sampled, rollouts.mask, scored.advantages[place],
-            contexts=counts.contexts, reduction=objective.reduction, weights=importance.weights,
-        )  # fmt: skip
-        of_rollouts = RolloutLoss(loss, rollouts, sampled, importance.ratios)
+
+class PolicyGradientLoss(NamedTuple):
+    """The policy gradient's loss, and the importance ratios if the objective weighs with them."""
+
+    loss: Float[Tensor, ""]
+    ratios: Float[Tensor, " N"] | None
+
+
+def policy_gradient(
+    log_probs: LogProbs,
+    rollouts: Rollouts,
+    advantages: Float[Tensor, "P n"] | Float[Tensor, "P n G"],
+    objective: ObjectiveOptions,
+    counts: Counts,
+) -> PolicyGradientLoss:
+    """The loss whose gradient is that of L_FM: these rollouts' share of the whole step's."""
+    assert log_probs.rollouts is not None
+    importance = importance_weights(log_probs.rollouts, rollouts, objective.importance)
+    loss = policy_gradient_loss(
+        log_probs.rollouts, rollouts.mask, advantages,
+        contexts=counts.contexts, reduction=objective.reduction, weights=importance.weights,
+    )  # fmt: skip
+    return PolicyGradientLoss(loss, importance.ratios)
+
+
+def cross_entropy(
+    log_probs: LogProbs, contexts: Contexts, objective: ObjectiveOptions, counts: Counts
+) -> Float[Tensor, ""]:
+    """L_CE, γ not in it: these documents' share of the whole step's."""
     mask = cross_entropy_mask(contexts, objective.cross_entropy_tokens)
-    cross_entropy = cross_entropy_loss(documents, mask, tokens=counts.tokens)
-    return of_rollouts, DocumentLoss(cross_entropy, documents)
+    return cross_entropy_loss(log_probs.documents, mask, tokens=counts.tokens)

@@ -8,7 +8,7 @@ import torch
 from ebft.processes import Processes
 from ebft.rollout.records import Scored
 from ebft.scoring.cfm import unbiased_cfm
-from ebft.training.loop import Step
+from ebft.training.machinery import Step
 
 
 def step_metrics(step: Step, *, seconds: float, processes: Processes) -> dict[str, float]:

@@ -25,7 +25,7 @@ from ebft.rollout.strided import Strided
 from ebft.runs.setup import PRECISION
 from ebft.samplers.hf_tree import HfTree
 from ebft.testing import tiny_documents
-from ebft.training.update import accumulate_gradients
+from ebft.training.loop import accumulate_gradients
 from tests.benchmarks.peak import peak_memory
 from tests.tiny import at_a_time, trained_on
 

@@ -31,7 +31,7 @@ from ebft.parts import Resources
 from ebft.rollout.records import Document, Rollouts
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.update import accumulate_gradients
+from ebft.training.loop import accumulate_gradients
 from tests.benchmarks import public_layout
 from tests.benchmarks.machine import ROOT, commit, hardware
 from tests.benchmarks.peak import MIB, peak_memory
@@ -60,7 +60,7 @@ class Bench:
         self.frozen = load_frozen(options, torch.float32)
         self.resources = Resources(
             policy=self.policy, tokenizer=tokenizer, load_base=cache(lambda: self.frozen),
-            device=torch.device("cpu"), precision=torch.float32, seed=0, micro_batch=1,
+            device=torch.device("cpu"), precision=torch.float32, seed=0,
         )  # fmt: skip
         texts = PythonFiles().build(self.resources)().held_out
         ids = next(

@@ -18,8 +18,9 @@ def record(folder, file, *overrides):
     recipe = load_recipe(Path(file), overrides)
     job = FineTune(recipe.options, recipe.registry, source=recipe.source)
     job.setup()
-    steps = [written(step) for step in train(job._machinery, range(recipe.options.training.steps))]
-    policy, processes = job._machinery.policy, job._processes
+    machinery = job.prepared.machinery
+    steps = [written(step) for step in train(machinery, range(recipe.options.training.steps))]
+    policy, processes = machinery.policy, machinery.processes
     weights = whole_weights(policy) if processes.size > 1 else dict(policy.named_parameters())
     Path(folder, f"rank-{processes.rank}.json").write_text(json.dumps(steps))
     if processes.is_main:

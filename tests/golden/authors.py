@@ -43,7 +43,6 @@ def resources(policy, features) -> Resources:
         device=torch.device("cpu"),
         precision=torch.float32,
         seed=0,
-        micro_batch=2,
     )
 
 

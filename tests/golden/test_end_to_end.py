@@ -15,7 +15,7 @@ from ebft.objective import cross_entropy_loss, policy_gradient_loss
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Document, Rollouts, Terms
 from ebft.rollout.strided import Strided
-from ebft.training.update import accumulate_gradients
+from ebft.training.loop import accumulate_gradients
 from tests.conftest import RECIPES
 from tests.golden.authors import (
     by_rollout,

@@ -14,7 +14,7 @@ from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.update import accumulate_gradients
+from ebft.training.loop import accumulate_gradients
 from tests.property.strategies import normal, seeds
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ebft.config.load import load_recipe
+from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
 
@@ -32,7 +33,7 @@ def steps_of(arguments, steps=2):
     options = load_recipe(Path(file), overrides).options
     resources = make_resources(options)
     documents = make_documents(options, resources)
-    machinery = make_machinery(options, resources, documents.train.documents)
+    machinery = make_machinery(options, resources, documents.train.documents, MicroBatch(2))
     return list(train(machinery, range(steps))), machinery
 
 

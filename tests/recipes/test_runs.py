@@ -89,8 +89,8 @@ def steps_of(arguments):
     recipe = load_recipe(Path(file), overrides)
     job = FineTune(recipe.options, recipe.registry, source=recipe.source)
     job.setup()
-    steps = list(train(job._machinery, range(recipe.options.training.steps)))
-    weights = {k: v.clone() for k, v in job._machinery.policy.state_dict().items()}
+    steps = list(train(job.prepared.machinery, range(recipe.options.training.steps)))
+    weights = {k: v.clone() for k, v in job.prepared.machinery.policy.state_dict().items()}
     job.cleanup()
     return steps, weights
 
@@ -131,8 +131,8 @@ def test_ctrl_c_finishes_the_step_and_saves(ebft, tiny_run, tmp_path, monkeypatc
 
     show = Watcher.step
 
-    def interrupt_in_the_first_step(self, step):
-        show(self, step)
+    def interrupt_in_the_first_step(self, step, metrics):
+        show(self, step, metrics)
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Watcher, "step", interrupt_in_the_first_step)

@@ -99,8 +99,8 @@ def goes_on(ebft, fragile, whole, tmp_path):
 def at_step(monkeypatch, number, do):
     shown = Watcher.step
 
-    def step(self, step):
-        shown(self, step)
+    def step(self, step, metrics):
+        shown(self, step, metrics)
         if step.number + 1 == number:
             do()
 

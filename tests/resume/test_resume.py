@@ -20,8 +20,8 @@ def stop_after(monkeypatch):
     shown = Watcher.step
 
     def stop(steps: int | None) -> None:
-        def step(self, step):
-            shown(self, step)
+        def step(self, step, metrics):
+            shown(self, step, metrics)
             if step.number + 1 == steps:
                 os.kill(os.getpid(), signal.SIGINT)
 

@@ -16,7 +16,7 @@ from ebft.rollout.records import Rollouts
 from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.update import accumulate_gradients
+from ebft.training.loop import accumulate_gradients
 from tests.tiny import tiny_documents, tiny_resources, trained_on
 from tests.unit.models.test_architectures import ARCHITECTURES
 

@@ -49,7 +49,6 @@ def tiny_resources(policy, seed=0):
         device=torch.device("cpu"),
         precision=torch.float32,
         seed=seed,
-        micro_batch=2,
     )
 
 

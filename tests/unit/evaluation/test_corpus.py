@@ -11,6 +11,7 @@ from ebft.evaluation.history import EvaluationSet, History, joined
 from ebft.evaluation.sacre import SacreMetric
 from ebft.evaluation.translation import Translation
 from ebft.interfaces import CorpusMeasurement
+from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document
 from ebft.scoring.corpus import influence_values
 from ebft.scoring.interval import mean_interval
@@ -93,7 +94,9 @@ class TestEvaluator:
         found = []
         for size in (1, 2, 4):
             history = History(
-                [EvaluationSet("test", documents, [evaluator])], tmp_path / "e", micro_batch=size
+                [EvaluationSet("test", documents, [evaluator])],
+                tmp_path / "e",
+                micro_batch=MicroBatch(size),
             )
             found.append(history.evaluate(resources.policy, 0))
         assert found[0] == found[1] == found[2]

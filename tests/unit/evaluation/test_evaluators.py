@@ -22,6 +22,7 @@ from ebft.features.hidden_states import HiddenStates
 from ebft.models.log_probs import logits
 from ebft.rewards.attempts import cut
 from ebft.rollout.completion import Completion
+from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document
 from ebft.rollout.strided import Strided
 from ebft.scoring.interval import mean_interval
@@ -192,7 +193,7 @@ class TestTwoOfAKind:
         evaluators = [build_evaluator(part, resources) for part in parts]
         documents = tiny_documents([20, 17])
         sets = [EvaluationSet("held-out", documents, evaluators)]
-        return History(sets, tmp_path / "evaluations.jsonl", micro_batch=1)
+        return History(sets, tmp_path / "evaluations.jsonl", micro_batch=MicroBatch(1))
 
     def test_are_refused_if_their_figures_have_one_name(self, resources, tmp_path):
         """They would be taken for the figures of one."""
@@ -218,7 +219,7 @@ def test_pieces_of_a_file_count_together(resources, tmp_path):
     pieces = [replace(d, cluster="a.py") for d in tiny_documents([20, 17])]
     whole = replace(tiny_documents([18])[0], name="b")
     sets = [EvaluationSet("held-out", [whole, *pieces], [CrossEntropy().build(resources)])]
-    history, resumed = (History(sets, tmp_path / name, micro_batch=2) for name in "ab")
+    history, resumed = (History(sets, tmp_path / name, micro_batch=MicroBatch(2)) for name in "ab")
     history.evaluate(resources.policy, 0)
     resumed.load_state_dict(history.state_dict())
     (line,) = (tmp_path / "a").read_text().splitlines()

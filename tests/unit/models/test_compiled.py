@@ -11,7 +11,7 @@ from ebft.objective import ObjectiveOptions
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_generate import HfGenerate
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.update import accumulate_gradients
+from ebft.training.loop import accumulate_gradients
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 
 STRIDED = Strided(start=2, stride=3, rollout_length=4)

@@ -19,7 +19,7 @@ from ebft.objective import ObjectiveOptions
 from ebft.rollout.strided import Strided
 from ebft.rollout.tree_mask import trunk_mask
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.update import accumulate_gradients
+from ebft.training.loop import accumulate_gradients
 from tests.tiny import (
     plain_policy,
     tiny_documents,

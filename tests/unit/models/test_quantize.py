@@ -18,7 +18,7 @@ from ebft.models.tree_log_probs import document_log_probs
 from ebft.objective import ObjectiveOptions
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.update import accumulate_gradients
+from ebft.training.loop import accumulate_gradients
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 
 CPU = torch.device("cpu")

@@ -13,7 +13,8 @@ from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.loop import RolloutParts, sample_and_score
+from ebft.training.loop import sample_and_score
+from ebft.training.machinery import RolloutParts
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources
 
 N, D = 3, 4

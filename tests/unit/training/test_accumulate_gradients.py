@@ -14,7 +14,7 @@ from ebft.objective import ObjectiveOptions, cross_entropy_mask, policy_gradient
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.update import accumulate_gradients
+from ebft.training.loop import accumulate_gradients
 from tests.tiny import VOCAB, plain_policy, tiny_documents, tiny_policy, tiny_resources, trained_on
 
 RAGGED = {

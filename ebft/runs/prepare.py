@@ -1,0 +1,103 @@
+"""Everything that a fine-tuning run needs before its first step, or where it goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ebft.checkpoints.digests import digest_documents, digest_weights
+from ebft.evaluation.history import EvaluationSet
+from ebft.models.lora import cast_base
+from ebft.models.probe import probe_tree
+from ebft.parts import Resources
+from ebft.processes import Processes
+from ebft.rollout.micro_batches import MicroBatch
+from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.memory import choose_micro_batch
+from ebft.runs.setup import (
+    Documents,
+    make_documents,
+    make_evaluation_sets,
+    make_machinery,
+    make_resources,
+    memory_at_hand,
+)
+from ebft.runs.start import Start
+from ebft.training.machinery import Machinery
+
+log = logging.getLogger("ebft")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is trained, on what, and what it is measured on.
+
+    `free` bytes were free before any model was loaded. `digests` are of the base model's weights
+    and of the documents.
+    """
+
+    free: int
+    resources: Resources
+    documents: Documents
+    sets: Sequence[EvaluationSet]
+    digests: Mapping[str, str]
+    machinery: Machinery
+
+
+def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Prepared:
+    """Loads the model and the data and builds the parts.
+
+    Raises `UserError` for what is wrong with them, and where they are not those of the checkpoint
+    that the run goes on from.
+    """
+    free = memory_at_hand(options, processes)
+    micro_batch = make_micro_batch(options, free, processes)
+    resources = make_resources(options, processes)
+    base = digest_base(options, resources)  # before the policy has a checkpoint's weights
+    if start.resumed is not None:
+        start.resumed.load_weights(resources.policy)
+    documents = make_documents(options, resources)
+    sets = make_evaluation_sets(options, resources, documents.evaluated)
+    digests = {
+        "base": base,
+        "train": digest_documents(documents.train.documents),
+        "held_out": digest_documents([document for one in sets for document in one.documents]),
+    }
+    if start.resumed is not None:
+        start.resumed.check_digests(digests)
+    # While the weights are whole and in float32.
+    plan = options.plan.build(resources)
+    gap = probe_tree(resources.policy, documents.train.documents, plan)
+    log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
+    divide_weights(options, resources)
+    machinery = make_machinery(options, resources, documents.train.documents, micro_batch)
+    return Prepared(free, resources, documents, sets, digests, machinery)
+
+
+def make_micro_batch(options: FineTuneOptions, free: int, processes: Processes) -> MicroBatch:
+    """As the recipe says, or as many as `free` bytes are estimated to hold."""
+    documents = choose_micro_batch(options, free, processes=processes.size)
+    # The same everywhere: processes compute in step, a micro-batch at a time.
+    return MicroBatch(int(processes.gather(torch.tensor([documents])).min()))
+
+
+def digest_base(options: FineTuneOptions, resources: Resources) -> str:
+    """Of the model that training starts from, and of the one that features are of, if another."""
+    digest = digest_weights(resources.policy)
+    if options.model.base is not None:
+        digest += " " + digest_weights(resources.load_base())
+    return digest
+
+
+def divide_weights(options: FineTuneOptions, resources: Resources) -> None:
+    """Gives each process its part; in one alone, frozen weights take the precision of forwards."""
+    processes = resources.processes
+    if processes.mesh is not None:
+        from ebft.models.shard import shard
+
+        shard(resources.policy, processes.mesh, resources.precision)
+    elif options.model.lora is not None:
+        cast_base(resources.policy, resources.precision)
