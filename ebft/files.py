@@ -11,8 +11,12 @@ def write_whole(file: Path, content: str | bytes) -> None:
     """Replaces the file's content; whatever interrupts that, it holds the old one or the new."""
     # Two processes may write the same file at once: each its own partial one.
     partial = file.with_name(f".{file.name}.{uuid4().hex[:8]}.partial")
-    with partial.open("wb") as stream:
-        stream.write(content.encode() if isinstance(content, str) else content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # on a full disk it would take the room that is left
+        raise
