@@ -77,6 +77,18 @@ class Checkpoints:
         """Whether it is one of these, however its path is spelt."""
         return checkpoint.resolve() in [path.resolve() for path in self.saved()]
 
+    def clear(self) -> None:
+        """Deletes all of them, the newest first: whatever interrupts that, those that are left are
+        of an earlier time, and whole. Raises `StorageError` if one cannot be deleted."""
+        for path in reversed(self.saved()):
+            try:
+                remove(path)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot delete the checkpoint {path}: {error.strerror}; a new run would take "
+                    "it for its own, so delete it, or choose another output_dir"
+                ) from error
+
     def clear_partial(self) -> None:
         """Removes what a killed process has left half-written or half-deleted."""
         for path in self._folder.glob(f"{PREFIX}*{PARTIAL}"):

@@ -85,9 +85,9 @@ class OutputFolder:
         return any(file.is_file() and file.stat().st_size > 0 for file in files)
 
     def claim(self, recipe: str, *, resume: bool = False) -> None:
-        """Removes what an overwritten run left behind, and saves the recipe as it was resolved."""
+        """Removes the figures and logs of an overwritten run, and saves the recipe as it was
+        resolved."""
         if self._recipe.exists() and not resume:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
             shutil.rmtree(self.logs, ignore_errors=True)
             for file in (self.evaluations, self.picture, self.lengths):
                 file.unlink(missing_ok=True)

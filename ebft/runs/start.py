@@ -43,6 +43,8 @@ class Start:
     def claim(self, recipe: str) -> None:
         """Makes the output folder this run's; `recipe` is the recipe as it was resolved."""
         in_place = self._in_place(self.resumed)
+        if not in_place:
+            self._checkpoints.clear()
         self._output.claim(recipe, resume=in_place)
         if in_place and self.resumed is not None:
             self.resumed.drop_later(self._checkpoints)

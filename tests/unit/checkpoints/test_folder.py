@@ -1,7 +1,10 @@
 """A checkpoint is there whole, or it is not there."""
 
+import os
 import resource
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +97,29 @@ def test_what_is_deleted_is_no_checkpoint_from_the_first_moment(checkpoints, mon
     monkeypatch.undo()
     checkpoints.clear_partial()
     assert list(path.parent.iterdir()) == []
+
+
+def test_all_are_deleted_as_one_is(checkpoints, monkeypatch):
+    """The newest first, and each renamed before: what is interrupted leaves whole ones."""
+    for step in (1, 2):
+        checkpoints.save(snapshot(), step=step)
+    monkeypatch.setattr(
+        "shutil.rmtree", lambda folder, **_: folder.exists() and os.kill(os.getpid(), signal.SIGINT)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.clear()
+    assert names(checkpoints) == ["step-000001"]
+    assert find_damage(checkpoints.saved()[0]) is None
+    monkeypatch.undo()
+    checkpoints.clear()
+    assert names(checkpoints) == []
+
+
+def test_one_that_cannot_be_deleted_is_named(checkpoints, monkeypatch):
+    path = checkpoints.save(snapshot(), step=1)
+    monkeypatch.setattr(Path, "rename", lambda *_: os.rmdir(path))  # it is not empty
+    with pytest.raises(StorageError, match="cannot delete the checkpoint .*step-000001: "):
+        checkpoints.clear()
 
 
 def test_a_damaged_checkpoint_is_kept_but_does_not_count(checkpoints):
