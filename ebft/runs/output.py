@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ebft.checkpoints.folder import PREFIX
 from ebft.errors import UserError
 from ebft.files import write_whole
 
@@ -79,6 +80,8 @@ class OutputFolder:
 
     def _has_results(self) -> bool:
         """Whether a run has written more here than its recipe: a checkpoint, a figure, a log."""
+        if any(self.checkpoints.glob(f"{PREFIX}*")):
+            return True  # whoever has lost its recipe: a run would take them for its own
         if not self._recipe.exists():
             return False  # whatever it is, no run has written it
         files = (file for file in self._path.rglob("*") if file.name not in (RECIPE, ".lock"))

@@ -171,6 +171,19 @@ def test_a_folder_where_nothing_came_of_a_run_is_free(ebft, tiny_run, tmp_path):
     output.release()
 
 
+def test_checkpoints_without_a_recipe_are_not_taken_for_the_run_s_own(ebft, tiny_run, tmp_path):
+    saved = tmp_path / "run" / "checkpoints"
+    for step in (2, 7):
+        (saved / f"step-{step:06d}").mkdir(parents=True)
+    status, _, err = ebft(*tiny_run("training.steps=2"))
+    assert status == 2
+    assert "there is a run in that folder already" in err
+    status, _, err = ebft(*tiny_run("training.steps=2", "overwrite=true"))
+    assert status == 0, err
+    assert checkpoints(tmp_path / "run") == ["step-000002"]
+    AutoModelForCausalLM.from_pretrained(saved / "step-000002")
+
+
 def test_a_step_larger_than_the_data_is_said(ebft, tiny_run):
     status, _, err = ebft(*tiny_run("training.documents_per_step=100", "training.steps=1"))
     assert status == 0, err
