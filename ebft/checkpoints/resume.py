@@ -66,9 +66,12 @@ class Resumption:
         except ValueError as error:
             raise UserError(f"checkpoint.resume: {error}") from error
 
+    def later(self, own: Checkpoints) -> list[Path]:
+        """What going on from one of a run's own checkpoints gives up: those after it."""
+        return _later(own, self.folder)
+
     def drop_later(self, own: Checkpoints) -> None:
-        """Going on from one of a run's own checkpoints gives up those after it."""
-        for path in _later(own, self.folder):
+        for path in reversed(self.later(own)):
             remove(path)
 
     def restore(self, machinery: Machinery) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Evaluate:
         options = self._options
         self._output.lock()
         self._output.check()
+        self._output.check_overwritten(options.recipe)
         self._resources = resources = make_resources(options)
         documents = {}
         if options.evaluation.evaluators:

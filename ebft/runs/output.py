@@ -6,10 +6,12 @@ import errno
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ebft.checkpoints.folder import PREFIX
+from ebft.config.read import read_yaml
 from ebft.errors import UserError
 from ebft.files import write_whole
 
@@ -77,6 +79,22 @@ class OutputFolder:
                 f"output_dir = {self._path}: there is a run in that folder already; "
                 f"choose another with output_dir=…, {go_on}or overwrite=true"
             )
+
+    def check_overwritten(self, recipe: str) -> None:
+        """Raises `UserError` if a run is there that another kind of `recipe` has made: a job
+        removes what its own kind has written, and nothing else."""
+        there = self._there()
+        if self._has_results() and (there is None or there.get("recipe") != recipe):
+            other = "no recipe.yaml" if there is None else f"recipe = {there.get('recipe')}"
+            raise UserError(
+                f"output_dir = {self._path}: there is a run of another kind in that folder "
+                f"({other}), and recipe = {recipe} overwrites its own kind alone; "
+                "choose another with output_dir=…"
+            )
+
+    def _there(self) -> dict[str, Any] | None:
+        """The recipe of the run that is there. Raises `UserError` if the file is damaged."""
+        return read_yaml(self._recipe) if self._recipe.exists() else None
 
     def _has_results(self) -> bool:
         """Whether a run has written more here than its recipe: a checkpoint, a figure, a log."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
+from ebft.errors import UserError
 from ebft.processes import Processes
 from ebft.runs.disk_logs import cut_disk_logs
 from ebft.runs.finetune_options import FineTuneOptions
@@ -64,8 +66,29 @@ class Start:
         )
         if self._processes.is_main:
             self._output.check(resume=self._in_place(resumed) or wanted.resume == AUTO)
+            self._check_sources(resumed)
             self._checkpoints.clear_partial()
         return resumed
+
+    def _check_sources(self, resumed: Resumption | None) -> None:
+        """Raises `UserError` if the run starts from what `claim` would delete."""
+        options, own = self._options, self._checkpoints
+        goes_on = resumed is not None and self._in_place(resumed)
+        deleted = resumed.later(own) if resumed is not None and goes_on else own.saved()
+        sources = {
+            "checkpoint.resume": options.checkpoint.resume,
+            "model.path": options.model.path,
+            "model.base": options.model.base,
+        }
+        for key, value in sources.items():
+            if value is None:
+                continue
+            path = Path(value).expanduser().resolve()
+            if any(path.is_relative_to(checkpoint.resolve()) for checkpoint in deleted):
+                raise UserError(
+                    f"{key} = {value}: overwrite=true would delete it, with what else is in "
+                    f"output_dir = {options.output_dir}; choose another output_dir, or a copy of it"
+                )
 
     def _in_place(self, resumed: Resumption | None) -> bool:
         """Whether the run goes on in the folder that it was in."""

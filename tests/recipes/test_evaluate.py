@@ -85,6 +85,22 @@ def test_the_figures_are_those_of_a_run(ebft, tiny, tiny_run, tmp_path):
     assert_figures_of_the_run(tmp_path)
 
 
+def test_a_run_that_trained_is_not_overwritten(ebft, tiny, tiny_run, tmp_path):
+    """Its checkpoint is measured in the folder where its own figures are."""
+    run = tmp_path / "run"
+    assert ebft(*tiny_run("training.steps=1"))[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    own = [f"model.path={run / 'checkpoints' / 'step-000001'}", f"output_dir={run}"]
+    status, _, err = ebft("eval", *tiny, *own, "overwrite=true")
+    assert status == 2
+    assert f"output_dir = {run}: there is a run of another kind in that folder" in err
+    assert "(recipe = finetune)" in err
+    (run / "recipe.yaml").rename(tmp_path / "recipe.yaml")
+    assert ebft("eval", *tiny, *own, "overwrite=true")[0] == 2
+    (tmp_path / "recipe.yaml").rename(run / "recipe.yaml")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("more", [[], ["model.lora.quantize_base=true"]])
 def test_an_adapter_is_measured_on_its_base(ebft, tiny, tiny_run, tiny_model, tmp_path, more):
     fast = ["optimizer.lr=0.05", "evaluation.evaluators.1.n=16", *more]

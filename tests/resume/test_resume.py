@@ -167,6 +167,27 @@ def test_a_refused_step_back_takes_nothing_away(ebft, tiny_run, three_steps, tmp
         assert before == sorted(three_steps.rglob("*")), refused
 
 
+def test_overwriting_does_not_delete_what_it_starts_from(ebft, tiny_run, three_steps, tmp_path):
+    """Nor a later one of its own that it goes back behind; however the path is spelt."""
+    source, copy = checkpoint(three_steps, 3), checkpoint(three_steps, 3) / "copy"
+    shutil.copytree(source, tmp_path / "copied")
+    (tmp_path / "copied").rename(copy)
+    link = tmp_path / "link"
+    link.symlink_to(three_steps)
+    back = [f"checkpoint.resume={checkpoint(three_steps, 1)}", "checkpoint.may_differ=[model]"]
+    before = sorted(three_steps.rglob("*"))
+    for key, value, more in (
+        ("model.path", checkpoint(link, 3), []),
+        ("model.base", source, []),
+        ("model.base", source, back),
+        ("checkpoint.resume", copy, []),
+    ):
+        status, _, err = ebft(*tiny_run(f"{key}={value}", *more, "overwrite=true"))
+        assert status == 2, key
+        assert f"{key} = {value}: overwrite=true would delete it" in err
+        assert sorted(three_steps.rglob("*")) == before
+
+
 def test_other_files_are_left_alone(ebft, tiny_run, three_steps, tmp_path):
     """A copy of a checkpoint, notes beside it, and text files where a logger writes."""
     saved = three_steps / "checkpoints"

@@ -118,7 +118,7 @@ def test_all_are_deleted_as_one_is(checkpoints, monkeypatch):
 def test_one_that_cannot_be_deleted_is_named(checkpoints, monkeypatch):
     path = checkpoints.save(snapshot(), step=1)
     monkeypatch.setattr(Path, "rename", lambda *_: os.rmdir(path))  # it is not empty
-    with pytest.raises(StorageError, match="cannot delete the checkpoint .*step-000001: "):
+    with pytest.raises(StorageError, match=r"cannot delete the checkpoint .*step-000001: "):
         checkpoints.clear()
 
 
