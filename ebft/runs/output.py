@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ebft.checkpoints.differences import compare, is_below
 from ebft.checkpoints.folder import PREFIX
 from ebft.config.read import read_yaml
 from ebft.errors import UserError
 from ebft.files import write_whole
+from ebft.runs.old_logs import remove_logs
 
 RECIPE = "recipe.yaml"
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -33,7 +35,6 @@ class OutputFolder:
     def __init__(self, path: Path, *, overwrite: bool) -> None:
         self._path, self._overwrite = path, overwrite
         self.checkpoints = path / "checkpoints"
-        self.logs = path / "logs"
         self.evaluations = path / "evaluations.jsonl"
         self.picture = path / "training.png"
         self.lengths = path / "by_length.png"
@@ -80,6 +81,23 @@ class OutputFolder:
                 f"choose another with output_dir=…, {go_on}or overwrite=true"
             )
 
+    def check_again(self, recipe: Mapping[str, Any], *, may_differ: Sequence[str]) -> None:
+        """Raises `UserError` if a run is there that has not this `recipe`: one that has was stopped
+        before it had a checkpoint, and starts again from the beginning."""
+        if self._overwrite or not self._has_results():
+            return
+        there, differ = self._there(), "it has no recipe.yaml"
+        if there is not None:
+            found = compare(there, recipe).mathematics
+            keys = [one.key for one in found if not is_below(one.key, may_differ)]
+            if not keys:
+                return
+            differ = f"it differs in {', '.join(keys)}"
+        raise UserError(
+            f"output_dir = {self._path}: there is no checkpoint to go on from, but another run in "
+            f"that folder ({differ}); choose another with output_dir=…, or overwrite=true"
+        )
+
     def check_overwritten(self, recipe: str) -> None:
         """Raises `UserError` if a run is there that another kind of `recipe` has made: a job
         removes what its own kind has written, and nothing else."""
@@ -108,8 +126,8 @@ class OutputFolder:
     def claim(self, recipe: str, *, resume: bool = False) -> None:
         """Removes the figures and logs of an overwritten run, and saves the recipe as it was
         resolved."""
-        if self._recipe.exists() and not resume:
-            shutil.rmtree(self.logs, ignore_errors=True)
+        if not resume and (there := self._there()) is not None:
+            remove_logs(there, self._path)
             for file in (self.evaluations, self.picture, self.lengths):
                 file.unlink(missing_ok=True)
         write_whole(self._recipe, recipe)

@@ -65,7 +65,10 @@ class Start:
             verified=not self._processes.is_main,  # by the main process, which chose it
         )
         if self._processes.is_main:
-            self._output.check(resume=self._in_place(resumed) or wanted.resume == AUTO)
+            if wanted.resume == AUTO and resumed is None:
+                self._output.check_again(self._recipe, may_differ=wanted.may_differ)
+            else:
+                self._output.check(resume=self._in_place(resumed))
             self._check_sources(resumed)
             self._checkpoints.clear_partial()
         return resumed

@@ -16,10 +16,10 @@ from ebft.config.recipe import RECIPES, recipe_options
 from ebft.errors import UserError
 from ebft.runs.estimate import step_flops
 from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.old_logs import STEP_LOG
 from ebft.study.arms import Arm, arms
 from ebft.study.options import StudyOptions
 
-STEP_LOG = "ebft.study.step_log.StepLog"
 NOT_IDENTITY = ("output_dir", "overwrite", "seed")
 """Keys of a recipe that do not make another arm."""
 NAME_LENGTH = 80

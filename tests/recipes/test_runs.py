@@ -162,10 +162,11 @@ def test_a_folder_where_nothing_came_of_a_run_is_free(ebft, tiny_run, tmp_path):
     output = OutputFolder(tmp_path / "run", overwrite=False)
     output.lock()
     output.claim("recipe: finetune\n")
-    output.logs.mkdir()
-    (output.logs / "log.txt").touch()
+    log = tmp_path / "run" / "logs" / "log.txt"
+    log.parent.mkdir()
+    log.touch()
     output.check()
-    (output.logs / "log.txt").write_text("a line")
+    log.write_text("a line")
     with pytest.raises(UserError, match="there is a run in that folder already"):
         output.check()
     output.release()

@@ -83,6 +83,36 @@ def test_auto_starts_from_the_beginning_when_there_is_nothing(ebft, tiny_run, tm
     assert len((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()) == 6
 
 
+def test_auto_removes_no_other_run_and_nobody_s_files(ebft, tiny_run, tmp_path):
+    run, auto = tmp_path / "run", "checkpoint.resume=auto"
+    assert ebft(*tiny_run("training.steps=1"))[0] == 0
+    (first,) = (run / "logs").iterdir()
+    first = first.rename(run / "logs" / "log_1700000000.txt")  # of another second
+    (run / "logs" / "slurm-12.out").write_text("from the scheduler\n")
+    (run / "checkpoints" / "step-000001").rename(run / "checkpoints" / "step-000001-good")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    status, _, err = ebft(*tiny_run("training.steps=1", "optimizer.lr=1", auto))
+    assert status == 2
+    assert f"output_dir = {run}: there is no checkpoint to go on from, but another run" in err
+    assert "it differs in optimizer.lr" in err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+    status, _, err = ebft(*tiny_run("training.steps=1", "optimizer.lr=1", auto, "overwrite=true"))
+    assert status == 0, err
+    assert not first.exists()
+    assert (run / "logs" / "slurm-12.out").exists()
+    assert logged_steps(run) == [1]
+    assert len((run / "evaluations.jsonl").read_text().splitlines()) == 4
+
+    good = run / "checkpoints" / "step-000001-good"
+    back = [f"checkpoint.resume={good}", "training.steps=2", "lr_scheduler=null"]
+    back.append("checkpoint.may_differ=[lr_scheduler]")
+    status, _, err = ebft(*tiny_run(*back, "overwrite=true"))
+    assert status == 0, err
+    assert f"going on after step 1, from {good}" in err
+    assert {it.name for it in good.parent.iterdir()} == {good.name, "step-000002"}
+
+
 def test_auto_on_a_run_that_is_done_reports_again(ebft, tiny_run):
     assert ebft(*tiny_run())[0] == 0
     status, out, err = ebft(*tiny_run("checkpoint.resume=auto"))
