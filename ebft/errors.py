@@ -33,6 +33,7 @@ class NumericalError(ArithmeticError):
 class StorageError(RuntimeError):
     """A checkpoint or report that cannot be written: a full disk, a folder without permission.
 
+    Or a checkpoint that cannot be read and may be whole.
     The message says what is still whole. Exit status 1.
     """
 

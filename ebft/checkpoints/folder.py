@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ebft.checkpoints.manifest import write_manifest
+from ebft.checkpoints.patience import patiently
 from ebft.errors import StorageError
 from ebft.processes import ONE_PROCESS, Processes
 
@@ -70,8 +71,15 @@ class Checkpoints:
         return final
 
     def saved(self) -> list[Path]:
-        """The checkpoints there are, oldest first."""
-        return sorted(filter(_is_ours, self._folder.glob(f"{PREFIX}*")), key=_step)
+        """The checkpoints there are, oldest first. Raises `StorageError` if that cannot be seen."""
+
+        def there() -> list[Path]:
+            try:
+                return list(self._folder.iterdir())  # `glob` may find none and not say why
+            except FileNotFoundError:
+                return []
+
+        return sorted(filter(_is_ours, patiently(there)), key=_step)
 
     def holds(self, checkpoint: Path) -> bool:
         """Whether it is one of these, however its path is spelt."""
@@ -174,7 +182,7 @@ def flush_to_disk(path: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     """Not a copy that somebody has put beside them, `step-000020-good` and the like."""
-    return path.name.removeprefix(PREFIX).isdecimal()
+    return path.name.startswith(PREFIX) and path.name.removeprefix(PREFIX).isdecimal()
 
 
 def _step(checkpoint: Path) -> int:

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
 MANIFEST = "manifest.sha256"
 OURS = (".safetensors", ".json")
 """What a checkpoint consists of; somebody's notes beside it are no damage."""
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""What the system says where there is no file; anything else says nothing of what is there."""
 
 
 def write_manifest(folder: Path) -> None:
@@ -21,13 +24,16 @@ def write_manifest(folder: Path) -> None:
 
 
 def find_damage(folder: Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None if they are those that were written."""
+    """What is wrong with the files of a checkpoint; None if they are those that were written.
+
+    Raises `OSError` if they cannot be read, which is not to say that they are damaged.
+    """
     try:
         lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return f"it has no {MANIFEST}"
-    except (OSError, UnicodeDecodeError) as error:
-        return f"{MANIFEST} cannot be read: {error}"
+    except UnicodeDecodeError as error:
+        return f"{MANIFEST} is not text: {error}"
     if not lines:
         return f"{MANIFEST} is empty"
     listed = {line.partition("  ")[2] for line in lines}
@@ -40,13 +46,13 @@ def find_damage(folder: Path) -> str | None:
         if not (checksum and two_spaces and name) or ".." in Path(name).parts:
             return f"line {number} of {MANIFEST} is not a checksum and a file's name"
         file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
         try:
             if _checksum(file) != checksum:
                 return f"{name} is not what was written ({file.stat().st_size:,} bytes are there)"
-        except OSError as error:
-            return f"{name} cannot be read: {error.strerror}"
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_FILE:
+                raise
+            return f"{name} is missing"
     return None
 
 

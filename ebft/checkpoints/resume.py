@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ebft.checkpoints.differences import Difference, compare, is_below
 from ebft.checkpoints.folder import Checkpoints, remove, set_aside
-from ebft.checkpoints.manifest import find_damage
-from ebft.checkpoints.snapshot import About, load_weights, read_about, read_state, shards_of
+from ebft.checkpoints.snapshot import About, load_weights, read_state, shards_of
 from ebft.checkpoints.state import restore_state
+from ebft.checkpoints.verify import about_of, damage_of
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,15 +100,15 @@ def find_resumption(
     """The checkpoint that `checkpoint.resume` asks for; None to start from the beginning.
 
     `own` are the checkpoints of the recipe's output_dir. One that another process has `verified` is
-    not read whole again. Raises `UserError` if there is none that is whole, or if it belongs to a
-    run with other mathematics.
+    not read whole again. Raises `UserError` if there is none that is whole, or if it is of another
+    format or of a run with other mathematics; and `StorageError` if it cannot be read.
     """
     if resume is None:
         return None
     folder = _newest(own, overwrite) if resume == AUTO else _named(Path(resume), verified)
     if folder is None:
         return None
-    about = _about(folder)
+    about = about_of(folder)
     later = _later(own, folder)
     if later and resume != AUTO and not overwrite:
         raise UserError(
@@ -134,7 +134,7 @@ def _newest(own: Checkpoints, overwrite: bool) -> Path | None:
     """The newest whole checkpoint. Damaged ones are set aside, and why is said."""
     damage: dict[Path, str] = {}
     for folder in reversed(own.saved()):
-        problem = _problem(folder)
+        problem = damage_of(folder)
         if problem is None:
             for skipped, why in damage.items():
                 log.warning("skipped %s: %s; it is now %s", skipped, why, set_aside(skipped))
@@ -143,9 +143,11 @@ def _newest(own: Checkpoints, overwrite: bool) -> Path | None:
     if damage and not overwrite:
         listed = "; ".join(f"{folder}: {why}" for folder, why in damage.items())
         raise UserError(
-            f"checkpoint.resume = {AUTO}: no checkpoint is whole ({listed}); "
-            "set overwrite=true to start again from the beginning"
+            f"checkpoint.resume = {AUTO}: no checkpoint is whole ({listed}); to start again from "
+            "the beginning, set overwrite=true or delete them"
         )
+    for folder, why in damage.items():
+        log.warning("%s cannot be gone on from: %s", folder, why)
     log.info("no checkpoint to resume; starting from the beginning")
     return None
 
@@ -156,26 +158,9 @@ def _named(folder: Path, verified: bool) -> Path:
             f"checkpoint.resume = {folder}: no such folder; give {AUTO}, or a checkpoint such as "
             "runs/ebft_full/checkpoints/step-000020"
         )
-    if not verified and (problem := _problem(folder)):
-        raise UserError(f"checkpoint.resume = {folder}: {problem}; give another checkpoint")
+    if not verified and (damage := damage_of(folder)):
+        raise UserError(f"checkpoint.resume = {folder}: {damage}; give another checkpoint")
     return folder
-
-
-def _problem(folder: Path) -> str | None:
-    if damage := find_damage(folder):
-        return damage
-    try:
-        read_about(folder)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _about(folder: Path) -> About:
-    try:
-        return read_about(folder)
-    except ValueError as error:
-        raise UserError(f"checkpoint.resume = {folder}: {error}") from error
 
 
 def _later(own: Checkpoints, folder: Path) -> list[Path]:

@@ -103,7 +103,8 @@ def shards_of(folder: Path) -> Path:
 
 
 def read_about(folder: Path) -> About:
-    """Raises `ValueError` if the folder is not a checkpoint that this version can resume."""
+    """Raises `ValueError` if the folder is not a checkpoint that this version can resume, and
+    `OSError` if it cannot be read."""
     try:
         content = json.loads((folder / RUN / ABOUT).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
@@ -118,8 +119,8 @@ def read_about(folder: Path) -> About:
             and isinstance(about.digests, dict)
         ):
             raise ValueError("its step, recipe or digests are not what they should be")
-    except (OSError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{RUN}/{ABOUT} cannot be read: {error!r}") from error
+    except (FileNotFoundError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{RUN}/{ABOUT} is not that of a checkpoint: {error!r}") from error
     return about
 
 

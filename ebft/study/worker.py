@@ -76,9 +76,8 @@ def _finish(run: RunFolder) -> bool:
     from ebft.runs.process import carry_out
 
     here = {
-        # From its newest whole checkpoint; from the beginning if there is none.
+        # From its newest whole checkpoint; from the beginning if there is none at all.
         "checkpoint.resume": "auto",
-        "overwrite": True,
         # Where this folder is now: it may have been moved since the recipe was written.
         "output_dir": str(run.output),
         "evaluation.remember": str(run.study.remembered),

@@ -111,6 +111,24 @@ def test_a_folder_that_was_moved_goes_on_where_it_is(ebft, study, tmp_path, monk
     assert not old.exists()
 
 
+def test_a_run_whose_checkpoints_are_damaged_does_not_start_again(
+    ebft, study, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ebft.study.job.run_in_process", lambda run, **_: work(run))
+    more = {"keep_checkpoints": True, "variants": {"v": {}}}
+    assert ebft("study", str(study(**more)))[0] == 0
+    (name,) = results(tmp_path / "out")
+    run = StudyFolder(tmp_path / "out").run(name)
+    run.forget_result()
+    for manifest in run.checkpoints.glob("*/manifest.sha256"):
+        manifest.unlink()
+    before = sorted(run.output.rglob("*"))
+    assert ebft("study", str(study(**more)))[0] == 1
+    assert "no checkpoint is whole" in run.result()["error"]
+    assert "set overwrite=true or delete them" in run.result()["error"]
+    assert sorted(run.output.rglob("*")) == before
+
+
 def start(*arguments):
     """A study in a process of its own."""
     return subprocess.Popen(

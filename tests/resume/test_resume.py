@@ -148,8 +148,11 @@ def test_auto_does_not_start_again_when_all_are_damaged(ebft, tiny_run, three_st
     status, _, err = ebft(*tiny_run("checkpoint.resume=auto"))
     assert status == 2
     assert "no checkpoint is whole" in err
-    assert "set overwrite=true to start again" in err
-    assert ebft(*tiny_run("checkpoint.resume=auto", "overwrite=true"))[0] == 0
+    assert "to start again from the beginning, set overwrite=true" in err
+    status, _, err = ebft(*tiny_run("checkpoint.resume=auto", "overwrite=true"))
+    assert status == 0
+    for step in (1, 2, 3):
+        assert f"{checkpoint(three_steps, step)} cannot be gone on from: it has no manifest" in err
 
 
 def test_from_an_earlier_checkpoint_into_another_folder(ebft, tiny_run, three_steps, tmp_path):

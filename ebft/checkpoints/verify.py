@@ -1,0 +1,37 @@
+"""Whether a checkpoint is whole, of this version's format, or not to be read at the moment.
+
+Three things that end otherwise: a damaged one is passed over; one of another format is the user's
+to deal with; and of one that the file system does not give out now, nothing is known.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ebft.checkpoints.manifest import find_damage
+from ebft.checkpoints.patience import patiently
+from ebft.checkpoints.snapshot import About, read_about
+from ebft.errors import UserError
+
+
+def damage_of(folder: Path) -> str | None:
+    """What is damaged in a checkpoint; None if its files are those that were written.
+
+    Raises `StorageError` if they cannot be read.
+    """
+    return patiently(partial(find_damage, folder))
+
+
+def about_of(folder: Path) -> About:
+    """Which run a whole checkpoint is of.
+
+    Raises `UserError` if it is of another format, and `StorageError` if it cannot be read.
+    """
+    try:
+        return patiently(partial(read_about, folder))
+    except ValueError as error:
+        raise UserError(
+            f"checkpoint.resume = {folder}: {error}; it is not damaged, so go on with the "
+            "version of ebft that wrote it, or choose another checkpoint or output_dir"
+        ) from error
