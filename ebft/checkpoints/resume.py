@@ -100,8 +100,9 @@ def find_resumption(
     """The checkpoint that `checkpoint.resume` asks for; None to start from the beginning.
 
     `own` are the checkpoints of the recipe's output_dir. One that another process has `verified` is
-    not read whole again. Raises `UserError` if there is none that is whole, or if it is of another
-    format or of a run with other mathematics; and `StorageError` if it cannot be read.
+    not read whole again, and whether others come after it is not looked at: this process may see
+    late what that one has set aside. Raises `UserError` if there is none that is whole, or if it is
+    of another format or of a run with other mathematics; and `StorageError` if it cannot be read.
     """
     if resume is None:
         return None
@@ -109,7 +110,7 @@ def find_resumption(
     if folder is None:
         return None
     about = about_of(folder)
-    later = _later(own, folder)
+    later = [] if verified else _later(own, folder)
     if later and resume != AUTO and not overwrite:
         raise UserError(
             f"checkpoint.resume = {folder}: the run went on to {later[-1].name}, which would be "

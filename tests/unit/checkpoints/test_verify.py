@@ -27,8 +27,10 @@ def own(tmp_path, monkeypatch):
     return checkpoints
 
 
-def resume(own, *, overwrite=True, resume="auto"):
-    return find_resumption(resume, own, RECIPE, may_differ=(), overwrite=overwrite)
+def resume(own, *, overwrite=True, resume="auto", verified=False):
+    return find_resumption(
+        resume, own, RECIPE, may_differ=(), overwrite=overwrite, verified=verified
+    )
 
 
 def names(own):
@@ -81,6 +83,14 @@ def test_another_format_is_the_user_s_to_deal_with(own, named):
         resume(own, resume=str(newest) if named else "auto")
     assert f"checkpoint.resume = {newest}: " in str(raised.value)
     assert names(own) == ["step-000001", "step-000002"]
+
+
+def test_a_process_that_sees_the_folder_late_takes_what_the_main_one_chose(own):
+    """It still sees a later checkpoint, which the main process has set aside."""
+    chosen = str(own.saved()[0])
+    assert resume(own, resume=chosen, overwrite=False, verified=True).step == 1
+    with pytest.raises(UserError, match="the run went on to step-000002, which would be lost"):
+        resume(own, resume=chosen, overwrite=False)
 
 
 def test_what_is_missing_is_damaged(own):
