@@ -159,8 +159,7 @@ class Sampler(Protocol):
     The rollouts are of the very contexts that it is given. They depend on the step, the recipe's
     seed, and their own document, anchor and number alone, so that neither batches nor processes
     change them (`ebft.rollout.streams`). Tokens are int64. With `contexts.stop_at_eos` the mask
-    ends with the first end-of-sequence token, which it includes; after it stand token 0 and
-    log-prob 0.
+    ends with the first end-of-sequence token, which it includes: `make_rollouts` does that.
     """
 
     n: int
@@ -223,9 +222,9 @@ class HasFeaturesOfLengths(Protocol):
 def features_of_lengths(
     feature_map: FeatureMap, rollouts: Rollouts, lengths: Sequence[int]
 ) -> Sequence[Features]:
-    """Features of the first tokens of rollouts and references, for each of the lengths."""
+    """Features of the first tokens of rollouts and references for each length, in float32."""
     if isinstance(feature_map, HasFeaturesOfLengths):
-        return feature_map.of_lengths(rollouts, lengths)
+        return [features.in_float32() for features in feature_map.of_lengths(rollouts, lengths)]
     return [features_of(feature_map, rollouts.first(length)) for length in lengths]
 
 

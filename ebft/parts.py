@@ -14,7 +14,7 @@ needs no more than fields and `__call__`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -103,6 +103,12 @@ class Part(Options):
         it does so inside `ebft.models.whole.whole`, in every process alike.
         """
         return None
+
+
+def single_process_of_all(parts: Iterable[Part]) -> str | None:
+    """Of a part made of others: why the first that cannot be used in several processes cannot."""
+    reasons = (part.single_process() for part in parts)
+    return next((why for why in reasons if why is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

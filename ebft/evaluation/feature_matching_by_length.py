@@ -66,7 +66,7 @@ class FeatureMatchingByLengthEvaluator:
         if rollouts is not None:
             contexts = rollouts.contexts
             features = features_of_lengths(self._feature_map, rollouts, self._lengths)
-            losses = [unbiased_cfm(of_length.in_float32()) for of_length in features]
+            losses = [unbiased_cfm(of_length) for of_length in features]
         measured = []
         for length, loss in zip(self._lengths, losses, strict=True):
             value, weight = per_document(documents, contexts, loss)

@@ -10,8 +10,16 @@ import torch
 from pydantic import Field
 
 from ebft.errors import UserError
-from ebft.interfaces import FeatureMap, base_depth, load_part_states, part_states
-from ebft.parts import Claim, Options, Part, Resources, claim_of_all, part_of
+from ebft.interfaces import FeatureMap, base_depth, features_of, load_part_states, part_states
+from ebft.parts import (
+    Claim,
+    Options,
+    Part,
+    Resources,
+    claim_of_all,
+    part_of,
+    single_process_of_all,
+)
 from ebft.rollout.records import Features, Rollouts
 
 
@@ -40,8 +48,7 @@ class Concat(Part):
         return max(base_depth(item.feature_map) for item in self.maps)
 
     def single_process(self) -> str | None:
-        reasons = (item.feature_map.single_process() for item in self.maps)
-        return next((why for why in reasons if why is not None), None)
+        return single_process_of_all(item.feature_map for item in self.maps)
 
     def build(self, resources: Resources) -> ConcatMap:
         return ConcatMap([(sqrt(m.weight), m.feature_map.build(resources)) for m in self.maps])
@@ -60,7 +67,7 @@ class ConcatMap:
         load_part_states([feature_map for _, feature_map in self._maps], state)
 
     def __call__(self, rollouts: Rollouts) -> Features:
-        each = [(root, feature_map(rollouts).in_float32()) for root, feature_map in self._maps]
+        each = [(root, features_of(feature_map, rollouts)) for root, feature_map in self._maps]
         if any(features.rows_per_context > 1 for _, features in each):
             raise UserError(
                 "feature_map: concat cannot put features of single tokens beside others; set "

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ebft.features.hidden_states import HiddenStates, HiddenStatesMap
+from ebft.features.pooling import Pooling
 from ebft.parts import Claim, Part, Resources
 
-DEPTHS = (0.25, 0.5, 0.75)
-FIXED = Claim(True, "a fixed function of each rollout and its context")
+
+class _Preset(Part):
+    """`hidden_states` with everything but the pooling as in the paper."""
+
+    pooling: ClassVar[Pooling]
+
+    def _whole(self) -> HiddenStates:
+        return HiddenStates(depths=(0.25, 0.5, 0.75), combine="concat", pooling=self.pooling)
+
+    def base_depth(self) -> float:
+        return self._whole().base_depth()
+
+    def claim(self) -> Claim:
+        return self._whole().claim()
+
+    def build(self, resources: Resources) -> HiddenStatesMap:
+        return self._whole().build(resources)
 
 
-class LayerConcat(Part):
+class LayerConcat(_Preset):
     """`hidden_states` of the layers at ¼, ½ and ¾ of the depth, concatenated, of the last token.
 
     The paper's features for code. The three layers of a token have one L2 norm together.
     """
 
-    def base_depth(self) -> float:
-        return max(DEPTHS)
-
-    def claim(self) -> Claim:
-        return FIXED
-
-    def build(self, resources: Resources) -> HiddenStatesMap:
-        return HiddenStates(depths=DEPTHS, combine="concat", pooling="last").build(resources)
+    pooling = "last"
 
 
-class MeanPool(Part):
+class MeanPool(_Preset):
     """`hidden_states` of the layers at ¼, ½ and ¾ of the depth, concatenated, averaged over tokens.
 
     The paper's features for translation. Each token's three layers have one L2 norm together,
     before the mean over the rollout's tokens.
     """
 
-    def base_depth(self) -> float:
-        return max(DEPTHS)
-
-    def claim(self) -> Claim:
-        return FIXED
-
-    def build(self, resources: Resources) -> HiddenStatesMap:
-        return HiddenStates(depths=DEPTHS, combine="concat", pooling="mean").build(resources)
+    pooling = "mean"

@@ -16,7 +16,15 @@ from ebft.interfaces import (
     part_states,
     uses_features,
 )
-from ebft.parts import Claim, Options, Part, Resources, claim_of_all, part_of
+from ebft.parts import (
+    Claim,
+    Options,
+    Part,
+    Resources,
+    claim_of_all,
+    part_of,
+    single_process_of_all,
+)
 from ebft.rollout.records import Features, Rollouts, Terms
 
 
@@ -50,8 +58,7 @@ class WeightedSum(Part):
         return any(uses_features(item.reward) for item in self.rewards)
 
     def single_process(self) -> str | None:
-        reasons = (item.reward.single_process() for item in self.rewards)
-        return next((why for why in reasons if why is not None), None)
+        return single_process_of_all(item.reward for item in self.rewards)
 
     def claim(self) -> Claim | None:
         claims = [item.reward.claim() for item in self.rewards if item.weight]

@@ -23,7 +23,6 @@ class SharedWeights:
     """A block of memory that holds one set of weights after the other, always laid out alike."""
 
     def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        self._dtype = dtype
         self.layout: list[dict[str, Any]] = []
         size = 0
         for name, tensor in weights.items():
