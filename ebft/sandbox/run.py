@@ -89,7 +89,8 @@ assert open("inside").read() == "x"
 attempts = dict(
     read=lambda: open({outside!r}), write=lambda: open({outside!r}, "w"), remove=lambda: os.remove({outside!r}),
     mode=lambda: os.chmod({outside!r}, 0o777), connect=socket.socket, process=os.fork,
-    signal=lambda: os.kill(os.getppid(), 0),
+    signal=lambda: os.kill(os.getppid(), 0), datagram=lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
+    address=lambda: socket.socketpair()[0].sendto(b"x", {outside!r}),
 )
 for name, attempt in attempts.items():
     try:

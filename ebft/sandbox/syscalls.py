@@ -27,7 +27,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "pipe": (22, None), "pipe2": (293, 59), "poll": (7, None), "ppoll": (271, 73),
     "select": (23, None), "pselect6": (270, 72), "epoll_create1": (291, 20), "epoll_ctl": (233, 21),
     "epoll_wait": (232, None), "epoll_pwait": (281, 22), "eventfd2": (290, 19),
-    "socketpair": (53, 199), "sendto": (44, 206), "recvfrom": (45, 207),  # asyncio's own pipe
+    "recvfrom": (45, 207),
     "mmap": (9, 222), "munmap": (11, 215), "mprotect": (10, 226), "mremap": (25, 216),
     "madvise": (28, 233), "brk": (12, 214), "futex": (202, 98), "set_robust_list": (273, 99),
     "rseq": (334, 293), "membarrier": (324, 283), "sched_yield": (24, 124),
@@ -42,12 +42,17 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "restart_syscall": (219, 128), "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
 CLONE, CLONE3, FCNTL, IOCTL, PRLIMIT = (56, 220), (435, 435), (72, 25), (16, 29), (302, 261)
+SOCKETPAIR, SENDTO = (53, 199), (44, 206)
 
 CLONE_THREAD = 0x10000
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 1030)
 """F_DUPFD, F_GETFD … F_SETLKW, F_DUPFD_CLOEXEC: not F_SETOWN, which has signals sent."""
 IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+UNIX = 1
+STREAMS = (0x1, 0x801, 0x80001, 0x80801)
+"""SOCK_STREAM, with SOCK_NONBLOCK and SOCK_CLOEXEC or not: asyncio's own pipe. From a datagram
+socket one could send to any other on the machine, and Landlock does not ask."""
 
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
@@ -94,10 +99,18 @@ def _program(machine: Machine) -> Iterator[Instruction]:
     for call, argument, commands in ((FCNTL, 1, FCNTL_COMMANDS), (IOCTL, 1, IOCTL_COMMANDS)):
         for command in commands:
             yield from _if(call[machine.column], argument, [(EQUAL, 0, 1, command)])
-    # Reading a limit: the new one is a null pointer, in both halves.
-    null = [(EQUAL, 0, 3, 0), (LOAD, 0, 0, ARGUMENTS + 2 * 8 + 4), (EQUAL, 0, 1, 0)]
-    yield from _if(PRLIMIT[machine.column], 2, null)
+    for kind in STREAMS:
+        pair = [(EQUAL, 0, 3, UNIX), (LOAD, 0, 0, ARGUMENTS + 8), (EQUAL, 0, 1, kind)]
+        yield from _if(SOCKETPAIR[machine.column], 0, pair)
+    # Reading a limit, without a new one; sending to the other end only, without an address.
+    yield from _if(PRLIMIT[machine.column], 2, _null(2))
+    yield from _if(SENDTO[machine.column], 4, _null(4))
     yield refuse
+
+
+def _null(argument: int) -> list[Instruction]:
+    """Tests for a null pointer, in both halves."""
+    return [(EQUAL, 0, 3, 0), (LOAD, 0, 0, ARGUMENTS + 8 * argument + 4), (EQUAL, 0, 1, 0)]
 
 
 def _if(number: int, argument: int, tests: list[Instruction]) -> Iterator[Instruction]:

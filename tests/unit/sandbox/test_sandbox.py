@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ebft.errors import SandboxError
-from ebft.sandbox import SandboxOptions, require, run, run_python
+from ebft.sandbox import SandboxOptions, require, run, run_python, syscalls
 
 LINUX = sys.platform == "linux"
 SHORT = SandboxOptions(cpu_seconds=1, wall_seconds=30)
@@ -198,6 +198,33 @@ class TestNetwork:
             )
             assert "PermissionError" in run_python(program, SHORT).error
 
+    @pytest.mark.parametrize(
+        "attempt",
+        [
+            "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', path)",
+            "socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)",
+            "socket.socketpair(30, socket.SOCK_STREAM)",
+            "socket.socketpair()[0].sendto(b'x', path)",
+            "socket.socketpair()[0].sendmsg([b'x'], [], 0, path)",
+        ],
+    )
+    def test_no_datagram_leaves(self, tmp_path, attempt):
+        path = str(tmp_path / "log")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outside:
+            outside.bind(path)
+            outside.setblocking(False)
+            program = f"import socket\npath = {path!r}\n{attempt}"
+            assert "PermissionError" in run_python(program, SHORT).error
+            with pytest.raises(BlockingIOError):
+                outside.recv(1)
+
+    def test_a_pair_of_its_own_is_for_itself(self):
+        program = (
+            "import socket\na, b = socket.socketpair()\na.setblocking(False)\na.send(b'x')\n"
+            "assert b.recv(1) == b'x'"
+        )
+        assert run_python(program, SHORT).error == ""
+
 
 class TestProcesses:
     @pytest.mark.parametrize("target", ["os.getppid()", "1", "-1", "0"])
@@ -266,6 +293,13 @@ class TestAMachineThatCannot:
     def test_another_processor(self, monkeypatch):
         monkeypatch.setattr(platform, "machine", lambda: "riscv64")
         with pytest.raises(SandboxError, match="Linux on x86_64 or aarch64, and this is"):
+            require(SHORT)
+
+    def test_a_filter_that_lets_datagrams_out(self, monkeypatch):
+        numbers = (syscalls.SOCKETPAIR, syscalls.SENDTO)
+        lax = syscalls.CALLS | {str(number): number for number in numbers}
+        monkeypatch.setattr(syscalls, "CALLS", lax)
+        with pytest.raises(SandboxError, match=r"a trial did .*datagram was possible"):
             require(SHORT)
 
     def test_a_kernel_that_only_claims_to(self, monkeypatch):
