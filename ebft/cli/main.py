@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.runs.process import prepare
+from ebft.runs.streams import give_up
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
@@ -37,8 +37,8 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (default: this process's) and returns the exit status."""
-    arguments = parse(sys.argv[1:] if argv is None else argv)
     prepare(sys.stderr)
+    arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         status: int = arguments.command(arguments)
     except UserError as error:
@@ -52,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `ebft ls | head`
-        # Python would otherwise fail again when it flushes standard output on the way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        if not only_prints(arguments):
+            raise
+        give_up(sys.stdout)  # `ebft ls | head`
         return 0
     except OSError as error:
         if error.errno not in FULL:
@@ -66,6 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     return status
+
+
+def only_prints(arguments: argparse.Namespace) -> bool:
+    """Whether a command has nothing left to do when nobody reads it: it trains and measures
+    nothing."""
+    return "dry_run" not in arguments or bool(arguments.dry_run)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from rich.console import Console
-
 from ebft.config.dump import resolved_yaml
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
@@ -23,6 +21,7 @@ from ebft.runs.setup import (
     make_resources,
     read_splits,
 )
+from ebft.runs.streams import show
 
 log = logging.getLogger("ebft")
 
@@ -69,13 +68,13 @@ class Evaluate:
         title = self._options.model.path
         if self._options.evaluation.anything():
             self._history.evaluate(self._resources.policy, 0)
-            Console().print(figures_table(self._history, title=title))
+            show(figures_table(self._history, title=title))
             if plot_lengths(self._history, self._output.lengths):
                 log.info("picture: %s", self._output.lengths)
         if self._options.harness is not None:
             figures = run_harness(self._options.harness, self._resources)
             append_figures(self._output.evaluations, figures)
-            Console().print(harness_table(figures, title=title))
+            show(harness_table(figures, title=title))
         log.info("figures: %s", self._output.evaluations)
         return True
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
+from ebft.runs.streams import give_up, write_all_letters
+
 if TYPE_CHECKING:
     from ebft.config.load import Recipe
 
@@ -21,12 +23,18 @@ class BesideBars(logging.Handler):
         self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=self._stream)
+        try:
+            tqdm.write(self.format(record), file=self._stream)
+        except OSError:  # its reader is gone: no reason for a run to end
+            give_up(self._stream)
+        except Exception:
+            self.handleError(record)
 
 
 def prepare(stream: TextIO) -> None:
     """Makes this process one that runs recipes: it logs to `stream`, and finds what they name."""
     log_to(stream)
+    write_all_letters()
     # Plug-ins and classes that a recipe names may lie in the working directory.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

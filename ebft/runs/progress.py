@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
 from tqdm import tqdm
 
 from ebft.report.rollouts import rollouts_table
+from ebft.runs.streams import show
 from ebft.training.machinery import Step
 
 if TYPE_CHECKING:
@@ -102,9 +102,8 @@ class Watcher:
             logger.log_dict(metrics, step=steps_done)
 
     def show(self, what: RenderableType) -> None:
-        """Prints without breaking the progress bar."""
-        with tqdm.external_write_mode():
-            Console().print(what)
+        """Prints beside the progress bar."""
+        show(what)
 
     def close(self) -> None:
         self._bar.close()

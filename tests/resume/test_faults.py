@@ -1,9 +1,11 @@
 """What happens to a run: each fault ends it as promised, and it can go on."""
 
+import contextlib
 import os
 import resource
 import shutil
 import signal
+import sys
 from importlib import import_module
 
 import pytest
@@ -144,6 +146,19 @@ def test_an_update_is_never_broken_off(ebft, fragile, monkeypatch, tmp_path):
     assert status == 143
     assert "stopped after step 3" in err
     assert logged_steps(tmp_path / "run") == [1, 2, 3]
+
+
+def test_a_run_whose_output_nobody_reads_is_done_all_the_same(
+    ebft, tiny_run, monkeypatch, tmp_path
+):
+    with contextlib.ExitStack() as opened:
+        for name, buffering in (("stdout", -1), ("stderr", 1)):
+            read, write = os.pipe()
+            os.close(read)
+            unread = opened.enter_context(os.fdopen(write, "w", buffering))
+            monkeypatch.setattr(sys, name, unread)
+        assert ebft(*tiny_run("training.show_rollouts_every=1"))[0] == 0
+    assert checkpoint(tmp_path / "run", 3).is_dir()
 
 
 def test_a_part_that_raises_is_named_and_the_policy_saved(

@@ -48,6 +48,31 @@ def test_help_does_not_wait_for_torch():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+class TestAReaderThatIsGone:
+    @pytest.fixture(autouse=True)
+    def gone(self, monkeypatch):
+        def write(*_, **__):
+            raise BrokenPipeError
+
+        monkeypatch.setattr("ebft.cli.run.run", write)
+        monkeypatch.setattr("ebft.cli.main.give_up", lambda stream: None)
+
+    def test_ends_a_command_that_prints(self, ebft):
+        assert ebft("run", "x.yaml", "--dry-run")[0] == 0
+
+    def test_is_no_success_of_one_that_runs(self, ebft):
+        with pytest.raises(BrokenPipeError):
+            ebft("run", "x.yaml")
+
+    def test_leaves_nothing_to_fail_at_the_end(self):
+        read, write = os.pipe()
+        os.close(read)
+        command = [sys.executable, "-m", "ebft.cli.main", "ls"]
+        with os.fdopen(write) as stdout:
+            done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
 class TestLs:
     def test_every_part_with_every_option(self, ebft):
         status, out, _ = ebft("ls")
