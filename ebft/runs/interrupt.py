@@ -87,17 +87,26 @@ def stop_on_signals(*, grace: float, at_rest: Callable[[], bool]) -> Iterator[St
 
 
 @contextmanager
-def stop_on_interrupt(says: str) -> Iterator[StopRequest]:
-    """Turns the first SIGINT into a request; the second interrupts at once, as usual."""
+def stop_another(says: str) -> Iterator[StopRequest]:
+    """Turns SIGINT and SIGTERM into a request that is for another process.
+
+    The second SIGINT interrupts at once, as usual.
+    """
     request = StopRequest()
 
     def on_interrupt(_number: int, _frame: FrameType | None) -> None:
         request.signal = signal.SIGINT
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
         log.warning("%s; Ctrl-C again stops at once", says)
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    def on_terminate(_number: int, _frame: FrameType | None) -> None:
+        request.signal = signal.SIGTERM
+        log.warning("SIGTERM: %s", says)
+
+    handlers = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield request
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -19,7 +19,7 @@ from ebft.config.dump import resolved_yaml
 from ebft.errors import RunsFailedError, UserError
 from ebft.files import write_whole
 from ebft.plugins import Registry
-from ebft.runs.interrupt import StopRequest, stop_on_interrupt
+from ebft.runs.interrupt import TERMINATED, StopRequest, stop_another
 from ebft.study.arms import factors
 from ebft.study.folder import (
     DONE,
@@ -32,12 +32,17 @@ from ebft.study.folder import (
 from ebft.study.options import StudyOptions
 from ebft.study.plan import Run, plan_runs
 from ebft.study.process import OutOfTimeError, run_in_process
-from ebft.study.worker import HELD_ELSEWHERE
+from ebft.study.worker import HELD_ELSEWHERE, STOPPED
 
 log = logging.getLogger("ebft")
 
 WAIT = 5.0
 """Seconds between looks at runs that other processes have."""
+STOPPED_BY = {
+    STOPPED: signal.SIGINT, -signal.SIGINT: signal.SIGINT,
+    TERMINATED: signal.SIGTERM, -signal.SIGTERM: signal.SIGTERM,
+}  # fmt: skip
+"""What has stopped a run, by its exit status: in good order, or before it could be."""
 
 
 class Study:
@@ -76,19 +81,24 @@ class Study:
                     self._at(run).forget_result()
 
     def run(self) -> bool:
-        """Runs what is left; Ctrl-C stops the run in progress, and the same command goes on."""
+        """Runs what is left; Ctrl-C and SIGTERM stop the run in progress.
+
+        After SIGTERM it raises `SystemExit`, with the status that schedulers know.
+        """
         from ebft.study.report.make import write_report
 
         pending = [run for run in self._runs if self._at(run).result() is None]
         log.info("%d runs, %d of them done already", len(self._runs), self._count(DONE))
         with (
-            stop_on_interrupt("stopping the run in progress; the same command goes on") as stop,
+            stop_another("stopping the run in progress; the same command goes on") as stop,
             tqdm(
                 total=len(self._runs), desc="runs", unit="run", dynamic_ncols=True, disable=None
             ) as bar,
         ):
             bar.update(len(self._runs) - len(pending))
             finished = self._run_all(pending, stop, bar)
+        if stop.signal == signal.SIGTERM:  # no time for a report
+            raise SystemExit(TERMINATED)
         if self._count(DONE):
             log.info("report: %s", write_report(self._folder.path))
         if finished and (failed := self._failures()):
@@ -116,6 +126,8 @@ class Study:
             if held:
                 bar.set_postfix_str(f"waiting for {len(held)} runs of other processes")
                 time.sleep(WAIT)
+                if stop:
+                    return False
         bar.set_postfix_str("")
         return True
 
@@ -150,6 +162,13 @@ class Study:
             reason = f"stopped after {limit:g} minutes (budget.minutes_per_run)"
         else:
             if stop or status == HELD_ELSEWHERE:
+                return
+            if status in STOPPED_BY:  # by somebody else, who has not told this process
+                stop.signal = STOPPED_BY[status]
+                log.warning(
+                    "%s: %s has stopped its process, so the study stops; the same command goes on",
+                    run.name, stop.signal.name,
+                )  # fmt: skip
                 return
             reason = f"its process ended with {_exit(status)}; see {folder.log}"
         if folder.result() is None:

@@ -50,7 +50,7 @@ def run_in_process(
         while (status := _wait(process)) is None:
             watch()
             if stop:
-                return interrupt(process)
+                return (terminate if stop.signal is signal.SIGTERM else interrupt)(process)
             if seconds is not None and time.monotonic() - began > seconds:
                 interrupt(process)
                 raise OutOfTimeError
@@ -68,6 +68,13 @@ def _wait(process: subprocess.Popen[bytes]) -> int | None:
         return process.wait(POLL)
     except subprocess.TimeoutExpired:
         return None
+
+
+def terminate(process: subprocess.Popen[bytes]) -> int:
+    """Passes SIGTERM on to a run's process, and returns its exit status: how long there is to save
+    is for the scheduler to say, which kills both."""
+    process.terminate()
+    return process.wait()
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> int:

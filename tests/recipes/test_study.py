@@ -129,6 +129,28 @@ def test_a_run_whose_checkpoints_are_damaged_does_not_start_again(
     assert sorted(run.output.rglob("*")) == before
 
 
+@pytest.mark.parametrize("who", [os.getpid, lambda: 0])
+@pytest.mark.parametrize(
+    ("status", "number"),
+    [(130, signal.SIGINT), (-2, signal.SIGINT), (143, signal.SIGTERM), (-15, signal.SIGTERM)],
+)
+def test_a_run_that_a_signal_stops_has_not_failed(
+    ebft, study, tmp_path, monkeypatch, who, status, number
+):
+    """Whether the study got the signal, or the run's process alone."""
+
+    def stopped(run, **_):
+        if pid := who():
+            os.kill(pid, number)
+        return status
+
+    monkeypatch.setattr("ebft.study.job.run_in_process", stopped)
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    assert ebft("study", str(study(seeds=[0, 1])))[0] == 128 + number
+    assert set(results(tmp_path / "out").values()) == {None}
+    assert before == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+
+
 def start(*arguments):
     """A study in a process of its own."""
     return subprocess.Popen(
@@ -159,7 +181,7 @@ def same_figures(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_study_that_was_stopped_ends_with_the_same_figures(study, tmp_path, how):
     file = study(one_at_a_time={"sampler.n": [2]}, seeds=[0, 1])
     finish("study", str(file))
@@ -174,7 +196,7 @@ def test_a_study_that_was_stopped_ends_with_the_same_figures(study, tmp_path, ho
         and not (run / "result.json").exists()
     ]  # fmt: skip
     os.kill(process.pid, how)
-    assert process.wait(120) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.wait(120) == (-how if how == signal.SIGKILL else 128 + how)
     assert not (running / "result.json").exists()
     finish(*command)
     assert set(results(killed).values()) == {"done"}

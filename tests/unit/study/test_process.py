@@ -27,3 +27,12 @@ def test_a_step_that_outlasts_the_first_request(monkeypatch, terminate, status):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
         assert run.stdout.readline() == b"ready\n"
         assert process.interrupt(run) == status
+
+
+def test_sigterm_is_passed_on_and_waited_for(monkeypatch):
+    monkeypatch.setattr(process, "GRACE", 0.1)
+    save = "lambda *_: (time.sleep(0.5), sys.exit(143))"
+    command = [sys.executable, "-c", LONG_STEP.format(terminate=save)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
+        assert run.stdout.readline() == b"ready\n"
+        assert process.terminate(run) == 143
