@@ -2,7 +2,8 @@
 
 Exit status: 0 done, 1 the run failed (numbers, memory, disk, engine), 2 a mistake of the user,
 130 stopped by Ctrl-C, 143 by SIGTERM: with a checkpoint, and the same command with
-`checkpoint.resume=auto` goes on. Only a bug in ebft or in a plug-in shows a traceback.
+`checkpoint.resume=auto` goes on; 75 a study that has spent its minutes. Only a bug in ebft or
+in a plug-in shows a traceback.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ log = logging.getLogger("ebft")
 
 WAIT = 5.0
 """Seconds between looks at runs that other processes have."""
+OUT_OF_BUDGET = 75
+"""Exit status when `budget.minutes` is spent. (EX_TEMPFAIL of sysexits.h)"""
 STOPPED_BY = {
     STOPPED: signal.SIGINT, -signal.SIGINT: signal.SIGINT,
     TERMINATED: signal.SIGTERM, -signal.SIGTERM: signal.SIGTERM,
@@ -49,7 +51,7 @@ class Study:
     """Runs what a study file plans and nothing that is done already.
 
     `setup` raises `UserError` for a folder that cannot be written; `run` raises `RunsFailedError`
-    at the end if runs have failed, and returns whether all of them were run.
+    at the end if runs have failed, and returns False if Ctrl-C has stopped it.
     """
 
     def __init__(self, options: StudyOptions, registry: Registry, *, source: Path) -> None:
@@ -83,7 +85,8 @@ class Study:
     def run(self) -> bool:
         """Runs what is left; Ctrl-C and SIGTERM stop the run in progress.
 
-        After SIGTERM it raises `SystemExit`, with the status that schedulers know.
+        After SIGTERM it raises `SystemExit`, with the status that schedulers know, and with 75 when
+        `budget.minutes` is spent before all runs are done.
         """
         from ebft.study.report.make import write_report
 
@@ -101,11 +104,15 @@ class Study:
             raise SystemExit(TERMINATED)
         if self._count(DONE):
             log.info("report: %s", write_report(self._folder.path))
-        if finished and (failed := self._failures()):
+        if stop:
+            return False
+        if failed := self._failures():
             raise RunsFailedError(
                 f"{len(failed)} of {len(self._runs)} runs failed:\n" + "\n".join(failed)
             )
-        return finished
+        if not finished:
+            raise SystemExit(OUT_OF_BUDGET)
+        return True
 
     def cleanup(self) -> None:
         """Nothing is held."""

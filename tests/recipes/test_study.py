@@ -96,8 +96,8 @@ def test_a_folder_that_was_moved_goes_on_where_it_is(ebft, study, tmp_path, monk
     monkeypatch.setattr("ebft.study.job.run_in_process", lambda run, **_: work(run))
     old, new = tmp_path / "out", tmp_path / "moved"
     file = study(grid={"objective.gamma": [1, 2]})
-    monkeypatch.setattr(Study, "_run_all", lambda *_: False)  # stopped before its first run
-    assert ebft("study", str(file))[0] == 130
+    monkeypatch.setattr(Study, "_run_all", lambda *_: False)  # out of minutes before its first run
+    assert ebft("study", str(file))[0] == 75
     monkeypatch.undo()
     monkeypatch.setattr("ebft.study.job.run_in_process", lambda run, **_: work(run))
     old.rename(new)
@@ -149,6 +149,21 @@ def test_a_run_that_a_signal_stops_has_not_failed(
     assert ebft("study", str(study(seeds=[0, 1])))[0] == 128 + number
     assert set(results(tmp_path / "out").values()) == {None}
     assert before == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+
+
+class TestSpentMinutes:
+    def test_leave_runs_for_the_same_command(self, ebft, study, tmp_path):
+        status, _, err = ebft("study", str(study()), "budget.minutes=1e-9")
+        assert status == 75
+        assert err.endswith("budget.minutes is spent; the same command goes on\n")
+        assert set(results(tmp_path / "out").values()) == {None}
+
+    def test_hide_no_failure(self, ebft, study, monkeypatch):
+        monkeypatch.setattr("ebft.study.job.run_in_process", lambda run, **_: 3)
+        monkeypatch.setattr(Study, "_out_of_budget", lambda self, _: bool(self._failures()))
+        status, _, err = ebft("study", str(study(seeds=[0, 1])))
+        assert status == 1
+        assert "budget.minutes is spent; the same command goes on\nerror: 1 of 2 runs failed" in err
 
 
 def start(*arguments):
