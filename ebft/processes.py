@@ -21,16 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Which of how many processes this one is; `local_rank` counts the `local_size` of its machine.
-
-    `attempt` counts how often torchrun has started them anew.
-    """
+    """Which of how many processes this one is; `local_rank` counts those of its machine."""
 
     rank: int
     local_rank: int
     local_size: int
     size: int
-    attempt: int
 
     @classmethod
     def of_environment(cls) -> Self:
@@ -49,7 +45,6 @@ class Launch:
             local_rank=int(say("LOCAL_RANK", "0")),
             local_size=int(say("LOCAL_WORLD_SIZE", "1")),
             size=int(say("WORLD_SIZE", "1")),
-            attempt=int(say("TORCHELASTIC_RESTART_COUNT", "0")),
         )
 
 

@@ -14,12 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
+from ebft.distributed.meeting import meet, open_store
 from ebft.processes import Launch
 
 EVERY = 2
 """Seconds between two looks."""
+LATEST = timedelta(minutes=30)
+"""For a process to come to the others: machines may load Python and torch at different speeds."""
 PATIENCE = 10
 """Seconds for a process to end by itself when another has failed."""
 
@@ -33,12 +34,8 @@ class Lookout:
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
-        self._store = TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=timedelta(seconds=60),
-        )
+        self._store = open_store(LATEST)
+        self._start = meet(self._store, launch, LATEST)
         self._trains = threading.main_thread()
         self._parent = os.getppid()
         self._done = threading.Event()
@@ -77,7 +74,7 @@ class Lookout:
         return place.decode()
 
     def _key(self, name: str) -> str:
-        return f"ebft/{self._launch.attempt}/{name}"
+        return f"ebft/{self._start}/{name}"
 
     def _look(self) -> None:
         try:

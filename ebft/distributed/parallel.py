@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from ebft.distributed.meeting import meet, open_store
 from ebft.parts import Options
 from ebft.processes import ONE_PROCESS, Launch, Processes
 
@@ -34,9 +35,15 @@ def join(launch: Launch, options: ParallelOptions, device: torch.device) -> Proc
         return ONE_PROCESS
     if device.type == "cuda":
         torch.cuda.set_device(launch.local_rank)
+    timeout = timedelta(seconds=options.timeout)
+    store = open_store(timeout)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        timeout=timedelta(seconds=options.timeout),
+        timeout=timeout,
+        # torch itself would take addresses of an earlier start for those of this one.
+        store=dist.PrefixStore(meet(store, launch, timeout), store),  # type: ignore[attr-defined]
+        rank=launch.rank,
+        world_size=launch.size,
     )
     return ManyProcesses(launch, make_mesh(launch.size, options.replicas, device))
 

@@ -2,8 +2,13 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 from torch.distributed import TCPStore
+
+from ebft.distributed.meeting import meet
+from ebft.processes import Launch
 
 PROCESS = """
 import os
@@ -16,19 +21,24 @@ from ebft.distributed import lookout
 
 lookout.EVERY = 0  # nearly always inside the store's code
 os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": sys.argv[1]}
-with one_voice(Launch(rank=0, local_rank=0, local_size=2, size=2, attempt=0)):
+with one_voice(Launch(rank=0, local_rank=0, local_size=2, size=2)):
     time.sleep(0.2)
     if len(sys.argv) > 2:
         raise SystemExit(int(sys.argv[2]))
 """
 
 
+OTHER = Launch(rank=1, local_rank=1, local_size=2, size=2)
+
+
 def test_a_process_ends_with_its_own_status(environment):
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    pool = ThreadPoolExecutor()
     for given in ([], ["3"]):
+        start = pool.submit(meet, store, OTHER, timedelta(seconds=60))
         command = [sys.executable, "-c", PROCESS, str(store.port), *given]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=60
         )
         assert done.returncode == (int(given[0]) if given else 0), done.stderr
-        assert store.check(["ebft/0/place/0"])
+        assert store.check([f"ebft/{start.result()}/place/0"])
