@@ -7,14 +7,14 @@ backward computes the logits again and turns them into gradients in place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 ROWS = 512
 
@@ -30,7 +30,7 @@ def token_log_probs(
     Matrix products are in autocast's precision if it is on; everything else, what they add up to
     included, is float32, or float64 for a float64 model.
     """
-    weight, bias, cap = head(model)
+    hidden, weight, bias, cap = _inputs(model, hidden)
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
@@ -42,21 +42,47 @@ def token_log_probs(
 
 def logits(model: PreTrainedModel, hidden: Float[Tensor, "N d"]) -> Float[Tensor, "N V"]:
     """What the model's own head makes of last hidden states, in float32 at least."""
-    weight, bias, cap = head(model)
-    return _logits(hidden, weight, bias, cap)
+    return _logits(*_inputs(model, hidden))
 
 
-def head(model: PreTrainedModel) -> tuple[Tensor, Tensor | None, float | None]:
-    """Weight and bias of the LM head, and the cap of `cap·tanh(logits/cap)` if the model has one.
+class Head(NamedTuple):
+    """An LM head: logits are `scale · (weight · hidden + bias)`, and then `cap · tanh(logits/cap)`
+    if there is a cap."""
 
-    Raises `ValueError` for a head that is not one linear layer.
-    """
+    weight: Float[Tensor, "V d"]
+    bias: Float[Tensor, " V"] | None
+    scale: float
+    cap: float | None
+
+
+def head(model: PreTrainedModel) -> Head:
+    """The model's LM head. Raises `ValueError` for one that is not one linear layer."""
     linear = model.get_output_embeddings()
     if not isinstance(linear, nn.Linear):
         raise ValueError(f"{type(model).__name__} has no linear LM head: {linear!r}")
     # Gemma 2 and 3 cap their logits; no other architecture has the key.
     cap = getattr(model.config, "final_logit_softcapping", None)
-    return linear.weight, linear.bias, cap
+    return Head(linear.weight, linear.bias, _scale(model.config), cap)
+
+
+def _scale(config: PretrainedConfig) -> float:
+    # Cohere's models multiply by the first; by the second HyperCLOVA X multiplies, and the others
+    # that have it (Granite, MiniCPM3) divide. What is here in no form, `models.probe` finds.
+    factor = getattr(config, "logit_scale", None)
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is not None:
+        factor = scaling if config.model_type == "hyperclovax" else 1 / scaling
+    return 1.0 if factor is None else float(factor)
+
+
+def _inputs(
+    model: PreTrainedModel, hidden: Float[Tensor, "N d"]
+) -> tuple[Tensor, Tensor, Tensor | None, float | None]:
+    """Hidden states, weight and bias whose plain product is the scaled logits, and their cap."""
+    weight, bias, scale, cap = head(model)
+    if scale != 1:
+        hidden, bias = hidden * scale, None if bias is None else bias * scale
+    return hidden, weight, bias, cap
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float | None) -> Tensor:

@@ -1,7 +1,8 @@
-"""The equality probe: before training, on the real model, a tree must equal independent rows.
+"""The equality probe: before a run, on the real model, a tree must equal independent rows.
 
 Everything rests on it, and nothing else would show that an architecture reads masks, positions or
-windows in a way of its own: the losses would still be finite, only wrong.
+windows in a way of its own, or sees the document before in a row: the losses would still be
+finite, only wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = 64
 CONTEXTS = 3
-"""The shortest, the middle and the longest context of the longest document."""
+"""Of the two longest documents together: the first context, the middle and the last."""
 TOLERANCE = 2e-3
 """Nats. In float32 rounding comes to about 1e-5; a mask or position that is off by one, to 0.1."""
 
@@ -34,38 +35,42 @@ TOLERANCE = 2e-3
 def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Plan) -> float:
     """The largest |log p(tree) − log p(rows)| of any token, in float32 whatever the precision.
 
-    It looks at the longest of the first documents, for the others may not be tokenised yet.
+    It looks at the two longest of the first documents, for the others may not be tokenised yet.
 
     Raises `NumericalError` if it is more than `TOLERANCE`, or not a number: the model must not be
-    trained.
+    trained, and what is measured of it would be wrong.
     """
-    first = (documents[place] for place in range(min(DOCUMENTS, len(documents))))
-    contexts = _few(plan([max(first, key=lambda document: document.tokens.numel())]))
-    contexts = contexts.to(policy.device)
+    first = [documents[place] for place in range(min(DOCUMENTS, len(documents)))]
+    longest = sorted(first, key=lambda document: document.tokens.numel())[-2:]
+    contexts = _few(plan(longest)).to(policy.device)
     # Any tokens do as rollouts: the reference itself, and the same backwards.
     tokens = torch.stack([contexts.reference, contexts.reference.flip(-1)], 1)
     nothing = torch.zeros(tokens.shape, device=tokens.device)
     everything = torch.ones_like(tokens, dtype=torch.bool)
     tree = tree_log_probs(policy, Rollouts(contexts, tokens, nothing, everything, 1.0))
     rows = [
-        _alone(policy, contexts.tokens[0, :anchor], branch)
-        for anchor, branches in zip(contexts.anchor.tolist(), tokens, strict=True)
+        _alone(policy, contexts.tokens[row, :anchor], branch)
+        for row, anchor, branches in zip(
+            contexts.row.tolist(), contexts.anchor.tolist(), tokens, strict=True
+        )
         for branch in branches
     ]
-    gap = float((tree.rollouts.flatten(0, 1) - torch.stack(rows)).abs().max())
-    document = _alone(policy, contexts.tokens[0, :1], contexts.tokens[0, 1:])
-    gap = max(gap, float((tree.documents[0, 1:] - document).abs().max()))
-    name = contexts.documents[0].name
+    gaps = [(tree.rollouts.flatten(0, 1) - torch.stack(rows)).flatten()]
+    for i, length in enumerate(contexts.lengths.tolist()):
+        own = _alone(policy, contexts.tokens[i, :1], contexts.tokens[i, 1:length])
+        gaps.append(tree.documents[i, 1:length] - own)
+    gap = float(torch.cat(gaps).abs().max())
+    name = " and ".join(document.name for document in contexts.documents)
     if not math.isfinite(gap):
         raise NumericalError(
-            f"before the first step: log-probs of {name} are not finite; look for NaN or infinity "
-            f"in the weights of {type(policy).__name__}"
+            f"before anything is computed: log-probs of {name} are not finite; look for NaN or "
+            f"infinity in the weights of {type(policy).__name__}"
         )
     if gap > TOLERANCE:
         raise NumericalError(
             f"{type(policy).__name__} does not compute over a tree what it computes over rows: "
             f"log-probs of {name} differ by {gap:.2g} nats, more than "
-            f"{TOLERANCE:g}; it cannot be trained, give another model"
+            f"{TOLERANCE:g}; it cannot be trained or measured, give another model"
         )
     return gap
 
@@ -73,9 +78,10 @@ def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Pla
 def _few(contexts: Contexts) -> Contexts:
     every = len(contexts) - 1
     chosen = sorted({every * i // (CONTEXTS - 1) for i in range(CONTEXTS)})
+    row, anchor = contexts.row[chosen], contexts.anchor[chosen]
     return make_contexts(
         contexts.documents,
-        [contexts.anchor[chosen]],
+        [anchor[row == i] for i in range(len(contexts.documents))],
         rollout_length=contexts.rollout_length,
         stop_at_eos=contexts.stop_at_eos,
     )

@@ -9,10 +9,12 @@ from ebft.config.dump import resolved_yaml
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
 from ebft.models.load import is_checkpoint
+from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
+from ebft.rollout.strided import Strided
 from ebft.runs.evaluate_options import EvaluateOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.setup import (
@@ -25,12 +27,16 @@ from ebft.runs.streams import show
 
 log = logging.getLogger("ebft")
 
+PROBED = Strided(start=1, stride=1, rollout_length=4)
+"""Where the model is held to plain rows: anywhere, for evaluators have plans of their own."""
+
 
 class Evaluate:
     """Measures as an `EvaluateOptions` recipe says; writes what it finds to the output folder.
 
-    `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder;
-    `run` raises `NumericalError` if a figure is not finite.
+    `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder, and
+    `NumericalError` for a model that does not compute what the figures are made of; `run` raises
+    that if a figure is not finite.
     """
 
     def __init__(self, options: EvaluateOptions, registry: Registry, *, source: Path) -> None:
@@ -48,6 +54,9 @@ class Evaluate:
         if options.evaluation.evaluators:
             documents = held_out_documents(options, resources, read_splits(options, resources))
         sets = make_evaluation_sets(options, resources, documents)
+        chosen = [document for one in sets for document in one.documents]
+        if probed := [document for document in chosen if PROBED.accepts(document)]:
+            probe_tree(resources.policy, probed, PROBED)
         if options.harness is not None:
             check_harness(options.harness)
         self._output.claim(resolved_yaml(options, self._registry))

@@ -263,7 +263,7 @@ class TestNumbers:
         folder.mkdir()
         save_policy(policy, tiny_tokenizer(), folder)
         line = fails(f"model.path={folder}")
-        assert line.startswith("error: before the first step: log-probs of ")
+        assert line.startswith("error: before anything is computed: log-probs of ")
         assert ".py#" in line
         assert "in the weights of LlamaForCausalLM" in line
 

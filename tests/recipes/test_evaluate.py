@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Lfm2Config
 
 from ebft.testing import write_tiny_model
 from tests.conftest import RECIPES
+from tests.tiny import VOCAB, tiny_tokenizer
 
 FILE = str(RECIPES / "evaluate.yaml")
 
@@ -126,6 +127,22 @@ def test_documents_that_the_model_cannot_read_are_refused(ebft, tiny):
     status, _, err = ebft("eval", *tiny, "documents.length=100000")
     assert status == 2
     assert "documents.length = 100000: the model reads 2048 tokens at most" in err
+
+
+def test_a_model_that_trees_get_wrong_is_not_measured(ebft, tiny, tmp_path):
+    """Its convolutions run on from one document into the next."""
+    config = Lfm2Config(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3,
+        layer_types=["conv", "full_attention"], eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    folder = tmp_path / "lfm2"
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    status, _, err = ebft("eval", *tiny, f"model.path={folder}")
+    assert status == 1
+    assert "Lfm2ForCausalLM does not compute over a tree what it computes over rows" in err
+    assert not (tmp_path / "eval" / "evaluations.jsonl").exists()
 
 
 def test_features_are_those_of_the_base(ebft, tiny, tiny_model, tmp_path):

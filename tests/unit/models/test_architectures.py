@@ -4,9 +4,12 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPTNeoXConfig,
+    GraniteConfig,
+    HyperCLOVAXConfig,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
@@ -40,6 +43,9 @@ ARCHITECTURES = {
     "gemma3": Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=64),
     "gpt_neox": GPTNeoXConfig(**SIZES),
     "phi3": Phi3Config(**GROUPED),
+    "granite": GraniteConfig(**GROUPED, logits_scaling=8.0),
+    "hyperclovax": HyperCLOVAXConfig(**GROUPED, logits_scaling=0.25),
+    "cohere": CohereConfig(**GROUPED, logit_scale=0.25),
 }
 PLAN = Strided(start=3, stride=4, rollout_length=5)
 
@@ -98,6 +104,24 @@ def test_the_probe_finds_a_model_that_does_not_follow_the_tree():
     with pytest.raises(NumericalError, match="over a tree what it computes over rows") as error:
         probe_tree(policy, tiny_documents([30, 17]), PLAN)
     assert f"more than {TOLERANCE:g}" in str(error.value)
+
+
+def test_the_probe_finds_a_model_that_sees_the_document_before():
+    """A decoder that takes a row for one text, as convolutions and recurrences do."""
+    policy = model(ARCHITECTURES["llama"])
+
+    def run_on(_module, args, others):
+        if "tree_mask" not in others:
+            return None
+        tokens = others["input_ids"].clone()
+        second = (others["position_ids"][0] == 0).nonzero()[1:, 0]
+        tokens[0, second] = tokens[0, second - 1]
+        return args, others | {"input_ids": tokens}
+
+    policy.base_model.register_forward_pre_hook(run_on, with_kwargs=True)
+    assert probe_tree(policy, tiny_documents([30]), PLAN) < 1e-4
+    with pytest.raises(NumericalError, match="log-probs of doc1 and doc0 differ"):
+        probe_tree(policy, tiny_documents([30, 17]), PLAN)
 
 
 def test_the_probe_takes_documents_with_a_single_context():

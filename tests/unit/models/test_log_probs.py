@@ -11,28 +11,29 @@ from ebft.models.log_probs import token_log_probs
 class Model:
     """A head and a config: as much of a model as the function looks at."""
 
-    def __init__(self, head, cap=None):
+    def __init__(self, head, cap=None, scale=None):
         self.head = head
-        self.config = type("Config", (), {} if cap is None else {"final_logit_softcapping": cap})()
+        said = {"final_logit_softcapping": cap, "logit_scale": scale}
+        self.config = type("Config", (), {k: v for k, v in said.items() if v is not None})()
 
     def get_output_embeddings(self):
         return self.head
 
 
-def plain(model, hidden, targets, temperature, cap):
-    z = model.head(hidden)
+def plain(model, hidden, targets, temperature, cap, scale=1.0):
+    z = model.head(hidden) * scale
     if cap is not None:
         z = cap * torch.tanh(z / cap)
     return -nn.functional.cross_entropy(z / temperature, targets, reduction="none")
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("cap", [None, 3.0])
+@pytest.mark.parametrize(("cap", "scale"), [(None, None), (3.0, None), (None, 0.25)])
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
 @pytest.mark.parametrize("rows", [1, log_probs.ROWS, 2 * log_probs.ROWS + 7])
-def test_equals_cross_entropy(bias, cap, temperature, rows):
+def test_equals_cross_entropy(bias, cap, scale, temperature, rows):
     torch.manual_seed(0)
-    model = Model(nn.Linear(6, 11, bias=bias).double(), cap)
+    model = Model(nn.Linear(6, 11, bias=bias).double(), cap, scale)
     hidden = torch.randn(rows, 6, dtype=torch.float64, requires_grad=True) * 3
     hidden.retain_grad()
     targets = torch.randint(11, (rows,))
@@ -40,7 +41,7 @@ def test_equals_cross_entropy(bias, cap, temperature, rows):
     inputs = [hidden, *model.head.parameters()]
 
     ours = token_log_probs(model, hidden, targets, temperature)
-    expected = plain(model, hidden, targets, temperature, cap)
+    expected = plain(model, hidden, targets, temperature, cap, scale or 1.0)
     torch.testing.assert_close(ours, expected, atol=1e-11, rtol=0)
     for a, b in zip(
         torch.autograd.grad((weights * ours).sum(), inputs),
