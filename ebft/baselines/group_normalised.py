@@ -12,7 +12,7 @@ from ebft.parts import Claim, Part
 from ebft.rollout.records import Terms
 
 EQUAL = 1e-6
-"""Rewards whose spread is below this fraction of their size differ by rounding only."""
+"""Rewards whose spread is below this fraction of their terms' size differ by rounding only."""
 
 
 class GroupNormalised(Part):
@@ -33,5 +33,11 @@ class GroupNormalised(Part):
         if reward.shape[1] == 1:
             return centred
         spread = centred.square().sum(1, keepdim=True).div(reward.shape[1] - 1).sqrt()
-        equal = spread <= EQUAL * reward.abs().amax(1, keepdim=True)
+        # Not of the rewards' size: where the terms cancel, rounding is all that is left of it.
+        equal = spread <= EQUAL * _size(terms).amax(1, keepdim=True)
         return torch.where(equal, 0, centred / spread.where(~equal, 1))
+
+
+def _size(terms: Terms) -> Float[Tensor, "P n"]:
+    """What each reward would be if all that it is made of had one sign."""
+    return Terms(terms.unary.abs(), terms.pairwise.abs()).reward()

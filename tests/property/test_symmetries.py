@@ -147,6 +147,15 @@ def test_normalised_advantages_have_mean_0_and_deviation_1(seed, n):
 
 
 @settings(max_examples=25)
+@given(seed=seeds, n=counts)
+def test_rounding_is_not_normalised(seed, n):
+    """Rollouts that all equal the reference: alignment and diversity cancel, but for rounding."""
+    unary = 2 + 2e-7 * normal(seed, 3, n)
+    pairwise = (-2 + 2e-7 * normal(seed + 1, 3, n, n)) * (1 - torch.eye(n))
+    assert GroupNormalised()(Terms(unary, pairwise)).tolist() == [[0.0] * n] * 3
+
+
+@settings(max_examples=25)
 @given(seed=seeds, n=counts, m=st.integers(1, 3))
 def test_several_references_are_averaged(seed, n, m):
     f = features(seed, n, m=m)
