@@ -25,7 +25,8 @@ class ImportanceOptions(Options):
     level: Literal["off", "token", "sequence"] = Field(
         "off",
         description="off: no weights; token: one for each token, less noise and a bias of second "
-        "order; sequence: one for the whole rollout, unbiased without a cap",
+        "order; sequence: one for the whole rollout, unbiased without a cap, "
+        "but for terms of pairs",
     )
     cap: float | None = Field(
         2.0, gt=1, description="largest ratio that is used as it is; null: any is"

@@ -275,6 +275,11 @@ NO_PAIRWISE = (
 """What is said of a reward whose options are no `RewardOptions`."""
 
 
+def compares_rollouts(reward: object) -> bool:
+    """What a reward's options say with `pairwise`; False of none, and of one that does not say."""
+    return isinstance(reward, RewardOptions) and reward.pairwise()
+
+
 @runtime_checkable
 class HasUsesFeatures(Protocol):
     """Options of a reward that say whether it looks at features."""

@@ -32,9 +32,9 @@ class ObjectiveOptions(Options):
         ImportanceOptions(), description="weights for samplers that are not quite the policy"
     )
 
-    def claim(self, *, rollouts_end: bool) -> Claim:
+    def claim(self, *, rollouts_end: bool, pairwise: bool) -> Claim:
         """Whether it leaves the policy gradient unbiased. `rollouts_end`: rollouts may have
-        different lengths."""
+        different lengths; `pairwise`: the reward compares them with each other."""
         importance = self.importance
         if self.reduction == "token_mean" and rollouts_end:
             return Claim(False, "reduction = token_mean divides a rollout by its own length")
@@ -42,6 +42,8 @@ class ObjectiveOptions(Options):
             return Claim(False, "importance.level = token leaves out the tokens before each")
         if importance.level == "sequence" and importance.cap is not None:
             return Claim(False, f"importance.cap = {importance.cap:g} cuts weights off; null: not")
+        if importance.level == "sequence" and pairwise:
+            return Claim(False, "importance.level = sequence weighs one rollout of each pair alone")
         return Claim(True, "every rollout counts alike")
 
 

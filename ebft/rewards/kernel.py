@@ -41,7 +41,8 @@ class KernelScore(SimilarityReward):
     def claim(self) -> Claim:
         if self.alignment != self.diversity:
             return Claim(False, "alignment ≠ diversity: the score is not proper")
-        # A median over rollouts would depend on them; over references it does not.
+        if self.bandwidth == "median" and self.kernel in WITH_BANDWIDTH:
+            return Claim(False, "bandwidth = median is of the references that are scored with it")
         return Claim(True, "its expected policy gradient is that of the kernel score, −∇MMD²")
 
     @model_validator(mode="after")

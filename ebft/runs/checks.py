@@ -13,6 +13,7 @@ from ebft.interfaces import (
     Plan,
     RewardOptions,
     SamplerOptions,
+    compares_rollouts,
 )
 from ebft.models.load import adapter_folder
 
@@ -152,7 +153,10 @@ def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
                 "and the recipe says require_unbiased: true"
             )
     plan = options.plan
-    claim = options.objective.claim(rollouts_end=not isinstance(plan, Plan) or plan.stop_at_eos)
+    claim = options.objective.claim(
+        rollouts_end=not isinstance(plan, Plan) or plan.stop_at_eos,
+        pairwise=compares_rollouts(options.reward),
+    )
     if not claim.unbiased:
         yield (
             f"objective: does not keep the gradient unbiased ({claim.why}), and the recipe says "

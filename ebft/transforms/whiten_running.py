@@ -21,8 +21,9 @@ class WhitenRunning(Part):
     """φ̃ = M^{-1/2} φ / √D with M the second moment of the references of many contexts.
 
     M is made of ground truth of earlier steps, never of rollouts, so the features stay a fixed map
-    within a step and the gradient unbiased. The first step has no past and uses its own
-    references. Scaled so that references have ‖φ̃‖² ≈ 1 on average.
+    within a step and the gradient unbiased. The first step has no past: it uses its own references,
+    and its gradient is biased, the less the more contexts it has. Scaled so that references have
+    ‖φ̃‖² ≈ 1 on average.
     """
 
     decay: float | None = Field(
@@ -37,7 +38,7 @@ class WhitenRunning(Part):
     )
 
     def claim(self) -> Claim:
-        return Claim(True, "M is made of references, and so does not depend on any rollout")
+        return Claim(False, "the first step's M is of its own references; that of others is not")
 
     def build(self, resources: Resources) -> RunningWhitening:
         return RunningWhitening(self, resources.processes)

@@ -76,6 +76,13 @@ def test_diversity_is_from_the_samplers_rollouts(seed):
     torch.testing.assert_close(gradient, exact, **EXACT)
 
 
+def test_weights_of_rollouts_claim_to_be_unbiased_where_they_are():
+    objective = ObjectiveOptions(gamma=0.0, importance=ANY)
+    assert objective.claim(rollouts_end=True, pairwise=False).unbiased
+    assert not objective.claim(rollouts_end=True, pairwise=True).unbiased
+    assert ObjectiveOptions(gamma=0.0).claim(rollouts_end=True, pairwise=True).unbiased
+
+
 def test_token_weights_are_biased_for_sequences():
     gradient, theta, _, phi, truth = off_policy_gradient(3, diversity=0, level="token")
     exact = objective(theta, lambda p: -2 * (p @ phi) @ (truth @ phi))

@@ -12,7 +12,7 @@ from ebft.kernels import WITH_BANDWIDTH, linear, median_distance
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rewards.kernel import KernelScore, KernelScoreReward, make_kernel
 from ebft.rollout.completion import Completion
-from ebft.rollout.records import Features
+from ebft.rollout.records import Features, Terms
 from ebft.rollout.strided import Strided
 from ebft.scoring.cfm import unbiased_cfm
 from ebft.scoring.kernel_score import unbiased_kernel_score
@@ -136,6 +136,32 @@ def test_median_bandwidth_is_that_of_the_references(seed):
     moved = part(rollouts, Features(samples * 100, references))
     same = fixed(None, Features(samples * 100, references))
     torch.testing.assert_close(moved.unary, same.unary)
+
+
+@pytest.mark.parametrize("name", WITH_BANDWIDTH)
+def test_the_median_bandwidth_is_biased(name):
+    """So it says, for it is of the references that are scored; a number for it is not."""
+    truth, phi, others = distribution(0, 3), normal(1, 3, 1), normal(2, 4, 1, 1)
+
+    def gradient(bandwidth):
+        part = reward_of(name, bandwidth)
+
+        def first(samples, reference):
+            f = Features(samples.expand(5, -1, -1), torch.cat([reference[None], others]))
+            return part(SimpleNamespace(contexts=FIVE), f)
+
+        def reward(f):
+            each = [first(*pair) for pair in zip(f.samples, f.references, strict=True)]
+            return Terms(
+                torch.cat([t.unary[:1] for t in each]), torch.cat([t.pairwise[:1] for t in each])
+            )
+
+        return expected_gradient(truth.log(), truth, phi, 2, reward, NoBaseline())
+
+    assert gradient("median").norm() > 1e-4
+    assert gradient(1.0).norm() < 1e-12
+    assert not KernelScore(kernel=name).claim().unbiased
+    assert KernelScore(kernel=name, bandwidth=1.0).claim().unbiased
 
 
 def test_the_median_bandwidth_does_not_depend_on_who_has_which_context():

@@ -128,6 +128,25 @@ def test_running_whitening_keeps_the_gradient_unbiased(decay, problem, seed):
     torch.testing.assert_close(estimate, exact, atol=1e-9, rtol=1e-9)
 
 
+def test_the_first_step_of_running_whitening_is_biased():
+    """So it says: where the policy is the truth, the expected gradient is not zero."""
+    assert not WhitenRunning().claim().unbiased
+    truth, phi, others = normal(0, 3).softmax(0), normal(1, 3, 2), normal(2, 4, 1, 2)
+
+    def first(samples, reference):
+        f = Features(samples.expand(5, -1, -1), torch.cat([reference[None], others]))
+        return RunningWhitening(WhitenRunning())(f)
+
+    def whitened(f):
+        each = [first(*pair) for pair in zip(f.samples, f.references, strict=True)]
+        samples, references = (
+            torch.cat([getattr(it, name)[:1] for it in each]) for name in ("samples", "references")
+        )
+        return FeatureMatching()(None, Features(samples, references))
+
+    assert expected_gradient(truth.log(), truth, phi, 2, whitened, LeaveOneOut()).norm() > 1e-3
+
+
 class TestRunning:
     def test_the_moment_is_of_references_and_of_steps_before(self):
         running = RunningWhitening(WhitenRunning(decay=0.5, refresh_every=1, shrinkage=1e-6))

@@ -76,6 +76,15 @@ def last_line(err: str) -> str:
             ["require_unbiased=true", "objective.importance.level=token"],
             "objective: does not keep the gradient unbiased (importance.level = token",
         ),
+        (
+            [
+                "require_unbiased=true",
+                "objective.importance.level=sequence",
+                "objective.importance.cap=null",
+            ],
+            "(importance.level = sequence weighs one rollout of each pair alone)",
+        ),
+        (["require_unbiased=true", "reward=kernel"], "reward: KernelScore does not keep the"),
         ("baseline=null", "baseline: missing, but the recipe has sampler, reward; give sampler,"),
         ("reward=null", "reward: missing, but the recipe has sampler, baseline; give sampler,"),
         (
