@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ebft.errors import UserError, first_line
 from ebft.mistakes import suggest
@@ -114,8 +114,10 @@ def cast_base(policy: PreTrainedModel, precision: torch.dtype) -> None:
 def merged(policy: PreTrainedModel) -> PreTrainedModel:
     """The policy as a model without adapters: W + alpha/rank · B·A in place of the three.
 
-    Merged layers are copies, and so are those that were in 4 bits; everything else is the policy's
-    own. A policy that has no adapter is returned as it is.
+    W is what the policy computes with: of a base in 4 bits or in bfloat16 (`cast_base`) the numbers
+    that those stand for. All weights are in float32 then, or in float64 if they were. Layers that
+    had less and merged layers are copies; everything else is the policy's own. A policy that has no
+    adapter is returned as it is.
     """
     return _rebuilt(policy, _merged_layer) if has_adapter(policy) else policy
 
@@ -169,12 +171,18 @@ def _base_layer(module: nn.Module) -> nn.Module | None:
 def _merged_layer(module: nn.Module) -> nn.Module | None:
     base: Any = _base_layer(module)
     if base is not None:
-        whole = dense(base.weight) + cast(Any, module).get_delta_weight(NAME)
-    elif isinstance(module, nn.Linear) and is_quantized(module.weight):
-        base, whole = module, dense(module.weight)
+        whole = _in_float32(base.weight) + cast(Any, module).get_delta_weight(NAME)
+    elif isinstance(module, nn.Linear) and _in_float32(module.weight) is not module.weight:
+        base, whole = module, _in_float32(module.weight)
     else:
         return None
     twin = copy.copy(base)
     weight = nn.Parameter(whole, requires_grad=False)
     twin._parameters = {**base._parameters, "weight": weight}
     return cast(nn.Module, twin)
+
+
+def _in_float32(weight: Tensor) -> Tensor:
+    """The numbers that a weight stands for, in float32 at least."""
+    numbers = dense(weight)
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))

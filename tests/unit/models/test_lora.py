@@ -118,6 +118,23 @@ def test_merged_it_computes_what_the_policy_computes():
     assert merged(plain) is plain
 
 
+def test_merged_in_bfloat16_it_is_float32_throughout_and_computes_the_same():
+    policy = adapted(LoraOptions(target_modules=("q_proj",)), policy=plain_policy())
+    cast_base(policy, torch.bfloat16)
+    whole = merged(policy)
+    assert {weight.dtype for weight in whole.state_dict().values()} == {torch.float32}
+    own = dict(policy.named_parameters())
+    layer = "model.layers.0.mlp.up_proj.weight"
+    assert own[layer].dtype == torch.bfloat16
+    assert torch.equal(whole.state_dict()[layer], own[layer].float())
+    query = "model.layers.0.self_attn.q_proj"
+    A, B = (own[f"{query}.lora_{it}.default.weight"] for it in "AB")
+    torch.testing.assert_close(
+        whole.state_dict()[f"{query}.weight"],
+        own[f"{query}.base_layer.weight"].float() + 2 * B @ A,
+    )
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("gamma", [0.0, 0.3])
 def test_its_gradient_follows_from_that_of_the_merged_weights(checkpointing, gamma):
