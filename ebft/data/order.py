@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
+
+from ebft.rollout.records import Document
 
 
 class DocumentOrder:
@@ -16,7 +21,8 @@ class DocumentOrder:
     def __call__(self, step: int, count: int) -> list[int]:
         """The indices of step number `step` when each step takes `count` documents.
 
-        Steps run on from one epoch into the next; no document comes twice in an epoch.
+        Steps run on from one epoch into the next; no document comes twice in an epoch, but one may
+        in a step that two epochs meet in.
         """
         places = range(step * count, (step + 1) * count)
         return [
@@ -30,3 +36,19 @@ def _permutation(seed: int, epoch: int, size: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: list[int] = torch.randperm(size, generator=generator).tolist()
     return order
+
+
+def told_apart(documents: Sequence[Document]) -> list[Document]:
+    """The documents of a step; one that has come in it before has another name, "NAME (2)".
+
+    Rollouts are drawn by name: under the same one they would be the same rollouts again, and no
+    second sample.
+    """
+    seen: Counter[str] = Counter()
+    named = []
+    for document in documents:
+        seen[document.name] += 1
+        again = seen[document.name]
+        name = document.name if again == 1 else f"{document.name} ({again})"
+        named.append(replace(document, name=name))
+    return named

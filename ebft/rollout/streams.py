@@ -2,7 +2,7 @@
 
 The address is (seed, step, document, anchor, sample, token). So rollouts do not change with the
 micro-batch, the order of documents or the number of processes, and nothing has to be saved to
-resume.
+resume. A document that a step has twice has two names (`ebft.data.order`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
 
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.on_demand import OnDemand
-from ebft.data.order import DocumentOrder
+from ebft.data.order import DocumentOrder, told_apart
 from ebft.errors import UserError
 from ebft.evaluation.history import EvaluationSet
 from ebft.evaluation.labelled import build_evaluator
@@ -205,7 +205,7 @@ def make_machinery(
     (longest_tree,) = tree_tokens(plan([longest]), 0 if parts is None else parts.sampler.n)
 
     def of_step(step: int) -> list[Document]:
-        chosen = [documents[i] for i in order(step, training.documents_per_step)]
+        chosen = told_apart([documents[i] for i in order(step, training.documents_per_step)])
         return [chosen[i] for i in processes.share([one.tokens.numel() for one in chosen])]
 
     return Machinery(

@@ -185,6 +185,20 @@ def test_checkpoints_without_a_recipe_are_not_taken_for_the_run_s_own(ebft, tiny
     AutoModelForCausalLM.from_pretrained(saved / "step-000002")
 
 
+def test_a_document_that_a_step_has_twice_has_rollouts_of_its_own_each_time(tiny_run):
+    [step], _ = steps_of(tiny_run("training.documents_per_step=20", "training.steps=1"))
+    contexts, tokens = step.contexts, step.scored.rollouts.tokens
+    places = {document.name: i for i, document in enumerate(contexts.documents)}
+    again = [name for name in places if name.endswith(" (2)")]
+    assert again
+    for name in again:
+        first, second = (
+            contexts.row == places[which] for which in (name.removesuffix(" (2)"), name)
+        )
+        assert torch.equal(contexts.reference[first], contexts.reference[second])
+        assert not torch.equal(tokens[first], tokens[second])
+
+
 def test_a_step_larger_than_the_data_is_said(ebft, tiny_run):
     status, _, err = ebft(*tiny_run("training.documents_per_step=100", "training.steps=1"))
     assert status == 0, err

@@ -1,12 +1,12 @@
 import pytest
 
 from ebft.data.documents import DocumentOptions, tokenize
-from ebft.data.order import DocumentOrder
+from ebft.data.order import DocumentOrder, told_apart
 from ebft.errors import UserError
 from ebft.interfaces import Example
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_documents, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 PLAN = Strided(start=2, stride=1, rollout_length=2)
@@ -113,3 +113,10 @@ def test_order_visits_every_document_once_an_epoch_and_repeats_itself():
     assert DocumentOrder(seed=3, size=7)(4, 3) == order(4, 3)
     other = DocumentOrder(seed=4, size=7)
     assert [other(step, 3) for step in range(2)] != [order(step, 3) for step in range(2)]
+
+
+def test_a_document_that_comes_again_in_a_step_is_told_apart_and_no_other():
+    one, other = tiny_documents([4, 5])
+    told = told_apart([one, other, one, one])
+    assert [it.name for it in told] == ["doc0", "doc1", "doc0 (2)", "doc0 (3)"]
+    assert all(it.tokens is one.tokens for it in (told[0], told[2], told[3]))
