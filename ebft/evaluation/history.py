@@ -66,8 +66,8 @@ class History:
     ) -> Mapping[str, float]:
         """The mean of every measurement now, or of those `remembered` (in one process only).
 
-        Raises `NumericalError` if a value is not finite, and `UserError` if a figure has no
-        document that it can be measured on.
+        Raises `NumericalError` if a value that has weight is not finite, and `UserError` if a
+        figure has no document that it can be measured on.
         """
         measured = None if remembered is None else remembered.recall()
         if measured is None:
@@ -125,9 +125,12 @@ class History:
                 name = f"{one.name} {measurement.name}"
                 assert name not in measured, f"{name} is measured twice"
                 self._check(name, measurement, one, steps_done)
+                # What counts for nothing may be anything, and would make a sum with it NaN.
+                value = measurement.value.where(measurement.weight != 0, 0)
                 measured[name] = replace(
-                    measurement, name=name, of=one.name, clusters=self._clusters[one.name]
-                )
+                    measurement, name=name, of=one.name, value=value,
+                    clusters=self._clusters[one.name],
+                )  # fmt: skip
         return measured
 
     def _measure(self, policy: PreTrainedModel, one: EvaluationSet) -> Iterator[Measurement]:
@@ -172,8 +175,9 @@ class History:
     def _check(
         self, name: str, measurement: Measurement, one: EvaluationSet, steps_done: int
     ) -> None:
-        bad = (~measurement.value.isfinite()).nonzero()[:, 0].tolist()
-        if bad:
+        value, weight = measurement.value, measurement.weight
+        finite = weight.isfinite() & (value.isfinite() | (weight == 0))
+        if bad := (~finite).nonzero()[:, 0].tolist():
             raise NumericalError(
                 f"evaluation after step {steps_done}: {name} is NaN or infinite "
                 f"in document {one.documents[bad[0]].name}"

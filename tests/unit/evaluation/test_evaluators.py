@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ebft.errors import UserError
+from ebft.errors import NumericalError, UserError
 from ebft.evaluation.accuracy import Accuracy
 from ebft.evaluation.cross_entropy import CrossEntropy
 from ebft.evaluation.entropy_drift import EntropyDrift
@@ -19,6 +19,7 @@ from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.hidden_states import HiddenStates
+from ebft.interfaces import Measurement
 from ebft.models.log_probs import logits
 from ebft.rewards.attempts import cut
 from ebft.rollout.completion import Completion
@@ -228,3 +229,33 @@ def test_pieces_of_a_file_count_together(resources, tmp_path):
     measured = history.first["held-out CE"]
     assert mean_interval(measured).count == 2
     assert measured.value.numel() == 3
+
+
+class Fixed:
+    """An evaluator that finds what it is told to."""
+
+    def __init__(self, value, weight):
+        self.value, self.weight = torch.tensor(value), torch.tensor(weight)
+
+    def __call__(self, policy, documents):
+        return [Measurement("x", "nats", self.value, self.weight)]
+
+
+class TestNaN:
+    def evaluated(self, tmp_path, value, weight):
+        sets = [EvaluationSet("held-out", tiny_documents([5, 6]), [Fixed(value, weight)])]
+        history = History(sets, tmp_path / "evaluations.jsonl", micro_batch=MicroBatch(2))
+        return history.evaluate(None, 0), history
+
+    def test_without_weight_counts_for_nothing(self, tmp_path):
+        means, history = self.evaluated(tmp_path, [3.0, float("nan")], [2.0, 0.0])
+        assert means == {"held-out x": 3.0}
+        history.evaluate(None, 1)
+        assert [change.mean for _, change in history.changes("held-out x")] == [0, 0]
+
+    @pytest.mark.parametrize(
+        ("value", "weight"), [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("nan"))]
+    )
+    def test_with_weight_stops_the_run(self, tmp_path, value, weight):
+        with pytest.raises(NumericalError, match="held-out x is NaN or infinite in document doc1"):
+            self.evaluated(tmp_path, [3.0, value], [1.0, weight])
