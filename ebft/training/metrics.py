@@ -41,15 +41,17 @@ def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
     `cfm` is the unbiased feature-matching loss of this step's documents in the features that the
     reward saw (undefined, so absent, for n = 1); `alignment` is the mean of the
     unary terms and `diversity` what the pairwise terms take from it: reward = alignment −
-    diversity. Rewards without features have neither.
+    diversity. Rewards without features have neither. `advantage_std` is over all advantages of the
+    step; of a single one it is undefined, so absent.
     """
     n = scored.rollouts.tokens.shape[1]
     reward = float(processes.gather(scored.reward()).mean())
     metrics = {
         "reward": reward,
-        "advantage_std": float(processes.gather(scored.advantages).std()),
         "rollout_tokens": float(processes.sum(scored.rollouts.mask.sum())),
     }
+    if (advantages := processes.gather(scored.advantages)).numel() > 1:
+        metrics["advantage_std"] = float(advantages.std())
     if scored.features is not None:
         unary = float(processes.gather(scored.terms.unary).mean()) * scored.rows_per_context
         metrics |= {"alignment": unary, "diversity": unary - reward}
