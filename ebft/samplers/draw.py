@@ -18,7 +18,8 @@ def draw(
 
     Inversion of the cumulative distribution: one uniform number a token decides, so a draw can be
     repeated anywhere. Sums are float64 because a float32 sum over a vocabulary of 10⁵ is off by
-    more than its rarest tokens are likely; summing by blocks keeps that to one pass.
+    more than its rarest tokens are likely; summing by blocks keeps that to one pass. Of a row with
+    NaN or +∞ in it the log-probs are NaN, and the tokens mean nothing.
     """
     scaled = logits / temperature if temperature != 1 else logits
     highest = scaled.amax(-1, keepdim=True)

@@ -48,3 +48,12 @@ def test_float32_over_a_large_vocabulary_draws_its_rare_tokens():
     logits = torch.zeros(1, 200_000)
     tokens, _ = draw(logits, torch.tensor([[1 - 1e-6, 0.5]]).double(), 1.0)
     assert tokens.tolist() == [[199_999, 100_000]]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows_in_the_log_prob_of_its_row(bad):
+    logits = torch.zeros(2, 300)
+    logits[1, 200] = bad
+    _, log_probs = draw(logits, torch.tensor([[0.1, 0.9]] * 2).double(), 1.0)
+    assert log_probs.isfinite().all(1).tolist() == [True, False]
+    assert not log_probs[1].isfinite().any()

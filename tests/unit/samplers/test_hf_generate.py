@@ -5,6 +5,7 @@ import torch
 from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from ebft.errors import NumericalError
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
@@ -21,6 +22,18 @@ PLANS = {
 
 def sample(options, contexts, *, policy=POLICY, seed=0, step=0, eos=1):
     return options.build(tiny_resources(policy, seed=seed, eos=eos))(contexts, step=step)
+
+
+@pytest.mark.parametrize("options", [HfTree(n=2), HfTree(n=1, top_k=1), HfGenerate(n=2)])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("plan", PLANS)
+def test_nothing_is_drawn_from_logits_that_are_not_finite(plan, bad, options):
+    policy = tiny_policy()
+    head = torch.nn.Linear(policy.config.hidden_size, VOCAB, dtype=torch.float64)
+    head.bias.data[7] = bad
+    policy.lm_head = head
+    with pytest.raises(NumericalError, match=r"sampling: .* in document doc0, doc1, doc2; look"):
+        sample(options, PLANS[plan], policy=policy)
 
 
 @pytest.mark.parametrize("plan", PLANS)
