@@ -112,7 +112,7 @@ MUTANTS = [
     Mutant("models/shape.py", "int(layers * depth)", "round(layers * depth) + 1"),
     Mutant("features/bag_of_tokens.py", "mask.to(counts.dtype)", "torch.ones_like(mask, dtype=counts.dtype)"),
     Mutant("features/concat.py", "(sqrt(m.weight), m.f", "(m.weight, m.f"),
-    Mutant("features/logits.py", ".log_softmax(-1)", ".softmax(-1)"),
+    Mutant("features/next_token_log_probs.py", ".log_softmax(-1)", ".softmax(-1)"),
     Mutant("samplers/hf_generate.py", "position >= 0", "position > 0"),
     Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
     Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),

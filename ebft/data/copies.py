@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from ebft.data.split import fingerprint
+from ebft.data.split import mark_of
 from ebft.interfaces import Example
 
 SHARED = 0.8
@@ -27,14 +27,14 @@ def without_near_copies(examples: Sequence[Example], of: Iterable[Example]) -> l
     sizes: list[int] = []
     places: defaultdict[str, list[int]] = defaultdict(list)
     for number, other in enumerate(of):
-        exact.add(fingerprint(other))
+        exact.add(mark_of(other))
         lines = telling_lines(other)
         sizes.append(len(lines))
         for line in lines:
             places[line].append(number)
 
     def is_copy(example: Example) -> bool:
-        if fingerprint(example) in exact:
+        if mark_of(example) in exact:
             return True
         lines = telling_lines(example)
         shared = Counter(number for line in lines for number in places.get(line, ()))

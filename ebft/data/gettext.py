@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from ebft.data.catalogue import Message, key, read_catalogues
-from ebft.data.split import choose, fingerprint_text
+from ebft.data.split import choose, mark_of_text
 from ebft.errors import UserError
 from ebft.interfaces import Example, Splits
 from ebft.mistakes import suggest
@@ -63,7 +63,7 @@ class Gettext(Part):
         apart = [message for message in messages if self._is_apart(message)]
         known = [message for message in messages if not self._is_apart(message)]
         self._check(root, known, apart)
-        marks = {message: fingerprint_text(key(message.source)) for message in known}
+        marks = {message: mark_of_text(key(message.source)) for message in known}
         chosen = choose(marks.values(), self.held_out, key=f"data: {root}")
         # What is further from train stays whole; what is nearer loses what both have.
         held_out = without_shared((m for m in known if marks[m] in chosen), of=apart)

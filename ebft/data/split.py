@@ -27,8 +27,8 @@ def split(examples: Sequence[Example], held_out: float, *, key: str) -> Splits:
     different ones.
     """
     # In the order of their marks, each at its first place.
-    marks, places = np.unique(fingerprints(examples), return_index=True)
-    groups = fingerprints(pick(examples, places), of_prompts=True)
+    marks, places = np.unique(marks_of(examples), return_index=True)
+    groups = marks_of(pick(examples, places), of_prompts=True)
     if len(np.unique(groups)) < 2:
         groups = marks
     apart = np.unique(groups)
@@ -62,9 +62,9 @@ def apart_from(examples: Sequence[Example], held_out: Sequence[Example], *, key:
     Raises `UserError` naming `key` if none is left.
     """
     train = without_copies(examples, of=held_out)
-    prompts = np.unique(fingerprints(held_out, of_prompts=True))
+    prompts = np.unique(marks_of(held_out, of_prompts=True))
     if len(prompts) > 1:
-        fresh = ~np.isin(fingerprints(train, of_prompts=True), prompts)
+        fresh = ~np.isin(marks_of(train, of_prompts=True), prompts)
         train = pick(train, np.flatnonzero(fresh))
     if not len(train):
         raise UserError(f"{key}: all of its texts or prompts are among those held out")
@@ -73,12 +73,12 @@ def apart_from(examples: Sequence[Example], held_out: Sequence[Example], *, key:
 
 def without_copies(examples: Sequence[Example], of: Sequence[Example]) -> Sequence[Example]:
     """The examples whose text is not among `of` (nor a second time among themselves)."""
-    marks, places = np.unique(fingerprints(examples), return_index=True)
-    fresh = ~np.isin(marks, fingerprints(of))
+    marks, places = np.unique(marks_of(examples), return_index=True)
+    fresh = ~np.isin(marks, marks_of(of))
     return pick(examples, np.sort(places[fresh]))
 
 
-def fingerprints(examples: Sequence[Example], *, of_prompts: bool = False) -> Marks:
+def marks_of(examples: Sequence[Example], *, of_prompts: bool = False) -> Marks:
     """The mark of every example, 8 bytes each: all that is kept of the texts.
 
     Or of its prompt alone, if it has one.
@@ -86,9 +86,7 @@ def fingerprints(examples: Sequence[Example], *, of_prompts: bool = False) -> Ma
     found = np.empty(len(examples), dtype=np.uint64)
     for at, batch in batches(examples, "looking for copies"):
         found[at : at + len(batch)] = [
-            fingerprint_text(example.prompt)
-            if of_prompts and example.prompt
-            else fingerprint(example)
+            mark_of_text(example.prompt) if of_prompts and example.prompt else mark_of(example)
             for example in batch
         ]
     return found
@@ -105,12 +103,12 @@ def batches(examples: Sequence[Example], what: str) -> Iterator[tuple[int, Seque
             bar.update(len(batch))
 
 
-def fingerprint(example: Example) -> int:
+def mark_of(example: Example) -> int:
     """A hash of the example's text, the same for texts that differ in white space only."""
-    return fingerprint_text(f"{example.prompt} {example.completion}")
+    return mark_of_text(f"{example.prompt} {example.completion}")
 
 
-def fingerprint_text(text: str) -> int:
+def mark_of_text(text: str) -> int:
     """64 bits of a hash of the text's words: two of a million texts share one by chance once in
     forty million times."""
     digest = blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16)

@@ -3,7 +3,7 @@
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.concat import Concat
 from ebft.features.hidden_states import HiddenStates
-from ebft.features.logits import NextTokenLogProbs
+from ebft.features.next_token_log_probs import NextTokenLogProbs
 from ebft.features.presets import LayerConcat, MeanPool
 from ebft.hookspecs import Parts, hookimpl
 
@@ -15,6 +15,6 @@ def register_feature_maps() -> Parts:
         "concat": Concat,
         "hidden_states": HiddenStates,
         "layer_concat": LayerConcat,
-        "logits": NextTokenLogProbs,
+        "next_token_log_probs": NextTokenLogProbs,
         "mean_pool": MeanPool,
     }

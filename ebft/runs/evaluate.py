@@ -44,7 +44,7 @@ class Evaluate:
         self._output = OutputFolder(options.output_dir, overwrite=options.overwrite)
 
     def setup(self) -> None:
-        """Loads the model and the data, builds the evaluators and claims the output folder."""
+        """Loads the model and the data, builds the evaluators and takes the output folder."""
         options = self._options
         self._output.lock()
         self._output.check()
@@ -59,7 +59,7 @@ class Evaluate:
             probe_tree(resources.policy, probed, PROBED)
         if options.harness is not None:
             check_harness(options.harness)
-        self._output.claim(resolved_yaml(options, self._registry))
+        self._output.take(resolved_yaml(options, self._registry))
         micro_batch = MicroBatch(options.micro_batch)
         self._history = History(sets, self._output.evaluations, micro_batch=micro_batch)
         for one in sets:

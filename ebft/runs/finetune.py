@@ -59,7 +59,7 @@ class FineTune:
         self._closing = ExitStack()
 
     def setup(self) -> None:
-        """Loads the model and the data, builds the parts and claims the output folder."""
+        """Loads the model and the data, builds the parts and takes the output folder."""
         options, registry, output = self._options, self._registry, self._output
         recipe, checkpoint = plain_options(options, registry), options.checkpoint
         checkpoints = Checkpoints(output.checkpoints, keep=checkpoint.keep, best=checkpoint.best_is)
@@ -67,7 +67,7 @@ class FineTune:
         self._start = start = Start(options, recipe, output, checkpoints, processes)
         self.prepared = prepared = prepare(options, start, processes)
         if processes.is_main:
-            start.claim(resolved_yaml(options, registry))
+            start.take(resolved_yaml(options, registry))
 
         self._metrics = list[dict[str, float]]()
         self._watcher = watcher = self._watch()

@@ -123,7 +123,7 @@ class OutputFolder:
         files = (file for file in self._path.rglob("*") if file.name not in (RECIPE, ".lock"))
         return any(file.is_file() and file.stat().st_size > 0 for file in files)
 
-    def claim(self, recipe: str, *, resume: bool = False) -> None:
+    def take(self, recipe: str, *, resume: bool = False) -> None:
         """Removes the figures and logs of an overwritten run, and saves the recipe as it was
         resolved."""
         if not resume and (there := self._there()) is not None:

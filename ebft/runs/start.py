@@ -42,12 +42,12 @@ class Start:
         self.resumed = resumed
         self.step = 0 if resumed is None else resumed.step
 
-    def claim(self, recipe: str) -> None:
+    def take(self, recipe: str) -> None:
         """Makes the output folder this run's; `recipe` is the recipe as it was resolved."""
         in_place = self._in_place(self.resumed)
         if not in_place:
             self._checkpoints.clear()
-        self._output.claim(recipe, resume=in_place)
+        self._output.take(recipe, resume=in_place)
         if in_place and self.resumed is not None:
             self.resumed.drop_later(self._checkpoints)
             cut_disk_logs(

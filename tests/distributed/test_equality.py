@@ -9,7 +9,7 @@ PLAIN = [
     "training.clip_grad_norm=1000",
 ]
 """Weights move by their gradients as they are."""
-LOGITS = ["feature_map=logits", "evaluation.evaluators=[]"]
+LOGITS = ["feature_map=next_token_log_probs", "evaluation.evaluators=[]"]
 """A feature map that needs the LM head, and no evaluation that would gather it."""
 CHECKPOINTED = "training.gradient_checkpointing=true"
 STATEFUL = [

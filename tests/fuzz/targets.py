@@ -17,6 +17,7 @@ from ebft.config.load import load_recipe
 from ebft.data.files import Files
 from ebft.data.python_files import PythonFiles
 from ebft.errors import UserError
+from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.testing import write_tiny_model, write_tiny_texts
 from tests.conftest import RECIPES
@@ -86,7 +87,7 @@ class CheckpointTarget:
         self._resources = make_resources(self._options)
         documents = make_documents(self._options, self._resources)
         self._documents = documents.train.documents
-        machinery = make_machinery(self._options, self._resources, self._documents)
+        machinery = make_machinery(self._options, self._resources, self._documents, MicroBatch(2))
         state = {**gather_state(machinery), "metrics": [], "history": {}}
         about = About(2, self._recipe, {"base": "", "train": "", "held_out": ""})
         snapshot = Snapshot(self._resources.policy, self._resources.tokenizer, about, state)
@@ -118,7 +119,9 @@ class CheckpointTarget:
         )  # fmt: skip
         assert found is not None, "there is a checkpoint, so it is taken or refused"
         found.load_weights(self._resources.policy)
-        found.restore(make_machinery(self._options, self._resources, self._documents))
+        found.restore(
+            make_machinery(self._options, self._resources, self._documents, MicroBatch(2))
+        )
 
 
 TARGETS = {"recipe": RecipeTarget, "data": DataTarget, "checkpoint": CheckpointTarget}

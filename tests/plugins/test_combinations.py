@@ -6,6 +6,7 @@ import pytest
 
 from ebft.config.load import load_recipe
 from ebft.plugins import load_registry
+from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
 from tests.conftest import RECIPES
@@ -62,7 +63,7 @@ def test_two_steps(load, choice, recipe):
     resources = make_resources(options)
     documents = make_documents(options, resources)
     before = {name: p.clone() for name, p in resources.policy.named_parameters()}
-    machinery = make_machinery(options, resources, documents.train.documents)
+    machinery = make_machinery(options, resources, documents.train.documents, MicroBatch(2))
     steps = list(train(machinery, range(2)))
     assert len(steps) == 2
     for step in steps:

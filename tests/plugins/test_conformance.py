@@ -63,7 +63,7 @@ OPTIONS = {
         "hidden_states": [
             {}, {"combine": "stack", "pooling": "mean"}, {"pooling": "all"}, {"pooling": "each"},
         ],
-        "logits": [{}, {"dimensions": None, "pooling": "mean"}],
+        "next_token_log_probs": [{}, {"dimensions": None, "pooling": "mean"}],
     },
     "transforms": {
         "l2": [{}, {"over": "layer"}],

@@ -161,7 +161,7 @@ def test_a_run_is_not_overwritten_by_accident(ebft, tiny_run, tmp_path):
 def test_a_folder_where_nothing_came_of_a_run_is_free(ebft, tiny_run, tmp_path):
     output = OutputFolder(tmp_path / "run", overwrite=False)
     output.lock()
-    output.claim("recipe: finetune\n")
+    output.take("recipe: finetune\n")
     log = tmp_path / "run" / "logs" / "log.txt"
     log.parent.mkdir()
     log.touch()

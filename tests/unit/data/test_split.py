@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebft.data.split import fingerprint, split, without_copies
+from ebft.data.split import mark_of, split, without_copies
 from ebft.errors import UserError
 from ebft.interfaces import Example
 
@@ -16,20 +16,20 @@ def examples_of(found):
 @given(texts, st.floats(0.01, 0.99), st.randoms())
 def test_no_text_is_in_both_and_order_does_not_matter(found, held_out, random):
     examples = examples_of(found)
-    if len({fingerprint(e) for e in examples}) < 2:
+    if len({mark_of(e) for e in examples}) < 2:
         with pytest.raises(UserError, match=r"data.path: . different texts"):
             split(examples, held_out, key="data.path")
         return
     splits = split(examples, held_out, key="data.path")
-    train = {fingerprint(e) for e in splits.train}
-    out = {fingerprint(e) for e in splits.held_out}
+    train = {mark_of(e) for e in splits.train}
+    out = {mark_of(e) for e in splits.held_out}
     assert train
     assert out
     assert not train & out
-    assert train | out == {fingerprint(e) for e in examples}
+    assert train | out == {mark_of(e) for e in examples}
     random.shuffle(examples)
     again = split(examples, held_out, key="data.path")
-    assert {fingerprint(e) for e in again.held_out} == out
+    assert {mark_of(e) for e in again.held_out} == out
 
 
 def test_fraction_is_held_out():

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from ebft.features import logits as logits_module
+from ebft.features import next_token_log_probs
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.concat import Concat
 from ebft.features.hidden_states import HiddenStates
-from ebft.features.logits import NextTokenLogProbs
+from ebft.features.next_token_log_probs import NextTokenLogProbs
 from ebft.features.presets import LayerConcat, MeanPool
 from ebft.plugins import default_registry
 from ebft.rollout.completion import Completion
@@ -53,7 +53,7 @@ def test_presets_are_hidden_states_with_the_paper_s_options(rollouts, preset, po
 @pytest.mark.parametrize("pooling", ["last", "mean", "all"])
 @pytest.mark.parametrize("rows", [1, 512])
 def test_logits(rollouts, dimensions, pooling, rows, monkeypatch):
-    monkeypatch.setattr(logits_module, "ROWS", rows)
+    monkeypatch.setattr(next_token_log_probs, "ROWS", rows)
     part = NextTokenLogProbs(dimensions=dimensions, pooling=pooling, seed=3)
     features = part.build(RESOURCES)(rollouts)
     for which, (p, j), prefix, tokens in continuations(rollouts):

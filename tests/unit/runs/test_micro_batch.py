@@ -74,7 +74,7 @@ def test_processes_share_the_weights_and_the_documents():
 
 def test_a_feature_map_is_priced_by_what_it_runs_of_the_base_model():
     alone = "evaluation.evaluators=[]"
-    deep = step_flops(options("feature_map=logits"))
+    deep = step_flops(options("feature_map=next_token_log_probs"))
     half = step_flops(options("feature_map.depths=[0.5]"))
     assert step_flops(options("feature_map=layer_concat")) == step_flops(options())
     assert half < step_flops(options()) < deep

@@ -1,4 +1,4 @@
-"""Feature map `logits`: what the frozen base model would say next, after a rollout's tokens."""
+"""Feature map `next_token_log_probs`: what the frozen base model expects after a rollout."""
 
 from __future__ import annotations
 
