@@ -40,12 +40,14 @@ RUN, ABOUT, STATE, SHARDS = "run", "about.json", "state", "shards"
 class About:
     """Which run a checkpoint is of: small enough to read before anything is loaded.
 
-    `recipe` is the resolved recipe; `digests` are of what it was run on (`checkpoints.digests`).
+    `recipe` is the resolved recipe; `digests` are of what it was run on (`checkpoints.digests`);
+    `micro_batch` is how many documents it had at a time, which the recipe may leave open.
     """
 
     step: int
     recipe: Mapping[str, Any]
     digests: Mapping[str, str]
+    micro_batch: int | None = None
     format: int = FORMAT
     ebft: str = ebft.__version__
 
@@ -117,8 +119,9 @@ def read_about(folder: Path) -> About:
             isinstance(about.step, int)
             and isinstance(about.recipe, dict)
             and isinstance(about.digests, dict)
+            and (about.micro_batch is None or isinstance(about.micro_batch, int))
         ):
-            raise ValueError("its step, recipe or digests are not what they should be")
+            raise ValueError("its step, recipe, digests or micro_batch are not as they should be")
     except (FileNotFoundError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{RUN}/{ABOUT} is not that of a checkpoint: {error!r}") from error
     return about

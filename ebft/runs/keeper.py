@@ -40,7 +40,7 @@ class Keeper:
         checkpoints: Checkpoints,
         machinery: Machinery,
         tokenizer: PreTrainedTokenizerBase,
-        about: Callable[[int], About],
+        about: Callable[..., About],
         *,
         metrics: list[dict[str, float]],
         history: History,
@@ -113,8 +113,9 @@ class Keeper:
             weights = gather_weights(policy, merge_adapter=self._merge_adapter)
             state, shards = set_apart(state, self._machinery)
         scores = {} if self._best is None else self._history.scores(self._best)
+        about = self._about(done, micro_batch=self._machinery.micro_batch.documents)
         snapshot = Snapshot(
-            policy, self._tokenizer, self._about(done), state, weights, self._merge_adapter, shards
+            policy, self._tokenizer, about, state, weights, self._merge_adapter, shards
         )
         self._checkpoints.save(snapshot, step=done, scores=scores, processes=processes)
 

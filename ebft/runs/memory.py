@@ -29,11 +29,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
-def choose_micro_batch(options: FineTuneOptions, free: int, *, processes: int = 1) -> int:
+def choose_micro_batch(
+    options: FineTuneOptions, free: int, *, processes: int = 1, before: int | None = None
+) -> int:
     """`training.micro_batch`; for auto, as many of the longest documents as `free` bytes hold.
 
-    `free` is what each of the processes has before the models are loaded. Raises `UserError` if
-    what a document needs cannot be estimated.
+    `free` is what each of the processes has before the models are loaded, and `before` what a run
+    that is resumed had: if that fits too, it is taken, for the same results to the last bit. Raises
+    `UserError` if what a document needs cannot be estimated.
     """
     chosen, most = options.training.micro_batch, options.training.documents_per_step // processes
     if chosen != "auto":
@@ -47,6 +50,9 @@ def choose_micro_batch(options: FineTuneOptions, free: int, *, processes: int = 
         raise UserError(f"training.micro_batch = auto: {error}; give a number") from error
     fitting = sum(size <= SHARE * free for size in needed)
     size = max(1, fitting)
+    if before is not None and 1 <= before <= size:
+        log.info("training.micro_batch = auto: %d, as before the run was stopped", before)
+        return before
     log.log(
         logging.INFO if fitting else logging.WARNING,
         "training.micro_batch = auto: %d, estimated to need %.1f GiB of the %.1f GiB that are free",

@@ -54,7 +54,7 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     that the run goes on from.
     """
     free = memory_at_hand(options, processes)
-    micro_batch = make_micro_batch(options, free, processes)
+    micro_batch = make_micro_batch(options, free, processes, before=start.micro_batch)
     resources = make_resources(options, processes)
     base = digest_base(options, resources)  # before the policy has a checkpoint's weights
     if start.resumed is not None:
@@ -77,9 +77,11 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     return Prepared(free, resources, documents, sets, digests, machinery)
 
 
-def make_micro_batch(options: FineTuneOptions, free: int, processes: Processes) -> MicroBatch:
-    """As the recipe says, or as many as `free` bytes are estimated to hold."""
-    documents = choose_micro_batch(options, free, processes=processes.size)
+def make_micro_batch(
+    options: FineTuneOptions, free: int, processes: Processes, *, before: int | None
+) -> MicroBatch:
+    """As the recipe says, or as many as `free` bytes are estimated to hold; `before` if it fits."""
+    documents = choose_micro_batch(options, free, processes=processes.size, before=before)
     # The same everywhere: processes compute in step, a micro-batch at a time.
     return MicroBatch(int(processes.gather(torch.tensor([documents])).min()))
 

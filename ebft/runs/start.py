@@ -18,9 +18,9 @@ from ebft.runs.output import OutputFolder
 class Start:
     """The step at which a run starts, in its output folder.
 
-    `resumed` is the checkpoint that it goes on from, if there is one. Raises `UserError` if the
-    folder or the checkpoint may not be used. The main process chooses; to the others it is as if
-    the recipe had named what it chose.
+    `resumed` is the checkpoint that it goes on from, if there is one, and `micro_batch` how many
+    documents it had at a time. Raises `UserError` if the folder or the checkpoint may not be used.
+    The main process chooses; to the others it is as if the recipe had named what it chose.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Start:
             resumed = self._choose(chosen)
         self.resumed = resumed
         self.step = 0 if resumed is None else resumed.step
+        self.micro_batch = None if resumed is None else resumed.about.micro_batch
 
     def take(self, recipe: str) -> None:
         """Makes the output folder this run's; `recipe` is the recipe as it was resolved."""

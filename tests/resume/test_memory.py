@@ -1,10 +1,14 @@
 """Out of memory: smaller micro-batches and the same results, or the numbers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from ebft.config.load import load_recipe
 from ebft.runs import setup
-from ebft.runs.memory import is_out_of_memory
+from ebft.runs.estimate import estimate_memory
+from ebft.runs.memory import SHARE, is_out_of_memory
 from ebft.training import losses
 from tests.resume.common import assert_same_checkpoints, checkpoint
 
@@ -70,6 +74,28 @@ def test_a_resumed_run_is_halved_from_where_it_was(ebft, tiny_run, tmp_path, roo
     assert "going on with 2" in err
     assert "going on with 1" in err
     assert_same_checkpoints(checkpoint(run, 4), checkpoint(small, 4))
+
+
+def test_a_resumed_run_chooses_no_other_micro_batch_for_the_memory_that_is_free(
+    ebft, tiny_run, tmp_path, monkeypatch
+):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    options = ["training.micro_batch=auto", "lr_scheduler=null"]
+    little = int(tiny_need(tiny_run, 2) / SHARE) + 1
+    monkeypatch.setattr(setup, "free_memory", lambda device, local_size: little)
+    assert ebft(*tiny_run(*options, f"output_dir={whole}"))[0] == 0
+    assert ebft(*tiny_run(*options, "training.steps=2"))[0] == 0
+    monkeypatch.setattr(setup, "free_memory", lambda device, local_size: 100 << 30)
+    status, _, err = ebft(*tiny_run(*options, "checkpoint.resume=auto"))
+    assert status == 0, err
+    assert "training.micro_batch = auto: 2, as before the run was stopped" in err
+    assert "not to the last bit" not in err
+    assert_same_checkpoints(checkpoint(run, 3), checkpoint(whole, 3))
+
+
+def tiny_need(tiny_run, count):
+    _, file, *overrides = tiny_run()
+    return estimate_memory(load_recipe(Path(file), overrides).options, count).total
 
 
 def test_when_nothing_fits_the_numbers_are_given(ebft, tiny_run, room_for, monkeypatch):

@@ -36,6 +36,18 @@ def test_auto_is_the_most_documents_that_fit(count):
     assert chosen(int(needed / SHARE) - 1) == max(count - 1, 1)
 
 
+def test_a_resumed_run_has_the_micro_batch_that_it_had_if_that_fits(caplog):
+    auto = options("training.micro_batch=auto")
+    free = int(estimate_memory(auto, 5).total / SHARE) + 1
+    with caplog.at_level(logging.INFO, "ebft"):
+        assert [choose_micro_batch(auto, free, before=n) for n in (1, 3, 5)] == [1, 3, 5]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"training.micro_batch = auto: {n}, as before the run was stopped" for n in (1, 3, 5)
+    ]
+    assert choose_micro_batch(auto, free, before=6) == 5
+    assert choose_micro_batch(options("training.micro_batch=2"), free, before=3) == 2
+
+
 @pytest.mark.parametrize("less", [["training.gradient_checkpointing=true"], ["model.lora.rank=8"]])
 def test_what_takes_less_memory_leaves_room_for_more(less):
     free = int(estimate_memory(options(), 2).total / SHARE) + 1
