@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from ebft.errors import UserError
 from ebft.files import write_whole
 
 DONE = "done"
@@ -109,9 +110,21 @@ class StudyFolder:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a file."""
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    """The object in a file. Raises `UserError` naming the file if there is none in it."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(file, str(error)) from error
+    if not isinstance(content, dict):
+        raise _damaged(file, f"it holds a {type(content).__name__}")
     return content
+
+
+def _damaged(file: Path, why: str) -> UserError:
+    return UserError(
+        f"{file} is damaged: {why}; delete it, and the study's own command makes it again (of "
+        "result.json, with the run)"
+    )
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
