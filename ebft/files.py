@@ -20,3 +20,10 @@ def write_whole(file: Path, content: str | bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)  # on a full disk it would take the room that is left
         raise
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the folder, and a file in it that goes again. Raises `OSError` if it cannot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".writable").touch()
+    (folder / ".writable").unlink(missing_ok=True)  # two processes may do so at once

@@ -14,7 +14,7 @@ import torch
 import ebft
 from ebft.config.dump import fingerprint
 from ebft.errors import UserError
-from ebft.files import write_whole
+from ebft.files import check_writable, write_whole
 from ebft.interfaces import Measurement
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def remembered(
     The file's name is a hash of evaluators, seed, model, and the digests of the base model's
     weights and of the documents, so runs that differ in any of it do not take each other's. It does
     not know what code a plug-in has: after changing an evaluator in place, delete the folder.
+
+    Raises `UserError` if the file is not there and cannot be written.
     """
     folder = evaluation.remember
     if folder is None:
@@ -78,7 +80,16 @@ def remembered(
         digests["held_out"],
     )
     mark = blake2b("\n".join(said).encode(), digest_size=8).hexdigest()
-    return Remembered(folder / f"{mark}.json")
+    file = folder / f"{mark}.json"
+    try:
+        if not file.exists():
+            check_writable(folder)
+    except OSError as error:
+        raise UserError(
+            f"evaluation.remember = {folder}: cannot be written: {error.strerror}; give another "
+            "folder, or null"
+        ) from error
+    return Remembered(file)
 
 
 def _measurement(fields: dict[str, object]) -> Measurement:

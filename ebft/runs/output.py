@@ -14,7 +14,7 @@ from ebft.checkpoints.differences import compare, is_below
 from ebft.checkpoints.folder import PREFIX
 from ebft.config.read import read_yaml
 from ebft.errors import UserError
-from ebft.files import write_whole
+from ebft.files import check_writable, write_whole
 from ebft.runs.old_logs import remove_logs
 
 RECIPE = "recipe.yaml"
@@ -48,9 +48,7 @@ class OutputFolder:
         Raises `UserError` if one is at work there already or the folder cannot be written.
         """
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            (self._path / ".writable").touch()
-            (self._path / ".writable").unlink(missing_ok=True)  # two runs may start at once
+            check_writable(self._path)
             self._lock.acquire()
         except Timeout as error:
             raise UserError(

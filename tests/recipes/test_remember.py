@@ -58,6 +58,19 @@ def test_it_is_what_would_be_measured(before, tmp_path):
     assert before("third", "training.steps=1", "evaluation.remember=null") == first
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
+    ebft, tiny_run, tmp_path, monkeypatch
+):
+    def measured(*_):
+        raise AssertionError("it was measured first")
+
+    monkeypatch.setattr("ebft.evaluation.history.History.evaluate", measured)
+    status, _, err = ebft(*tiny_run("evaluation.remember=/proc/nope"))
+    assert status == 2
+    assert "evaluation.remember = /proc/nope: cannot be written: No such file" in err
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
 def test_a_damaged_file_is_named(before, ebft, tiny_run, tmp_path):
     before("first", "training.steps=1")
     (file,) = kept(tmp_path)
