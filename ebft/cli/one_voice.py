@@ -58,7 +58,13 @@ def one_voice(launch: Launch) -> Iterator[None]:
 
 def is_timeout(error: Exception) -> bool:
     """Whether it is a collective's that others have not come to, in the backends' own words."""
-    return isinstance(error, RuntimeError) and "timed out" in str(error).lower()
+    from torch.distributed import DistError
+
+    # gloo's have no class of their own, but say where in its sources they are from.
+    of_backend = isinstance(error, DistError) or (
+        type(error) is RuntimeError and "/gloo/" in str(error)
+    )
+    return of_backend and "timed out" in str(error).lower()
 
 
 def backend_words(error: Exception) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from ebft.distributed.meeting import meet, open_store
+from ebft.errors import first_line
 from ebft.processes import Launch
 
 EVERY = 2
@@ -86,8 +87,15 @@ class Lookout:
                     self._done.wait(3 * PATIENCE)
                     break
                 self._done.wait(EVERY)
-        except RuntimeError:
-            pass  # torchrun and its store have ended
+        except RuntimeError as error:
+            self._done.wait(EVERY)
+            # Without torchrun here there is nothing to say: it was ended, and this process with it.
+            if not self._done.is_set() and os.getppid() == self._parent:
+                print(
+                    f"error: process {self._launch.rank}: cannot reach torchrun's store at "
+                    f"{self._store.host}:{self._store.port} any more: {first_line(error)}",
+                    file=sys.__stderr__, flush=True,
+                )  # fmt: skip
         if not self._done.is_set():
             os._exit(1)
 

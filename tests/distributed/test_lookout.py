@@ -23,6 +23,9 @@ lookout.EVERY = 0  # nearly always inside the store's code
 os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": sys.argv[1]}
 with one_voice(Launch(rank=0, local_rank=0, local_size=2, size=2)):
     time.sleep(0.2)
+    if sys.argv[2:] == ["wait"]:
+        print("waits", flush=True)
+        time.sleep(60)
     if len(sys.argv) > 2:
         raise SystemExit(int(sys.argv[2]))
 """
@@ -42,3 +45,22 @@ def test_a_process_ends_with_its_own_status(environment):
         )
         assert done.returncode == (int(given[0]) if given else 0), done.stderr
         assert store.check([f"ebft/{start.result()}/place/0"])
+
+
+def test_a_process_that_loses_the_store_says_so(environment):
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    client = TCPStore("localhost", store.port, is_master=False)
+    command = [sys.executable, "-c", PROCESS, str(store.port), "wait"]
+    with ThreadPoolExecutor() as pool:
+        pool.submit(meet, client, OTHER, timedelta(seconds=60))
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == "waits\n"
+    port = store.port
+    del store
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    says = f"error: process 0: cannot reach torchrun's store at localhost:{port} any more: "
+    assert line.startswith(says)
