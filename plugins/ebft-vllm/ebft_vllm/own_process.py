@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import socket
 import subprocess
 import sys
+import threading
 import weakref
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,7 +29,7 @@ WHERE = "the vLLM engine's process"
 class OwnProcessEngine:
     """Starts `ebft_vllm.server` and talks to it; ends it when it does not answer in time.
 
-    The process ends by itself when this one is gone, however that ended: its connection closes.
+    The process ends by itself when this one is gone, however that ended.
     """
 
     def __init__(
@@ -61,8 +64,10 @@ class OwnProcessEngine:
             self._shared = None
 
     def _ask(self, name: str, *arguments: Any, timeout: float) -> Any:
+        message = pickle.dumps((name, arguments))
         try:
-            self._connection.send((name, arguments))
+            # Beside the wait, which is for both: a process that does not read takes in little.
+            threading.Thread(target=_send, args=(self._connection, message), daemon=True).start()
             if not self._connection.poll(timeout):
                 self._end()
                 option = "start_timeout" if name == "start" else "timeout"
@@ -94,7 +99,7 @@ def _spawn(devices: str | None) -> tuple[subprocess.Popen[bytes], Connection]:
         environment["CUDA_VISIBLE_DEVICES"] = devices
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ebft_vllm.server", str(theirs.fileno())],
+            [sys.executable, "-m", "ebft_vllm.server", str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=sys.__stderr__.fileno() if sys.__stderr__ else subprocess.DEVNULL,
@@ -105,7 +110,12 @@ def _spawn(devices: str | None) -> tuple[subprocess.Popen[bytes], Connection]:
     return process, Connection(ours.detach())
 
 
+def _send(connection: Connection, message: bytes) -> None:
+    with suppress(OSError):  # it is gone, and then no answer comes either
+        connection.send_bytes(message)
+
+
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
-    connection.close()
     process.kill()
     process.wait()
+    connection.close()

@@ -1,4 +1,5 @@
-"""The engine's own process: `python -m ebft_vllm.server FD` serves one connection until it closes.
+"""The engine's own process: `python -m ebft_vllm.server FD PID` serves one connection until it
+closes, or until the trainer, which is process PID, is gone.
 
 A request is `(name, arguments)`, an answer `("done", result)` or `("failed", reason, traceback)`.
 """
@@ -7,11 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
 from ebft_vllm.local import LocalEngine
+
+EVERY = 1.0
+"""Seconds between looks at whether the trainer is there."""
 
 
 class Server:
@@ -53,7 +59,15 @@ def serve(connection: Connection) -> None:
             return
 
 
+def end_with(trainer: int) -> None:
+    """Ends this process when the trainer is gone, also in the middle of a call that hangs."""
+    while os.getppid() == trainer:
+        time.sleep(EVERY)
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with, args=(int(sys.argv[2]),), daemon=True).start()
     serve(Connection(int(sys.argv[1])))
     # vLLM's threads would be joined otherwise, and one that hangs would keep the process.
     os._exit(0)
