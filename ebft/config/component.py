@@ -30,7 +30,8 @@ class Component:
     def instantiate(self, *args: Any, **more: Any) -> Any:
         """Calls it with `args`, then the recipe's arguments and `more`.
 
-        Raises `UserError` for arguments that are missing, given twice, or that it refuses.
+        Raises `UserError` for arguments that are missing, given twice, or that it refuses, for a
+        package that it misses and a file that it cannot have.
         """
         from torchtune.config import instantiate
 
@@ -44,7 +45,7 @@ class Component:
             if (signature := _signature(resolve_name(self.path))) is not None:
                 signature.bind(*args, **self.arguments, **more)
             return instantiate(section, *args, **more)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ImportError, OSError) as error:
             given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
             raise UserError(f"{self.path}({given}): {error}") from error
 

@@ -111,6 +111,8 @@ def bad_line(path: Path, among: int | None = None) -> str | None:
                         return f"line {number} is not a JSON object: {line.strip()[:80]}"
                 except json.JSONDecodeError as error:
                     return f"line {number} is not JSON ({error}): {line.strip()[:80]}"
+                except RecursionError:
+                    return f"line {number} is nested too deeply: {line.strip()[:80]}"
     except UNREADABLE as error:
         return str(error)
     return None

@@ -47,6 +47,8 @@ def _row(line: str, fields: Mapping[str, type], where: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where} is not JSON ({error})") from error
+    except RecursionError as error:
+        raise UserError(f"{where} is nested too deeply") from error
     if not isinstance(row, dict):
         raise UserError(f"{where} is not a JSON object")
     for name, kind in fields.items():

@@ -47,6 +47,24 @@ def test_missing_and_refused_arguments_name_the_component():
         component(_component_="torch.optim.SGD", lr=-1).instantiate(optimizer.param_groups)
 
 
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        (
+            {"_component_": "io.open", "file": "/proc/no/log"},
+            "No such file or directory: '/proc/no/log'",
+        ),
+        (
+            {"_component_": "importlib.import_module", "name": "no_such"},
+            "No module named 'no_such'",
+        ),
+    ],
+)
+def test_what_is_missing_here_names_the_component(section, says):
+    with pytest.raises(UserError, match=rf"{section['_component_']}\(.*{says}"):
+        component(**section).instantiate()
+
+
 def test_what_ebft_sets_cannot_be_set_twice():
     with pytest.raises(UserError, match="lr is set by ebft; take it out of the recipe"):
         component(_component_="torch.optim.SGD", lr=1).instantiate([], lr=2)

@@ -10,6 +10,7 @@ from ebft.errors import UserError
 from ebft.interfaces import Example
 
 ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(10)]
+DEEP = "[" * 10**5 + "]" * 10**5
 
 
 def write_lines(path, rows):
@@ -109,6 +110,13 @@ class TestFiles:
         if content is not None:
             path.write_text(content)
         with pytest.raises(UserError, match=message):
+            Files(path=path, completion="answer")()
+
+    @pytest.mark.parametrize(("before", "line"), [("", 1), ('{"answer": "x"}\n', 2)])
+    def test_a_line_that_is_nested_too_deeply(self, tmp_path, before, line):
+        path = tmp_path / "deep.jsonl"
+        path.write_text(before + f'{{"answer": {DEEP}}}\n')
+        with pytest.raises(UserError, match=f"deep.jsonl: .*line {line} is nested too deeply"):
             Files(path=path, completion="answer")()
 
     def test_a_compressed_file_of_nothing(self, tmp_path):
