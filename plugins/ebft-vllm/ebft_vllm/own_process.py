@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -64,7 +63,7 @@ class OwnProcessEngine:
             self._shared = None
 
     def _ask(self, name: str, *arguments: Any, timeout: float) -> Any:
-        message = pickle.dumps((name, arguments))
+        message = (name, arguments)
         try:
             # Beside the wait, which is for both: a process that does not read takes in little.
             threading.Thread(target=_send, args=(self._connection, message), daemon=True).start()
@@ -110,9 +109,9 @@ def _spawn(devices: str | None) -> tuple[subprocess.Popen[bytes], Connection]:
     return process, Connection(ours.detach())
 
 
-def _send(connection: Connection, message: bytes) -> None:
+def _send(connection: Connection, message: tuple[str, tuple[Any, ...]]) -> None:
     with suppress(OSError):  # it is gone, and then no answer comes either
-        connection.send_bytes(message)
+        connection.send(message)
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
