@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.errors import UserError
+from ebft.errors import NumericalError, UserError
 from ebft.interfaces import Plan
 from ebft.models.context_length import context_length
 from ebft.parts import Part, Resources
+from ebft.rollout.not_finite import not_finite_in
 from ebft.rollout.records import Contexts, Document, Rollouts
 from ebft.samplers.hf_tree import HfTree
 
@@ -42,14 +43,23 @@ class EvaluationRollouts:
         self._device = resources.device
 
     def __call__(self, policy: PreTrainedModel, documents: Sequence[Document]) -> Rollouts | None:
-        """None if the plan accepts none of the documents."""
+        """None if the plan accepts none of the documents.
+
+        Raises `NumericalError` for NaN or infinite logits: what is drawn from them means nothing.
+        """
         accepted = [document for document in documents if self._plan.accepts(document)]
         if not accepted:
             return None
         self._sampler.sync(policy, step=EVALUATION_STEP)
         contexts = self._plan(accepted)
         check_rollouts_fit(contexts, context_length(policy.config))
-        return self._sampler(contexts.to(self._device), step=EVALUATION_STEP)
+        rollouts = self._sampler(contexts.to(self._device), step=EVALUATION_STEP)
+        if (bad := not_finite_in(rollouts.log_probs, contexts)) is not None:
+            raise NumericalError(
+                f"evaluation: log-probs of what is sampled are NaN or infinite, in document {bad}; "
+                "look for NaN or infinity in the policy's weights"
+            )
+        return rollouts
 
 
 def check_rollouts_fit(contexts: Contexts, reads: int | None) -> None:

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ebft.errors import NumericalError
 from ebft.rollout.records import Contexts, Document, Rollouts
 
 if TYPE_CHECKING:
@@ -57,22 +56,10 @@ def make_rollouts(
     temperature: float,
 ) -> Rollouts:
     """What was drawn after the contexts: up to end-of-sequence, which belongs to a rollout, if they
-    say so. Token 0 and log-prob 0 stand after it, whatever went on to be drawn there.
-
-    Raises `NumericalError` naming the documents in which a log-prob is not finite: what is drawn
-    from logits that are not means nothing.
-    """
+    say so. Token 0 and log-prob 0 stand after it, whatever went on to be drawn there."""
     mask = torch.ones_like(tokens, dtype=torch.bool)
     if contexts.stop_at_eos:
         ends = tokens == tokenizer.eos_token_id
         mask = ends.cumsum(-1) - ends.long() == 0
         tokens, log_probs = tokens.where(mask, 0), log_probs.where(mask, 0)
-    bad = ~log_probs.isfinite().flatten(1).all(1)
-    if bad.any():
-        names = dict.fromkeys(contexts.documents[i].name for i in contexts.row[bad].tolist())
-        listed = ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
-        raise NumericalError(
-            f"sampling: log-probs of what is drawn are NaN or infinite, in document {listed}; look "
-            "for NaN or infinity in the policy's weights"
-        )
     return Rollouts(contexts, tokens, log_probs, mask, temperature)

@@ -66,12 +66,15 @@ class FineTune:
         self._processes = processes = self._join()
         self._start = start = Start(options, recipe, output, checkpoints, processes)
         self.prepared = prepared = prepare(options, start, processes)
+        machinery, digests = prepared.machinery, prepared.digests
+        known = None
+        if processes.size == 1:  # others might not see the file, and would wait for this one
+            known = remembered(options, options.evaluation, registry, digests)
         if processes.is_main:
             start.take(resolved_yaml(options, registry))
 
         self._metrics = list[dict[str, float]]()
         self._watcher = watcher = self._watch()
-        machinery, digests = prepared.machinery, prepared.digests
         history = History(
             prepared.sets, output.evaluations,
             micro_batch=machinery.micro_batch, processes=processes,
@@ -82,9 +85,6 @@ class FineTune:
             metrics=self._metrics, history=history,
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
-        known = None
-        if processes.size == 1:  # others might not see the file, and would wait for this one
-            known = remembered(options, options.evaluation, registry, digests)
         self._measurements = Measurements(options, prepared.resources, history, watcher, known)
         if start.resumed is not None:
             self._keeper.restore(start.resumed, digests)

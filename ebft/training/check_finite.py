@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ebft.errors import NumericalError
+from ebft.rollout.not_finite import not_finite_in
 from ebft.rollout.records import Contexts
 from ebft.training.losses import LogProbs
 
@@ -21,16 +22,10 @@ def check_finite(
 ) -> None:
     """Raises `NumericalError` naming the step and the first document with a bad value.
 
-    The first dimension of `values` is contexts, or an equal number of rows for each of them, or
-    whatever `row` gives the document of.
+    `row` is as for `rollout.not_finite`.
     """
-    bad = ~torch.isfinite(values.detach()).flatten(1).all(1)
-    if bad.any():
-        if row is None:
-            row = contexts.row.repeat_interleave(len(values) // len(contexts))
-        rows = row.cpu()[bad.cpu()].tolist()
-        names = dict.fromkeys(contexts.documents[i].name for i in rows)
-        listed = ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
+    listed = not_finite_in(values, contexts, row=row)
+    if listed is not None:
         raise NumericalError(
             f"step {step + 1}: {what} have NaN or infinite values, in document {listed}; "
             "the run stops here and nothing has been overwritten"

@@ -38,6 +38,9 @@ class Contract:
             _check_shape("sampler", f"rollouts.{name}", getattr(rollouts, name), shape, "[P, n, G]")
         if not bool(rollouts.mask[..., 0].all()):
             raise PluginError("sampler: rollouts.mask is False at the first token of a rollout")
+        # What is drawn from logits that are not finite means nothing.
+        sampled = rollouts.log_probs.where(rollouts.mask, 0)
+        self._check_finite("log-probs of what is sampled", sampled)
         return rollouts
 
     def features(self, features: Features, *, key: str) -> Features:

@@ -60,7 +60,7 @@ class Step:
         frozen = frozen.to(self.precision).requires_grad_(False)
         self.resources = Resources(
             policy=self.policy, tokenizer=None, load_base=lambda: frozen, device=device,
-            precision=self.precision, seed=0, micro_batch=arguments.micro_batch,
+            precision=self.precision, seed=0,
         )  # fmt: skip
         documents = tiny_documents(
             [arguments.length] * arguments.documents, vocabulary=config.vocab_size

@@ -66,7 +66,6 @@ def make_resources() -> Resources:
         device=torch.device("cpu"),
         precision=torch.float32,
         seed=0,
-        micro_batch=MICRO_BATCH,
     )
 
 

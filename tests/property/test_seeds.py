@@ -64,7 +64,7 @@ def test_documents_pair_so_that_their_differences_cancel():
     noise = 0.1 * torch.randn(4, 30, generator=generator, dtype=torch.float64)
     ours, theirs = documents + 1 + noise[:2], documents + noise[2:]
     weight = torch.ones(30, dtype=torch.float64)
-    interval = difference([(v, weight) for v in ours], [(v, weight) for v in theirs])
+    interval = difference([(v, weight) for v in ours], [(v, weight) for v in theirs], clusters=None)
     assert interval.mean == pytest.approx(float((ours - theirs).mean()))
     assert 0.01 < interval.half_width < 0.1
 
@@ -84,6 +84,6 @@ def test_the_interval_covers_a_change_of_values_and_weights():
     for _ in range(STUDIES):
         document = 5 * rng.normal(size=60)
         before, after = measured(document, 4.0, 0.0), measured(document, 2.0, 0.5)
-        interval = difference([after], [before])
+        interval = difference([after], [before], clusters=None)
         hits += abs(interval.mean - exact) <= interval.half_width
     assert hits / STUDIES == RATE

@@ -6,11 +6,13 @@ from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from ebft.errors import NumericalError
+from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_generate import HfGenerate
 from ebft.samplers.hf_tree import HfTree
+from ebft.training.contract import Contract
 from tests.tiny import VOCAB, at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 POLICY = tiny_policy()
@@ -27,13 +29,28 @@ def sample(options, contexts, *, policy=POLICY, seed=0, step=0, eos=1):
 @pytest.mark.parametrize("options", [HfTree(n=2), HfTree(n=1, top_k=1), HfGenerate(n=2)])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("plan", PLANS)
-def test_nothing_is_drawn_from_logits_that_are_not_finite(plan, bad, options):
+def test_logits_that_are_not_finite_stop_the_step(plan, bad, options):
+    policy, contexts = with_a_bad_logit(bad), PLANS[plan]
+    rollouts = sample(options, contexts, policy=policy)
+    with pytest.raises(NumericalError, match=r"step 3: .* in document doc0, doc1, doc2; the run"):
+        Contract(contexts, n=options.n, step=2).rollouts(rollouts)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_stop_an_evaluation(bad):
+    policy = with_a_bad_logit(bad)
+    plan = Strided(start=3, stride=4, rollout_length=5)
+    measured = EvaluationRollouts(plan, tiny_resources(policy, seed=0, eos=1), n=2)
+    with pytest.raises(NumericalError, match=r"evaluation: .* in document doc0, doc1; look"):
+        measured(policy, tiny_documents([19, 12]))
+
+
+def with_a_bad_logit(bad):
     policy = tiny_policy()
     head = torch.nn.Linear(policy.config.hidden_size, VOCAB, dtype=torch.float64)
     head.bias.data[7] = bad
     policy.lm_head = head
-    with pytest.raises(NumericalError, match=r"sampling: .* in document doc0, doc1, doc2; look"):
-        sample(options, PLANS[plan], policy=policy)
+    return policy
 
 
 @pytest.mark.parametrize("plan", PLANS)

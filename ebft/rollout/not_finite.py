@@ -1,0 +1,29 @@
+"""In which documents numbers are NaN or infinite, for messages."""
+
+from __future__ import annotations
+
+from jaxtyping import Int
+from torch import Tensor
+
+from ebft.rollout.records import Contexts
+
+MOST = 3
+"""Names that a message has room for."""
+
+
+def not_finite_in(
+    values: Tensor, contexts: Contexts, *, row: Int[Tensor, " N"] | None = None
+) -> str | None:
+    """The first documents with a bad value; None if all are finite.
+
+    The first dimension of `values` is contexts, or an equal number of rows for each of them, or
+    whatever `row` gives the document of.
+    """
+    bad = ~values.detach().isfinite().flatten(1).all(1)
+    if not bad.any():
+        return None
+    if row is None:
+        row = contexts.row.repeat_interleave(len(values) // len(contexts))
+    rows = row.cpu()[bad.cpu()].tolist()
+    names = dict.fromkeys(contexts.documents[i].name for i in rows)
+    return ", ".join(list(names)[:MOST]) + (", …" if len(names) > MOST else "")
