@@ -28,7 +28,7 @@ class OutputFolder:
     """`output_dir`: what a run writes, and where.
 
     `lock` refuses a folder that another process is writing into or that cannot be written, and
-    `check` one that holds a run, before anything is loaded; `claim` makes it this run's when
+    `check` one that holds a run, before anything is loaded; `take` makes it this run's when
     everything has been built; `release` lets others in again.
     """
 

@@ -75,7 +75,7 @@ class Start:
         return resumed
 
     def _check_sources(self, resumed: Resumption | None) -> None:
-        """Raises `UserError` if the run starts from what `claim` would delete."""
+        """Raises `UserError` if the run starts from what `take` would delete."""
         options, own = self._options, self._checkpoints
         goes_on = resumed is not None and self._in_place(resumed)
         deleted = resumed.later(own) if resumed is not None and goes_on else own.saved()
