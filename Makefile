@@ -30,7 +30,7 @@ train: $(VENV)/.model
 
 test: lint types docs $(VENV)/.model
 	$(BIN)/python -m pytest -m "not slow" -n 2
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2
 
 # A page that is missing, a link that leads nowhere or a page that `nav` has not is an error.
 docs: $(VENV)/.installed

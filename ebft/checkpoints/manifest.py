@@ -30,10 +30,12 @@ def find_damage(folder: Path) -> str | None:
     """
     try:
         lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return f"it has no {MANIFEST}"
     except UnicodeDecodeError as error:
         return f"{MANIFEST} is not text: {error}"
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        return f"it has no {MANIFEST}"
     if not lines:
         return f"{MANIFEST} is empty"
     listed = {line.partition("  ")[2] for line in lines}

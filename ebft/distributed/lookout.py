@@ -35,7 +35,7 @@ class Lookout:
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
-        self._store = open_store(LATEST)
+        self._store = open_store(timedelta(seconds=60))
         self._start = meet(self._store, launch, LATEST)
         self._trains = threading.main_thread()
         self._parent = os.getppid()

@@ -18,6 +18,8 @@ from ebft.processes import Launch
 
 EVERY = 0.05
 """Seconds between two looks at who has come."""
+LONGER = 5.0
+"""Seconds that the others wait for the first one's answer, beyond those that it waits for them."""
 
 
 def open_store(timeout: timedelta) -> TCPStore:
@@ -32,27 +34,32 @@ def meet(store: Store, launch: Launch, timeout: timedelta) -> str:
 
     Each says under its number who it is, and the first answers whoever it finds there, until all
     have had an answer: one that it finds may be of an earlier start, and gone. Raises
-    `MissingProcessError` if one does not come in time.
+    `MissingProcessError` if one does not come in time. The first knows which, and so speaks first.
     """
     name, until = uuid4().hex, time.monotonic() + timeout.total_seconds()
     if launch.rank > 0:
         store.set(f"ebft/here/{launch.rank}", name)
-        await_key(store, f"ebft/answer/{name}", 0, until)
+        while not store.check([f"ebft/answer/{name}"]):
+            wait(until + LONGER, missing=0)
         name = store.get(f"ebft/answer/{name}").decode()
         store.set(f"ebft/{name}/here/{launch.rank}", "")
         return name
-    for rank in range(1, launch.size):
-        while not store.check([f"ebft/{name}/here/{rank}"]):
-            await_key(store, f"ebft/here/{rank}", rank, until)
-            store.set(f"ebft/answer/{store.get(f'ebft/here/{rank}').decode()}", name)
-            time.sleep(EVERY)
+    missing = list(range(1, launch.size))
+    while missing:
+        for rank in list(missing):
+            if store.check([f"ebft/{name}/here/{rank}"]):
+                missing.remove(rank)
+            elif store.check([f"ebft/here/{rank}"]):
+                store.set(f"ebft/answer/{store.get(f'ebft/here/{rank}').decode()}", name)
+        if missing:
+            wait(until, missing=missing[0])
     return name
 
 
-def await_key(store: Store, key: str, rank: int, until: float) -> None:
-    """Waits for what process `rank` says; raises `MissingProcessError` if it is too late for it."""
-    while time.monotonic() < until:
-        if store.check([key]):
-            return
-        time.sleep(EVERY)
-    raise MissingProcessError(f"the other processes timed out waiting: process {rank} has not come")
+def wait(until: float, *, missing: int) -> None:
+    """A moment; raises `MissingProcessError` if it is too late for process `missing` to come."""
+    if time.monotonic() > until:
+        raise MissingProcessError(
+            f"the other processes timed out waiting: process {missing} has not come"
+        )
+    time.sleep(EVERY)

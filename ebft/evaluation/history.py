@@ -109,7 +109,10 @@ class History:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over the evaluations of a checkpoint, and makes the file say them and no others."""
         self._evaluations = {
-            int(steps_done): {name: Measurement(**fields) for name, fields in measured.items()}
+            int(steps_done): {
+                name: Measurement(**{**fields, "clusters": self._clusters[fields["of"]]})
+                for name, fields in measured.items()
+            }
             for steps_done, measured in state.items()
         }
         lines = [
@@ -221,8 +224,16 @@ def joined(
 
 
 def clusters(documents: Sequence[Document]) -> Int[Tensor, " B"]:
-    """What each document is a part of, numbered in the order in which they come."""
-    names = [document.cluster or document.name for document in documents]
+    """What each document is a part of, numbered in the order in which they come.
+
+    Documents with the same prompt are held out together too; unless all have it, as an instruction.
+    """
+    prompts = [tuple(it.tokens[: it.prompt_length].tolist()) for it in documents]
+    told_apart = len(set(prompts)) > 1
+    names = [
+        it.cluster or (prompt if prompt and told_apart else it.name)
+        for it, prompt in zip(documents, prompts, strict=True)
+    ]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return torch.tensor([numbers[name] for name in names])
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NOT_MEASURED = ("every", "remember")
 """Keys of `evaluation` that change none of its figures."""
+FORMAT = "2"
+"""Of the file; the first had no clusters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def remembered(
     if folder is None:
         return None
     said = (
+        FORMAT,
         ebft.__version__,
         str(options.seed),
         fingerprint(options.model, registry, without=()),

@@ -2,7 +2,7 @@
 
 A branch token sees the trunk before its anchor and its own branch up to itself; its position
 continues from the anchor. So every branch gets exactly the hidden states that it would get as a
-row of its own, at the cost of its G tokens alone (tests/property/test_tree.py holds that).
+row of its own, at the cost of its own tokens alone (tests/property/test_tree.py holds that).
 
 The trees of a micro-batch share one row (`ebft.rollout.tree_mask`), so that documents of different
 lengths need no padding.

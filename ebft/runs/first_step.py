@@ -1,4 +1,4 @@
-"""The first step decides how many documents fit into memory."""
+"""The first evaluation and the first step decide how many documents fit into memory."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Fitting:
         )  # fmt: skip
 
     def _halve(self) -> None:
-        """Gives the parts back as they were before the step."""
+        """Gives the parts back as they were before."""
         micro_batch = self._machinery.micro_batch
         need = describe_need(
             self._options, micro_batch=micro_batch.documents, free=self._free, processes=1
         )
         micro_batch.halve()
         log.warning(
-            "out of memory in the first step: %s; going on with %d, which changes no result",
+            "out of memory: %s; going on with %d, which changes no result",
             need, micro_batch.documents,
         )  # fmt: skip
         self._machinery.optimizer.zero_grad(set_to_none=True)

@@ -14,7 +14,7 @@ from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.nested import check_nested
 from ebft.checkpoints.snapshot import About, Snapshot
 from ebft.checkpoints.state import gather_before_update, gather_state
-from ebft.errors import PluginError
+from ebft.errors import PluginError, StorageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -121,7 +121,10 @@ class Keeper:
 
     def newest(self) -> str:
         """Where the newest checkpoint is, for a message."""
-        saved = self._checkpoints.saved()
+        try:
+            saved = self._checkpoints.saved()
+        except StorageError as error:
+            return str(error)
         return f"checkpoint: {saved[-1]}" if saved else "there is no checkpoint yet"
 
     def save_last_whole_step(self) -> bool:

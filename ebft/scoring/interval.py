@@ -40,9 +40,11 @@ def mean_interval(measurement: Measurement, *, level: float = 0.95) -> Interval:
     A share of none or all of C clusters has the interval of Clopper and Pearson, ± 1 − (α/2)^(1/C),
     where the spread, which is none, says nothing. Raises `ValueError` if no document has weight.
     """
+    counted = measurement.value[measurement.weight > 0]
     estimate = (measurement.value, measurement.weight)
     interval = difference([estimate], [], clusters=measurement.clusters, level=level)
-    if measurement.share and interval.mean in (0, 1) and interval.count > 1:
+    none_or_all = bool((counted == 0).all() or (counted == 1).all())
+    if measurement.share and none_or_all and interval.count > 1:
         half_width = 1 - ((1 - level) / 2) ** (1 / interval.count)
         return replace(interval, half_width=half_width)
     return interval

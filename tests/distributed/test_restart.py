@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
+from ebft.distributed import meeting
 from ebft.distributed.meeting import meet
 from ebft.errors import MissingProcessError
 from ebft.processes import Launch
@@ -39,9 +40,19 @@ def test_each_start_has_a_name_of_its_own(store, late):
 
 
 @pytest.mark.parametrize(("rank", "missing"), [(0, 1), (1, 0)])
-def test_one_that_does_not_come_is_named(store, rank, missing):
+def test_one_that_does_not_come_is_named(store, rank, missing, monkeypatch):
+    monkeypatch.setattr(meeting, "LONGER", 0.1)
     with pytest.raises(MissingProcessError, match=f"process {missing} has not come"):
         meet(store, process(rank, size=2), timedelta(seconds=0.2))
+
+
+def test_those_that_have_come_are_not_missed(store):
+    with ThreadPoolExecutor() as pool:
+        first, last = (
+            pool.submit(meet, store, process(rank), timedelta(seconds=0.5)) for rank in (0, 2)
+        )
+        assert "process 1 has not come" in str(first.exception())
+        assert last.exception() is None, "the first has answered"
 
 
 PROCESS = """

@@ -100,12 +100,18 @@ def test_one_document_a_cluster_is_no_cluster(seed):
 
 
 @pytest.mark.parametrize("passed", [0.0, 1.0])
-def test_a_share_of_none_or_all_has_an_interval(passed):
+@pytest.mark.parametrize("count", [6, 7, 13, 20, 30])
+def test_a_share_of_none_or_all_has_an_interval(passed, count):
     """If the share were at the interval's end, so many alike would be a chance of 2.5 %."""
-    value, weight = torch.full((20,), passed), torch.ones(20)
+    value, weight = torch.full((count + 1,), passed), torch.ones(count + 1)
+    value[-1] = weight[-1] = 0  # was not measured
     half_width = mean_interval(Measurement("x", "", value, weight, share=True)).half_width
-    assert (1 - half_width) ** 20 == pytest.approx(0.025)
-    assert mean_interval(Measurement("x", "", value, weight)).half_width == 0
+    assert (1 - half_width) ** count == pytest.approx(0.025)
+    no_share = mean_interval(Measurement("x", "", value, weight)).half_width
+    assert no_share == pytest.approx(0, abs=1e-12)
+    clusters = torch.arange(count + 1) // 2
+    pairs = Measurement("x", "", value, weight, share=True, clusters=clusters)
+    assert (1 - mean_interval(pairs).half_width) ** -(-count // 2) == pytest.approx(0.025)
 
 
 def test_equal_weights_give_the_textbook_interval():

@@ -162,7 +162,8 @@ def _read_run(folder: RunFolder) -> RunRecord:
             half_width=line["half_width_95"],
             values=torch.tensor(line["values"], dtype=torch.float64),
             weights=torch.tensor(line["weights"], dtype=torch.float64),
-            clusters=torch.tensor(line["clusters"]),
+            # Studies of before there were any counted each document by itself.
+            clusters=torch.tensor(line.get("clusters", list(range(len(line["values"]))))),
             digest=line["documents_digest"],
         )
     measured = {name for named in evaluations.values() for name in named}

@@ -97,3 +97,10 @@ def test_what_is_missing_is_damaged(own):
     (own.saved()[-1] / "config.json").unlink()
     assert resume(own).step == 1
     assert names(own) == ["step-000001"]
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_damaged(own):
+    newest = own.saved()[-1]
+    newest.with_name("step-000009").write_text("")
+    assert resume(own).folder == newest
+    assert "step-000009" not in names(own)

@@ -13,7 +13,7 @@ from ebft.evaluation.cross_entropy import CrossEntropy
 from ebft.evaluation.entropy_drift import EntropyDrift
 from ebft.evaluation.feature_matching_by_length import FeatureMatchingByLength
 from ebft.evaluation.feature_matching_loss import FeatureMatchingLoss
-from ebft.evaluation.history import EvaluationSet, History
+from ebft.evaluation.history import EvaluationSet, History, clusters
 from ebft.evaluation.kernel_score import KernelScoreEvaluation
 from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.rollouts import EvaluationRollouts
@@ -259,3 +259,13 @@ class TestNaN:
     def test_with_weight_stops_the_run(self, tmp_path, value, weight):
         with pytest.raises(NumericalError, match="held-out x is NaN or infinite in document doc1"):
             self.evaluated(tmp_path, [3.0, value], [1.0, weight])
+
+
+def test_completions_of_a_prompt_count_together_unless_all_have_the_same():
+    a, b, c = (
+        replace(d, tokens=torch.tensor([start, 5, d.tokens[-1]]), prompt_length=2)
+        for d, start in zip(tiny_documents([3, 3, 3]), [7, 7, 8], strict=True)
+    )
+    assert clusters([a, b, c]).tolist() == [0, 0, 1]
+    assert clusters([a, b]).tolist() == [0, 1]
+    assert clusters([a, replace(c, cluster="f"), replace(b, cluster="f")]).tolist() == [0, 1, 1]
