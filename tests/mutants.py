@@ -72,6 +72,8 @@ MUTANTS = [
     Mutant("scoring/kernel_score.py", "- 2 * alignment", "- alignment"),
     Mutant("scoring/kernel_score.py", "(n * (n - 1))", "(n * n)"),
     Mutant("scoring/interval.py", "index_add(0, numbers, part)", "index_add(0, torch.arange(len(part)) % C, part)"),
+    Mutant("training/loop.py", "of_rollouts.loss + loss", "of_rollouts.loss - loss"),
+    Mutant("training/loop.py", "objective.gamma * of_documents", "of_documents"),
     Mutant("scoring/interval.py", "* C / (C - 1)", "* (C - 1) / C"),
     Mutant("scoring/interval.py", "stats.t.ppf((1 + level) / 2, C - 1)", "stats.t.ppf(level, C - 1)"),
     Mutant("scoring/interval.py", "share * (value - mean)", "share * value"),

@@ -127,13 +127,12 @@ class Checkpoints:
     def _explain(self, error: Exception, size: int, step: int) -> str:
         there = self._folder if self._folder.exists() else self._folder.parent
         free = shutil.disk_usage(there).free / 2**30 if there.exists() else 0.0
+        kept = "there is none before it"
         try:
-            earlier = self.saved()
+            if earlier := self.saved():
+                kept = f"the checkpoint before it is whole: {earlier[-1]}"
         except StorageError as unseen:
             kept = str(unseen)
-        else:
-            whole = f"the checkpoint before it is whole: {earlier[-1]}" if earlier else ""
-            kept = whole or "there is none before it"
         return (
             f"cannot save the checkpoint of step {step} in {self._folder}: {error} "
             f"(it takes {size / 2**30:.2f} GiB; {free:.2f} GiB are free); {kept}"

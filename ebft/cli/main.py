@@ -17,7 +17,7 @@ import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
-from ebft.runs.process import prepare
+from ebft.runs.process import make_ready
 from ebft.runs.streams import give_up
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -38,7 +38,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (default: this process's) and returns the exit status."""
-    prepare(sys.stderr)
+    make_ready(sys.stderr)
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         status: int = arguments.command(arguments)

@@ -128,7 +128,7 @@ class History:
                 name = f"{one.name} {measurement.name}"
                 assert name not in measured, f"{name} is measured twice"
                 self._check(name, measurement, one, steps_done)
-                # What counts for nothing may be anything, and would make a sum with it NaN.
+                # What counts for nothing may be anything, and the file's JSON has no NaN.
                 value = measurement.value.where(measurement.weight != 0, 0)
                 measured[name] = replace(
                     measurement, name=name, of=one.name, value=value,

@@ -31,7 +31,7 @@ class BesideBars(logging.Handler):
             self.handleError(record)
 
 
-def prepare(stream: TextIO) -> None:
+def make_ready(stream: TextIO) -> None:
     """Makes this process one that runs recipes: it logs to `stream`, and finds what they name."""
     log_to(stream)
     write_all_letters()

@@ -39,9 +39,9 @@ def work(run: RunFolder) -> int:
 
 def _run(run: RunFolder) -> int:
     from ebft.errors import EXPLAINED
-    from ebft.runs.process import prepare
+    from ebft.runs.process import make_ready
 
-    prepare(sys.stderr)
+    make_ready(sys.stderr)
     began = time.time()
     try:
         if not _finish(run):
