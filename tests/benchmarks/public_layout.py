@@ -2,8 +2,14 @@
 
 n copies of every document, each followed by its blocks' tokens in the order in which they are
 sampled: | trunk: S | step 0: K tokens | step 1: K tokens | …. Every step forwards the whole row
-again without a cache, under a dense mask that Python loops fill, with logits at every position.
+again without a cache, under a dense mask that Python loops fill. Every forward, the features' too,
+is one of the whole model: all layers, logits at every position. Both implementations load their
+models with transformers' eager attention, which writes out the scores of all pairs of tokens; the
+same with fused attention is measured beside it.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -12,8 +18,21 @@ from ebft.rollout.streams import uniforms
 from ebft.samplers.draw import draw
 
 
+@contextmanager
+def attention(models, name: str) -> Iterator[None]:
+    """Within it, transformers' own attention `name` in the models, whose weights stay."""
+    before = [model.config._attn_implementation for model in models]
+    try:
+        for model in models:
+            model.set_attn_implementation(name)
+        yield
+    finally:
+        for model, old in zip(models, before, strict=True):
+            model.set_attn_implementation(old)
+
+
 def mask(anchors: list[int], S: int, steps: int) -> torch.Tensor:
-    """[1, 1, T, T], True where a token (row) sees another (column)."""
+    """[1, 1, T, T], added to the scores: 0 where a token (row) sees another (column)."""
     K = len(anchors)
     T = S + steps * K
     out = torch.zeros(T, T, dtype=torch.bool)
@@ -24,7 +43,8 @@ def mask(anchors: list[int], S: int, steps: int) -> torch.Tensor:
             out[row, :anchor] = True
             for earlier in range(step + 1):
                 out[row, S + earlier * K + k] = True
-    return out[None, None]
+    hidden = torch.finfo(torch.float32).min
+    return torch.zeros(T, T).masked_fill_(~out, hidden)[None, None]
 
 
 def inputs(contexts, n: int, generated: torch.Tensor):
@@ -65,10 +85,10 @@ def _generated(rollouts: Rollouts) -> torch.Tensor:
 
 @torch.no_grad()
 def features(frozen, rollouts: Rollouts, layers: list[int]) -> torch.Tensor:
-    """Last-token features of the rollouts [K, n, D], from a forward through all layers."""
+    """Last-token features of the rollouts [K, n, D], from a forward of the whole model."""
     contexts, (K, n, G) = rollouts.contexts, rollouts.tokens.shape
     S = contexts.tokens.shape[1]
-    out = forward(frozen.base_model, contexts, n, _generated(rollouts), output_hidden_states=True)
+    out = forward(frozen, contexts, n, _generated(rollouts), output_hidden_states=True)
     joint = torch.cat([out.hidden_states[layer] for layer in layers], -1)
     joint = torch.nn.functional.normalize(joint, dim=-1)
     return joint[:, S + (G - 1) * K :].transpose(0, 1)
