@@ -17,8 +17,8 @@ import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
+from ebft.runs.console import give_up
 from ebft.runs.process import make_ready
-from ebft.runs.streams import give_up
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""

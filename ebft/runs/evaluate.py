@@ -15,6 +15,7 @@ from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.strided import Strided
+from ebft.runs.console import show
 from ebft.runs.evaluate_options import EvaluateOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.setup import (
@@ -23,7 +24,6 @@ from ebft.runs.setup import (
     make_resources,
     read_splits,
 )
-from ebft.runs.streams import show
 
 log = logging.getLogger("ebft")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
-from ebft.runs.streams import give_up, write_all_letters
+from ebft.runs.console import give_up, write_all_letters
 
 if TYPE_CHECKING:
     from ebft.config.load import Recipe

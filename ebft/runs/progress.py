@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from tqdm import tqdm
 
 from ebft.report.rollouts import rollouts_table
-from ebft.runs.streams import show
+from ebft.runs.console import show
 from ebft.training.machinery import Step
 
 if TYPE_CHECKING:

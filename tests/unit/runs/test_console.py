@@ -34,7 +34,7 @@ def test_a_message_that_cannot_be_put_together_is_logging_s_affair(capsys):
 SHOW = """
 import sys
 from ebft.runs.process import make_ready
-from ebft.runs.streams import show
+from ebft.runs.console import show
 make_ready(sys.stderr)
 for step in range(2):
     show("π é " * 9999)
