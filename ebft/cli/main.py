@@ -18,7 +18,7 @@ from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.runs.console import give_up
-from ebft.runs.process import make_ready
+from ebft.runs.run_job import prepare_process
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
@@ -38,7 +38,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (default: this process's) and returns the exit status."""
-    make_ready(sys.stderr)
+    prepare_process(sys.stderr)
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         status: int = arguments.command(arguments)

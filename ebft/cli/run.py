@@ -62,9 +62,9 @@ def run_or_describe(recipe: Recipe, *, dry_run: bool) -> int:
     if dry_run:
         print(describe(recipe))
         return 0
-    from ebft.runs.process import carry_out
+    from ebft.runs.run_job import run_job
 
-    return 0 if carry_out(recipe) else 130
+    return 0 if run_job(recipe) else 130
 
 
 def describe(recipe: Recipe) -> str:

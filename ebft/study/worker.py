@@ -39,9 +39,9 @@ def work(run: RunFolder) -> int:
 
 def _run(run: RunFolder) -> int:
     from ebft.errors import EXPLAINED
-    from ebft.runs.process import make_ready
+    from ebft.runs.run_job import prepare_process
 
-    make_ready(sys.stderr)
+    prepare_process(sys.stderr)
     began = time.time()
     try:
         if not _finish(run):
@@ -73,7 +73,7 @@ def _drop_checkpoints(run: RunFolder) -> None:
 def _finish(run: RunFolder) -> bool:
     from ebft.config.load import load_recipe
     from ebft.config.overrides import override
-    from ebft.runs.process import carry_out
+    from ebft.runs.run_job import run_job
 
     here = {
         # From its newest whole checkpoint; from the beginning if there is none at all.
@@ -84,7 +84,7 @@ def _finish(run: RunFolder) -> bool:
         "metric_loggers.0.file": str(run.steps),
     }
     origin = "the study's worker"
-    return carry_out(
+    return run_job(
         load_recipe(run.recipe, [override(k, v, origin=origin) for k, v in here.items()])
     )
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ebft.runs.process import BesideBars
+from ebft.runs.run_job import BesideBars
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def test_a_message_that_cannot_be_put_together_is_logging_s_affair(capsys):
 
 SHOW = """
 import sys
-from ebft.runs.process import make_ready
+from ebft.runs.run_job import prepare_process
 from ebft.runs.console import show
-make_ready(sys.stderr)
+prepare_process(sys.stderr)
 for step in range(2):
     show("π é " * 9999)
 """

@@ -31,7 +31,7 @@ class BesideBars(logging.Handler):
             self.handleError(record)
 
 
-def make_ready(stream: TextIO) -> None:
+def prepare_process(stream: TextIO) -> None:
     """Makes this process one that runs recipes: it logs to `stream`, and finds what they name."""
     log_to(stream)
     write_all_letters()
@@ -52,7 +52,7 @@ def log_to(stream: TextIO) -> None:
     logging.getLogger("torchao").setLevel(logging.ERROR)
 
 
-def carry_out(recipe: Recipe) -> bool:
+def run_job(recipe: Recipe) -> bool:
     """Runs a recipe; whether all of it was done. Raises what its job does."""
     from transformers.utils.logging import disable_progress_bar
 
