@@ -27,7 +27,7 @@ from ebft.runs.blame import blame, named_evaluators
 from ebft.runs.checks import find_problems_of_processes
 from ebft.runs.describe import describe
 from ebft.runs.finetune_options import FineTuneOptions
-from ebft.runs.first_step import Fitting
+from ebft.runs.halving import Halving
 from ebft.runs.interrupt import TERMINATED, StopRequest, stop_on_signals
 from ebft.runs.keeper import Keeper
 from ebft.runs.measurements import Measurements, is_due
@@ -118,10 +118,10 @@ class FineTune:
         """
         options, machinery, processes = self._options, self.prepared.machinery, self._processes
         keeper, measurements = self._keeper, self._measurements
-        fitting = Fitting(options, machinery, keeper, free=self.prepared.free)
+        halving = Halving(options, machinery, keeper, free=self.prepared.free)
         done, last = self._start.step, options.training.steps
         try:
-            fitting(lambda: measurements.begin(done))
+            halving(lambda: measurements.begin(done))
         except KeyboardInterrupt:
             log.warning("stopped while measuring, before a step was done; %s", keeper.newest())
             raise
@@ -130,9 +130,9 @@ class FineTune:
 
         with (
             stop_on_signals(grace=options.checkpoint.grace, at_rest=keeper.at_rest) as stop,
-            saving_last_step(keeper, blame=self._blame, memory_short=fitting.memory_short),
+            saving_last_step(keeper, blame=self._blame, memory_short=halving.memory_short),
         ):
-            steps = train_fitting(machinery, range(done, last), fitting)
+            steps = train_halving(machinery, range(done, last), halving)
             stopping = processes.any(bool(stop))
             while done < last and not stopping:
                 began = perf_counter()
@@ -183,8 +183,8 @@ class FineTune:
             self._output.release()
 
 
-def train_fitting(machinery: Machinery, steps: range, fitting: Fitting) -> Iterator[Step]:
+def train_halving(machinery: Machinery, steps: range, halving: Halving) -> Iterator[Step]:
     """`train`, whose first step decides how many documents fit into memory."""
     if steps:
-        yield fitting(lambda: next(train(machinery, steps[:1])))
+        yield halving(lambda: next(train(machinery, steps[:1])))
     yield from train(machinery, steps[1:])

@@ -17,7 +17,7 @@ log = logging.getLogger("ebft")
 T = TypeVar("T")
 
 
-class Fitting:
+class Halving:
     """Does something with half the micro-batch as often as it runs out of memory.
 
     `free` bytes were free before any model was loaded.
