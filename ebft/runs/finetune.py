@@ -24,16 +24,16 @@ from ebft.models.load import resolve_device
 from ebft.plugins import Registry
 from ebft.processes import Launch, Processes
 from ebft.runs.blame import blame, named_evaluators
+from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.checks import find_problems_of_processes
 from ebft.runs.describe import describe
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.halving import Halving
 from ebft.runs.interrupt import TERMINATED, StopRequest, stop_on_signals
-from ebft.runs.keeper import Keeper
-from ebft.runs.measurements import Measurements, is_due
+from ebft.runs.measuring import Measuring, is_due
 from ebft.runs.output import OutputFolder
 from ebft.runs.prepare import prepare
-from ebft.runs.progress import Watcher
+from ebft.runs.progress import Progress
 from ebft.runs.rescue import saving_last_step
 from ebft.runs.start import Start
 from ebft.training.loop import train
@@ -74,21 +74,21 @@ class FineTune:
             start.take(resolved_yaml(options, registry))
 
         self._metrics = list[dict[str, float]]()
-        self._watcher = watcher = self._watch()
+        self._progress = progress = self._watch()
         history = History(
             prepared.sets, output.evaluations,
             micro_batch=machinery.micro_batch, processes=processes,
         )  # fmt: skip
-        self._keeper = Keeper(
+        self._checkpointer = Checkpointer(
             checkpoints, machinery, prepared.resources.tokenizer,
             partial(About, recipe=recipe, digests=digests),
             metrics=self._metrics, history=history,
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
-        self._measurements = Measurements(options, prepared.resources, history, watcher, known)
+        self._measuring = Measuring(options, prepared.resources, history, progress, known)
         if start.resumed is not None:
-            self._keeper.restore(start.resumed, digests)
-            watcher.start_at(start.step)
+            self._checkpointer.restore(start.resumed, digests)
+            progress.start_at(start.step)
         describe(options, prepared)
 
     def _join(self) -> Processes:
@@ -99,17 +99,17 @@ class FineTune:
         set_seed(options.seed)
         return join(launch, options.parallel, resolve_device(options.model.device))
 
-    def _watch(self) -> Watcher:
+    def _watch(self) -> Progress:
         options, is_main = self._options, self._processes.is_main
-        watcher = Watcher(
+        progress = Progress(
             steps=options.training.steps,
             loggers=[logger.instantiate() for logger in options.metric_loggers if is_main],
             label=options.method,
             tokenizer=self.prepared.resources.tokenizer,
             show_rollouts_every=options.training.show_rollouts_every,
         )
-        self._closing.callback(watcher.close)
-        return watcher
+        self._closing.callback(progress.close)
+        return progress
 
     def run(self) -> bool:
         """Runs the steps; Ctrl-C and SIGTERM stop them with a checkpoint saved.
@@ -117,20 +117,22 @@ class FineTune:
         After SIGTERM it raises `SystemExit`, with the status that schedulers know.
         """
         options, machinery, processes = self._options, self.prepared.machinery, self._processes
-        keeper, measurements = self._keeper, self._measurements
-        halving = Halving(options, machinery, keeper, free=self.prepared.free)
+        checkpointer, measuring = self._checkpointer, self._measuring
+        halving = Halving(options, machinery, checkpointer, free=self.prepared.free)
         done, last = self._start.step, options.training.steps
         try:
-            halving(lambda: measurements.begin(done))
+            halving(lambda: measuring.begin(done))
         except KeyboardInterrupt:
-            log.warning("stopped while measuring, before a step was done; %s", keeper.newest())
+            log.warning(
+                "stopped while measuring, before a step was done; %s", checkpointer.newest()
+            )
             raise
         if done == last:
-            keeper.save(done)
+            checkpointer.save(done)
 
         with (
-            stop_on_signals(grace=options.checkpoint.grace, at_rest=keeper.at_rest) as stop,
-            saving_last_step(keeper, blame=self._blame, memory_short=halving.memory_short),
+            stop_on_signals(grace=options.checkpoint.grace, at_rest=checkpointer.at_rest) as stop,
+            saving_last_step(checkpointer, blame=self._blame, memory_short=halving.memory_short),
         ):
             steps = train_halving(machinery, range(done, last), halving)
             stopping = processes.any(bool(stop))
@@ -139,21 +141,21 @@ class FineTune:
                 with self._breakable(stop):
                     step = next(steps)
                 done = step.done
-                keeper.step_done(done)
+                checkpointer.step_done(done)
                 metrics = step_metrics(step, seconds=perf_counter() - began, processes=processes)
                 self._metrics.append(metrics)
-                self._watcher.step(step, metrics)
-                measurements.gradients(step)
+                self._progress.step(step, metrics)
+                measuring.gradients(step)
                 # Before the checkpoint, which has all figures up to its step.
-                if measurements.due(done) and not processes.any(bool(stop)):
+                if measuring.due(done) and not processes.any(bool(stop)):
                     with self._breakable(stop):
-                        measurements.held_out(done)
+                        measuring.held_out(done)
                 stopping = processes.any(bool(stop))
                 if stopping or done == last or is_due(done, options.checkpoint.every):
-                    keeper.save(done)
+                    checkpointer.save(done)
         processes.close()
         if stop:
-            log.warning("stopped after step %d; %s", done, keeper.newest())
+            log.warning("stopped after step %d; %s", done, checkpointer.newest())
             if stop.signal == SIGTERM:
                 raise SystemExit(TERMINATED)
             return False
@@ -161,8 +163,8 @@ class FineTune:
             return False  # another process was asked
         self._closing.close()
         if processes.is_main:
-            log.info("%s", keeper.newest())
-            measurements.report(self._output, self._metrics)
+            log.info("%s", checkpointer.newest())
+            measuring.report(self._output, self._metrics)
         return True
 
     def _breakable(self, stop: StopRequest) -> AbstractContextManager[None]:
@@ -173,7 +175,7 @@ class FineTune:
         parts, built = self._options.parts(), named_parts(self.prepared.machinery)
         paired = {key: (parts[key], built[key]) for key in parts.keys() & built.keys()}
         paired |= named_evaluators(self._options.evaluation, self.prepared.sets)
-        return blame(error, paired, self._registry, f"after {self._keeper.done} steps")
+        return blame(error, paired, self._registry, f"after {self._checkpointer.done} steps")
 
     def cleanup(self) -> None:
         """Closes the progress bar and the metric loggers, and lets others into the folder."""

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from ebft.checkpoints.state import restore_before_update
 from ebft.errors import MemoryShortError
+from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.finetune_options import FineTuneOptions
-from ebft.runs.keeper import Keeper
 from ebft.runs.memory import describe_need, is_out_of_memory, memory_short
 from ebft.training.machinery import Machinery
 
@@ -24,9 +24,14 @@ class Halving:
     """
 
     def __init__(
-        self, options: FineTuneOptions, machinery: Machinery, keeper: Keeper, *, free: int
+        self,
+        options: FineTuneOptions,
+        machinery: Machinery,
+        checkpointer: Checkpointer,
+        *,
+        free: int,
     ) -> None:
-        self._options, self._machinery, self._keeper = options, machinery, keeper
+        self._options, self._machinery, self._checkpointer = options, machinery, checkpointer
         self._free = free
 
     def __call__(self, do: Callable[[], T]) -> T:
@@ -40,7 +45,7 @@ class Halving:
                 # Processes must stay in step, and one that is out of memory is so by itself.
                 alone = self._machinery.processes.size == 1
                 single = self._machinery.micro_batch.documents == 1
-                if single or not (alone and self._keeper.at_rest()):
+                if single or not (alone and self._checkpointer.at_rest()):
                     raise self.memory_short() from error
             # Outside the handler, which holds what the failed attempt has allocated.
             self._halve()
@@ -64,4 +69,4 @@ class Halving:
             need, micro_batch.documents,
         )  # fmt: skip
         self._machinery.optimizer.zero_grad(set_to_none=True)
-        restore_before_update(self._machinery, self._keeper.before)
+        restore_before_update(self._machinery, self._checkpointer.before)

@@ -46,7 +46,7 @@ class MetricLogger(Protocol):
     def close(self) -> None: ...
 
 
-class Watcher:
+class Progress:
     """Shows and logs the steps of a run as they are done."""
 
     def __init__(

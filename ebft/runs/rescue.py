@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ebft.errors import MemoryShortError, NumericalError, PolicyIntactError, StorageError
+from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.interrupt import BrokenOffError
-from ebft.runs.keeper import Keeper
 from ebft.runs.memory import is_out_of_memory
 
 log = logging.getLogger("ebft")
@@ -16,7 +16,7 @@ log = logging.getLogger("ebft")
 
 @contextmanager
 def saving_last_step(
-    keeper: Keeper,
+    checkpointer: Checkpointer,
     *,
     blame: Callable[[Exception], str],
     memory_short: Callable[[], MemoryShortError],
@@ -29,23 +29,23 @@ def saving_last_step(
     try:
         yield
     except BrokenOffError:
-        keeper.save_last_whole_step()
+        checkpointer.save_last_whole_step()
     except PolicyIntactError:
-        _save_after_error(keeper)
+        _save_after_error(checkpointer)
         raise
     except (NumericalError, StorageError, MemoryShortError):
         raise  # the policy may be bad, or there is no room for it
     except Exception as error:
-        _save_after_error(keeper)
+        _save_after_error(checkpointer)
         if is_out_of_memory(error):
             raise memory_short() from error
         error.add_note(blame(error))
         raise
 
 
-def _save_after_error(keeper: Keeper) -> None:
+def _save_after_error(checkpointer: Checkpointer) -> None:
     try:
-        if keeper.save_last_whole_step():
-            log.warning("the policy is intact; %s", keeper.newest())
+        if checkpointer.save_last_whole_step():
+            log.warning("the policy is intact; %s", checkpointer.newest())
     except StorageError as error:  # the first error is what ended the run
         log.error("%s", error)

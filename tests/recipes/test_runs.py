@@ -127,15 +127,15 @@ def test_micro_batches_change_nothing_but_memory(tiny_run):
 
 
 def test_ctrl_c_finishes_the_step_and_saves(ebft, tiny_run, tmp_path, monkeypatch):
-    from ebft.runs.progress import Watcher
+    from ebft.runs.progress import Progress
 
-    show = Watcher.step
+    show = Progress.step
 
     def interrupt_in_the_first_step(self, step, metrics):
         show(self, step, metrics)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Watcher, "step", interrupt_in_the_first_step)
+    monkeypatch.setattr(Progress, "step", interrupt_in_the_first_step)
     before = signal.getsignal(signal.SIGINT)
     status, _, err = ebft(*tiny_run("training.steps=50"))
     assert status == 130

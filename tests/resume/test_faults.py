@@ -11,7 +11,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from ebft.runs.progress import Watcher
+from ebft.runs.progress import Progress
 from tests.resume.common import STATEFUL, assert_same_checkpoints, checkpoint, logged_steps
 
 ADAM = import_module("torch.optim.adam")
@@ -99,14 +99,14 @@ def goes_on(ebft, fragile, whole, tmp_path):
 
 
 def at_step(monkeypatch, number, do):
-    shown = Watcher.step
+    shown = Progress.step
 
     def step(self, step, metrics):
         shown(self, step, metrics)
         if step.number + 1 == number:
             do()
 
-    monkeypatch.setattr(Watcher, "step", step)
+    monkeypatch.setattr(Progress, "step", step)
 
 
 def test_sigterm_finishes_the_step(ebft, fragile, monkeypatch, goes_on, tmp_path):

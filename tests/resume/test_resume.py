@@ -10,14 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ebft.checkpoints.nested import read_nested
-from ebft.runs.progress import Watcher
+from ebft.runs.progress import Progress
 from tests.resume.common import STATEFUL, assert_same_checkpoints, checkpoint, logged_steps
 
 
 @pytest.fixture
 def stop_after(monkeypatch):
     """Makes runs be interrupted after so many steps, as Ctrl-C does."""
-    shown = Watcher.step
+    shown = Progress.step
 
     def stop(steps: int | None) -> None:
         def step(self, step, metrics):
@@ -25,7 +25,7 @@ def stop_after(monkeypatch):
             if step.number + 1 == steps:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(Watcher, "step", step)
+        monkeypatch.setattr(Progress, "step", step)
 
     return stop
 

@@ -16,15 +16,15 @@ from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.output import OutputFolder
-from ebft.runs.progress import Watcher
+from ebft.runs.progress import Progress
 from ebft.training.gradients import measure_gradients
 from ebft.training.machinery import Step
 
 log = logging.getLogger("ebft")
 
 
-class Measurements:
-    """Measures as the recipe's `evaluation` says; `history` has all figures, `watcher` shows them.
+class Measuring:
+    """Measures as the recipe's `evaluation` says; `history` has all figures, `progress` shows them.
 
     Raises `UserError` where `checkpoint.best` is not among what is measured, once that is known.
     """
@@ -34,11 +34,11 @@ class Measurements:
         options: FineTuneOptions,
         resources: Resources,
         history: History,
-        watcher: Watcher,
+        progress: Progress,
         remembered: Remembered | None,
     ) -> None:
         self._options, self._resources = options, resources
-        self._history, self._watcher, self._remembered = history, watcher, remembered
+        self._history, self._progress, self._remembered = history, progress, remembered
 
     def begin(self, done: int) -> None:
         """Measures before the first step, or where the run was stopped before it had done so."""
@@ -61,7 +61,7 @@ class Measurements:
             gradient_checkpointing=self._options.training.gradient_checkpointing,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
-        self._watcher.log(measured, step.done)
+        self._progress.log(measured, step.done)
 
     def due(self, done: int) -> bool:
         """Whether held-out figures are due after so many steps."""
@@ -78,7 +78,7 @@ class Measurements:
                 policy, done, remembered=self._remembered if done == 0 else None
             )
         log.info("after step %d: %s", done, ", ".join(f"{k} {v:.4f}" for k, v in means.items()))
-        self._watcher.log(means, done)
+        self._progress.log(means, done)
 
     def report(self, output: OutputFolder, metrics: Sequence[Mapping[str, float]]) -> None:
         """Draws the pictures and prints the summary; `metrics` are those of the steps."""
@@ -88,7 +88,7 @@ class Measurements:
         log.info("picture: %s", output.picture)
         if plot_lengths(self._history, output.lengths):
             log.info("picture: %s", output.lengths)
-        self._watcher.show(summary_table(self._history))
+        self._progress.show(summary_table(self._history))
 
 
 def is_due(steps_done: int, every: int | None) -> bool:

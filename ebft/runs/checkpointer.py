@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ebft")
 
 
-class Keeper:
+class Checkpointer:
     """The state of a run between its steps: what a checkpoint has in it.
 
     `metrics` are those of every step so far: the loop appends to them.
