@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ebft.checkpoints.manifest import write_manifest
-from ebft.checkpoints.patience import patiently
+from ebft.checkpoints.retry import with_retries
 from ebft.errors import StorageError
 from ebft.processes import ONE_PROCESS, Processes
 
@@ -79,7 +79,7 @@ class Checkpoints:
             except FileNotFoundError:
                 return []
 
-        return sorted(filter(_is_ours, patiently(there)), key=_step)
+        return sorted(filter(_is_ours, with_retries(there)), key=_step)
 
     def holds(self, checkpoint: Path) -> bool:
         """Whether it is one of these, however its path is spelt."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ebft.checkpoints.manifest import find_damage
-from ebft.checkpoints.patience import patiently
+from ebft.checkpoints.retry import with_retries
 from ebft.checkpoints.snapshot import About, read_about
 from ebft.errors import UserError
 
@@ -20,7 +20,7 @@ def damage_of(folder: Path) -> str | None:
 
     Raises `StorageError` if they cannot be read.
     """
-    return patiently(partial(find_damage, folder))
+    return with_retries(partial(find_damage, folder))
 
 
 def about_of(folder: Path) -> About:
@@ -29,7 +29,7 @@ def about_of(folder: Path) -> About:
     Raises `UserError` if it is of another format, and `StorageError` if it cannot be read.
     """
     try:
-        return patiently(partial(read_about, folder))
+        return with_retries(partial(read_about, folder))
     except ValueError as error:
         raise UserError(
             f"checkpoint.resume = {folder}: {error}; it is not damaged, so go on with the "

@@ -27,11 +27,11 @@ def one_voice(launch: Launch) -> Iterator[None]:
         yield
         return
     # Imports torch, which a mistake in a recipe of one process need not wait for.
-    from ebft.distributed.lookout import PATIENCE, Lookout
+    from ebft.distributed.watchdog import PATIENCE, Watchdog
 
-    lookout = Lookout(launch)
+    watchdog = Watchdog(launch)
     with ExitStack() as stack:
-        stack.callback(lookout.close)
+        stack.callback(watchdog.close)
         if launch.rank > 0:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(redirect_stdout(nowhere))
@@ -40,11 +40,11 @@ def one_voice(launch: Launch) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            missing = lookout.missing() if is_timeout(error) else None
+            missing = watchdog.missing() if is_timeout(error) else None
             if missing is None and not isinstance(error, EXPLAINED):
                 # It may be but another process's end, and then torchrun ends this one meanwhile.
                 time.sleep(PATIENCE)
-            if not lookout.first_to_fail():
+            if not watchdog.first_to_fail():
                 time.sleep(PATIENCE)  # its end must not come before the other's last words
                 raise FailedElsewhereError from error
             print(file=sys.__stderr__)  # the first process's progress bar has no end of line

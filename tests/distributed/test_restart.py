@@ -10,7 +10,7 @@ import pytest
 from torch.distributed import TCPStore
 
 from ebft.distributed import meeting
-from ebft.distributed.meeting import meet
+from ebft.distributed.rendezvous import meet
 from ebft.errors import MissingProcessError
 from ebft.processes import Launch
 
@@ -64,11 +64,11 @@ from pathlib import Path
 import torch
 
 from ebft.cli.one_voice import one_voice
-from ebft.distributed import lookout
+from ebft.distributed import watchdog
 from ebft.distributed.parallel import ParallelOptions, join
 from ebft.processes import Launch
 
-lookout.EVERY = lookout.PATIENCE = 0.2
+watchdog.EVERY = watchdog.PATIENCE = 0.2
 launch, failed = Launch.of_environment(), Path(sys.argv[1])
 with one_voice(launch):
     processes = join(launch, ParallelOptions(timeout=20), torch.device("cpu"))

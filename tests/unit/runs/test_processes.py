@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebft.config.load import load_recipe
-from ebft.distributed.lookout import place
 from ebft.distributed.parallel import shares
+from ebft.distributed.watchdog import place
 from ebft.errors import UserError
 from ebft.processes import Launch
 from ebft.runs.checks import find_problems_of_processes

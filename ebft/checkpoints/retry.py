@@ -13,7 +13,7 @@ PAUSES = (0.5, 2.0, 5.0)
 T = TypeVar("T")
 
 
-def patiently(read: Callable[[], T]) -> T:
+def with_retries(read: Callable[[], T]) -> T:
     """What `read` returns, tried again after each `OSError`. Raises `StorageError` in the end."""
     for pause in PAUSES:
         try:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from torch.distributed import TCPStore
 
-from ebft.distributed.meeting import meet
+from ebft.distributed.rendezvous import meet
 from ebft.processes import Launch
 
 PROCESS = """
@@ -17,9 +17,9 @@ import time
 
 from ebft.cli.one_voice import one_voice
 from ebft.processes import Launch
-from ebft.distributed import lookout
+from ebft.distributed import watchdog
 
-lookout.EVERY = 0  # nearly always inside the store's code
+watchdog.EVERY = 0  # nearly always inside the store's code
 os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": sys.argv[1]}
 with one_voice(Launch(rank=0, local_rank=0, local_size=2, size=2)):
     time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A lookout in each of several processes: where it is, and whether the run has ended elsewhere.
+"""A watchdog in each of several processes: where it is, and whether the run has ended elsewhere.
 
 A process that waits for others learns after a time that they do not come, but not which of them is
 missing, nor where that one is. So each writes its place down where all can read it.
@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-from ebft.distributed.meeting import meet, open_store
+from ebft.distributed.rendezvous import meet, open_store
 from ebft.errors import first_line
 from ebft.processes import Launch
 
@@ -26,7 +26,7 @@ PATIENCE = 10
 """Seconds for a process to end by itself when another has failed."""
 
 
-class Lookout:
+class Watchdog:
     """A thread beside the one that trains; what it notes, torchrun keeps.
 
     Ends the process when torchrun itself has ended, or when another process has failed and this
@@ -40,7 +40,7 @@ class Lookout:
         self._trains = threading.main_thread()
         self._parent = os.getppid()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="lookout", daemon=True)
+        self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
