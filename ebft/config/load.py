@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ebft.config.environment import refuse_environment
-from ebft.config.errors import explain
+from ebft.config.explain import explain
 from ebft.config.overrides import Override, apply_overrides, parse_override
 from ebft.config.read import read_recipe
 from ebft.config.recipe import RecipeOptions, recipe_options

@@ -150,7 +150,7 @@ class StudyOptions(RecipeOptions):
         return find_problems(self)
 
     def estimate(self) -> str:
-        from ebft.study.estimate import estimate_table
+        from ebft.study.dry_run import estimate_table
 
         return estimate_table(self)
 

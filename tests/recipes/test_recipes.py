@@ -18,7 +18,7 @@ from ebft.plugins import default_registry
 from ebft.rollout.strided import Strided
 from ebft.runs.estimate import model_shape
 from ebft.runs.finetune_options import FineTuneOptions
-from ebft.study.estimate import CPU_GFLOPS
+from ebft.study.dry_run import CPU_GFLOPS
 from ebft.study.plan import plan_arms
 from tests.conftest import RECIPES
 from tests.tiny import plain_policy, tiny_documents, tiny_resources
