@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from ebft.data.tiny.program import draw_input
-from ebft.data.tiny.source import PAIRS, TinyPrograms, as_example, draw_program, is_unseen
-from ebft.data.tiny.steps import STEPS
+from ebft.data.tiny_programs.program import draw_input
+from ebft.data.tiny_programs.source import PAIRS, TinyPrograms, as_example, draw_program, is_unseen
+from ebft.data.tiny_programs.steps import STEPS
 from ebft.rewards.function_body import function_body
 from ebft.sandbox import SandboxOptions, run_python
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from ebft.data.tiny.steps import LETTERS, Kind, Step
+from ebft.data.tiny_programs.steps import LETTERS, Kind, Step
 
 ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     "text": ("s", "text", "word"),

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from ebft.data.tiny.program import ARGUMENTS, FAILS, Program
-from ebft.data.tiny.steps import STEPS, Step
+from ebft.data.tiny_programs.program import ARGUMENTS, FAILS, Program
+from ebft.data.tiny_programs.steps import STEPS, Step
 from ebft.interfaces import Example, Splits
 from ebft.parts import Part
 
