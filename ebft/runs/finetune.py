@@ -74,7 +74,7 @@ class FineTune:
             start.take(resolved_yaml(options, registry))
 
         self._metrics = list[dict[str, float]]()
-        self._progress = progress = self._watch()
+        self._progress = progress = self._show_progress()
         history = History(
             prepared.sets, output.evaluations,
             micro_batch=machinery.micro_batch, processes=processes,
@@ -99,7 +99,7 @@ class FineTune:
         set_seed(options.seed)
         return join(launch, options.parallel, resolve_device(options.model.device))
 
-    def _watch(self) -> Progress:
+    def _show_progress(self) -> Progress:
         options, is_main = self._options, self._processes.is_main
         progress = Progress(
             steps=options.training.steps,

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
-from ebft.distributed import meeting
+from ebft.distributed import rendezvous
 from ebft.distributed.rendezvous import meet
 from ebft.errors import MissingProcessError
 from ebft.processes import Launch
@@ -41,7 +41,7 @@ def test_each_start_has_a_name_of_its_own(store, late):
 
 @pytest.mark.parametrize(("rank", "missing"), [(0, 1), (1, 0)])
 def test_one_that_does_not_come_is_named(store, rank, missing, monkeypatch):
-    monkeypatch.setattr(meeting, "LONGER", 0.1)
+    monkeypatch.setattr(rendezvous, "LONGER", 0.1)
     with pytest.raises(MissingProcessError, match=f"process {missing} has not come"):
         meet(store, process(rank, size=2), timedelta(seconds=0.2))
 
