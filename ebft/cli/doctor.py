@@ -94,12 +94,12 @@ def _torch() -> dict[str, str]:
 
 def _embedded() -> str:
     from ebft.errors import UserError
-    from ebft.models.embedded import NAME, cache_folder, find_gguf
+    from ebft.models.embedded import EMBEDDED, cache_folder, find_gguf
 
-    folder = cache_folder() / "models" / NAME
+    folder = cache_folder() / "models" / EMBEDDED
     if (folder / "config.json").is_file():
-        return f"{NAME}, converted in {folder}"
+        return f"{EMBEDDED}, converted in {folder}"
     try:
-        return f"{NAME} in {find_gguf()}, converted when first used"
+        return f"{EMBEDDED} in {find_gguf()}, converted when first used"
     except UserError as error:
         return str(error)

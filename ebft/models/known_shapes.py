@@ -6,7 +6,7 @@ configuration is then read from where its weights are.
 
 from __future__ import annotations
 
-from ebft.models.embedded import NAME as EMBEDDED
+from ebft.models.embedded import EMBEDDED
 from ebft.models.shape import ModelShape
 
 SHAPES = {

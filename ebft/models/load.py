@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.errors import UserError, first_line
 from ebft.models import embedded, flex
-from ebft.models.attention import DENSE, FLEX, NAME
+from ebft.models.attention import DENSE, FLEX, TREE
 from ebft.models.lora import ADAPTER_CONFIG, with_adapter
 from ebft.models.options import ModelOptions
 from ebft.models.quantize import quantize_to, round_to_nf4
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ebft")
 
-ACCEPTED = (
-    f"give {embedded.NAME} (the embedded model), a folder that save_pretrained wrote, or a hub id"
-)
+ACCEPTED = f"give {embedded.EMBEDDED} (the embedded model), a folder that save_pretrained wrote, or a hub id"
 
 ABOUT = "run/about.json"
 """Where a checkpoint of a run says what its recipe was."""
-ATTENTION = {"tree": NAME, "flex": FLEX, "dense": DENSE}
+ATTENTION = {"tree": TREE, "flex": FLEX, "dense": DENSE}
 
 
 def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -99,7 +97,7 @@ def model_folder(options: ModelOptions) -> str:
     Raises `UserError` for something that is meant as a path and is none.
     """
     path = options.path
-    if path == embedded.NAME:
+    if path == embedded.EMBEDDED:
         return str(embedded.embedded_model())
     folder = Path(path).expanduser()
     if folder.is_dir():

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file that makes a folder one of an adapter."""
-NAME = "default"
+ADAPTER_NAME = "default"
 """peft's name of an adapter that is the only one."""
 INSTALL = "pip install 'ebft[lora]'"
 Replace = Callable[[nn.Module], nn.Module | None]
@@ -57,7 +57,7 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
     # peft makes an adapter on the CPU, with torch's global generator, and then moves it.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        inject_adapter_in_model(config, policy, NAME)
+        inject_adapter_in_model(config, policy, ADAPTER_NAME)
     policy.eval()
 
 
@@ -171,7 +171,7 @@ def _base_layer(module: nn.Module) -> nn.Module | None:
 def _merged_layer(module: nn.Module) -> nn.Module | None:
     base: Any = _base_layer(module)
     if base is not None:
-        whole = _in_float32(base.weight) + cast(Any, module).get_delta_weight(NAME)
+        whole = _in_float32(base.weight) + cast(Any, module).get_delta_weight(ADAPTER_NAME)
     elif isinstance(module, nn.Linear) and _in_float32(module.weight) is not module.weight:
         base, whole = module, _in_float32(module.weight)
     else:

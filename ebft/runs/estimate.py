@@ -11,7 +11,7 @@ import torch
 from ebft.cost import DocumentTree, Memory, flops, memory
 from ebft.errors import first_line
 from ebft.interfaces import Plan, SamplerOptions, base_depth
-from ebft.models.embedded import NAME as EMBEDDED
+from ebft.models.embedded import EMBEDDED
 from ebft.models.known_shapes import SHAPES
 from ebft.models.load import adapter_folder, resolve_device
 from ebft.models.shape import ModelShape

@@ -36,7 +36,7 @@ CONFIG = LlamaConfig(
     bos_token_id=None,
     eos_token_id=1,
     pad_token_id=0,
-    attn_implementation=attention.NAME,
+    attn_implementation=attention.TREE,
 )
 
 

@@ -29,7 +29,7 @@ def tiny_model(name: str):
     config = json.loads((DATA / "tiny_config.json").read_text())
     unused = {"model_type", "transformers_version", "_name_or_path"}
     config = Qwen2Config(**{k: v for k, v in config.items() if k not in unused})
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.TREE)
     model.load_state_dict(tensors(name), strict=False)
     model.tie_weights()
     return model.eval()

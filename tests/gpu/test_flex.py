@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from ebft.models.attention import DENSE, FLEX, NAME
+from ebft.models.attention import DENSE, FLEX, TREE
 from ebft.models.probe import probe_tree
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.strided import Strided
@@ -43,7 +43,7 @@ def log_probs_and_gradients(model, rollouts):
     return [out.rollouts.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
 
 
-@pytest.mark.parametrize("attention", [NAME, FLEX])
+@pytest.mark.parametrize("attention", [TREE, FLEX])
 def test_log_probs_and_gradients_are_the_dense_mask_s(attention):
     rollouts = sampled(policy(DENSE))
     ours = log_probs_and_gradients(policy(attention), rollouts)
@@ -52,7 +52,7 @@ def test_log_probs_and_gradients_are_the_dense_mask_s(attention):
         assert (a - b).norm() <= 2e-3 * b.norm() + 1e-5
 
 
-@pytest.mark.parametrize("attention", [NAME, FLEX])
+@pytest.mark.parametrize("attention", [TREE, FLEX])
 def test_bfloat16_is_as_near_to_float32_as_the_dense_mask_s(attention):
     rollouts = sampled(policy(DENSE))
     exact, *_ = log_probs_and_gradients(policy(DENSE), rollouts)
@@ -61,7 +61,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_dense_mask_s(attention):
     assert (ours - exact).norm() <= 2 * (dense - exact).norm()
 
 
-@pytest.mark.parametrize("attention", [NAME, FLEX])
+@pytest.mark.parametrize("attention", [TREE, FLEX])
 def test_what_is_sampled_is_what_is_trained(attention):
     model = policy(attention)
     assert probe_tree(model, tiny_documents([60], vocabulary=24), PLAN) < 1e-3

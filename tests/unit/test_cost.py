@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Mixtr
 
 from ebft.cost import DocumentTree, flops
 from ebft.features.hidden_states import HiddenStates
-from ebft.models.attention import NAME
+from ebft.models.attention import TREE
 from ebft.models.lora import add_adapter, without_adapter
 from ebft.models.options import LoraOptions
 from ebft.models.shape import ModelShape
@@ -94,7 +94,7 @@ class Counter(FlopCounterMode):
 SIZES = {
     "vocab_size": 2000, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8,
     "num_attention_heads": 4, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None,
-    "attn_implementation": NAME,
+    "attn_implementation": TREE,
 }  # fmt: skip
 GATED = LlamaConfig(**SIZES, num_key_value_heads=2)
 PLAIN = GPTNeoXConfig(**SIZES, tie_word_embeddings=False)

@@ -19,7 +19,7 @@ from transformers import (
 
 import ebft.models.flex  # noqa: F401  (transformers knows it from then on)
 from ebft.errors import NumericalError
-from ebft.models.attention import DENSE, FLEX, NAME
+from ebft.models.attention import DENSE, FLEX, TREE
 from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
 from ebft.models.tree_log_probs import tree_log_probs
@@ -50,12 +50,12 @@ ARCHITECTURES = {
 PLAN = Strided(start=3, stride=4, rollout_length=5)
 
 
-def model(config, attention=NAME):
+def model(config, attention=TREE):
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
-@pytest.mark.parametrize("attention", [NAME, FLEX, DENSE])
+@pytest.mark.parametrize("attention", [TREE, FLEX, DENSE])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_tree_equals_rows(name, attention):
     policy, documents = model(ARCHITECTURES[name], attention), tiny_documents([30, 17])
@@ -67,7 +67,7 @@ def test_a_tree_equals_rows(name, attention):
     torch.testing.assert_close(trained, r.log_probs, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("attention", [NAME, DENSE])
+@pytest.mark.parametrize("attention", [TREE, DENSE])
 @pytest.mark.parametrize(
     ("config", "option"),
     [

@@ -88,7 +88,7 @@ def windowed(window):
         num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True,
         sliding_window=window, max_window_layers=0, pad_token_id=0, bos_token_id=1, eos_token_id=1,
     )  # fmt: skip
-    return AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).eval()
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention.TREE).eval()
 
 
 def test_a_sliding_window_that_hides_something_is_refused():

