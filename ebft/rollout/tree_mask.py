@@ -47,7 +47,7 @@ class Group(NamedTuple):
     hidden: Bool[Tensor, "Q 1 K"]
 
 
-class Prepared(NamedTuple):
+class NewestGroups(NamedTuple):
     """What is the same for all the steps of sampling, so that it is made once."""
 
     starts: Int[Tensor, " Q"]
@@ -68,7 +68,7 @@ class TreeMask:
     anchors: Int[Tensor, " Q"]
     steps: int
     newest: int | None = None
-    prepared: Prepared | None = None
+    prepared: NewestGroups | None = None
 
     @property
     def trunk(self) -> int:
@@ -96,9 +96,9 @@ class TreeMask:
         return replace(self, newest=step, prepared=self._for_newest)
 
     @cached_property
-    def _for_newest(self) -> Prepared:
+    def _for_newest(self) -> NewestGroups:
         one = replace(self, newest=0)
-        return Prepared(one.starts, one.groups)
+        return NewestGroups(one.starts, one.groups)
 
     def trunks_only(self) -> TreeMask:
         """The trunks of the same row, without their branches."""
