@@ -57,7 +57,7 @@ def has_words(text: str) -> bool:
     return bool(re.search(r"[^\W\d_]{2}", NO_WORDS.sub(" ", text)))
 
 
-def key(text: str) -> str:
+def words_of(text: str) -> str:
     """The words of a text alone: two texts that differ in case, punctuation, placeholders or
     markup have the same key."""
     return " ".join(re.findall(r"\w+", NO_WORDS.sub(" ", text).casefold()))
