@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-TENSOR, TUPLE, ITEMS, DIVIDED = "$tensor", "$tuple", "$items", "$divided"
+TENSOR, TUPLE, ITEMS, SHARDED = "$tensor", "$tuple", "$items", "$divided"
 
 
 @dataclass(frozen=True, slots=True)
-class Divided:
+class Sharded:
     """In place of a tensor of this name, of which every process writes its own part."""
 
     name: str
@@ -32,7 +32,7 @@ def write_nested(state: Any, file: Path) -> None:
     """Writes `file`.json and `file`.safetensors.
 
     `state` is made of dicts (keys: text or whole numbers), lists, tuples, tensors, numbers, text,
-    True, False, None and `Divided`; raises `TypeError` naming what else is in it. Floats keep every
+    True, False, None and `Sharded`; raises `TypeError` naming what else is in it. Floats keep every
     bit.
     """
     tensors: dict[str, Tensor] = {}
@@ -68,8 +68,8 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
                 path += "'"
             tensors[path] = value.detach()
             return {TENSOR: path}
-        case Divided(name):
-            return {DIVIDED: name}
+        case Sharded(name):
+            return {SHARDED: name}
         case None | bool() | int() | float() | str():
             return value
         case tuple() | list():
@@ -90,7 +90,7 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
         case {"$tensor": name}:
             return tensors[name]
         case {"$divided": str(name)}:
-            return Divided(name)
+            return Sharded(name)
         case {"$tuple": items}:
             return tuple(_unpack(item, tensors) for item in items)
         case {"$items": items}:

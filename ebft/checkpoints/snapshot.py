@@ -57,7 +57,7 @@ class Snapshot:
     """A run after `about.step` optimizer steps. `state` is nested (`checkpoints.nested`).
 
     `weights` and `merge_adapter` are those of `save_policy`; `shards` are the tensors that are
-    `Divided` in the state.
+    `Sharded` in the state.
     """
 
     policy: PreTrainedModel

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ebft.checkpoints.divided import put_back
 from ebft.checkpoints.generators import gather_random, restore_random
+from ebft.checkpoints.sharded import put_back
 from ebft.errors import UserError
 from ebft.interfaces import Stateful
 
@@ -59,7 +59,7 @@ def restore_state(
 ) -> None:
     """Makes the machinery go on from `state`, that of `step` steps done.
 
-    `shards` is where what is `Divided` in it lies. `changed` are the recipe's keys that are not
+    `shards` is where what is `Sharded` in it lies. `changed` are the recipe's keys that are not
     what they were: a part among them starts with fresh state, and with another optimizer or
     schedule the learning rate is what the new ones would have made it by now. Raises `UserError`
     for state that does not fit.

@@ -85,15 +85,15 @@ def whole_weights(model: PreTrainedModel, *, trained_alone: bool = False) -> dic
     return {name: weight for name, weight in weights.items() if name not in twice}
 
 
-def undivided(state: Any) -> Any:
+def unsharded(state: Any) -> Any:
     """Nested state with its tensors whole and on the CPU; every process gives its parts of them."""
     match state:
         case DTensor():
             return state.full_tensor().cpu()
         case dict():
-            return {key: undivided(value) for key, value in state.items()}
+            return {key: unsharded(value) for key, value in state.items()}
         case list() | tuple():
-            return type(state)(undivided(value) for value in state)
+            return type(state)(unsharded(value) for value in state)
     return state
 
 
@@ -107,7 +107,7 @@ def is_like(parameter: Tensor, value: Any) -> bool:
     )
 
 
-def divided_like(parameter: Tensor, value: Any) -> Any:
+def sharded_like(parameter: Tensor, value: Any) -> Any:
     """This process's part of a value of the parameter's shape; other values as they are."""
     if not (isinstance(parameter, DTensor) and isinstance(value, Tensor)):
         return value

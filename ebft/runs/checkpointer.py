@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ebft.checkpoints.divided import set_apart
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.nested import check_nested
+from ebft.checkpoints.sharded import set_apart
 from ebft.checkpoints.snapshot import About, Snapshot
 from ebft.checkpoints.state import gather_before_update, gather_state
 from ebft.errors import PluginError, StorageError

@@ -72,7 +72,7 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     plan = options.plan.build(resources)
     gap = probe_tree(resources.policy, documents.train.documents, plan)
     log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
-    divide_weights(options, resources)
+    shard_weights(options, resources)
     machinery = make_machinery(options, resources, documents.train.documents, micro_batch)
     return Prepared(free, resources, documents, sets, digests, machinery)
 
@@ -94,7 +94,7 @@ def digest_base(options: FineTuneOptions, resources: Resources) -> str:
     return digest
 
 
-def divide_weights(options: FineTuneOptions, resources: Resources) -> None:
+def shard_weights(options: FineTuneOptions, resources: Resources) -> None:
     """Gives each process its part; in one alone, frozen weights take the precision of forwards."""
     processes = resources.processes
     if processes.mesh is not None:

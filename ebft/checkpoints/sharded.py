@@ -8,55 +8,55 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ebft.checkpoints.nested import Divided
+from ebft.checkpoints.nested import Sharded
 
 if TYPE_CHECKING:
     from ebft.training.machinery import Machinery
 
 
 def set_apart(state: Mapping[str, Any], m: Machinery) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The state of one of several processes, with `Divided` for what each has its own part of.
+    """The state of one of several processes, with `Sharded` for what each has its own part of.
 
     Those are the optimizer's tensors that are divided as the weights are; they come by their names.
     """
-    from ebft.models.shard import is_like, undivided
+    from ebft.models.shard import is_like, unsharded
 
     apart: dict[str, Tensor] = {}
     parameters = parameters_of(m)
 
     def taken(number: int, key: str, value: Any) -> Any:
         if not is_like(parameters[number], value):
-            return undivided(value)
+            return unsharded(value)
         apart[name := f"{number}.{key}"] = value
-        return Divided(name)
+        return Sharded(name)
 
     optimizer = _with_each(state["optimizer"], taken)
-    return {**undivided({**state, "optimizer": None}), "optimizer": optimizer}, apart
+    return {**unsharded({**state, "optimizer": None}), "optimizer": optimizer}, apart
 
 
 def put_back(optimizer: Mapping[str, Any], m: Machinery, shards: Path) -> Mapping[str, Any]:
     """An optimizer's state with its tensors divided over the present processes as the weights are.
 
-    Raises `ValueError` if what is `Divided` in it is not in `shards`.
+    Raises `ValueError` if what is `Sharded` in it is not in `shards`.
     """
     parameters = parameters_of(m)
     apart = {
         value.name: parameters[number]
         for number, values in optimizer["state"].items()
         for value in values.values()
-        if isinstance(value, Divided)
+        if isinstance(value, Sharded)
     }
     if not apart and m.processes.size == 1:
         return optimizer
     from ebft.checkpoints.shards import read_shards
-    from ebft.models.shard import divided_like
+    from ebft.models.shard import sharded_like
 
     read = read_shards(shards, like=apart) if apart else {}
 
     def placed(number: int, _key: str, value: Any) -> Any:
-        if isinstance(value, Divided):
+        if isinstance(value, Sharded):
             return read[value.name]
-        return divided_like(parameters[number], value)
+        return sharded_like(parameters[number], value)
 
     return _with_each(optimizer, placed)
 
