@@ -58,8 +58,8 @@ def has_words(text: str) -> bool:
 
 
 def words_of(text: str) -> str:
-    """The words of a text alone: two texts that differ in case, punctuation, placeholders or
-    markup have the same key."""
+    """The words of a text alone: the same for texts that differ in case, punctuation, placeholders
+    or markup."""
     return " ".join(re.findall(r"\w+", NO_WORDS.sub(" ", text).casefold()))
 
 

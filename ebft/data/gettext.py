@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from ebft.data.catalogue import Message, key, read_catalogues
+from ebft.data.catalogue import Message, read_catalogues, words_of
 from ebft.data.split import choose, mark_of_text
 from ebft.errors import UserError
 from ebft.interfaces import Example, Splits
@@ -63,7 +63,7 @@ class Gettext(Part):
         apart = [message for message in messages if self._is_apart(message)]
         known = [message for message in messages if not self._is_apart(message)]
         self._check(root, known, apart)
-        marks = {message: mark_of_text(key(message.source)) for message in known}
+        marks = {message: mark_of_text(words_of(message.source)) for message in known}
         chosen = choose(marks.values(), self.held_out, key=f"data: {root}")
         # What is further from train stays whole; what is nearer loses what both have.
         held_out = without_shared((m for m in known if marks[m] in chosen), of=apart)
@@ -111,7 +111,9 @@ class Gettext(Part):
             (source, text), (target, translation) = pair[::-1] if self.into_source else pair
             prompt = self.template.format(source=source, target=target, text=text)
             name = f"{message.catalogue}:{message.language}:{message.number}"
-            examples.append(Example(name, f" {translation}", prompt, cluster=key(message.source)))
+            examples.append(
+                Example(name, f" {translation}", prompt, cluster=words_of(message.source))
+            )
         return examples
 
 
@@ -120,11 +122,14 @@ def without_shared(messages: Iterable[Message], of: Iterable[Message]) -> list[M
     among themselves."""
     sources, translations, seen = set(), set(), set()
     for message in of:
-        sources.add(key(message.source))
-        translations.add((message.language, key(message.translation)))
+        sources.add(words_of(message.source))
+        translations.add((message.language, words_of(message.translation)))
     kept = []
     for message in messages:
-        source, translation = key(message.source), (message.language, key(message.translation))
+        source, translation = (
+            words_of(message.source),
+            (message.language, words_of(message.translation)),
+        )
         if source in sources or translation in translations or (source, translation) in seen:
             continue
         seen.add((source, translation))

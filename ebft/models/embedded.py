@@ -41,7 +41,8 @@ def find_gguf() -> Path:
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"model.path = {EMBEDDED}: the embedded model's weights are not installed; run: {INSTALL}"
+            f"model.path = {EMBEDDED}: the embedded model's weights are not installed; "
+            f"run: {INSTALL}"
         )
     found = sorted(Path(spec.origin).parent.rglob("*.gguf"))
     if not found:

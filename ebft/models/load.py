@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ebft")
 
-ACCEPTED = f"give {embedded.EMBEDDED} (the embedded model), a folder that save_pretrained wrote, or a hub id"
+ACCEPTED = (
+    f"give {embedded.EMBEDDED} (the embedded model), a folder that save_pretrained wrote, "
+    "or a hub id"
+)
 
 ABOUT = "run/about.json"
 """Where a checkpoint of a run says what its recipe was."""

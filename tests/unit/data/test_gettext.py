@@ -1,6 +1,6 @@
 import pytest
 
-from ebft.data.catalogue import has_words, key, read_catalogues
+from ebft.data.catalogue import has_words, read_catalogues, words_of
 from ebft.data.gettext import Gettext
 from ebft.errors import UserError
 
@@ -21,7 +21,7 @@ def shop(count, start=0):
 
 
 def sources(examples):
-    return {key(example.prompt.split("\n")[1].split(": ")[1]) for example in examples}
+    return {words_of(example.prompt.split("\n")[1].split(": ")[1]) for example in examples}
 
 
 def test_messages_that_are_no_sentences_are_left_out(tmp_path):
