@@ -15,7 +15,7 @@ from ebft.checkpoints.folder import PREFIX
 from ebft.config.read import read_yaml
 from ebft.errors import UserError
 from ebft.files import check_writable, write_whole
-from ebft.runs.old_logs import remove_logs
+from ebft.runs.metric_logs import remove_logs
 
 RECIPE = "recipe.yaml"
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)

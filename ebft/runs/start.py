@@ -10,8 +10,8 @@ from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
 from ebft.errors import UserError
 from ebft.processes import Processes
-from ebft.runs.disk_logs import cut_disk_logs
 from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.metric_logs import cut_disk_logs
 from ebft.runs.output import OutputFolder
 
 

@@ -16,7 +16,7 @@ from ebft.config.recipe import RECIPES, recipe_options
 from ebft.errors import UserError
 from ebft.runs.estimate import step_flops
 from ebft.runs.finetune_options import FineTuneOptions
-from ebft.runs.old_logs import STEP_LOG
+from ebft.runs.metric_logs import STEP_LOG
 from ebft.study.arms import Arm, arms
 from ebft.study.options import StudyOptions
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from ebft.runs.disk_logs import DISK_LOGGER
-from ebft.runs.old_logs import STEP_LOG, TENSORBOARD, remove_logs
+from ebft.runs.metric_logs import DISK_LOGGER, STEP_LOG, TENSORBOARD, remove_logs
 
 
 @pytest.mark.parametrize("before", ["run", "moved/from"])

@@ -1,20 +1,54 @@
-"""What the metric loggers of an overwritten run have written into its folder, and nothing else."""
+"""The files that metric loggers have written, when a run overwrites another or goes on from a step
+before their end."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from glob import escape
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ebft.runs.disk_logs import DISK_LOGGER
+from ebft.config.component import Component
+from ebft.files import write_whole
 
+DISK_LOGGER = "torchtune.training.metric_logging.DiskLogger"
+TENSORBOARD = "torchtune.training.metric_logging.TensorBoardLogger"
 STEP_LOG = "ebft.study.step_log.StepLog"
+LINE = re.compile(r"Step (\d+) \| .*\n")
+"""A step of a DiskLogger."""
 STAMPED = "log_" + 10 * "[0-9]" + ".txt"
 """What DiskLogger calls a file by itself: log_ and the seconds since 1970."""
-TENSORBOARD = "torchtune.training.metric_logging.TensorBoardLogger"
+
+log = logging.getLogger("ebft")
+
+
+def cut_disk_logs(loggers: Sequence[Component], *, within: Path, after: int) -> None:
+    """Drops the lines of steps beyond `after`, and a half-written one: they are logged again.
+
+    Only in a run's own folder, `within`: what lies elsewhere may be another run's.
+    """
+    for logger in loggers:
+        if logger.path != DISK_LOGGER:
+            continue
+        folder = Path(logger.arguments["log_dir"])
+        if not folder.resolve().is_relative_to(within.resolve()):
+            log.warning(
+                "metric_loggers: log_dir = %s is not in output_dir, so lines of steps after %d "
+                "that an earlier process wrote there stay",
+                folder, after,
+            )  # fmt: skip
+            continue
+        for file in sorted(folder.glob(logger.arguments.get("filename") or "log_*.txt")):
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [
+                line for line in lines if (step := LINE.fullmatch(line)) and int(step[1]) <= after
+            ]
+            if kept != lines:
+                write_whole(file, "".join(kept))
 
 
 def remove_logs(recipe: Mapping[str, Any], folder: Path) -> None:
