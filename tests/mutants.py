@@ -88,7 +88,7 @@ MUTANTS = [
     Mutant("transforms/gram.py", ".clamp(min=0).sqrt()", ".clamp(min=0)"),
     Mutant("transforms/whiten_context_paper.py", "** 3", "** 2"),
     Mutant("transforms/whiten_context_paper.py", "root_n * (U", "(U"),
-    Mutant("transforms/whiten_context_reference.py", "W.sum(-1, keepdim=True)", "W.mean(-1, keepdim=True)"),
+    Mutant("transforms/whiten_context_authors.py", "W.sum(-1, keepdim=True)", "W.mean(-1, keepdim=True)"),
     Mutant("transforms/whiten_running.py", "values.rsqrt()", "values.reciprocal()"),
     Mutant("transforms/whiten_running.py", "features.references.flatten(0, 1)",
            "features.samples.flatten(0, 1)"),

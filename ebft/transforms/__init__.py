@@ -4,7 +4,7 @@ from ebft.hookspecs import Parts, hookimpl
 from ebft.transforms.l2 import L2
 from ebft.transforms.project import Project
 from ebft.transforms.whiten_context_paper import WhitenContextPaper
-from ebft.transforms.whiten_context_reference import WhitenContextReference
+from ebft.transforms.whiten_context_authors import WhitenContextAuthors
 from ebft.transforms.whiten_running import WhitenRunning
 
 
@@ -14,6 +14,6 @@ def register_transforms() -> Parts:
         "l2": L2,
         "project": Project,
         "whiten_context_paper": WhitenContextPaper,
-        "whiten_context_reference": WhitenContextReference,
+        "whiten_context_authors": WhitenContextAuthors,
         "whiten_running": WhitenRunning,
     }

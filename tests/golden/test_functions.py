@@ -13,7 +13,7 @@ from ebft.rollout.records import Features, Terms
 from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from ebft.samplers.hf_tree import HfTree
-from ebft.transforms.whiten_context_reference import WhitenContextReference
+from ebft.transforms.whiten_context_authors import WhitenContextAuthors
 from tests.golden.authors import (
     by_context,
     by_rollout,
@@ -39,7 +39,7 @@ def test_whitening(case, normalize):
     references = contexts_of(data[f"{case}.in_gt"])
     assert (references == references[:, :1]).all(), "n copies of one reference"
     features = Features(contexts_of(data[f"{case}.in_gen"]), references[:, :1])
-    ours = WhitenContextReference(normalize=normalize)(features)
+    ours = WhitenContextAuthors(normalize=normalize)(features)
     out = f"{case}.norm{int(normalize)}"
     torch.testing.assert_close(ours.samples, contexts_of(data[f"{out}.out_gen"]), **CLOSE)
     torch.testing.assert_close(ours.references, contexts_of(data[f"{out}.out_gt"]), **CLOSE)

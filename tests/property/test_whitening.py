@@ -13,12 +13,12 @@ from ebft.transforms.gram import eigh, gram_roots
 from ebft.transforms.l2 import L2, l2
 from ebft.transforms.project import Project, projection
 from ebft.transforms.whiten_context_paper import WhitenContextPaper, whiten_context
-from ebft.transforms.whiten_context_reference import WhitenContextReference
+from ebft.transforms.whiten_context_authors import WhitenContextAuthors
 from ebft.transforms.whiten_running import RunningWhitening, WhitenRunning, inverse_root
 from tests.property.enumeration import expected_gradient, gradient_of
 from tests.property.strategies import normal, problems, seeds
 
-PER_CONTEXT = {"paper": WhitenContextPaper(), "reference": WhitenContextReference()}
+PER_CONTEXT = {"paper": WhitenContextPaper(), "authors": WhitenContextAuthors()}
 counts = st.integers(2, 5)
 
 
@@ -79,7 +79,7 @@ def test_the_paper_s_is_the_covariance_s_pseudo_inverse_root(seed, n, m):
 @given(seed=seeds, n=counts)
 def test_the_authors_references_are_multiples_of_the_raw_one(seed, n):
     f = features(seed, n)
-    whitened = WhitenContextReference()(f)
+    whitened = WhitenContextAuthors()(f)
     assert whitened.paired
     assert whitened.references.shape == f.samples.shape
     cosine = torch.cosine_similarity(whitened.references, f.references, dim=-1).abs()
@@ -88,7 +88,7 @@ def test_the_authors_references_are_multiples_of_the_raw_one(seed, n):
     unary = FeatureMatching()(None, whitened).unary
     expected = 2 * (whitened.samples * whitened.references).sum(-1)
     torch.testing.assert_close(unary, expected)
-    unit = WhitenContextReference(normalize=True)(f)
+    unit = WhitenContextAuthors(normalize=True)(f)
     torch.testing.assert_close(unit.samples.norm(dim=-1), torch.ones(3, n).double())
 
 

@@ -1,4 +1,4 @@
-"""Transform `whiten_context_reference`: whitening as the authors' code does it, to compare with."""
+"""Transform `whiten_context_authors`: whitening as the authors' code does it, to compare with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ebft.transforms.gram import TOLERANCE, gram_roots
 from ebft.transforms.l2 import l2
 
 
-class WhitenContextReference(Part):
+class WhitenContextAuthors(Part):
     """X̃ = W X with W = (XXᵀ)^{-1/2}, and the reference of rollout j is (Σ_i W_ji) φ_y.
 
     W acts on the n rollouts, not on feature space: applied to n copies of a reference it only
