@@ -3,8 +3,8 @@
 from ebft.hookspecs import Parts, hookimpl
 from ebft.transforms.l2 import L2
 from ebft.transforms.project import Project
-from ebft.transforms.whiten_context_paper import WhitenContextPaper
 from ebft.transforms.whiten_context_authors import WhitenContextAuthors
+from ebft.transforms.whiten_context_paper import WhitenContextPaper
 from ebft.transforms.whiten_running import WhitenRunning
 
 

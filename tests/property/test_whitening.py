@@ -12,8 +12,8 @@ from ebft.rollout.records import Features
 from ebft.transforms.gram import eigh, gram_roots
 from ebft.transforms.l2 import L2, l2
 from ebft.transforms.project import Project, projection
-from ebft.transforms.whiten_context_paper import WhitenContextPaper, whiten_context
 from ebft.transforms.whiten_context_authors import WhitenContextAuthors
+from ebft.transforms.whiten_context_paper import WhitenContextPaper, whiten_context
 from ebft.transforms.whiten_running import RunningWhitening, WhitenRunning, inverse_root
 from tests.property.enumeration import expected_gradient, gradient_of
 from tests.property.strategies import normal, problems, seeds
