@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -134,7 +134,8 @@ class FineTune:
             stop_on_signals(grace=options.checkpoint.grace, at_rest=checkpointer.at_rest) as stop,
             saving_last_step(checkpointer, blame=self._blame, memory_short=halving.memory_short),
         ):
-            steps = train_halving(machinery, range(done, last), halving)
+            announce = self._progress.announce
+            steps = train_halving(machinery, range(done, last), halving, announce=announce)
             stopping = processes.any(bool(stop))
             while done < last and not stopping:
                 began = perf_counter()
@@ -185,8 +186,10 @@ class FineTune:
             self._output.release()
 
 
-def train_halving(machinery: Machinery, steps: range, halving: Halving) -> Iterator[Step]:
+def train_halving(
+    machinery: Machinery, steps: range, halving: Halving, *, announce: Callable[[str], None]
+) -> Iterator[Step]:
     """`train`, whose first step decides how many documents fit into memory."""
     if steps:
-        yield halving(lambda: next(train(machinery, steps[:1])))
-    yield from train(machinery, steps[1:])
+        yield halving(lambda: next(train(machinery, steps[:1], announce=announce)))
+    yield from train(machinery, steps[1:], announce=announce)

@@ -34,6 +34,10 @@ BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{pos
 """Figures say more than a bar, and 80 columns have room for one of them."""
 SAY_EVERY = 10.0
 """Seconds between lines about steps where there is no terminal."""
+SAY_WITHIN = 30.0
+"""Seconds without a line after which one says where in its step a run is."""
+REDRAW = 0.2
+"""Seconds between two changes of the bar within a step, at least: short steps are not worth it."""
 
 log = logging.getLogger("ebft")
 
@@ -64,15 +68,28 @@ class Progress:
         self._bar = tqdm(
             total=steps, desc=label, unit="step", dynamic_ncols=True, disable=None, bar_format=BAR
         )
-        self._said = -SAY_EVERY
+        self._done, self._step_said = 0, -SAY_EVERY
+        self._said = self._drawn = time.perf_counter()
 
     def start_at(self, steps_done: int) -> None:
-        """So many steps were done by an earlier process."""
-        self._bar.initial = self._bar.n = steps_done
+        """Counts from the steps that an earlier process has done."""
+        self._done = self._bar.initial = self._bar.n = steps_done
         self._bar.refresh()
+
+    def announce(self, what: str) -> None:
+        """Shows what the step in progress does next, so that a long one is seen to move."""
+        now = time.perf_counter()
+        if self._bar.disable:
+            if now - self._said >= SAY_WITHIN:
+                log.info("%s: step %d of %d: %s", self._label, self._done + 1, self._steps, what)
+                self._said = now
+        elif now - self._drawn >= REDRAW:
+            self._bar.set_description_str(f"{self._label}, {what}")
+            self._drawn = now
 
     def step(self, step: Step, metrics: Mapping[str, float]) -> None:
         """Shows and logs a step that is done."""
+        self._done = step.done
         self.log(metrics, step.done)
         # A reward with parts is shown in its parts.
         left_out = {"reward"} if "alignment" in metrics else set()
@@ -80,8 +97,10 @@ class Progress:
         figures = "  ".join(
             f"{label} {form.format(metrics[key])}" for key, (label, form) in shown.items()
         )
+        self._bar.set_description_str(self._label, refresh=False)
         self._bar.set_postfix_str(figures)
         self._bar.update()
+        self._drawn = time.perf_counter()
         if self._bar.disable:
             self._say(step.done, figures)
         due = self._every is not None and step.number % self._every == 0
@@ -92,9 +111,9 @@ class Progress:
 
     def _say(self, done: int, figures: str) -> None:
         now = time.perf_counter()
-        if now - self._said >= SAY_EVERY or done == self._steps:
+        if now - self._step_said >= SAY_EVERY or done == self._steps:
             log.info("%s: step %d of %d  %s", self._label, done, self._steps, figures)
-            self._said = now
+            self._said = self._step_said = now
 
     def log(self, metrics: Mapping[str, float], steps_done: int) -> None:
         """Passes metrics on to every metric logger."""

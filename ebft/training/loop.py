@@ -6,7 +6,7 @@ none at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def train(m: Machinery, steps: range) -> Iterator[Step]:
-    """Runs the optimizer steps, yielding each when it is done.
+def train(
+    m: Machinery, steps: range, *, announce: Callable[[str], None] = lambda _: None
+) -> Iterator[Step]:
+    """Runs the optimizer steps, yielding each when it is done; `announce` is told what is next.
 
     Raises `NumericalError`, and what the parts raise.
     """
@@ -38,12 +40,13 @@ def train(m: Machinery, steps: range) -> Iterator[Step]:
         contexts = divide(contexts, n=m.n, budget=m.micro_batch_tokens, processes=m.processes)
         scored = None
         if m.rollout_parts is not None:
+            announce("sampling")
             scored = sample_and_score(m.rollout_parts, contexts, m.processes, step=step)
 
         losses = accumulate_gradients(
             m.policy, contexts, scored, m.objective,
             precision=m.precision, gradient_checkpointing=m.gradient_checkpointing,
-            step=step, processes=m.processes,
+            step=step, processes=m.processes, announce=announce,
         )  # fmt: skip
         grad_norm = clip_gradients(m.policy.parameters(), m.clip_grad_norm)
         check_gradients(grad_norm, contexts, step=step)
@@ -95,6 +98,7 @@ def accumulate_gradients(
     gradient_checkpointing: bool,
     step: int,
     processes: Processes = ONE_PROCESS,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> Losses:
     """Adds ∇(L_FM + γ·L_CE) to the policy's gradients, a micro-batch of the contexts at a time.
 
@@ -107,7 +111,8 @@ def accumulate_gradients(
     counts = count(contexts, scored, objective, processes)
     totals = Totals(objective)
     with checkpointing(policy, enabled=gradient_checkpointing):
-        for place, micro_batch in contexts.split():
+        for number, (place, micro_batch) in enumerate(contexts.split(), 1):
+            announce(f"training {number}/{len(contexts.micro_batches or [contexts])}")
             rollouts = None if scored is None else scored.rollouts.of(micro_batch, place)
             log_probs = policy_log_probs(
                 policy, micro_batch, rollouts,

@@ -60,6 +60,16 @@ def test_any_micro_batch_gives_the_same_loss_and_gradient(plan, reduction, gamma
         torch.testing.assert_close(grad, expected, atol=1e-10, rtol=1e-9)
 
 
+def test_it_announces_each_micro_batch():
+    policy, heard = tiny_policy(), []
+    contexts = RAGGED["strided"].divided([2, 2, 1])
+    accumulate_gradients(
+        policy, contexts, None, ObjectiveOptions(gamma=1),
+        precision=torch.float64, gradient_checkpointing=False, step=0, announce=heard.append,
+    )  # fmt: skip
+    assert heard == ["training 1/3", "training 2/3", "training 3/3"]
+
+
 def test_without_cross_entropy_in_the_loss_it_costs_no_backward_and_changes_no_gradient():
     policy = tiny_policy()
     contexts = RAGGED["strided"]
