@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from ebft.runs.progress import Progress
 from ebft.runs.rescue import saving_last_step
 from ebft.runs.start import Start
 from ebft.training.loop import train
-from ebft.training.machinery import Machinery, Step
+from ebft.training.machinery import Machinery, Observer, Step
 from ebft.training.metrics import step_metrics
 
 log = logging.getLogger("ebft")
@@ -134,8 +134,7 @@ class FineTune:
             stop_on_signals(grace=options.checkpoint.grace, at_rest=checkpointer.at_rest) as stop,
             saving_last_step(checkpointer, blame=self._blame, memory_short=halving.memory_short),
         ):
-            announce = self._progress.announce
-            steps = train_halving(machinery, range(done, last), halving, announce=announce)
+            steps = train_halving(machinery, range(done, last), halving, measuring)
             stopping = processes.any(bool(stop))
             while done < last and not stopping:
                 began = perf_counter()
@@ -146,7 +145,6 @@ class FineTune:
                 metrics = step_metrics(step, seconds=perf_counter() - began, processes=processes)
                 self._metrics.append(metrics)
                 self._progress.step(step, metrics)
-                measuring.gradients(step)
                 # Before the checkpoint, which has all figures up to its step.
                 if measuring.due(done) and not processes.any(bool(stop)):
                     with self._breakable(stop):
@@ -187,9 +185,9 @@ class FineTune:
 
 
 def train_halving(
-    machinery: Machinery, steps: range, halving: Halving, *, announce: Callable[[str], None]
+    machinery: Machinery, steps: range, halving: Halving, observer: Observer
 ) -> Iterator[Step]:
     """`train`, whose first step decides how many documents fit into memory."""
     if steps:
-        yield halving(lambda: next(train(machinery, steps[:1], announce=announce)))
-    yield from train(machinery, steps[1:], announce=announce)
+        yield halving(lambda: next(train(machinery, steps[:1], observer)))
+    yield from train(machinery, steps[1:], observer)

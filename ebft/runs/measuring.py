@@ -14,17 +14,18 @@ from ebft.parts import Resources
 from ebft.report.curves import plot_curves
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
+from ebft.rollout.records import Contexts, Scored
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.progress import Progress
 from ebft.training.gradients import measure_gradients
-from ebft.training.machinery import Step
+from ebft.training.machinery import Observer
 
 log = logging.getLogger("ebft")
 
 
-class Measuring:
-    """Measures as the recipe's `evaluation` says; `history` has all figures, `progress` shows them.
+class Measuring(Observer):
+    """Measures as the recipe says; `history` has all held-out figures, `progress` shows them.
 
     Raises `UserError` where `checkpoint.best` is not among what is measured, once that is known.
     """
@@ -51,17 +52,25 @@ class Measuring:
                 f"checkpoint.best = {best}: no evaluator measures that{suggest(best, names)}"
             )
 
-    def gradients(self, step: Step) -> None:
-        """How large and how noisy the gradient's parts are, at the steps when it is due."""
-        if not is_due(step.done, self._options.training.measure_gradients_every):
+    def announce(self, what: str) -> None:
+        self._progress.announce(what)
+
+    def before_update(self, step: int, contexts: Contexts, scored: Scored | None) -> None:
+        """How large and how noisy the gradient's parts are, at the steps when it is due.
+
+        After the update they would be measured on documents that the policy has just learned.
+        """
+        done = step + 1
+        if not is_due(done, self._options.training.measure_gradients_every):
             return
+        self._progress.announce("measuring gradients")
         measured = measure_gradients(
-            self._resources.policy, step.contexts, step.scored, self._options.objective,
+            self._resources.policy, contexts, scored, self._options.objective,
             precision=self._resources.precision,
             gradient_checkpointing=self._options.training.gradient_checkpointing,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
-        self._progress.log(measured, step.done)
+        self._progress.log(measured, done)
 
     def due(self, done: int) -> bool:
         """Whether held-out figures are due after so many steps."""

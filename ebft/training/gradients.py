@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ebft.models.checkpointing import checkpointing
+from ebft.models.compiled import eager
 from ebft.objective import ObjectiveOptions
 from ebft.processes import ONE_PROCESS
 from ebft.scoring.gradient_noise import gradient_noise
@@ -31,7 +32,8 @@ def measure_gradients(
 ) -> dict[str, float]:
     """Norms of the gradients of L_FM and of γ·L_CE, their ratio, and each one's noise scale.
 
-    One document at a time, at the policy's present weights; its gradients are left as they were.
+    One document at a time, at the policy's present weights, which must be those that the rollouts
+    were sampled from; the policy's gradients are left as they were.
     Noise scales are in documents: `scoring.gradient_noise`. A step of a single document has none,
     and one without rollouts (`scored` is None) nothing of the policy gradient.
     """
@@ -40,7 +42,8 @@ def measure_gradients(
     parameters = [p for p in policy.parameters() if p.requires_grad]
     names = ["cross_entropy"] if scored is None else ["policy_gradient", "cross_entropy"]
     parts = {name: _Sum(parameters) for name in names}
-    with checkpointing(policy, enabled=gradient_checkpointing):
+    # Compiled layers cannot go backward twice.
+    with eager(policy), checkpointing(policy, enabled=gradient_checkpointing):
         for place, one in contexts.one_by_one().split():
             rollouts = None if scored is None else scored.rollouts.of(one, place)
             log_probs = policy_log_probs(policy, one, rollouts, precision=precision)

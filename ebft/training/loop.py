@@ -21,17 +21,15 @@ from ebft.training.check_finite import check_gradients, check_log_probs
 from ebft.training.clip import clip_gradients
 from ebft.training.contract import Contract
 from ebft.training.losses import count, cross_entropy, policy_gradient, policy_log_probs
-from ebft.training.machinery import Machinery, RolloutParts, Step
+from ebft.training.machinery import NOBODY, Machinery, Observer, RolloutParts, Step
 from ebft.training.totals import Losses, Totals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def train(
-    m: Machinery, steps: range, *, announce: Callable[[str], None] = lambda _: None
-) -> Iterator[Step]:
-    """Runs the optimizer steps, yielding each when it is done; `announce` is told what is next.
+def train(m: Machinery, steps: range, observer: Observer = NOBODY) -> Iterator[Step]:
+    """Runs the optimizer steps, yielding each when it is done.
 
     Raises `NumericalError`, and what the parts raise.
     """
@@ -40,16 +38,17 @@ def train(
         contexts = divide(contexts, n=m.n, budget=m.micro_batch_tokens, processes=m.processes)
         scored = None
         if m.rollout_parts is not None:
-            announce("sampling")
+            observer.announce("sampling")
             scored = sample_and_score(m.rollout_parts, contexts, m.processes, step=step)
 
         losses = accumulate_gradients(
             m.policy, contexts, scored, m.objective,
             precision=m.precision, gradient_checkpointing=m.gradient_checkpointing,
-            step=step, processes=m.processes, announce=announce,
+            step=step, processes=m.processes, announce=observer.announce,
         )  # fmt: skip
         grad_norm = clip_gradients(m.policy.parameters(), m.clip_grad_norm)
         check_gradients(grad_norm, contexts, step=step)
+        observer.before_update(step, contexts, scored)
 
         learning_rate = m.optimizer.param_groups[0]["lr"]
         m.optimizer.step()

@@ -67,6 +67,19 @@ class Machinery:
         return 0 if self.rollout_parts is None else self.rollout_parts.sampler.n
 
 
+class Observer:
+    """Whoever is told of a step in progress; this one does nothing about it."""
+
+    def announce(self, what: str) -> None:
+        """What comes next: "sampling", "training 3/16"."""
+
+    def before_update(self, step: int, contexts: Contexts, scored: Scored | None) -> None:
+        """The step's gradients are complete, and the weights are still those sampled from."""
+
+
+NOBODY = Observer()
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What one step did, for whoever watches; `scored` is None if there were no rollouts.

@@ -9,9 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ebft.config.load import load_recipe
+from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
+from ebft.training.machinery import Observer
 
 NO_FEATURES = ["feature_map=null", "evaluation.evaluators=[]"]
 NO_REWARD = ["sampler=null", "reward=null", "baseline=null", *NO_FEATURES]
@@ -27,13 +29,18 @@ def prompts(tmp_path):
             "plan.rollout_length=1"]  # fmt: skip
 
 
-def steps_of(arguments, steps=2):
-    """The steps of a run and the machinery that ran them."""
+def machinery_of(arguments):
+    """What the loop of a run is given."""
     _, file, *overrides = arguments
     options = load_recipe(Path(file), overrides).options
     resources = make_resources(options)
     documents = make_documents(options, resources)
-    machinery = make_machinery(options, resources, documents.train.documents, MicroBatch(2))
+    return make_machinery(options, resources, documents.train.documents, MicroBatch(2))
+
+
+def steps_of(arguments, steps=2):
+    """The steps of a run and the machinery that ran them."""
+    machinery = machinery_of(arguments)
     return list(train(machinery, range(steps))), machinery
 
 
@@ -62,6 +69,31 @@ def test_sft_runs_without_rollouts(ebft, tiny_run, tmp_path):
     for name in ("reward", "advantage", "policy_gradient", "sampler_gap", "cfm"):
         assert name not in metrics
     AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "checkpoints" / "step-000003")
+
+
+def test_gradients_are_measured_where_the_rollouts_come_from(tiny_run):
+    machinery = machinery_of(tiny_run("lr_scheduler=null"))
+
+    def weights():
+        return torch.cat([p.detach().flatten() for p in machinery.policy.parameters()])
+
+    class Looks(Observer):
+        def before_update(self, step, contexts, scored):
+            sampled = scored.rollouts
+            with torch.no_grad():
+                now = tree_log_probs(machinery.policy, sampled).rollouts
+            self.gap = (now - sampled.log_probs).where(sampled.mask, 0).abs().max()
+            self.weights, self.heard = weights(), [*self.heard, step]
+
+        heard = ()
+
+    looks, before = Looks(), weights()
+    for number, _ in enumerate(train(machinery, range(2), looks)):
+        torch.testing.assert_close(looks.weights, before, atol=0, rtol=0)
+        assert looks.gap < 1e-4
+        assert looks.heard == list(range(number + 1))
+        before = weights()
+        assert (before != looks.weights).any(), "the step's update comes after it"
 
 
 def test_sft_descends_the_models_own_loss(tiny_run, tiny_model):

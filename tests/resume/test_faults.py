@@ -245,8 +245,8 @@ def test_a_disk_too_full_for_a_line_of_figures(ebft, fragile, monkeypatch, small
 def test_nan_leaves_the_checkpoints_before_it(ebft, fragile, monkeypatch, goes_on, tmp_path):
     from ebft.training import loop
 
-    def nan_in_step_6(m, steps):
-        for step in train(m, steps):
+    def nan_in_step_6(m, steps, observer):
+        for step in train(m, steps, observer):
             if step.number == 5:
                 with torch.no_grad():
                     next(m.policy.parameters()).fill_(float("nan"))

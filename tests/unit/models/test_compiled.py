@@ -11,6 +11,7 @@ from ebft.objective import ObjectiveOptions
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_generate import HfGenerate
 from ebft.samplers.hf_tree import HfTree
+from ebft.training.gradients import measure_gradients
 from ebft.training.loop import accumulate_gradients
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 
@@ -26,12 +27,15 @@ def policy():
     torch._dynamo.reset()
 
 
+def advantages(rollouts):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*rollouts.tokens.shape[:2], generator=generator).double()
+
+
 def gradient(policy, rollouts, *, gradient_checkpointing=False):
     policy.zero_grad()
-    generator = torch.Generator().manual_seed(0)
-    advantages = torch.randn(*rollouts.tokens.shape[:2], generator=generator)
     accumulate_gradients(
-        policy, *trained_on(rollouts, advantages.double(), micro_batch=2),
+        policy, *trained_on(rollouts, advantages(rollouts), micro_batch=2),
         ObjectiveOptions(gamma=0.3),
         precision=torch.float32, gradient_checkpointing=gradient_checkpointing, step=0,
     )  # fmt: skip
@@ -55,6 +59,13 @@ def test_gradients_are_the_same_and_other_trees_do_not_compile_anew(policy):
     assert graphs[-1] == graphs[1], "sizes are symbols from the second on"
     checkpointed = gradient(policy, rollouts[0], gradient_checkpointing=True)
     torch.testing.assert_close(checkpointed, expected[0], atol=1e-12, rtol=1e-9)
+    policy.zero_grad()
+    # A part's gradient, and then the other's, from one forward.
+    measured = measure_gradients(
+        policy, *trained_on(rollouts[0], advantages(rollouts[0])), ObjectiveOptions(gamma=0.3),
+        precision=torch.float32, gradient_checkpointing=False,
+    )  # fmt: skip
+    assert measured["grad_norm_ratio"] > 0
 
 
 @pytest.mark.parametrize("sampler", [HfTree(n=3), HfGenerate(n=3)])
