@@ -139,9 +139,9 @@ holes. A wrapped layer allocates and frees between what it keeps. Measured."""
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of what is there at the same time, in the backward pass of a micro-batch or, without
-    activations and logits but with the optimizer's intermediate results, in its update. `loading`
-    is what the model takes before that, in float32."""
+    """Bytes of what is there at the same time: in the backward pass of a micro-batch, or, in place
+    of its activations and logits, the optimizer's intermediate results in the `update`, or the
+    cache and the logits of `sampling`. `loading` is what the model takes before, in float32."""
 
     process: float
     loading: float
@@ -152,13 +152,14 @@ class Memory:
     activations: float
     logits: float
     update: float
+    sampling: float
 
     @property
     def total(self) -> float:
-        """The peak: of whichever of these takes more."""
+        """The peak, of whichever of these takes most."""
         always = self.process + self.weights + self.gradients + self.optimizer + self.frozen
-        training = always + max(self.activations + self.logits, self.update)
-        return max(training, self.process + self.loading)
+        step = always + max(self.activations + self.logits, self.update, self.sampling)
+        return max(step, self.process + self.loading)
 
 
 def memory(
@@ -204,7 +205,9 @@ def memory(
     # A frozen matrix is kept in 4 bits, or in the precision of forwards (`models.lora.cast_base`).
     frozen_matrices = quantized or (adapter > 0 and shards == 1)
     of_matrix = QUANTIZED if quantized else bytes_per_value if frozen_matrices else 4.0
-    casts = (outside if frozen_matrices else N) * bytes_per_value if bytes_per_value < 4 else 0
+    # FSDP gathers the layers in the precision of forwards on a GPU, and casts none of them.
+    cast = outside if frozen_matrices or (shards > 1 and not on_cpu) else N
+    casts = cast * bytes_per_value if bytes_per_value < 4 else 0
     activations = float(tokens * kept + scores + casts)
     if quantized:
         activations += DECODING * model.hidden * max(model.intermediate, model.hidden)
@@ -217,7 +220,8 @@ def memory(
     weights = 4.0 * ((N + adapter) / shards + gathered) - (4.0 - of_matrix) * matrices
     return Memory(
         process=PROCESS if on_cpu else 0.0,
-        loading=0.0 if quantized else 4.0 * N,
+        # On a GPU a base in 4 bits arrives layer by layer.
+        loading=0.0 if quantized and not on_cpu else 4.0 * N,
         weights=weights,
         gradients=4.0 * (trained / shards + (0 if adapter else temporary)),
         optimizer=8.0 * trained / shards,
@@ -225,5 +229,8 @@ def memory(
         activations=activations,
         logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
         # Roots of the second moments: of one weight at a time, on a GPU of all at once.
-        update=4.0 * (min(2 * model.head_weights, trained) if on_cpu else trained),
+        update=4.0 / shards * (min(2 * model.head_weights, trained) if on_cpu else trained),
+        # Logits, scaled, their distance from the highest, and that padded to blocks.
+        sampling=4.0 * 4 * min(LOGIT_ROWS, micro_batch * tree.rollouts) * model.vocab
+        + 2.0 * bytes_per_value * model.layers * keys * tokens,
     )

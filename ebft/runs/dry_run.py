@@ -68,6 +68,7 @@ def estimate_table(options: FineTuneOptions) -> str:
                 ("activations", peak.activations),
                 ("logits", peak.logits),
                 ("or an update", peak.update),
+                ("or sampling", peak.sampling),
                 ("or at the start", peak.loading),
                 ("peak, about", peak.total),
             )

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from ebft.models.cache import TreeCache
 from ebft.models.compiled import eager
 from ebft.models.forward import autocast, decode
-from ebft.models.log_probs import logits
+from ebft.models.log_probs import ROWS, logits
 from ebft.models.whole import whole
 from ebft.parts import Claim, Part, Resources
 from ebft.rollout.contexts import make_rollouts
@@ -114,7 +114,7 @@ class HfTreeSampler:
         trunk = torch.arange(tree.mask.trunk, device=tree.tokens.device)
         hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.mask.trunks_only())
         # The first tokens all come from the trunk: one distribution a context, n draws from it.
-        drawn = [self._draw(logits(policy, hidden[tree.context_at]), uniform(0))]
+        drawn = [self._draw(hidden[tree.context_at], uniform(0))]
         ended = torch.zeros_like(drawn[0][0], dtype=torch.bool)
         for t in range(1, G):
             if contexts.stop_at_eos and self._stops:
@@ -123,17 +123,25 @@ class HfTreeSampler:
                     break
             at = tree.rollout_at[..., t - 1].flatten()
             hidden = hidden_states(drawn[-1][0].flatten(), at, tree.mask.at(t - 1))
-            token, log_prob = self._draw(logits(policy, hidden), uniform(t).view(P * n, 1))
+            token, log_prob = self._draw(hidden, uniform(t).view(P * n, 1))
             drawn.append((token.view(P, n), log_prob.view(P, n)))
         tokens, log_probs = (torch.stack(column, -1) for column in zip(*drawn, strict=True))
         rest = (0, G - tokens.shape[-1])
         return pad(tokens, rest), pad(log_probs, rest)
 
     def _draw(
-        self, predicted: Float[Tensor, "N V"], uniform: Float[Tensor, "N k"]
+        self, hidden: Float[Tensor, "N d"], uniform: Float[Tensor, "N k"]
     ) -> tuple[Int[Tensor, "N k"], Float[Tensor, "N k"]]:
+        """k tokens after each hidden state, with the logits of `ROWS` of them at a time."""
         options = self._options
-        kept = truncate(
-            predicted, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p
-        )
-        return draw(kept, uniform, options.temperature)
+        parts = []
+        for rows, numbers in zip(
+            torch.split(hidden, ROWS), torch.split(uniform, ROWS), strict=True
+        ):
+            kept = truncate(
+                logits(self._policy, rows),
+                temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
+            )  # fmt: skip
+            parts.append(draw(kept, numbers, options.temperature))
+        tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
+        return tokens, log_probs

@@ -1,11 +1,13 @@
 """The cost model's counts are those of the trees that are really grown."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, MixtralConfig
 
-from ebft.cost import DocumentTree, flops
+from ebft.cost import DocumentTree, flops, memory
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.attention import TREE
 from ebft.models.lora import add_adapter, without_adapter
@@ -143,3 +145,32 @@ def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(config, checkpointi
         predicted.features, rel=0.05
     )
     assert Counter().of(train) == pytest.approx(predicted.training, rel=0.05)
+
+
+def test_on_gpus_nothing_of_an_update_is_whole_and_no_layer_is_cast():
+    """FSDP gathers a layer in bfloat16, and each process updates its own part of the weights."""
+    shape = ModelShape.of(GATED)
+    of = partial(
+        memory, shape, DocumentTree(64, [8, 16], 2, 4),
+        micro_batch=1, bytes_per_value=2, on_cpu=False,
+    )  # fmt: skip
+    alone, shared = of(shards=1), of(shards=8)
+    assert alone.update == 4 * shape.parameters
+    assert shared.update == alone.update / 8
+    layers = shape.layers * shape.layer_weights
+    assert alone.activations - shared.activations == 2 * layers
+    whole = of(shards=1, adapter=100, quantized=True)
+    assert whole.loading == 0, "a base in 4 bits arrives layer by layer"
+    assert of(on_cpu=True, adapter=100, quantized=True).loading == 4 * shape.parameters
+
+
+def test_sampling_has_a_cache_and_four_copies_of_some_rows_of_logits():
+    shape = ModelShape.of(LlamaConfig(**{**SIZES, "vocab_size": 100_000}))
+    for anchors, rows in (([8], 4), (list(range(8, 264)), 512)):
+        tree = DocumentTree(600, anchors, n=4, rollout_length=4)
+        needed = memory(shape, tree, micro_batch=1, bytes_per_value=4)
+        cache = 2 * 4 * 8 * 128 * tree.predicting_tokens
+        assert needed.sampling == 4 * 4 * rows * 100_000 + cache
+        assert (
+            needed.total >= needed.weights + needed.gradients + needed.optimizer + needed.sampling
+        )

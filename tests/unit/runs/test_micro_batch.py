@@ -74,6 +74,7 @@ def test_what_cannot_be_estimated_needs_a_number():
 def test_processes_share_the_weights_and_the_documents():
     alone, shared = (estimate_memory(options(), 1, processes=n) for n in (1, 4))
     assert shared.optimizer == alone.optimizer / 4
+    assert shared.update == alone.update / 4
     assert alone.weights / 4 < shared.weights < alone.weights
     assert shared.activations == alone.activations, "each has a micro-batch of its own"
     assert shared.frozen == alone.frozen

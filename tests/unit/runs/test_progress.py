@@ -25,9 +25,7 @@ def clock(monkeypatch):
 
 def shown(stream, monkeypatch, steps=3):
     monkeypatch.setattr("sys.stderr", stream)
-    return Progress(
-        steps=steps, label="ebft", loggers=[], tokenizer=None, show_rollouts_every=None
-    )
+    return Progress(steps=steps, label="ebft", loggers=[], tokenizer=None, show_rollouts_every=None)
 
 
 def step(done):

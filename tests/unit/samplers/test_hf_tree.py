@@ -1,0 +1,28 @@
+"""Logits are made of some rows at a time, however many rollouts there are."""
+
+import torch
+
+from ebft.rollout.strided import Strided
+from ebft.samplers import hf_tree
+from ebft.samplers.hf_tree import HfTree
+from tests.tiny import tiny_documents, tiny_policy, tiny_resources
+
+
+def test_rows_at_a_time_change_nothing(monkeypatch):
+    policy, seen = tiny_policy(), []
+    contexts = Strided(start=2, stride=3, rollout_length=4)(tiny_documents([20, 31]))
+    sampler = HfTree(n=3).build(tiny_resources(policy))
+    whole = sampler(contexts, step=0)
+
+    def counted(model, hidden):
+        seen.append(len(hidden))
+        return logits(model, hidden)
+
+    logits = hf_tree.logits
+    monkeypatch.setattr(hf_tree, "logits", counted)
+    monkeypatch.setattr(hf_tree, "ROWS", 5)
+    parts = sampler(contexts, step=0)
+    assert max(seen) == 5
+    assert sum(seen) == len(contexts) * (1 + 3 * 3), "a context's first tokens share theirs"
+    assert torch.equal(parts.tokens, whole.tokens)
+    torch.testing.assert_close(parts.log_probs, whole.log_probs, atol=1e-12, rtol=0)
