@@ -60,7 +60,7 @@ def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
                 f"{options.path}; give the model that it was trained from"
             )
         # A run with a base in 4 bits has computed φ with that one.
-        rounded = _is_of_4_bits(adapter_folder(options))
+        rounded = _is_of_4_bits(Path(options.path).expanduser())
         return _load(base, dtype, rounded=rounded).requires_grad_(False)
     return _load(options, dtype).requires_grad_(False)
 
@@ -129,9 +129,9 @@ def is_checkpoint(options: ModelOptions) -> bool:
     return (Path(options.path).expanduser() / ABOUT).is_file()
 
 
-def _is_of_4_bits(adapter: Path | None) -> bool:
-    """Whether the adapter of a checkpoint was trained on a base in 4 bits (QLoRA)."""
-    about = None if adapter is None else adapter / ABOUT
+def _is_of_4_bits(checkpoint: Path | None) -> bool:
+    """Whether a checkpoint, of an adapter or merged, was trained on a base in 4 bits (QLoRA)."""
+    about = None if checkpoint is None else checkpoint / ABOUT
     if about is None or not about.is_file():
         return False  # written by another program
     lora = json.loads(about.read_text(encoding="utf-8"))["recipe"]["model"]["lora"]

@@ -102,6 +102,18 @@ def test_a_run_that_trained_is_not_overwritten(ebft, tiny, tiny_run, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_a_merged_checkpoint_of_qlora_is_measured_with_its_run_s_features(
+    ebft, tiny, tiny_run, tiny_model, tmp_path
+):
+    merged = ["model.lora.quantize_base=true", "checkpoint.merge_adapter=true"]
+    run = tiny_run("optimizer.lr=0.05", "evaluation.evaluators.1.n=16", *merged, recipe="ebft_lora")
+    assert ebft(*run)[0] == 0
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000003"
+    status, _, err = ebft("eval", *tiny, f"model.path={checkpoint}", f"model.base={tiny_model}")
+    assert status == 0, err
+    assert_figures_of_the_run(tmp_path)
+
+
 @pytest.mark.parametrize("more", [[], ["model.lora.quantize_base=true"]])
 def test_an_adapter_is_measured_on_its_base(ebft, tiny, tiny_run, tiny_model, tmp_path, more):
     fast = ["optimizer.lr=0.05", "evaluation.evaluators.1.n=16", *more]
