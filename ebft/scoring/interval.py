@@ -37,31 +37,41 @@ class Interval:
 def mean_interval(measurement: Measurement, *, level: float = 0.95) -> Interval:
     """The measurement's mean over documents, weighted by what each value is a mean of.
 
-    A share of none or all of C clusters has the interval of Clopper and Pearson, ± 1 − (α/2)^(1/C),
-    where the spread, which is none, says nothing. Raises `ValueError` if no document has weight.
+    A share of none or all of the documents has the interval of `_without_spread`. Raises
+    `ValueError` if no document has weight.
     """
     counted = measurement.value[measurement.weight > 0]
     estimate = (measurement.value, measurement.weight)
     interval = difference([estimate], [], clusters=measurement.clusters, level=level)
     none_or_all = bool((counted == 0).all() or (counted == 1).all())
-    if measurement.share and none_or_all and interval.count > 1:
-        half_width = 1 - ((1 - level) / 2) ** (1 / interval.count)
-        return replace(interval, half_width=half_width)
-    return interval
+    return _without_spread(interval, level) if measurement.share and none_or_all else interval
 
 
 def paired_change(before: Measurement, after: Measurement, *, level: float = 0.95) -> Interval:
     """after − before, document by document, so that differences between documents cancel.
 
     Weights may change with the policy, as where values are means over its own rollouts' tokens.
+    A share that has changed in no document has the interval of `_without_spread`.
     Raises `ValueError` if the two are not of the same documents.
     """
     if before.name != after.name or len(before.value) != len(after.value):
         raise ValueError(f"{before.name} and {after.name} are not of the same documents")
-    return difference(
+    interval = difference(
         [(after.value, after.weight)], [(before.value, before.weight)],
         clusters=after.clusters, level=level,
     )  # fmt: skip
+    same = bool((before.value == after.value)[after.weight > 0].all())
+    return _without_spread(interval, level) if after.share and same else interval
+
+
+def _without_spread(interval: Interval, level: float) -> Interval:
+    """The interval of a share of which all C clusters say the same: ± 1 − (α/2)^(1/C).
+
+    That is Clopper and Pearson's for 0 of C. The spread, which is none, would say ± 0.
+    """
+    if interval.count < 2:
+        return interval
+    return replace(interval, half_width=1 - ((1 - level) / 2) ** (1 / interval.count))
 
 
 def difference(

@@ -114,6 +114,19 @@ def test_a_share_of_none_or_all_has_an_interval(passed, count):
     assert (1 - mean_interval(pairs).half_width) ** -(-count // 2) == pytest.approx(0.025)
 
 
+@pytest.mark.parametrize("count", [2, 48])
+def test_a_share_that_changes_in_no_document_is_not_known_exactly(count):
+    value = (torch.arange(count) % 2).double()
+    before = Measurement("x", "", value, torch.ones(count), share=True)
+    change = paired_change(before, before)
+    assert change.mean == 0
+    assert change.half_width == pytest.approx(1 - 0.025 ** (1 / count))
+    one = replace(before, value=1 - value.where(torch.arange(count) > 0, 1 - value))
+    assert paired_change(before, one).half_width != change.half_width, "one document changed"
+    spread = replace(before, share=False)
+    assert paired_change(spread, spread).half_width == 0, "of figures that are no shares"
+
+
 def test_equal_weights_give_the_textbook_interval():
     from scipy import stats
 
