@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from ebft.hookspecs import hookimpl
     from ebft.interfaces import CorpusMeasurement, Example, Measurement, Splits, Stateful
     from ebft.parts import Claim, Options, Part, Resources, part_of
-    from ebft.rewards.attempts import Attempt
     from ebft.rollout.contexts import make_contexts, make_rollouts
     from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
     from ebft.rollout.streams import context_seeds, uniforms
+    from ebft.verifiers.attempts import Attempt
 
 __version__ = "0.1.0"
 
@@ -73,10 +73,10 @@ _HOMES = {
     "ebft.hookspecs": ("hookimpl",),
     "ebft.interfaces": ("CorpusMeasurement", "Example", "Measurement", "Splits", "Stateful"),
     "ebft.parts": ("Claim", "Options", "Part", "Resources", "part_of"),
-    "ebft.rewards.attempts": ("Attempt",),
     "ebft.rollout.contexts": ("make_contexts", "make_rollouts"),
     "ebft.rollout.records": ("Contexts", "Document", "Features", "Rollouts", "Terms"),
     "ebft.rollout.streams": ("context_seeds", "uniforms"),
+    "ebft.verifiers.attempts": ("Attempt",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

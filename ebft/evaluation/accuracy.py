@@ -13,12 +13,12 @@ from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, per_document
 from ebft.interfaces import Measurement
 from ebft.parts import Resources
-from ebft.rewards.attempts import attempts_of, cut
-from ebft.rewards.verifiers import VERIFIER, VerifierName, find_verifier, verify_attempts
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Rollouts
 from ebft.sandbox import SandboxOptions
 from ebft.scoring.pass_at_k import pass_at_k
+from ebft.verifiers.attempts import attempts_of, cut
+from ebft.verifiers.find import VERIFIER, VerifierName, find_verifier, verify_attempts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

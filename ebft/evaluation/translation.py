@@ -14,9 +14,9 @@ from ebft.evaluation.rollouts import EvaluationRollouts, places
 from ebft.evaluation.sacre import Name, SacreMetric
 from ebft.interfaces import CorpusMeasurement
 from ebft.parts import Resources
-from ebft.rewards.attempts import attempts_of, cut
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
+from ebft.verifiers.attempts import attempts_of, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

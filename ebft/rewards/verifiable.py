@@ -6,16 +6,11 @@ import torch
 from pydantic import Field
 
 from ebft.parts import Claim, Part, Resources
-from ebft.rewards.attempts import attempts_of
-from ebft.rewards.verifiers import (
-    VERIFIER,
-    Verifier,
-    VerifierName,
-    find_verifier,
-    verify_attempts,
-)
 from ebft.rollout.records import Features, Rollouts, Terms
 from ebft.sandbox import SandboxOptions
+from ebft.verifiers.attempts import attempts_of
+from ebft.verifiers.find import VERIFIER, VerifierName, find_verifier, verify_attempts
+from ebft.verifiers.functions import Verifier
 
 
 class Verifiable(Part):

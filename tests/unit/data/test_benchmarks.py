@@ -12,10 +12,10 @@ from ebft.data.gsm8k import GSM8K
 from ebft.data.humaneval import HumanEval
 from ebft.data.mbpp import MBPP
 from ebft.errors import UserError
-from ebft.rewards.attempts import Attempt
-from ebft.rewards.verifiers import final_answer, unit_tests
 from ebft.sandbox import SandboxOptions
 from ebft.testing import check_data
+from ebft.verifiers.attempts import Attempt
+from ebft.verifiers.functions import final_answer, unit_tests
 
 REAL = Path(os.environ.get("EBFT_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_data = pytest.mark.skipif(

@@ -21,13 +21,13 @@ from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.hidden_states import HiddenStates
 from ebft.interfaces import Measurement
 from ebft.models.log_probs import logits
-from ebft.rewards.attempts import cut
 from ebft.rollout.completion import Completion
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document
 from ebft.rollout.strided import Strided
 from ebft.scoring.interval import mean_interval
 from ebft.testing.tiny import tiny_documents, tiny_policy, tiny_resources, tiny_tokenizer
+from ebft.verifiers.attempts import cut
 
 PLAN = Strided(start=6, stride=4, rollout_length=8)
 FEATURES = HiddenStates(depths=(0.5, 1.0))

@@ -6,15 +6,15 @@ from pydantic import ValidationError
 
 from ebft.errors import UserError
 from ebft.plugins import load_registry
-from ebft.rewards.attempts import Attempt
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rewards.token_overlap import ngram_f1
 from ebft.rewards.verifiable import Verifiable
-from ebft.rewards.verifiers import exact_match, function_tests, unit_tests
 from ebft.rewards.weighted_sum import WeightedSum
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Features, Rollouts
 from ebft.sandbox import SandboxOptions
+from ebft.verifiers.attempts import Attempt
+from ebft.verifiers.functions import exact_match, function_tests, unit_tests
 from tests.tiny import tiny_resources, tiny_tokenizer
 
 

@@ -1,0 +1,1 @@
+"""Attempts, which are rollouts as texts, and the verifiers that judge them."""
