@@ -67,7 +67,7 @@ def check_rollouts_fit(contexts: Contexts, reads: int | None) -> None:
     if reads is not None and contexts.reach > reads:
         length = contexts.rollout_length
         raise UserError(
-            f"evaluation: {contexts.deepest.name}: rollouts of {length} tokens after "
+            f"evaluation: {contexts.farthest.name}: rollouts of {length} tokens after "
             f"{contexts.reach - length} end beyond what the "
             f"model reads, {reads} tokens; make the evaluator's rollout_length smaller, or the "
             "documents' length"

@@ -129,14 +129,14 @@ def refuse(module: torch.nn.Module, tree_mask: TreeMask, options: dict[str, Any]
     """Raises `ValueError` for what the model asks of attention and would not get."""
     for option in REFUSED:
         value = options.get(option)
-        if value is None or (option == "sliding_window" and value >= tree_mask.deepest):
+        if value is None or (option == "sliding_window" and value >= tree_mask.reach):
             continue  # a window that holds everything is none
         advice = "give another model"
         if option == "sliding_window":
             advice += f", or documents and rollouts of at most {value} tokens together"
         raise ValueError(
             f"{type(module).__name__} has {option} = {value}, which attention over a tree does not "
-            f"support (this tree is {tree_mask.deepest} tokens deep); {advice}"
+            f"support (this tree is {tree_mask.reach} tokens deep); {advice}"
         )
 
 

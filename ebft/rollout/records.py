@@ -68,7 +68,7 @@ class Contexts:
         return int(self.anchor.max()) + self.rollout_length
 
     @property
-    def deepest(self) -> Document:
+    def farthest(self) -> Document:
         """The document that has the longest context."""
         return self.documents[int(self.row[self.anchor.argmax()])]
 

@@ -81,7 +81,7 @@ class TreeMask:
         return self.trunk + self.anchors.numel() * self.steps
 
     @cached_property
-    def deepest(self) -> int:
+    def reach(self) -> int:
         """Most tokens that any token can see."""
         branch = int(self.anchors.max()) + self.steps if self.anchors.numel() else 0
         return max(*self.trunks, branch)

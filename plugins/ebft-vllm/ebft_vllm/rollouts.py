@@ -31,7 +31,7 @@ def check_lengths(contexts: Contexts, limit: int) -> None:
     if contexts.reach > limit:
         length = contexts.rollout_length
         raise UserError(
-            f"sampler.max_length = {limit}: document {contexts.deepest.name} has a context of "
+            f"sampler.max_length = {limit}: document {contexts.farthest.name} has a context of "
             f"{contexts.reach - length} tokens and rollouts of {length}; set sampler.max_length="
             f"{contexts.reach}, or make documents.length smaller"
         )

@@ -97,8 +97,8 @@ def test_a_sliding_window_that_hides_something_is_refused():
         decode(windowed(4), tokens, torch.arange(10)[None], tree_mask)
     # A branch that leaves the trunk early is no deeper than the trunk.
     anchors = torch.tensor([2, 3])
-    assert TreeMask((10,), (2,), anchors, steps=4).deepest == 10
-    assert TreeMask((10,), (2,), anchors, steps=8).deepest == 11
+    assert TreeMask((10,), (2,), anchors, steps=4).reach == 10
+    assert TreeMask((10,), (2,), anchors, steps=8).reach == 11
     wide = windowed(64)
     hidden = decode(wide, tokens, torch.arange(10)[None], tree_mask)
     torch.testing.assert_close(wide.base_model(tokens).last_hidden_state, hidden)
