@@ -146,14 +146,14 @@ def why_dropped(
     if document.tokens.numel() < options.shortest:
         return SHORT
     if plan.accepts(document):
-        return None if reads is None or rollouts_fit(document, plan, reads) else TOO_DEEP
+        return None if reads is None or _rollouts_fit(document, plan, reads) else TOO_DEEP
     if document.tokens.numel() < plan.shortest_document:
         return TOO_SHORT
     # Plans whose rollouts end go on from prompts.
     return NO_PROMPT if plan.stop_at_eos and not document.prompt_length else NO_ANCHOR
 
 
-def rollouts_fit(document: Document, plan: Plan, reads: int) -> bool:
+def _rollouts_fit(document: Document, plan: Plan, reads: int) -> bool:
     """Whether the plan's contexts with their rollouts have no more tokens than the model reads."""
     if document.tokens.numel() + plan.rollout_length <= reads:
         return True

@@ -52,7 +52,7 @@ class EvaluationRollouts:
             return None
         self._sampler.sync(policy, step=EVALUATION_STEP)
         contexts = self._plan(accepted)
-        check_rollouts_fit(contexts, context_length(policy.config))
+        check_rollouts_fit(contexts, context_length(policy.config), where="evaluation")
         rollouts = self._sampler(contexts.to(self._device), step=EVALUATION_STEP)
         if (bad := not_finite_in(rollouts.log_probs, contexts)) is not None:
             raise NumericalError(
@@ -62,15 +62,17 @@ class EvaluationRollouts:
         return rollouts
 
 
-def check_rollouts_fit(contexts: Contexts, reads: int | None) -> None:
-    """Raises `UserError` naming the document whose rollouts the policy could not read."""
+def check_rollouts_fit(contexts: Contexts, reads: int | None, *, where: str) -> None:
+    """Raises `UserError` naming the document whose rollouts the policy could not read.
+
+    `reads` is the most tokens that it reads (None: no limit), `where` begins the message.
+    """
     if reads is not None and contexts.reach > reads:
         length = contexts.rollout_length
         raise UserError(
-            f"evaluation: {contexts.farthest.name}: rollouts of {length} tokens after "
-            f"{contexts.reach - length} end beyond what the "
-            f"model reads, {reads} tokens; make the evaluator's rollout_length smaller, or the "
-            "documents' length"
+            f"{where}: in {contexts.farthest.name}, rollouts of {length} tokens after "
+            f"{contexts.reach - length} end beyond what the model reads, {reads} tokens; make "
+            "rollout_length smaller, or the documents' length"
         )
 
 

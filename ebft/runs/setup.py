@@ -19,6 +19,7 @@ from ebft.errors import UserError
 from ebft.evaluation.history import EvaluationSet
 from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.options import HELD_OUT, ModelAndDataOptions, SetOptions
+from ebft.evaluation.plans import check_plans
 from ebft.interfaces import DataSource, Example, Plan, Splits
 from ebft.models.compiled import compile_layers
 from ebft.models.context_length import context_length
@@ -29,7 +30,6 @@ from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.completion import Completion
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Document
-from ebft.runs.check_plans import check_plans
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.free_memory import free_memory
 from ebft.training.machinery import Machinery, RolloutParts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from ebft.data.documents import rollouts_fit
 from ebft.errors import UserError
+from ebft.evaluation.rollouts import check_rollouts_fit
 from ebft.interfaces import Plan
 from ebft.parts import Part
 from ebft.rollout.completion import Completion
@@ -45,13 +45,7 @@ def check_plans(
                 f"{where}: its plan accepts none of the {len(documents)} documents; it needs "
                 f"{plan.shortest_document} tokens or more, and a plan completion needs prompts"
             )
-        for document in accepted:
-            if reads is not None and not rollouts_fit(document, plan, reads):
-                raise UserError(
-                    f"{where}: in {document.name}, rollouts of {plan.rollout_length} tokens end "
-                    f"beyond what the model reads, {reads} tokens; make rollout_length smaller, or "
-                    "the documents' length"
-                )
+        check_rollouts_fit(plan(accepted), reads, where=where)
 
 
 def plan_of(part: Part) -> Plan | None:

@@ -1,14 +1,16 @@
 """An evaluator that cannot measure what is chosen for it is found before any measures."""
 
+from dataclasses import replace
+
 import pytest
 
 from ebft.errors import UserError
 from ebft.evaluation.accuracy import Accuracy
 from ebft.evaluation.cross_entropy import CrossEntropy
 from ebft.evaluation.entropy_drift import EntropyDrift
+from ebft.evaluation.plans import check_plans
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
-from ebft.runs.check_plans import check_plans
 from tests.tiny import tiny_documents
 
 SHORT = tiny_documents([12, 12], prompt_length=8)
@@ -28,7 +30,14 @@ def test_a_plan_that_accepts_none():
 
 
 def test_rollouts_beyond_what_the_model_reads():
+    documents = [*tiny_documents([12], prompt_length=7), *tiny_documents([12], prompt_length=8)]
+    documents[1] = replace(documents[1], name="the longer prompt")
     for part in (EntropyDrift(plan=Completion(rollout_length=6)), Accuracy(rollout_length=6)):
-        check(part, reads=14)
-        with pytest.raises(UserError, match=r"in doc0, rollouts of 6 tokens end beyond what .* 13"):
-            check(part, reads=13)
+        check(part, documents, reads=14)
+        check(part, documents, reads=None)
+        with pytest.raises(
+            UserError,
+            match=r"^evaluation\.evaluators\.1: in the longer prompt, rollouts of 6 tokens after 8 "
+            r"end beyond what .* 13",
+        ):
+            check(part, documents, reads=13)
