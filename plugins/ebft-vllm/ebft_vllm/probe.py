@@ -27,13 +27,15 @@ BLOCKS = 2
 """Whole blocks of the prefix cache that a context fills, if the model's limit lets it."""
 
 
-def probe_contexts(*, count: int, vocabulary: int, block_size: int, limit: int) -> Contexts:
+def probe_contexts(*, count: int, vocabulary: int, block_size: int, limit: int | None) -> Contexts:
     """`count` fixed contexts of random tokens; the same for every run of the same model.
 
-    `limit` is the most tokens that a context and its rollout may have.
+    `limit` is the most tokens that a context and its rollout may have; None: as many as they like.
     """
     generator = torch.Generator().manual_seed(0)
-    length = min(BLOCKS * block_size + 1, limit - LENGTH)
+    length = BLOCKS * block_size + 1
+    if limit is not None:
+        length = min(length, limit - LENGTH)
 
     def tokens() -> Int[Tensor, " S"]:
         return torch.randint(vocabulary, (length + LENGTH,), generator=generator)

@@ -26,9 +26,12 @@ def make_job(
     return Job(requests, n, contexts.rollout_length, temperature, stop)
 
 
-def check_lengths(contexts: Contexts, limit: int) -> None:
-    """Raises `UserError` naming the document whose context leaves no room for a rollout."""
-    if contexts.reach > limit:
+def check_lengths(contexts: Contexts, limit: int | None) -> None:
+    """Raises `UserError` naming the document whose context leaves no room for a rollout.
+
+    `limit` is the most tokens of the two together; None: there is none.
+    """
+    if limit is not None and contexts.reach > limit:
         length = contexts.rollout_length
         raise UserError(
             f"sampler.max_length = {limit}: document {contexts.farthest.name} has a context of "

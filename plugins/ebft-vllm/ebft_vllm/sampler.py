@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.errors import EngineError, SamplerMismatchError
+from ebft.models.context_length import context_length
 from ebft.models.lora import merged
 from ebft.parts import Resources
 from ebft.rollout.records import Contexts, Rollouts
@@ -47,7 +48,7 @@ class VllmSampler:
         dtype = options.dtype or precision
         exact = dtype == precision == "float32"
         self._tolerance = options.probe_tolerance or (EXACT if exact else ROUNDED)
-        self._limit = options.max_length or policy.config.max_position_embeddings
+        self._limit = options.max_length or context_length(policy.config)
         self._probe = probe_contexts(
             count=options.probe_contexts,
             vocabulary=policy.config.vocab_size,
