@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from ebft.errors import EngineError, UserError
+from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.streams import context_seeds
 from ebft_vllm.messages import Job, Request, Sample, Samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def make_job(
@@ -41,9 +47,14 @@ def check_lengths(contexts: Contexts, limit: int | None) -> None:
 
 
 def rollouts_of(
-    contexts: Contexts, samples: Samples, *, n: int, temperature: float, eos: int
+    contexts: Contexts,
+    samples: Samples,
+    *,
+    n: int,
+    tokenizer: PreTrainedTokenizerBase,
+    temperature: float,
 ) -> Rollouts:
-    """The samples as tensors; after an early end come token 0, log-prob 0 and mask False.
+    """The engine's samples as rollouts.
 
     Raises `EngineError` if they are not n for each context, each of G tokens or ended early by
     the contexts' own rule.
@@ -51,31 +62,23 @@ def rollouts_of(
     P, G, device = len(contexts), contexts.rollout_length, contexts.tokens.device
     if [len(group) for group in samples] != [n] * P:
         raise EngineError(f"the vLLM engine did not return {n} samples for each of {P} contexts")
-    flat = [
-        _padded(sample, G, eos if contexts.stop_at_eos else None)
-        for group in samples
-        for sample in group
-    ]
-    tokens, log_probs, lengths = zip(*flat, strict=True)
-    length = torch.tensor(lengths, device=device).view(P, n, 1)
-    return Rollouts(
+    end = tokenizer.eos_token_id if contexts.stop_at_eos else None
+    padded = [_padded(sample, G, end) for group in samples for sample in group]
+    tokens, log_probs = zip(*padded, strict=True)
+    return make_rollouts(
         contexts,
         torch.tensor(tokens, device=device).view(P, n, G),
         torch.tensor(log_probs, dtype=torch.float32, device=device).view(P, n, G),
-        torch.arange(G, device=device) < length,
-        temperature,
+        tokenizer=tokenizer,
+        temperature=temperature,
     )
 
 
-def _padded(sample: Sample, G: int, end: int | None) -> tuple[list[int], list[float], int]:
+def _padded(sample: Sample, G: int, end: int | None) -> tuple[list[int], list[float]]:
     length = len(sample.tokens)
     ended = 0 < length < G and sample.tokens[-1] == end
     if length != G and not ended:
         raise EngineError(
             f"the vLLM engine returned {length} tokens for a rollout of {G}, without an end"
         )
-    return (
-        sample.tokens + [0] * (G - length),
-        sample.log_probs + [0.0] * (G - length),
-        length,
-    )
+    return sample.tokens + [0] * (G - length), sample.log_probs + [0.0] * (G - length)

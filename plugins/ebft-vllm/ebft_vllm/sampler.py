@@ -79,8 +79,8 @@ class VllmSampler:
         except EngineError as error:
             raise EngineError(f"{_when(step)}: {error}") from error
         return rollouts_of(
-            contexts, samples, n=self.n, temperature=options.temperature,
-            eos=resources.tokenizer.eos_token_id,
+            contexts, samples,
+            n=self.n, tokenizer=resources.tokenizer, temperature=options.temperature,
         )  # fmt: skip
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:

@@ -14,7 +14,7 @@ from ebft_vllm.shared import SharedWeights
 from ebft.errors import EngineError, UserError
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
-from tests.tiny import tiny_documents
+from tests.tiny import Eos, tiny_documents
 
 STRIDED = Strided(start=4, stride=4, rollout_length=3)(tiny_documents([16, 12]))
 COMPLETION = Completion(rollout_length=3)(tiny_documents([9, 12], prompt_length=5))
@@ -43,11 +43,26 @@ def test_samples_that_end_early_are_padded_and_masked():
         [Sample([5, 1], [-1.0, -2.0]), Sample([2, 3, 4], [-1.0, -1.5, -2.0])],
         [Sample([1], [-0.5]), Sample([7, 7, 7], [-3.0, -3.0, -3.0])],
     ]
-    rollouts = rollouts_of(COMPLETION, samples, n=2, temperature=0.7, eos=1)
+    rollouts = rollouts_of(COMPLETION, samples, n=2, tokenizer=Eos(1), temperature=0.7)
     assert rollouts.tokens.tolist() == [[[5, 1, 0], [2, 3, 4]], [[1, 0, 0], [7, 7, 7]]]
     assert rollouts.mask.sum(-1).tolist() == [[2, 3], [1, 3]]
     assert rollouts.log_probs[0].tolist() == [[-1.0, -2.0, 0.0], [-1.0, -1.5, -2.0]]
     assert rollouts.temperature == 0.7
+
+
+def test_the_token_that_pads_may_be_the_one_that_ends():
+    samples = [[Sample([5, 0], [-1.0, -2.0]), Sample([2, 3, 0], [-1.0, -1.5, -2.0])]] * 2
+    rollouts = rollouts_of(COMPLETION, samples, n=2, tokenizer=Eos(0), temperature=1.0)
+    assert rollouts.tokens[0].tolist() == [[5, 0, 0], [2, 3, 0]]
+    assert rollouts.mask.sum(-1).tolist() == [[2, 3], [2, 3]]
+
+
+def test_what_an_engine_draws_after_the_end_belongs_to_no_rollout():
+    samples = [[Sample([5, 1, 4], [-1.0, -2.0, -3.0])]] * 2
+    rollouts = rollouts_of(COMPLETION, samples, n=1, tokenizer=Eos(1), temperature=1.0)
+    assert rollouts.tokens[0].tolist() == [[5, 1, 0]]
+    assert rollouts.log_probs[0].tolist() == [[-1.0, -2.0, 0.0]]
+    assert rollouts.mask[0].tolist() == [[True, True, False]]
 
 
 @pytest.mark.parametrize(
@@ -60,13 +75,13 @@ def test_samples_that_end_early_are_padded_and_masked():
 )
 def test_an_answer_of_another_shape_is_an_error(samples):
     with pytest.raises(EngineError, match="the vLLM engine"):
-        rollouts_of(STRIDED, samples, n=2, temperature=1.0, eos=1)
+        rollouts_of(STRIDED, samples, n=2, tokenizer=Eos(1), temperature=1.0)
 
 
 def test_an_early_end_without_end_of_sequence_is_an_error():
     samples = [[Sample([5, 6], [-1.0, -2.0]), Sample([2, 3, 4], [-1.0] * 3)]] * len(COMPLETION)
     with pytest.raises(EngineError, match="returned 2 tokens for a rollout of 3, without an end"):
-        rollouts_of(COMPLETION, samples, n=2, temperature=1.0, eos=1)
+        rollouts_of(COMPLETION, samples, n=2, tokenizer=Eos(1), temperature=1.0)
 
 
 def test_a_context_beyond_the_limit_names_document_and_option():
