@@ -40,7 +40,7 @@ RUN, ABOUT, STATE, SHARDS = "run", "about.json", "state", "shards"
 class About:
     """Which run a checkpoint is of: small enough to read before anything is loaded.
 
-    `recipe` is the resolved recipe; `digests` are of what it was run on (`checkpoints.digests`);
+    `recipe` is the resolved recipe; `digests` are of what it was run on (`ebft.digests`);
     `micro_batch` is how many documents it had at a time, which the recipe may leave open.
     """
 

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from ebft.checkpoints.digests import digest_documents
+from ebft.digests import digest_documents
 from ebft.errors import NumericalError, UserError
 from ebft.evaluation.remembered import Remembered
 from ebft.files import write_whole

@@ -8,12 +8,12 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebft.checkpoints.digests import digest_documents
 from ebft.data.documents import DocumentOptions, tokenize
 from ebft.data.files import Files
 from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder
 from ebft.data.rows import Rows
+from ebft.digests import digest_documents
 from ebft.errors import UserError
 from ebft.interfaces import Example
 from ebft.rollout.completion import Completion

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ebft.checkpoints.digests import digest_weights
 from ebft.cost import QUANTIZED
+from ebft.digests import digest_weights
 from ebft.errors import UserError
 from ebft.models.compiled import compile_layers
 from ebft.models.lora import add_adapter, merged, without_adapter

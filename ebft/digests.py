@@ -1,4 +1,4 @@
-"""Digests of what a run is run on, so that a resumed run knows whether it is still the same."""
+"""Digests of documents and of weights, by which runs know whether theirs are the same."""
 
 from __future__ import annotations
 
