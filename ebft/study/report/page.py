@@ -34,7 +34,7 @@ CLEAR = {"change": "change_documents", "difference": "difference_documents"}
 def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, bytes]]) -> str:
     """The page; `pictures` are captions and PNGs, which are put into it."""
     environment = Environment(
-        loader=PackageLoader("ebft.report"), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("ebft.study.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("study.html").render(
