@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ebft.checkpoints.differences import Difference, compare, is_below
 from ebft.checkpoints.folder import Checkpoints, remove, set_aside
-from ebft.checkpoints.snapshot import About, load_weights, read_state, shards_of
+from ebft.checkpoints.snapshot import About, read_state, shards_of
 from ebft.checkpoints.state import restore_state
 from ebft.checkpoints.verify import about_of, damage_of
 from ebft.errors import UserError
+from ebft.models.export import load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,8 +7,8 @@
     run/shards/                                  of several processes: the optimizer's tensors
     manifest.sha256                              a checksum of every file
 
-`Snapshot.write` and `load_weights` with `read_state` are each other's inverse. Beside them only
-`models.load` looks inside, at how the base model of an adapter was kept.
+`Snapshot.write` and `models.export.load_weights` with `read_state` are each other's inverse. Beside
+them only `models.load` looks inside, at how the base model of an adapter was kept.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from torch import Tensor
 
 import ebft
 from ebft.checkpoints.nested import read_nested, write_nested
-from ebft.models.export import WholeWeights, load_weights, save_policy
+from ebft.models.export import WholeWeights, save_policy
 from ebft.models.lora import has_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-__all__ = ["About", "Snapshot", "load_weights", "read_about", "read_state", "shards_of"]
 
 FORMAT = 3
 RUN, ABOUT, STATE, SHARDS = "run", "about.json", "state", "shards"
