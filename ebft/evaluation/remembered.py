@@ -18,7 +18,8 @@ from ebft.files import check_writable, write_whole
 from ebft.interfaces import Measurement
 
 if TYPE_CHECKING:
-    from ebft.evaluation.options import ModelAndDataOptions, RunEvaluationOptions
+    from ebft.evaluation.options import RunEvaluationOptions
+    from ebft.models.options import ModelOptions
     from ebft.plugins import Registry
 
 NOT_MEASURED = ("every", "remember")
@@ -57,10 +58,12 @@ class Remembered:
 
 
 def remembered(
-    options: ModelAndDataOptions,
     evaluation: RunEvaluationOptions,
     registry: Registry,
     digests: Mapping[str, str],
+    *,
+    model: ModelOptions,
+    seed: int,
 ) -> Remembered | None:
     """Where this run's `evaluation` before its first step is kept, if its recipe says so.
 
@@ -76,8 +79,8 @@ def remembered(
     said = (
         FORMAT,
         ebft.__version__,
-        str(options.seed),
-        fingerprint(options.model, registry, without=()),
+        str(seed),
+        fingerprint(model, registry, without=()),
         fingerprint(evaluation, registry, without=NOT_MEASURED),
         digests["base"],
         digests["held_out"],

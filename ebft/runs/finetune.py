@@ -69,7 +69,9 @@ class FineTune:
         machinery, digests = prepared.machinery, prepared.digests
         known = None
         if processes.size == 1:  # others might not see the file, and would wait for this one
-            known = remembered(options, options.evaluation, registry, digests)
+            known = remembered(
+                options.evaluation, registry, digests, model=options.model, seed=options.seed
+            )
         if processes.is_main:
             start.take(resolved_yaml(options, registry))
 
