@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from pydantic import Field, PositiveInt
 
 from ebft.config.recipe import Job
-from ebft.evaluation.options import HarnessOptions, ModelAndDataOptions
+from ebft.evaluation.options import HarnessOptions
+from ebft.runs.model_recipe_options import ModelRecipeOptions
 
 if TYPE_CHECKING:
     from ebft.plugins import Registry
 
 
-class EvaluateOptions(ModelAndDataOptions):
+class EvaluateOptions(ModelRecipeOptions):
     """Measures a model without training it: `recipe: evaluate`."""
 
     micro_batch: PositiveInt = Field(

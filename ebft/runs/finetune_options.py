@@ -10,11 +10,12 @@ from pydantic import Field, PositiveInt
 from ebft.config.component import Component
 from ebft.config.recipe import Job
 from ebft.distributed.parallel import ParallelOptions
-from ebft.evaluation.options import ModelAndDataOptions, RunEvaluationOptions
+from ebft.evaluation.options import RunEvaluationOptions
 from ebft.interfaces import uses_features
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
 from ebft.runs.checks import find_problems
+from ebft.runs.model_recipe_options import ModelRecipeOptions
 
 if TYPE_CHECKING:
     from ebft.plugins import Registry
@@ -90,7 +91,7 @@ class CheckpointOptions(Options):
     )
 
 
-class FineTuneOptions(ModelAndDataOptions):
+class FineTuneOptions(ModelRecipeOptions):
     """A fine-tuning recipe: `recipe: finetune`.
 
     With sampler, reward and baseline it is EBFT, or RLVR if the reward uses no features; without

@@ -18,7 +18,7 @@ from ebft.data.order import DocumentOrder, told_apart
 from ebft.errors import UserError
 from ebft.evaluation.history import EvaluationSet
 from ebft.evaluation.labelled import build_evaluator
-from ebft.evaluation.options import HELD_OUT, ModelAndDataOptions, SetOptions
+from ebft.evaluation.options import HELD_OUT, SetOptions
 from ebft.evaluation.plans import check_plans
 from ebft.interfaces import DataSource, Example, Plan, Splits
 from ebft.models.compiled import compile_layers
@@ -32,6 +32,7 @@ from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Document
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.free_memory import free_memory
+from ebft.runs.model_recipe_options import ModelRecipeOptions
 from ebft.training.machinery import Machinery, RolloutParts
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Documents:
     evaluated: Mapping[str, Tokenized]
 
 
-def make_resources(options: ModelAndDataOptions, processes: Processes = ONE_PROCESS) -> Resources:
+def make_resources(options: ModelRecipeOptions, processes: Processes = ONE_PROCESS) -> Resources:
     """Loads the policy, and gives it an adapter if the recipe has LoRA.
 
     The frozen base model is then the policy without its adapter; otherwise, or if the recipe names
@@ -80,13 +81,13 @@ def make_resources(options: ModelAndDataOptions, processes: Processes = ONE_PROC
     )
 
 
-def memory_at_hand(options: ModelAndDataOptions, processes: Processes) -> int:
+def memory_at_hand(options: ModelRecipeOptions, processes: Processes) -> int:
     """Bytes that this process can get before any model is loaded."""
     device = resolve_device(options.model.device)
     return free_memory(device, local_size=processes.local_size)
 
 
-def make_documents(options: ModelAndDataOptions, resources: Resources) -> Documents:
+def make_documents(options: ModelRecipeOptions, resources: Resources) -> Documents:
     """Reads, splits and tokenises the data. Raises `UserError` if the plan accepts no document."""
     splits = read_splits(options, resources)
     train = _tokenize(options, resources, "train", splits.train)
@@ -102,7 +103,7 @@ def check_context_length(length: int, resources: Resources, *, key: str) -> None
         )
 
 
-def read_splits(options: ModelAndDataOptions, resources: Resources) -> Splits:
+def read_splits(options: ModelRecipeOptions, resources: Resources) -> Splits:
     """The texts of the recipe's data source. Raises `UserError` if the policy cannot read any as
     long as the recipe allows them to be."""
     check_context_length(options.documents.length, resources, key="documents.length")
@@ -111,7 +112,7 @@ def read_splits(options: ModelAndDataOptions, resources: Resources) -> Splits:
 
 
 def held_out_documents(
-    options: ModelAndDataOptions, resources: Resources, splits: Splits
+    options: ModelRecipeOptions, resources: Resources, splits: Splits
 ) -> dict[str, Tokenized]:
     """What is not trained on, by the name of its set, out-of-distribution if there is any."""
     held_out, out_of_distribution = HELD_OUT
@@ -122,7 +123,7 @@ def held_out_documents(
 
 
 def make_evaluation_sets(
-    options: ModelAndDataOptions, resources: Resources, held_out: Mapping[str, Tokenized]
+    options: ModelRecipeOptions, resources: Resources, held_out: Mapping[str, Tokenized]
 ) -> list[EvaluationSet]:
     """Builds the evaluators, and chooses the documents of each set that they measure."""
     evaluation = options.evaluation
@@ -175,7 +176,7 @@ def choose(documents: Sequence[Document], count: int) -> list[Document]:
 
 
 def _tokenize(
-    options: ModelAndDataOptions, resources: Resources, split: str, examples: Sequence[Example]
+    options: ModelRecipeOptions, resources: Resources, split: str, examples: Sequence[Example]
 ) -> Tokenized:
     plan: Plan = options.plan.build(resources)
     reads = context_length(resources.policy.config)
