@@ -9,17 +9,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import Field, PositiveInt
 
 from ebft.errors import UserError, first_line
-from ebft.evaluation.options import HarnessOptions
 from ebft.mistakes import suggest
-from ebft.parts import Resources
+from ebft.parts import Options, Resources
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 NORMAL_95 = 1.96
 HINT = "`harness:` needs lm-evaluation-harness: pip install 'ebft[harness]'"
+
+
+class HarnessOptions(Options):
+    """Tasks of lm-evaluation-harness, by its own code."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="names, as `lm-eval ls tasks` says")
+    include_path: Path | None = Field(None, description="a folder with task files of your own")
+    num_fewshot: int | None = Field(
+        None, ge=0, description="examples in the prompt; null: as the task has it"
+    )
+    limit: PositiveInt | None = Field(None, description="items of each task; null: all")
+    batch_size: PositiveInt = Field(8, description="items put through the model at a time")
+    unsafe_code: bool = Field(
+        False, description="allow tasks that run what the model writes, outside ebft's sandbox"
+    )
 
 
 @dataclass(frozen=True, slots=True)

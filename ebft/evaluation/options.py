@@ -10,23 +10,6 @@ from pydantic import Field, PositiveInt, model_validator
 from ebft.parts import Options, Part, part_of
 
 Evaluators = tuple[Annotated[Part, part_of("evaluators")], ...]
-
-
-class HarnessOptions(Options):
-    """Tasks of lm-evaluation-harness, by its own code."""
-
-    tasks: tuple[str, ...] = Field(min_length=1, description="names, as `lm-eval ls tasks` says")
-    include_path: Path | None = Field(None, description="a folder with task files of your own")
-    num_fewshot: int | None = Field(
-        None, ge=0, description="examples in the prompt; null: as the task has it"
-    )
-    limit: PositiveInt | None = Field(None, description="items of each task; null: all")
-    batch_size: PositiveInt = Field(8, description="items put through the model at a time")
-    unsafe_code: bool = Field(
-        False, description="allow tasks that run what the model writes, outside ebft's sandbox"
-    )
-
-
 HELD_OUT = ("held-out", "out-of-distribution")
 """Names of the sets that a recipe's own data source gives; the second is for those that have it."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, PositiveInt
 
 from ebft.config.recipe import Job
-from ebft.evaluation.options import HarnessOptions
+from ebft.evaluation.harness import HarnessOptions
 from ebft.runs.model_recipe_options import ModelRecipeOptions
 
 if TYPE_CHECKING:
