@@ -46,9 +46,9 @@ class RunsFailedError(RuntimeError):
 
 
 class MemoryShortError(RuntimeError):
-    """Out of memory where smaller micro-batches do not help, or after the first step.
+    """Out of memory where smaller micro-batches do not help, or outside of the first step.
 
-    The message gives the estimate, what was free, and which option to lower. Exit status 1.
+    The message gives what is known of the need, and which option to lower. Exit status 1.
     """
 
 

@@ -63,6 +63,10 @@ class RecipeOptions(Options):
         """What it would cost, for `--dry-run`. Raises `ValueError` saying what cannot be known."""
         raise ValueError(f"recipe {self.recipe} trains nothing")
 
+    def when_memory_is_short(self) -> str:
+        """What to set where its job runs out of memory."""
+        return "set a smaller model, or smaller batches"
+
     def build(self, registry: Registry, *, source: Path) -> Job:
         """The job of this recipe; `source` is the file that it was read from."""
         raise NotImplementedError

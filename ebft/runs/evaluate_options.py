@@ -30,6 +30,10 @@ class EvaluateOptions(ModelRecipeOptions):
             return ["evaluation.evaluators: is empty, so there is nothing to do"]
         return []
 
+    def when_memory_is_short(self) -> str:
+        fewer = f"micro_batch={self.micro_batch // 2}, or " if self.micro_batch > 1 else ""
+        return f"set {fewer}a smaller documents.length or another model.path"
+
     def build(self, registry: Registry, *, source: Path) -> Job:
         from ebft.runs.evaluate import Evaluate
 

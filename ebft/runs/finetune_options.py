@@ -153,6 +153,11 @@ class FineTuneOptions(ModelRecipeOptions):
 
         return estimate_table(self)
 
+    def when_memory_is_short(self) -> str:
+        from ebft.runs.memory import describe_least_need
+
+        return describe_least_need(self)
+
     def build(self, registry: Registry, *, source: Path) -> Job:
         from ebft.runs.finetune import FineTune
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.errors import MemoryShortError, UserError
+from ebft.processes import Launch
 from ebft.runs.estimate import estimate_memory
 
 if TYPE_CHECKING:
@@ -63,16 +64,25 @@ def choose_micro_batch(
 
 def describe_need(options: FineTuneOptions, *, micro_batch: int, free: int, processes: int) -> str:
     """`about 5.7 GiB are needed …, and 3.1 GiB were free`."""
+    need = _need(options, micro_batch=micro_batch, processes=processes)
+    return f"{need}, and {free / GIB:.1f} GiB were free when the run began"
+
+
+def describe_least_need(options: FineTuneOptions) -> str:
+    """What the smallest micro-batch needs, and what to lower where not even the models fit."""
+    need = _need(options, micro_batch=1, processes=Launch.of_environment().size)
+    adapter = "" if options.model.lora is not None else "model.lora={rank: 16}, or "
+    return f"{need}; set {adapter}a smaller documents.length or another model.path"
+
+
+def _need(options: FineTuneOptions, *, micro_batch: int, processes: int) -> str:
     try:
         estimate = estimate_memory(options, micro_batch, processes=processes).total
         need = f"about {estimate / GIB:.1f} GiB are needed"
     # A model or a plan that cannot be foreseen, whatever it raises: no run ends for this line.
     except Exception as error:
         need = f"what is needed is not known: {error}"
-    return (
-        f"{need} with training.micro_batch = {micro_batch}, and {free / GIB:.1f} GiB were free "
-        "when the run began"
-    )
+    return f"{need} with training.micro_batch = {micro_batch}"
 
 
 def memory_short(

@@ -177,6 +177,21 @@ def test_a_base_with_other_tokens_is_refused(ebft, tiny, tiny_model, tmp_path):
     assert "its tokens are not those of model.path" in err
 
 
+@pytest.mark.parametrize(
+    ("fails", "size", "says"),
+    [
+        ("ebft.models.load._load", 64, "set micro_batch=32, or a smaller documents.length"),
+        ("ebft.evaluation.history.History.evaluate", 64, "set micro_batch=32, or a smaller doc"),
+        ("ebft.evaluation.history.History.evaluate", 1, "set a smaller documents.length or ano"),
+    ],
+)
+def test_out_of_memory(ebft, tiny, monkeypatch, fails, size, says):
+    monkeypatch.setattr(fails, lambda *_, **__: torch.empty(1 << 60))
+    status, _, err = ebft("eval", *tiny, f"micro_batch={size}")
+    assert status == 1
+    assert err.rstrip().splitlines()[-1].startswith(f"error: out of memory: {says}")
+
+
 def test_a_recipe_that_trains_is_refused(ebft, tiny_run):
     status, _, err = ebft("eval", *tiny_run()[1:])
     assert status == 2

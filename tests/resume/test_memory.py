@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ebft.config.load import load_recipe
+from ebft.models import load
 from ebft.runs import setup
 from ebft.runs.estimate import estimate_memory
 from ebft.runs.memory import SHARE, is_out_of_memory
@@ -118,3 +119,20 @@ def test_later_the_policy_is_saved(ebft, tiny_run, tmp_path, room_for):
     assert status == 1
     assert f"the policy is intact; checkpoint: {checkpoint(tmp_path / 'run', 2)}" in err
     assert "set training.micro_batch=1, or training.gradient_checkpointing=true" in err
+
+
+def test_models_that_do_not_fit(ebft, tiny_run, monkeypatch):
+    monkeypatch.setattr(load, "_load", lambda *_, **__: torch.empty(1 << 60))
+    status, _, err = ebft(*tiny_run())
+    assert status == 1
+    last = err.rstrip().splitlines()[-1]
+    assert last.startswith("error: out of memory: about 0.")
+    assert "with training.micro_batch = 1; set model.lora={rank: 16}, or a smaller doc" in last
+    assert "Traceback" not in err
+
+
+def test_what_it_says_to_set_can_be_set(ebft, tiny_run, monkeypatch):
+    monkeypatch.setattr(load, "_load", lambda *_, **__: torch.empty(1 << 60))
+    status, _, err = ebft(*tiny_run("model.lora={rank: 16}"))
+    assert status == 1
+    assert err.rstrip().endswith("; set a smaller documents.length or another model.path")
