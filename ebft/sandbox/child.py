@@ -41,6 +41,14 @@ class Beneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
 
 
+def limit(name: str, most: int) -> None:
+    """Sets a limit for good. Raises `OSError` naming it if the system refuses it."""
+    try:
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
+    except (OSError, OverflowError, ValueError) as error:
+        raise OSError(f"RLIMIT_{name} = {most}: {error}") from error
+
+
 def isolate(settings: dict[str, Any]) -> None:
     """Landlock, then seccomp, for good. Raises `OSError` if the kernel refuses any of it."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -95,15 +103,14 @@ def main(channel: int) -> None:
     read, write, leave = os.read, os.write, os._exit
     settings = marshal.loads(sys.stdin.buffer.read())
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for name, most in settings["limits"]:
-        number = getattr(resource, f"RLIMIT_{name}")
-        resource.setrlimit(number, (most, most))
-    if settings["isolated"]:
-        isolate(settings)
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
     failure = ""
     try:
+        for name, most in settings["limits"]:
+            limit(name, most)
+        if settings["isolated"]:
+            isolate(settings)
         exec(compile(settings["program"], "program.py", "exec"), module.__dict__)
     except BaseException as error:
         failure = describe(error) or "error"

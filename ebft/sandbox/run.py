@@ -56,9 +56,10 @@ def run_python(program: str, options: SandboxOptions) -> Outcome:
 
 
 def require(options: SandboxOptions) -> None:
-    """Raises `SandboxError` if this machine cannot isolate programs as the options ask for.
+    """Raises `SandboxError` if this machine cannot run and isolate programs as the options ask for.
 
-    It does not ask the kernel only: the first time in a process, a program tries to get out.
+    It does not ask the kernel only: the first time in a process, a program tries to get out, and
+    with each choice of options an empty one has to get to its end.
     """
     if options.isolation == "full" and (problem := _problem()):
         raise SandboxError(
@@ -66,6 +67,19 @@ def require(options: SandboxOptions) -> None:
             "isolation: limits in this `sandbox` section, if these programs may do all that you "
             "may: read and change your files, use the network"
         )
+    if not (outcome := _empty_program(options)).passed:
+        given = ", ".join(f"{key}: {value}" for key, value in options)
+        raise SandboxError(
+            f"generated programs cannot be run here: not even an empty one gets to its end "
+            f"({outcome.error}). Change the limits in this `sandbox` section ({given}), or use a "
+            "Python that starts without environment variables such as LD_LIBRARY_PATH"
+        )
+
+
+@cache
+def _empty_program(options: SandboxOptions) -> Outcome:
+    """How a program without a line ends: where it fails, every other would, and be given 0."""
+    return _run("", options)
 
 
 @cache

@@ -310,6 +310,24 @@ class TestAMachineThatCannot:
             require(SHORT)
 
 
+@pytest.mark.parametrize("isolation", ["full", "limits"])
+class TestOptionsWithWhichNoProgramRuns:
+    """Each would be given 0, and nobody would know why."""
+
+    def test_a_limit_that_the_system_refuses(self, isolation):
+        options = SandboxOptions(isolation=isolation, memory_mib=2**44)
+        with pytest.raises(SandboxError, match=r"to its end \(OSError: RLIMIT_AS = 1844") as error:
+            require(options)
+        assert f"section (isolation: {isolation}, cpu_seconds: 5, " in str(error.value)
+        assert f"memory_mib: {2**44}" in str(error.value)
+
+    def test_an_interpreter_that_does_not_start(self, isolation, monkeypatch):
+        require(SHORT)  # isolation itself is tried once in a process
+        monkeypatch.setattr(run, "PYTHON", ("false",))
+        with pytest.raises(SandboxError, match="before its end, with status 1"):
+            require(SandboxOptions(isolation=isolation, cpu_seconds=7))
+
+
 class TestLimitsAlone:
     LIMITS = SandboxOptions(isolation="limits", cpu_seconds=1, wall_seconds=5)
 
