@@ -21,12 +21,14 @@ class Attempt:
     """What a verifier sees: the context's text, a rollout after it, the reference, and the check.
 
     `check` is the document's own: unit tests, an expected answer; empty if the data has none.
+    `document` is its name, for messages.
     """
 
     context: str
     rollout: str
     reference: str
     check: str
+    document: str
 
 
 def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[Attempt]:
@@ -34,12 +36,13 @@ def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[
     c, attempts = rollouts.contexts, []
     for p in range(len(c)):
         row = int(c.row[p])
+        document = c.documents[row]
         context = c.tokens[row, : int(c.anchor[p])]
         before = _text(context, tokenizer)
         reference = _after(before, context, _reference(rollouts, p), tokenizer)
         for tokens, mask in zip(rollouts.tokens[p], rollouts.mask[p], strict=True):
             rollout = _after(before, context, tokens[mask], tokenizer)
-            attempts.append(Attempt(before, rollout, reference, c.documents[row].check))
+            attempts.append(Attempt(before, rollout, reference, document.check, document.name))
     return attempts
 
 

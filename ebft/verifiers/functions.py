@@ -30,7 +30,8 @@ def final_answer(attempt: Attempt) -> float:
     wanted = _number(attempt.check)
     if wanted is None:
         raise UserError(
-            f"verifier: final_answer: a document's check is no number: {attempt.check!r}"
+            f"verifier: final_answer: the check of document {attempt.document} is no number: "
+            f"{attempt.check!r}"
         )
     _, marked, rest = attempt.rollout.partition("####")
     numbers = NUMBER.findall(rest if marked else attempt.rollout)
@@ -51,8 +52,8 @@ def unit_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
     """
     if not attempt.check:
         raise UserError(
-            "verifier: unit_tests: a document has no check; name the column of the tests in "
-            "data.check"
+            f"verifier: unit_tests: document {attempt.document} has no check; name the column of "
+            "the tests in data.check"
         )
     program = f"{attempt.context}{attempt.rollout}\n\n{attempt.check}\n"
     return float(run_python(program, sandbox).passed)

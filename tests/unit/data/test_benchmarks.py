@@ -52,7 +52,7 @@ def write(file, rows):
 
 def passes(example, rollout=None):
     rollout = example.completion if rollout is None else rollout
-    attempt = Attempt(example.prompt, rollout, example.completion, example.check)
+    attempt = Attempt(example.prompt, rollout, example.completion, example.check, example.name)
     return unit_tests(attempt, SandboxOptions()) == 1
 
 
@@ -107,12 +107,12 @@ def test_gsm8k(tmp_path):
     ],
 )
 def test_final_answer(rollout, right):
-    assert final_answer(Attempt("", rollout, "", "4,000")) == right
+    assert final_answer(Attempt("", rollout, "", "4,000", "d")) == right
 
 
 def test_final_answer_needs_one():
-    with pytest.raises(UserError, match="is no number: 'x'"):
-        final_answer(Attempt("", "1", "", "x"))
+    with pytest.raises(UserError, match="check of document d is no number: 'x'"):
+        final_answer(Attempt("", "1", "", "x", "d"))
 
 
 @pytest.mark.parametrize(
@@ -166,5 +166,5 @@ def test_the_real_answers_are_right():
     examples = GSM8K(path=REAL / "gsm8k" / "test.jsonl")().held_out
     assert len(examples) == 1319
     for example in examples:
-        attempt = Attempt(example.prompt, example.completion, "", example.check)
+        attempt = Attempt(example.prompt, example.completion, "", example.check, example.name)
         assert final_answer(attempt) == 1, example.name

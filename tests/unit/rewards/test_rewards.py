@@ -93,6 +93,7 @@ def test_a_reference_that_is_longer_than_rollouts_is_not_met_by_its_beginning():
 def seen(attempt):
     """A user's verifier: any function of an attempt."""
     assert isinstance(attempt, Attempt)
+    assert attempt.check == f"check {attempt.document}"
     return len(attempt.context) + 10 * attempt.check.count("check")
 
 
@@ -115,29 +116,29 @@ def test_a_verifier_that_is_not_there(verifier, says):
 
 
 def test_white_space_around_is_no_mismatch():
-    assert exact_match(Attempt("", " x\n", "x", "")) == 1
-    assert exact_match(Attempt("", "x y", "xy", "")) == 0
+    assert exact_match(Attempt("", " x\n", "x", "", "d")) == 1
+    assert exact_match(Attempt("", "x y", "xy", "", "d")) == 0
 
 
 def test_unit_tests_run_the_program():
     context, check = "def f(x):\n", "assert f(2) == 4\nassert f(3) == 9"
-    assert unit_tests(Attempt(context, "    return x * x", "", check), SandboxOptions()) == 1
-    assert unit_tests(Attempt(context, "    return x + x", "", check), SandboxOptions()) == 0
+    assert unit_tests(Attempt(context, "    return x * x", "", check, "d"), SandboxOptions()) == 1
+    assert unit_tests(Attempt(context, "    return x + x", "", check, "d"), SandboxOptions()) == 0
 
 
 def test_function_tests_run_the_function_and_not_what_comes_after_it():
     check = "assert square(3) == 9"
     context = "def square(x):\n"
     rollout = "    return x * x\n\nthis is no Python"
-    assert function_tests(Attempt(context, rollout, "", check), SandboxOptions()) == 1
-    assert unit_tests(Attempt(context, rollout, "", check), SandboxOptions()) == 0
+    assert function_tests(Attempt(context, rollout, "", check, "d"), SandboxOptions()) == 1
+    assert unit_tests(Attempt(context, rollout, "", check, "d"), SandboxOptions()) == 0
     wrong = rollout.replace("*", "+")
-    assert function_tests(Attempt(context, wrong, "", check), SandboxOptions()) == 0
+    assert function_tests(Attempt(context, wrong, "", check, "d"), SandboxOptions()) == 0
 
 
 def test_unit_tests_need_tests():
-    with pytest.raises(UserError, match="has no check; name the column"):
-        unit_tests(Attempt("", "x = 1", "", ""), SandboxOptions())
+    with pytest.raises(UserError, match=r"document a\.py has no check; name the column"):
+        unit_tests(Attempt("", "x = 1", "", "", "a.py"), SandboxOptions())
 
 
 def test_a_weighted_sum_from_a_recipe(rollouts):
