@@ -169,7 +169,7 @@ class Sampler(Protocol):
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:
         """Take over the policy's weights after an optimizer step.
 
-        Returns figures about it to log with the step's own, none if there is nothing to say.
+        Returns figures about it to log with the step's own, by name; {} if there is nothing to say.
         """
         ...
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.stats import chisquare
 from torch import Tensor
 
+from ebft.errors import PluginError
 from ebft.interfaces import Sampler, SamplerOptions
 from ebft.models.forward import decode
 from ebft.models.log_probs import logits
@@ -28,6 +29,7 @@ from ebft.testing.common import (
     require,
 )
 from ebft.testing.tiny import tiny_documents, tiny_resources
+from ebft.training.contract import sync_figures
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -208,11 +210,18 @@ def _check_sync(
             for weight in policy.parameters():
                 noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
                 weight += 0.1 * noise.to(weight)
-        sampler.sync(policy, step=0)
+        _check_figures(part, sampler.sync(policy, step=0))
         _check_log_probs(part, policy, sampler(contexts, step=1), tolerance)
     finally:
         policy.load_state_dict(before)
         sampler.sync(policy, step=1)
+
+
+def _check_figures(part: Part, returned: object) -> None:
+    try:
+        sync_figures(returned)
+    except PluginError as error:
+        raise AssertionError(f"{type(part).__name__}: {error}") from error
 
 
 def _same(a: Rollouts, b: Rollouts, place: slice, tolerance: float) -> bool:

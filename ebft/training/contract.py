@@ -5,7 +5,7 @@ A wrong shape seldom fails where it arises: it broadcasts, and the figures are o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -87,6 +87,30 @@ class Contract:
 
     def _check_finite(self, what: str, values: Tensor) -> None:
         check_finite(what, values, self.contexts, step=self.step)
+
+
+def sync_figures(returned: object) -> dict[str, float]:
+    """What a sampler's `sync` returned, its values as Python's own numbers, which can be saved.
+
+    Raises `PluginError` for what is no mapping of names to numbers.
+    """
+    if not isinstance(returned, Mapping):
+        raise PluginError(
+            f"sampler: sync returned {type(returned).__name__}, and must return a mapping of names "
+            "to numbers; return {} if there is nothing to log"
+        )
+    figures = {}
+    for name, value in returned.items():
+        try:
+            if not isinstance(name, str) or isinstance(value, str | bytes):
+                raise TypeError
+            figures[name] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # tensors of several raise the last
+            raise PluginError(
+                f"sampler: sync returned {{{name!r}: {value!r}}}, and must return a mapping of "
+                "names to numbers"
+            ) from error
+    return figures
 
 
 def _check_shape(key: str, name: str, value: Tensor, shape: Sequence[int], letters: str) -> None:

@@ -19,7 +19,7 @@ from ebft.rollout.micro_batches import divide
 from ebft.rollout.records import Contexts, Scored, Terms
 from ebft.training.check_finite import check_gradients, check_log_probs
 from ebft.training.clip import clip_gradients
-from ebft.training.contract import Contract
+from ebft.training.contract import Contract, sync_figures
 from ebft.training.losses import count, cross_entropy, policy_gradient, policy_log_probs
 from ebft.training.machinery import NOBODY, Machinery, Observer, RolloutParts, Step
 from ebft.training.totals import Losses, Totals
@@ -54,7 +54,9 @@ def train(m: Machinery, steps: range, observer: Observer = NOBODY) -> Iterator[S
         m.optimizer.step()
         m.lr_scheduler.step()
         m.optimizer.zero_grad(set_to_none=True)
-        sync = {} if m.rollout_parts is None else m.rollout_parts.sampler.sync(m.policy, step=step)
+        sync = {}
+        if m.rollout_parts is not None:
+            sync = sync_figures(m.rollout_parts.sampler.sync(m.policy, step=step))
         yield Step(step, contexts, scored, losses, float(grad_norm), learning_rate, sync)
 
 

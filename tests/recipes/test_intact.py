@@ -6,6 +6,8 @@ from transformers import AutoModelForCausalLM
 PLUGIN = '''
 from collections.abc import Mapping
 
+import numpy as np
+
 import ebft
 from ebft.errors import SamplerMismatchError
 from ebft.samplers.hf_tree import HfTree, HfTreeSampler
@@ -34,7 +36,7 @@ class FragileSampler(HfTreeSampler):
     def sync(self, policy, *, step):
         if step >= self.options.syncs:
             raise SamplerMismatchError(f"step {step}: the weights did not arrive")
-        return {"sync_gap": 0.25}
+        return {"sync_gap": np.float32(0.25)}
 
 
 @ebft.hookimpl
@@ -74,3 +76,4 @@ def test_a_samplers_figures_are_logged(ebft, tiny_run, fragile, tmp_path):
     assert ebft(*tiny_run(*fragile))[0] == 0
     logged = next((tmp_path / "run" / "logs").iterdir()).read_text()
     assert logged.count("sync_gap:0.25") == 3
+    assert (tmp_path / "run" / "checkpoints" / "step-000003").is_dir()  # metrics are in it

@@ -284,7 +284,8 @@ class Broken(HfTreeSampler):
         super().__init__(options, replace(resources, policy=policy, seed=seed))
 
     def sync(self, policy, *, step):
-        return super().sync(self.frozen if self.how == "stale" else policy, step=step)
+        figures = super().sync(self.frozen if self.how == "stale" else policy, step=step)
+        return None if self.how == "silent" else figures
 
     def __call__(self, contexts, *, step) -> Rollouts:
         if self.how == "step":
@@ -326,6 +327,7 @@ class Broken(HfTreeSampler):
         ("batch", "other documents"),
         ("stale", "log-probs are the policy's"),
         ("copies", "stay as they are"),
+        ("silent", "sync returned NoneType, and must return a mapping"),
     ],
 )
 def test_samplers(how, says):

@@ -3,16 +3,19 @@
 import copy
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 
 from ebft.baselines.leave_one_out import LeaveOneOut
+from ebft.checkpoints.nested import check_nested
 from ebft.errors import PluginError
 from ebft.processes import ONE_PROCESS
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
+from ebft.training.contract import sync_figures
 from ebft.training.loop import sample_and_score
 from ebft.training.machinery import RolloutParts
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources
@@ -117,3 +120,27 @@ def test_features_in_bfloat16_are_compared_in_float32():
     expected = LeaveOneOut()(FeatureMatching()(None, Features(samples, references)))
     torch.testing.assert_close(rounded.advantages, expected)
     assert exact.terms.unary.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        (None, "sync returned NoneType, and must return a mapping of names to numbers; return {}"),
+        ([1.0], "sync returned list"),
+        ({"gap": None}, "sync returned {'gap': None}"),
+        ({"gap": "0.5"}, "sync returned {'gap': '0.5'}"),
+        ({"gap": torch.zeros(2)}, "sync returned {'gap': tensor("),
+        ({0: 1.0}, "sync returned {0: 1.0}"),
+    ],
+)
+def test_what_is_no_figure_of_a_sync_is_named(returned, says):
+    with pytest.raises(PluginError) as raised:
+        sync_figures(returned)
+    assert str(raised.value).startswith(f"sampler: {says}")
+
+
+def test_figures_of_a_sync_can_be_saved():
+    """A checkpoint holds Python's own numbers alone."""
+    figures = sync_figures({"a": np.float32(0.5), "b": torch.tensor(0.25), "c": 1, "d": True})
+    assert figures == {"a": 0.5, "b": 0.25, "c": 1, "d": 1}
+    check_nested(figures)
