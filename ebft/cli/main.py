@@ -22,6 +22,8 @@ from ebft.runs.run_job import prepare_process
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What it says of a file or folder that may not be read or written."""
 COMMANDS = (run, eval_command, study, report, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
@@ -59,15 +61,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         give_up(sys.stdout)  # `ebft ls | head`
         return 0
     except OSError as error:
-        if error.errno not in FULL:
+        if (explained := explain(error)) is None:
             raise
-        print(
-            f"error: cannot write {error.filename or 'a file'}: {error.strerror}; what was "
-            "written before is whole",
-            file=sys.stderr,
-        )
+        print(f"error: {explained}", file=sys.stderr)
         return 1
     return status
+
+
+def explain(error: OSError) -> str | None:
+    """What to say of an error of the system that is no bug; None if it may be one."""
+    if error.errno in FULL:
+        return (
+            f"cannot write {error.filename or 'a file'}: {error.strerror}; what was written before "
+            "is whole"
+        )
+    if error.errno in REFUSED and error.filename is not None:
+        return (
+            f"cannot use {error.filename}: {error.strerror}; get the permission, or choose another "
+            "place"
+        )
+    return None
 
 
 def only_prints(arguments: argparse.Namespace) -> bool:

@@ -21,12 +21,26 @@ log = logging.getLogger("ebft")
 def embedded_model() -> Path:
     """The HF folder of the embedded model; converted from GGUF the first time, then cached.
 
-    Raises `UserError` with the command to install the wheel if it is missing.
+    Raises `UserError` with the command to install the wheel if it is missing, and for a cache that
+    cannot be written.
     """
-    folder = cache_folder() / "models" / EMBEDDED
-    if not (folder / "config.json").is_file():
-        _convert(find_gguf(), folder)
+    folder = _folder()
+    if (found := find_embedded()) != folder:
+        _convert(found, folder)
     return folder
+
+
+def find_embedded() -> Path:
+    """The folder of the embedded model, or the GGUF file if it has not been converted yet.
+
+    Raises `UserError` with the command to install the wheel if neither is there.
+    """
+    folder = _folder()
+    return folder if (folder / "config.json").is_file() else find_gguf()
+
+
+def _folder() -> Path:
+    return cache_folder() / "models" / EMBEDDED
 
 
 def cache_folder() -> Path:
@@ -51,24 +65,17 @@ def find_gguf() -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     log.info("converting the embedded model once, to %s …", folder)
-    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    # A model read from GGUF refuses to be saved; the same weights in a model of its own do not.
-    config = read.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(read.state_dict())
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{EMBEDDED}-", dir=folder.parent))
     try:
-        model.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(**where).save_pretrained(partial)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{EMBEDDED}-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(
+            f"{cache_folder()}: cannot be written ({error.strerror}), and the embedded model is "
+            "converted there once; set the environment variable EBFT_CACHE to a folder that can be"
+        ) from error
+    try:
+        _write(gguf, partial)
         partial.chmod(0o755)
         partial.rename(folder)
     except OSError:
@@ -77,3 +84,19 @@ def _convert(gguf: Path, folder: Path) -> None:
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    # A model read from GGUF refuses to be saved; the same weights in a model of its own do not.
+    config = read.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(read.state_dict())
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)

@@ -29,11 +29,15 @@ class ModelRecipeOptions(RecipeOptions):
     evaluation: EvaluationOptions = EvaluationOptions()
 
     def missing(self) -> list[str]:
+        from ebft.models.embedded import EMBEDDED, find_embedded
         from ebft.models.load import model_folder  # with torch, for which others need not wait
 
         found = []
         try:
-            model_folder(self.model)
+            if self.model.path == EMBEDDED:
+                find_embedded()
+            else:
+                model_folder(self.model)
         except UserError as error:
             found.append(str(error))
         sources = {"data": self.data}

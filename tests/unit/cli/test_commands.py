@@ -1,5 +1,6 @@
 """The commands that print: help, ls, cp, validate, doctor, run --dry-run."""
 
+import errno
 import os
 import re
 import subprocess
@@ -199,6 +200,31 @@ def test_validate_says_what_is_not_here(ebft, tiny_run):
     assert "model.path = /nowhere/either: no such folder" in out
     _, *arguments = tiny_run()
     assert ebft("validate", *arguments)[1].rstrip().endswith(": valid")
+
+
+def test_validate_converts_nothing(ebft, tiny_run, monkeypatch, tmp_path):
+    gguf = tmp_path / "weights.gguf"
+    monkeypatch.setenv("EBFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ebft.models.embedded.find_gguf", lambda: gguf)
+    _, *arguments = tiny_run("model.path=smollm2-135m-instruct")
+    status, out, err = ebft("validate", *arguments)
+    assert status == 0, err
+    assert out.rstrip().endswith(": valid")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_without_permission_is_named(ebft, monkeypatch, number):
+    def fail(folder):
+        raise OSError(number, os.strerror(number), str(folder / "report"))
+
+    monkeypatch.setattr("ebft.study.report.make.write_report", fail)
+    status, _, err = ebft("report", "/theirs")
+    assert status == 1
+    assert err == (
+        f"error: cannot use /theirs/report: {os.strerror(number)}; get the permission, or choose "
+        "another place\n"
+    )
 
 
 def test_only_the_file_is_required(ebft):

@@ -69,6 +69,15 @@ def test_the_embedded_model_without_its_wheel(monkeypatch, tmp_path):
         load_policy(ModelOptions(path=embedded.EMBEDDED))
 
 
+def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
+    """Before the weights are read, which takes its time."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EBFT_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(embedded, "find_gguf", lambda: tmp_path / "no.gguf")
+    with pytest.raises(UserError, match=r"/file: cannot be written \(Not a .*variable EBFT_CACHE"):
+        load_policy(ModelOptions(path=embedded.EMBEDDED))
+
+
 @pytest.mark.slow
 def test_the_embedded_model_speaks(monkeypatch, tmp_path):
     monkeypatch.setenv("EBFT_CACHE", str(tmp_path))
