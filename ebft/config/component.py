@@ -27,6 +27,22 @@ class Component:
     path: str
     arguments: Mapping[str, Any]
 
+    def bind(self, *args: Any, **more: Any) -> None:
+        """Holds what `instantiate` would call it with to its signature, without calling it.
+
+        Raises `UserError` for arguments that are missing or given twice.
+        """
+        try:
+            if (signature := _signature(resolve_name(self.path))) is not None:
+                signature.bind(*args, **self.arguments, **more)
+        except TypeError as error:
+            raise UserError(f"{self.call()}: {error}") from error
+
+    def call(self) -> str:
+        """`torch.optim.AdamW(lr=0.1)`, for messages."""
+        given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
+        return f"{self.path}({given})"
+
     def instantiate(self, *args: Any, **more: Any) -> Any:
         """Calls it with `args`, then the recipe's arguments and `more`.
 
@@ -40,14 +56,12 @@ class Component:
             raise UserError(
                 f"{self.path}: {', '.join(sorted(twice))} is set by ebft; take it out of the recipe"
             )
+        self.bind(*args, **more)
         section = OmegaConf.create({"_component_": self.path, **self.arguments})
         try:
-            if (signature := _signature(resolve_name(self.path))) is not None:
-                signature.bind(*args, **self.arguments, **more)
             return instantiate(section, *args, **more)
         except (TypeError, ValueError, ImportError, OSError) as error:
-            given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
-            raise UserError(f"{self.path}({given}): {error}") from error
+            raise UserError(f"{self.call()}: {error}") from error
 
     @classmethod
     def __get_pydantic_core_schema__(

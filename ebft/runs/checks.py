@@ -226,6 +226,15 @@ def optimizer_takes_its_arguments(options: FineTuneOptions) -> Iterator[str]:
         yield f"{key}: {type(error).__name__}: {error}"
 
 
+def loggers_take_their_arguments(options: FineTuneOptions) -> Iterator[str]:
+    """By their signatures alone: to make one may open files, and connections."""
+    for i, logger in enumerate(options.metric_loggers):
+        try:
+            logger.bind()
+        except UserError as error:
+            yield f"metric_loggers.{i}: {error}"
+
+
 CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
     rollouts_are_scored,
     features_are_used,
@@ -235,5 +244,6 @@ CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
     adapters_are_kept,
     compiles,
     optimizer_takes_its_arguments,
+    loggers_take_their_arguments,
     unbiased_if_required,
 )

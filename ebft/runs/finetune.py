@@ -33,7 +33,7 @@ from ebft.runs.interrupt import TERMINATED, StopRequest, stop_on_signals
 from ebft.runs.measuring import Measuring, is_due
 from ebft.runs.output import OutputFolder
 from ebft.runs.prepare import prepare
-from ebft.runs.progress import Progress
+from ebft.runs.progress import Progress, make_metric_loggers
 from ebft.runs.rescue import saving_last_step
 from ebft.runs.start import Start
 from ebft.training.loop import train
@@ -73,10 +73,12 @@ class FineTune:
                 options.evaluation, registry, digests, model=options.model, seed=options.seed
             )
         if processes.is_main:
+            start.clear_logs()
+        self._progress = progress = self._show_progress()
+        if processes.is_main:  # not before the loggers are there: it deletes what is overwritten
             start.take(resolved_yaml(options, registry))
 
         self._metrics = list[dict[str, float]]()
-        self._progress = progress = self._show_progress()
         history = History(
             prepared.sets, output.evaluations,
             micro_batch=machinery.micro_batch, processes=processes,
@@ -105,7 +107,7 @@ class FineTune:
         options, is_main = self._options, self._processes.is_main
         progress = Progress(
             steps=options.training.steps,
-            loggers=[logger.instantiate() for logger in options.metric_loggers if is_main],
+            loggers=make_metric_loggers(options.metric_loggers) if is_main else [],
             label=options.method,
             tokenizer=self.prepared.resources.tokenizer,
             show_rollouts_every=options.training.show_rollouts_every,

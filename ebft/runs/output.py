@@ -28,8 +28,9 @@ class OutputFolder:
     """`output_dir`: what a run writes, and where.
 
     `lock` refuses a folder that another process is writing into or that cannot be written, and
-    `check` one that holds a run, before anything is loaded; `take` makes it this run's when
-    everything has been built; `release` lets others in again.
+    `check` one that holds a run, before anything is loaded; `clear_logs` makes room for this run's
+    loggers; `take` makes it this run's when everything has been built; `release` lets others in
+    again.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
@@ -121,11 +122,14 @@ class OutputFolder:
         files = (file for file in self._path.rglob("*") if file.name not in (RECIPE, ".lock"))
         return any(file.is_file() and file.stat().st_size > 0 for file in files)
 
-    def take(self, recipe: str, *, resume: bool = False) -> None:
-        """Removes the figures and logs of an overwritten run, and saves the recipe as it was
-        resolved."""
-        if not resume and (there := self._there()) is not None:
+    def clear_logs(self) -> None:
+        """Removes the logs of an overwritten run."""
+        if (there := self._there()) is not None:
             remove_logs(there, self._path)
+
+    def take(self, recipe: str, *, resume: bool = False) -> None:
+        """Removes the figures of an overwritten run, and saves the recipe as it was resolved."""
+        if not resume and self._recipe.exists():
             for file in (self.evaluations, self.picture, self.lengths):
                 file.unlink(missing_ok=True)
         write_whole(self._recipe, recipe)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tqdm import tqdm
 
+from ebft.errors import UserError
 from ebft.report.rollouts import rollouts_table
 from ebft.runs.console import show
 from ebft.training.machinery import Step
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
     from transformers import PreTrainedTokenizerBase
+
+    from ebft.config.component import Component
 
 SHOWN = {
     "cfm": ("CFM", "{:.3f}"),
@@ -48,6 +51,23 @@ class MetricLogger(Protocol):
     def log_dict(self, payload: Mapping[str, float], step: int) -> None: ...
 
     def close(self) -> None: ...
+
+
+def make_metric_loggers(components: Sequence[Component]) -> list[MetricLogger]:
+    """Raises `UserError` naming the logger that cannot be made, with those before it closed."""
+    loggers: list[MetricLogger] = []
+    for i, component in enumerate(components):
+        try:
+            loggers.append(component.instantiate())
+        except Exception as error:  # services have errors of their own: no key, no network
+            for logger in loggers:
+                logger.close()
+            what = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            raise UserError(
+                f"metric_loggers.{i} = {component.path}: cannot be made ({what}); leave it out, or "
+                "give it what it needs"
+            ) from error
+    return loggers
 
 
 class Progress:

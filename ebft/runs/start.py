@@ -43,17 +43,29 @@ class Start:
         self.step = 0 if resumed is None else resumed.step
         self.micro_batch = None if resumed is None else resumed.about.micro_batch
 
+    def clear_logs(self) -> None:
+        """Removes what an overwritten run has logged, or the lines that will be logged again.
+
+        To be called before metric loggers open their files, which may be the same ones.
+        """
+        if self._in_place(self.resumed):
+            cut_disk_logs(
+                self._options.metric_loggers, within=self._options.output_dir, after=self.step
+            )
+        else:
+            self._output.clear_logs()
+
     def take(self, recipe: str) -> None:
-        """Makes the output folder this run's; `recipe` is the recipe as it was resolved."""
+        """Makes the output folder this run's; `recipe` is the recipe as it was resolved.
+
+        To be called when all else is there: it deletes the checkpoints of an overwritten run.
+        """
         in_place = self._in_place(self.resumed)
         if not in_place:
             self._checkpoints.clear()
         self._output.take(recipe, resume=in_place)
         if in_place and self.resumed is not None:
             self.resumed.drop_later(self._checkpoints)
-            cut_disk_logs(
-                self._options.metric_loggers, within=self._options.output_dir, after=self.step
-            )
 
     def _choose(self, resume: str | None) -> Resumption | None:
         wanted = self._options.checkpoint

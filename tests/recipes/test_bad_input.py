@@ -103,6 +103,10 @@ def last_line(err: str) -> str:
         ("optimizer.betas=[0.9]", "optimizer: IndexError: "),
         ("optimizer=adamw", "give a dotted path, such as torch.optim.AdamW"),
         ("lr_scheduler.num_warmup_steps=x", "lr_scheduler: torchtune.training.get_cosine"),
+        (
+            "metric_loggers=[{_component_: torchtune.training.metric_logging.DiskLogger}]",
+            "metric_loggers.0: torchtune.training.metric_logging.DiskLogger(): missing a required",
+        ),
         ("transforms=l2", "transforms = l2: must be a list: [l2]"),
         ("~plan", "evaluation.evaluators[1].plan: refers to ${plan}, which is not there"),
         ("data.path=./nowhere", "data.path = nowhere: no such folder"),

@@ -158,6 +158,46 @@ def test_a_run_is_not_overwritten_by_accident(ebft, tiny_run, tmp_path):
     assert len((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()) == 4
 
 
+class Unreachable:
+    """A metric logger whose service does not answer, with an error of its own."""
+
+    def __init__(self):
+        raise type("ServiceError", (Exception,), {})("no key")
+
+
+DISK_LOGGER = "_component_: torchtune.training.metric_logging.DiskLogger"
+
+
+def test_a_run_is_not_overwritten_by_one_without_its_loggers(ebft, tiny_run, tmp_path):
+    """What is deleted for a run is deleted when nothing can keep it from starting."""
+    run = tmp_path / "run"
+    assert ebft(*tiny_run("training.steps=1"))[0] == 0
+    kept = [run / "recipe.yaml", run / "evaluations.jsonl", run / "training.png"]
+    before = [file.read_bytes() for file in kept]
+    loggers = f"{{{DISK_LOGGER}, log_dir: {run}}}, {{_component_: {__name__}.Unreachable}}"
+    status, _, err = ebft(*tiny_run("overwrite=true", f"metric_loggers=[{loggers}]"))
+    assert status == 2
+    assert err.strip().splitlines()[-1] == (
+        f"metric_loggers.1 = {__name__}.Unreachable: cannot be made (ServiceError: no key); leave "
+        "it out, or give it what it needs"
+    )
+    assert "Traceback" not in err
+    assert checkpoints(run) == ["step-000001"]
+    assert [file.read_bytes() for file in kept] == before
+
+
+def test_a_log_of_the_same_name_is_not_that_of_the_run_that_is_overwritten(
+    ebft, tiny_run, tmp_path
+):
+    folder = tmp_path / "run" / "logs"
+    logger = f"metric_loggers=[{{{DISK_LOGGER}, log_dir: {folder}, filename: log.txt}}]"
+    for steps in (3, 1):
+        more = ["overwrite=true", f"training.steps={steps}"]
+        assert ebft(*tiny_run(logger, *more))[0] == 0
+        lines = (folder / "log.txt").read_text().splitlines()
+        assert [line.split(" | ")[0] for line in lines] == [f"Step {i + 1}" for i in range(steps)]
+
+
 def test_a_folder_where_nothing_came_of_a_run_is_free(ebft, tiny_run, tmp_path):
     output = OutputFolder(tmp_path / "run", overwrite=False)
     output.lock()

@@ -47,6 +47,12 @@ def test_missing_and_refused_arguments_name_the_component():
         component(_component_="torch.optim.SGD", lr=-1).instantiate(optimizer.param_groups)
 
 
+def test_arguments_are_bound_without_a_call():
+    component(_component_="io.open", file="/proc/no/log").bind()
+    with pytest.raises(UserError, match=r"StepLR\(gamma=0.5\): missing a required argument"):
+        component(_component_="torch.optim.lr_scheduler.StepLR", gamma=0.5).bind()
+
+
 @pytest.mark.parametrize(
     ("section", "says"),
     [
