@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
@@ -26,6 +27,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -48,6 +50,22 @@ class Options(BaseModel):
             return handler(data)
         except ValidationError as error:
             raise suggest_keys(error, cls.model_fields) from None
+
+    @field_validator("*")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        return expand_home(value) if isinstance(value, Path) else value
+
+
+def expand_home(path: Path) -> Path:
+    """The path with a `~` in front spelt out: no shell has seen what a recipe says.
+
+    Raises `ValueError` if there is no such home.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"there is no home {path.parts[0]}; give the whole path") from error
 
 
 class Claim(NamedTuple):

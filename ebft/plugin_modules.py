@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterable
@@ -22,7 +23,8 @@ def find_plugin(plugin: str, beside: Iterable[Path]) -> str:
         files = (folder / f"{plugin}.py" for folder in beside)
         found = next((str(file) for file in files if file.is_file()), plugin)
         return found if "." not in plugin and not is_importable(plugin) else plugin
-    candidates = [Path(plugin), *(folder / plugin for folder in beside)]
+    path = os.path.expanduser(plugin)
+    candidates = [Path(path), *(folder / path for folder in beside)]
     for candidate in candidates:
         if candidate.is_file():
             return str(candidate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,10 @@ def find_resumption(
     """
     if resume is None:
         return None
-    folder = _newest(own, overwrite) if resume == AUTO else _named(Path(resume), verified)
+    if resume == AUTO:
+        folder = _newest(own, overwrite)
+    else:
+        folder = _named(Path(os.path.expanduser(resume)), verified)
     if folder is None:
         return None
     about = about_of(folder)

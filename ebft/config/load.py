@@ -7,6 +7,7 @@ and importing it takes seconds before the first mistake in a recipe can be repor
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
 
 
 def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(folder := tree.get("output_dir"), str):
+        # A logger's ${output_dir}/logs is no path that validation would expand.
+        tree = {**tree, "output_dir": os.path.expanduser(folder)}
     try:
         resolved = OmegaConf.to_container(
             OmegaConf.create(tree), resolve=True, throw_on_missing=True

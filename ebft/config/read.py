@@ -9,6 +9,7 @@ merged key by key, another `_component_` drops the options of the one before, li
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def _layers(path: Path) -> dict[Path, dict[str, Any]]:
 def _base(file: Path, base: Any, below: Iterable[Path]) -> Path:
     if not isinstance(base, str):
         raise UserError(f"{file}: base = {base}: must be the path of another recipe")
-    found = file.parent / base
+    found = file.parent / os.path.expanduser(base)
     if found.resolve() in [it.resolve() for it in below]:
         raise UserError(f"{file}: base = {base}: goes round in a circle, back to {found}")
     if not found.is_file():

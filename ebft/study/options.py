@@ -28,7 +28,7 @@ def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
     source = (info.context or {}).get("source")
     if not isinstance(value, str) or source is None:
         return value
-    return Path(os.path.normpath(source.parent / value))
+    return Path(os.path.normpath(source.parent / os.path.expanduser(value)))
 
 
 BaseRecipe = Annotated[Path, BeforeValidator(_beside_the_file)]
