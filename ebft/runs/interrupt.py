@@ -1,7 +1,8 @@
 """Signals as requests: the step in progress is finished, then the run stops in good order.
 
 Ctrl-C has all the time that the step takes, and a second one stops at once. SIGTERM comes from a
-scheduler that kills soon: when the time is over, the step is broken off instead.
+scheduler that kills soon: when the time is over, the step is broken off instead. SIGHUP, of a
+terminal that was closed, counts as SIGTERM.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(*, grace: float, at_rest: Callable[[], bool]) -> Iterator[StopRequest]:
-    """Turns SIGINT and SIGTERM into a request.
+    """Turns SIGINT, SIGTERM and SIGHUP into a request.
 
-    The step has `grace` seconds after SIGTERM; then it is broken off as soon as the policy is
-    `at_rest`, not in the middle of an update.
+    The step has `grace` seconds after the latter two; then it is broken off as soon as the policy
+    is `at_rest`, not in the middle of an update.
     """
     request = StopRequest()
 
@@ -62,12 +63,13 @@ def stop_on_signals(*, grace: float, at_rest: Callable[[], bool]) -> Iterator[St
         signal.signal(signal.SIGINT, before[signal.SIGINT])
         log.warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
 
-    def on_terminate(_number: int, _frame: FrameType | None) -> None:
+    def on_terminate(number: int, _frame: FrameType | None) -> None:
         if request.signal is signal.SIGTERM:
             return
         request.signal = signal.SIGTERM
         signal.setitimer(signal.ITIMER_REAL, grace, POLL)
-        log.warning("SIGTERM: stopping after this step or %g s, with a checkpoint", grace)
+        name = signal.Signals(number).name
+        log.warning("%s: stopping after this step or %g s, with a checkpoint", name, grace)
 
     def on_alarm(_number: int, _frame: FrameType | None) -> None:
         if request.is_breakable and at_rest():
@@ -75,7 +77,8 @@ def stop_on_signals(*, grace: float, at_rest: Callable[[], bool]) -> Iterator[St
             raise BrokenOffError
 
     handlers = {
-        signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate, signal.SIGALRM: on_alarm,
+        signal.SIGINT: on_interrupt, signal.SIGALRM: on_alarm,
+        **dict.fromkeys(_terminating(), on_terminate),
     }  # fmt: skip
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
@@ -88,7 +91,7 @@ def stop_on_signals(*, grace: float, at_rest: Callable[[], bool]) -> Iterator[St
 
 @contextmanager
 def stop_another(says: str) -> Iterator[StopRequest]:
-    """Turns SIGINT and SIGTERM into a request that is for another process.
+    """Turns SIGINT, SIGTERM and SIGHUP into a request that is for another process.
 
     The second SIGINT interrupts at once, as usual.
     """
@@ -99,14 +102,20 @@ def stop_another(says: str) -> Iterator[StopRequest]:
         signal.signal(signal.SIGINT, before[signal.SIGINT])
         log.warning("%s; Ctrl-C again stops at once", says)
 
-    def on_terminate(_number: int, _frame: FrameType | None) -> None:
+    def on_terminate(number: int, _frame: FrameType | None) -> None:
         request.signal = signal.SIGTERM
-        log.warning("SIGTERM: %s", says)
+        log.warning("%s: %s", signal.Signals(number).name, says)
 
-    handlers = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}
+    handlers = {signal.SIGINT: on_interrupt, **dict.fromkeys(_terminating(), on_terminate)}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _terminating() -> list[signal.Signals]:
+    """The signals that count as SIGTERM; with nohup, a closed terminal is to stop nothing."""
+    hung_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGHUP] if hung_up else [signal.SIGTERM]

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 from importlib import import_module
 
@@ -305,3 +307,32 @@ def test_state_that_no_checkpoint_holds_is_refused_at_once(ebft, tiny_run, tmp_p
     assert status == 2
     assert "state of parts.baseline.count is a int64, which a checkpoint does not hold" in err
     assert "Traceback" not in err
+
+
+IN_A_TERMINAL = """
+import os, sys
+
+os.login_tty(int(sys.argv[1]))
+from ebft.cli.main import main
+
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_costs_no_step(tiny_run, tmp_path):
+    """Nothing that the run has to say after that can be written anywhere."""
+    ours, theirs = os.openpty()
+    arguments = tiny_run("training.steps=100000", "checkpoint.every=null")
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL, str(theirs), *arguments],
+        pass_fds=[theirs], start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while not re.search(rb" [2-9]\d*/100000", shown) and process.poll() is None:
+        shown += os.read(ours, 2**16)
+    os.close(ours)
+    assert process.wait(60) == 143
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert logged_steps(tmp_path / "run")[-1] == int(saved.name.removeprefix("step-")) >= 2
