@@ -24,10 +24,13 @@ def fingerprint(options: Options, registry: Registry, *, without: Collection[str
     """A hash of everything that these options say, but for the keys `without` at the top.
 
     A value that is its option's default counts as not said, so options that ebft gains later
-    change no fingerprint. Eight hexadecimal digits.
+    change no fingerprint. A plug-in file counts by its name and what is in it, wherever it lies.
+    Eight hexadecimal digits.
     """
     said = plain_options(options, registry, defaults=False)
     kept = {key: value for key, value in said.items() if key not in without}
+    if "plugins" in kept:
+        kept["plugins"] = [_identity(plugin) for plugin in kept["plugins"]]
     return blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
@@ -55,3 +58,11 @@ def plain_options(value: Any, registry: Registry, *, defaults: bool = True) -> A
             return str(value)
         case _:
             return value
+
+
+def _identity(plugin: str) -> str:
+    """What a plug-in is, however the path of its file is spelt; a module is its name."""
+    if not plugin.endswith(".py"):
+        return plugin
+    file = Path(plugin)
+    return f"{file.name} {blake2b(file.read_bytes(), digest_size=8).hexdigest()}"

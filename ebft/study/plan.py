@@ -59,6 +59,7 @@ class PlannedArm:
                         "seed": seed,
                         "output_dir": str(output_dir),
                         "evaluation.remember": str(remember),
+                        **_where_plugins_are(self.options.plugins),
                     }
                 ),
             ],
@@ -191,6 +192,13 @@ def _load(arm: Arm, overrides: Sequence[Override]) -> Recipe:
     if not isinstance(recipe.options, FineTuneOptions):
         raise UserError(f"{arm.base}: recipe = {recipe.options.recipe}: must be a fine-tuning one")
     return recipe
+
+
+def _where_plugins_are(plugins: Sequence[str]) -> dict[str, list[str]]:
+    """The key `plugins` with whole paths: a run may start in another folder than its study did."""
+    if not plugins:
+        return {}
+    return {"plugins": [str(Path(it).resolve()) if it.endswith(".py") else it for it in plugins]}
 
 
 def _given(values: Mapping[str, object]) -> list[Override]:

@@ -93,6 +93,25 @@ def test_where_it_writes_and_defaults_said_aloud_change_no_fingerprint(file):
     assert planned(said)[0].fingerprint == plain
 
 
+def test_a_plugin_file_is_what_is_in_it_wherever_it_lies(file, tmp_path, monkeypatch):
+    plugin, base = tmp_path / "my.py", tmp_path / "base.yaml"
+    plugin.write_text(Path(EXAMPLE).read_text())
+    base.write_text(BASE.read_text().replace("plugins: []", "plugins: [my.py]"))
+    path = file(base_recipe="base.yaml")
+    (whole,) = planned(path)
+    monkeypatch.chdir(tmp_path.parent)
+    relative = path.relative_to(tmp_path.parent)
+    (spelt,) = planned(relative)
+    assert (spelt.options.plugins, whole.options.plugins) == (
+        (str(plugin.relative_to(tmp_path.parent)),), (str(plugin),),
+    )  # fmt: skip
+    assert spelt.fingerprint == whole.fingerprint
+    recipe = spelt.recipe(seed=0, output_dir=Path("there"), remember=Path("kept"))
+    assert recipe.options.plugins == (str(plugin),)
+    plugin.write_text(plugin.read_text() + "# changed\n")
+    assert planned(path)[0].fingerprint != whole.fingerprint
+
+
 def test_the_evaluation_is_everyones(file):
     path = file(
         variants={
