@@ -79,7 +79,12 @@ def factors(options: StudyOptions) -> dict[str, list[str]]:
 
 
 def levels(key: str, values: Levels) -> list[Level]:
-    """The values of a factor with their labels: given, or a short form of the value."""
+    """The values of a factor with their labels: given, or a short form of the value.
+
+    Raises `UserError` if there are none, or if two would have the same label.
+    """
+    if not values:
+        raise UserError(f"{key} = {values}: has no values to compare; give some, or leave it out")
     if isinstance(values, dict):
         return [Level(label, value) for label, value in values.items()]
     found = [Level(_label(value), value) for value in values]

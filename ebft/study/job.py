@@ -30,7 +30,7 @@ from ebft.study.folder import (
     write_json,
 )
 from ebft.study.options import StudyOptions
-from ebft.study.plan import Run, plan_runs
+from ebft.study.plan import Run, missing_of, plan_runs
 from ebft.study.process import OutOfTimeError, run_in_process
 from ebft.study.worker import HELD_ELSEWHERE, STOPPED
 
@@ -50,8 +50,9 @@ STOPPED_BY = {
 class Study:
     """Runs what a study file plans and nothing that is done already.
 
-    `setup` raises `UserError` for a folder that cannot be written; `run` raises `RunsFailedError`
-    at the end if runs have failed, and returns False if Ctrl-C has stopped it.
+    `setup` raises `UserError` for a folder that cannot be written, and for what the runs need and
+    is not on this machine; `run` raises `RunsFailedError` at the end if runs have failed, and
+    returns False if Ctrl-C has stopped it.
     """
 
     def __init__(self, options: StudyOptions, registry: Registry, *, source: Path) -> None:
@@ -61,6 +62,7 @@ class Study:
     def setup(self) -> None:
         """Plans the runs and writes their recipes, each in its folder."""
         self._runs = plan_runs(self._options)
+        self._check_needs()
         try:
             for run in self._runs:
                 self._prepare(run)
@@ -187,6 +189,17 @@ class Study:
         took = [result["seconds"] for result in results if result and result["status"] == DONE]
         expected = mean(took) if took else 0.0
         return minutes is not None and elapsed + expected > minutes * 60
+
+    def _check_needs(self) -> None:
+        """Raises `UserError` if a run that is still to be done names what is not here."""
+        again = self._options.retry_failed
+        left = [
+            run.arm
+            for run in self._runs
+            if (result := self._at(run).result()) is None or (again and result["status"] == FAILED)
+        ]
+        if missing := missing_of(left):
+            raise UserError("\n".join(f"{self._source}: of its runs: {line}" for line in missing))
 
     def _prepare(self, run: Run) -> None:
         folder = self._at(run)

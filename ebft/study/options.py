@@ -149,6 +149,11 @@ class StudyOptions(RecipeOptions):
 
         return find_problems(self)
 
+    def missing(self) -> list[str]:
+        from ebft.study.plan import missing_of, plan_arms
+
+        return missing_of(plan_arms(self))
+
     def estimate(self) -> str:
         from ebft.study.dry_run import estimate_table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,6 +103,19 @@ def plan_runs(options: StudyOptions) -> list[Run]:
     """Every run, seed by seed, so that a study that is stopped early has whole comparisons."""
     planned = plan_arms(options)
     return [Run(arm, seed) for seed in options.seeds for arm in planned]
+
+
+def missing_of(planned: Iterable[PlannedArm]) -> list[str]:
+    """One line for everything that the arms need to run and that is not on this machine."""
+    asked: list[object] = []
+    found: dict[str, None] = {}
+    for arm in planned:
+        options = arm.options
+        names = (options.model, options.data, options.evaluation.sets)
+        if names not in asked:  # most arms differ in other sections
+            asked.append(names)
+            found |= dict.fromkeys(options.missing())
+    return list(found)
 
 
 def find_problems(options: StudyOptions) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,17 @@ def test_a_study_runs_records_failures_skips_and_grows(ebft, study, tmp_path, mo
     assert [file.stat().st_mtime_ns for file in files] == untouched
     table = pd.read_csv(out / "report" / "effects.csv")
     assert list(table[table.measure == "held-out CE"].arm) == ["v, lr=0.0001", "v, lr=0.0002"]
+
+
+def test_done_runs_need_nothing(ebft, study, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("ebft.study.job.run_in_process", lambda run, **_: work(run))
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    factor = {"model.path": [str(model)], "training.steps": [1]}
+    assert ebft("study", str(study(grid=factor)))[0] == 0
+    model.rename(tmp_path / "elsewhere")
+    status, _, err = ebft("study", str(study(grid=factor)))
+    assert (status, "1 of them done already" in err) == (0, True)
 
 
 def test_a_folder_that_was_moved_goes_on_where_it_is(ebft, study, tmp_path, monkeypatch):

@@ -71,6 +71,13 @@ def test_values_that_would_be_called_the_same_need_labels():
     assert [it.label for it in levels("reward", dict(zip("ab", twice, strict=True)))] == ["a", "b"]
 
 
+@pytest.mark.parametrize("values", [[], {}])
+@pytest.mark.parametrize("factor", ["grid", "one_at_a_time"])
+def test_a_factor_without_values_is_refused(factor, values):
+    with pytest.raises(UserError, match=r"sampler.n = (\[\]|{}): has no values to compare; give"):
+        arms(study(**{factor: {"sampler.n": values}}))
+
+
 def test_keys_are_called_by_as_few_words_as_tell_them_apart():
     assert short_names(["sampler.n", "evaluation.evaluators.1.n", "objective.gamma"]) == {
         "sampler.n": "sampler.n",

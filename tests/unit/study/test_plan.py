@@ -177,6 +177,7 @@ def test_a_runs_recipe_is_whole(file, tmp_path):
         ({"budget": {"tflop_per_run": 0.001}}, "one step takes"),
         ({"overwrite": True}, "overwrite = true: a study goes on where it was"),
         ({"plugins": [EXAMPLE]}, "plugins: a study loads none itself; write `overrides:"),
+        ({"grid": {"sampler.n": []}}, "sampler.n = []: has no values to compare"),
         ({"grids": {}}, "grids = {}: unknown key; did you mean 'grid'?"),
         ({"base_recipe": str(RECIPES / "ablations" / "kernels.yaml")}, "must be a fine-tuning one"),
     ],
@@ -222,3 +223,16 @@ def test_a_file_system_without_locks_is_refused(file, ebft, monkeypatch):
     status, _, err = ebft("study", str(file()))
     assert status == 2
     assert "its files cannot be locked (Function not implemented)" in err
+
+
+def test_what_the_runs_need_and_is_not_here_is_said_before_they_start(file, ebft, tmp_path):
+    needs = {"data.path": str(tmp_path / "no.jsonl"), "model.path": str(tmp_path / "nothing")}
+    path = file(overrides=needs, grid={"sampler.n": [2, 4]})
+    lines = [f"model.path = {tmp_path}/nothing: no such folder", f"data.path = {tmp_path}/no.jsonl"]
+    status, out, _ = ebft("validate", str(path))
+    assert status == 0
+    assert [out.count(line) for line in lines] == [1, 1]
+    status, _, err = ebft("ablate", str(path))
+    assert status == 2
+    assert [err.count(f"{path}: of its runs: {line}") for line in lines] == [1, 1]
+    assert not (tmp_path / "out").exists()
