@@ -82,8 +82,15 @@ def tokenize(
     """Every document of the examples that the plan accepts, in order.
 
     Left out are those whose rollouts would be longer than what the model `reads` (None: no limit).
-    Raises `UserError` with the counts if none is left.
+    Raises `UserError` with the counts if none is left, and if there are no examples.
     """
+    if len(examples) == 0:
+        trains = split == "train"
+        copies = ", or only copies of what is held out" if trains else ""
+        where = " (gsm8k: data.train_path)" if trains else ""
+        raise UserError(
+            f"data: the source has no {split} texts{copies}; give it some{where}, or choose another"
+        )
     start = begins_with(tokenizer)
 
     def why_not(document: Document) -> str | None:

@@ -105,6 +105,20 @@ def test_no_document_left_says_why():
         )
 
 
+@pytest.mark.parametrize("on_demand", [False, True])
+@pytest.mark.parametrize(
+    ("split", "says"),
+    [
+        ("train", r"no train texts, or only copies .*; give it some \(gsm8k: data.train_path\)"),
+        ("HumanEval", "no HumanEval texts; give it some, or choose another"),
+    ],
+)
+def test_a_source_without_texts(on_demand, split, says):
+    options = DocumentOptions(length=8, on_demand=on_demand)
+    with pytest.raises(UserError, match=f"data: the source has {says}"):
+        tokenize([], TOKENIZER, options, PLAN, split=split)
+
+
 def test_order_visits_every_document_once_an_epoch_and_repeats_itself():
     order = DocumentOrder(seed=3, size=7)
     seen = [i for step in range(7) for i in order(step, 3)]
