@@ -93,7 +93,8 @@ class OwnProcessEngine:
 
 def _spawn(devices: str | None) -> tuple[subprocess.Popen[bytes], Connection]:
     ours, theirs = socket.socketpair()
-    environment = dict(os.environ)
+    # Else a file of the user's that is called datasets.py would be taken for the library.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = devices
     with theirs:

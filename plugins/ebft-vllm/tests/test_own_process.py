@@ -37,6 +37,17 @@ def test_one_that_reads_nothing_is_ended_in_time(monkeypatch):
         )
 
 
+def test_files_in_the_working_directory_are_not_taken_for_libraries(tmp_path, monkeypatch):
+    (tmp_path / "ebft_vllm.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    process, connection = own_process._spawn(None)
+    try:
+        connection.send(("sample", (None,)))  # which it refuses: no engine has been started
+        assert connection.recv()[0] == "failed"
+    finally:
+        own_process._end(process, connection)
+
+
 HANGS = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)"
 TRAINER = """
 from ebft_vllm.messages import Start
