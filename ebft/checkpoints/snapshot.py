@@ -91,10 +91,16 @@ class Snapshot:
     @property
     def size(self) -> int:
         """Bytes of its tensors."""
-        alone = has_adapter(self.policy) and not self.merge_adapter
-        weights = [p for p in self.policy.parameters() if p.requires_grad or not alone]
+        weights = saved_weights(self.policy, merge_adapter=self.merge_adapter)
         tensors = [*weights, *_tensors(self.state), *self.shards.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def saved_weights(policy: PreTrainedModel, *, merge_adapter: bool) -> Iterator[Tensor]:
+    """The policy's weights that a checkpoint has: of one with an adapter, that alone, unless it is
+    merged."""
+    alone = has_adapter(policy) and not merge_adapter
+    return (weight for weight in policy.parameters() if weight.requires_grad or not alone)
 
 
 def shards_of(folder: Path) -> Path:

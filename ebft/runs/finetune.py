@@ -13,6 +13,7 @@ from time import perf_counter
 from transformers import set_seed
 
 from ebft.checkpoints.folder import Checkpoints
+from ebft.checkpoints.room import least_size
 from ebft.checkpoints.snapshot import About
 from ebft.checkpoints.state import named_parts
 from ebft.config.dump import plain_options, resolved_yaml
@@ -73,6 +74,8 @@ class FineTune:
                 options.evaluation, registry, digests, model=options.model, seed=options.seed
             )
         if processes.is_main:
+            policy, optimizer = prepared.resources.policy, machinery.optimizer
+            start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
             start.clear_logs()
         self._progress = progress = self._show_progress()
         if processes.is_main:  # not before the loggers are there: it deletes what is overwritten

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
+from ebft.checkpoints.room import check_room
 from ebft.errors import UserError
 from ebft.processes import Processes
 from ebft.runs.finetune_options import FineTuneOptions
@@ -42,6 +44,21 @@ class Start:
         self.resumed = resumed
         self.step = 0 if resumed is None else resumed.step
         self.micro_batch = None if resumed is None else resumed.about.micro_batch
+
+    def check_room(self, size: int) -> None:
+        """Raises `UserError` if not even one checkpoint of `size` bytes has room, and warns if
+        fewer have than there will be at a time."""
+        options = self._options.checkpoint
+        left = self._options.training.steps - self.step
+        if left == 0:
+            return
+        deleted = self._deleted(self.resumed)
+        # The oldest is dropped once the newest is whole.
+        most = options.keep + 1 + (options.best is not None)
+        stay = len(self._checkpoints.saved()) - len(deleted)
+        saves = 1 if options.every is None else ceil(left / options.every)
+        wanted = max(1, min(saves, most - stay))
+        check_room(self._options.output_dir, size, wanted=wanted, freed=deleted)
 
     def clear_logs(self) -> None:
         """Removes what an overwritten run has logged, or the lines that will be logged again.
@@ -88,9 +105,7 @@ class Start:
 
     def _check_sources(self, resumed: Resumption | None) -> None:
         """Raises `UserError` if the run starts from what `take` would delete."""
-        options, own = self._options, self._checkpoints
-        goes_on = resumed is not None and self._in_place(resumed)
-        deleted = resumed.later(own) if resumed is not None and goes_on else own.saved()
+        options, deleted = self._options, self._deleted(resumed)
         sources = {
             "checkpoint.resume": options.checkpoint.resume,
             "model.path": options.model.path,
@@ -105,6 +120,12 @@ class Start:
                     f"{key} = {value}: overwrite=true would delete it, with what else is in "
                     f"output_dir = {options.output_dir}; choose another output_dir, or a copy of it"
                 )
+
+    def _deleted(self, resumed: Resumption | None) -> list[Path]:
+        """The checkpoints that `take` deletes."""
+        own = self._checkpoints
+        goes_on = resumed is not None and self._in_place(resumed)
+        return resumed.later(own) if resumed is not None and goes_on else own.saved()
 
     def _in_place(self, resumed: Resumption | None) -> bool:
         """Whether the run goes on in the folder that it was in."""

@@ -234,6 +234,18 @@ def test_a_full_disk(ebft, fragile, monkeypatch, small_files, goes_on, tmp_path)
     assert logged_steps(tmp_path / "run") == list(range(1, 11))
 
 
+def test_a_disk_without_room_for_a_checkpoint(ebft, tiny_run, monkeypatch, tmp_path):
+    """Known before the first step, and before the run that is there is deleted."""
+    assert ebft(*tiny_run("training.steps=1", recipe="ebft_lora"))[0] == 0
+    before = sorted((tmp_path / "run").rglob("*"))
+    disk = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    status, _, err = ebft(*tiny_run("overwrite=true"))
+    assert status == 2
+    assert f"output_dir = {tmp_path / 'run'}: a checkpoint takes 0.00 GiB or more, and" in err
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
 def test_a_disk_too_full_for_a_line_of_figures(ebft, fragile, monkeypatch, small_files, goes_on):
     at_step(monkeypatch, 6, lambda: small_files(1))
     status, _, err = ebft(*fragile())
