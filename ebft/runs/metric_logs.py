@@ -42,7 +42,8 @@ def cut_disk_logs(loggers: Sequence[Component], *, within: Path, after: int) -> 
                 folder, after,
             )  # fmt: skip
             continue
-        for file in sorted(folder.glob(logger.arguments.get("filename") or "log_*.txt")):
+        name = logger.arguments.get("filename")
+        for file in sorted(folder.glob(escape(name) if name else STAMPED)):
             lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [
                 line for line in lines if (step := LINE.fullmatch(line)) and int(step[1]) <= after

@@ -1,8 +1,9 @@
-"""Of an overwritten run's folder, the files that its metric loggers have written are removed."""
+"""The files that metric loggers have written are removed or cut, and no others are."""
 
 import pytest
 
-from ebft.runs.metric_logs import DISK_LOGGER, STEP_LOG, TENSORBOARD, remove_logs
+from ebft.config.component import Component
+from ebft.runs.metric_logs import DISK_LOGGER, STEP_LOG, TENSORBOARD, cut_disk_logs, remove_logs
 
 
 @pytest.mark.parametrize("before", ["run", "moved/from"])
@@ -41,3 +42,17 @@ def test_a_recipe_that_ebft_has_not_written(tmp_path, recipe):
     (tmp_path / "log_1700000000.txt").touch()
     remove_logs(recipe, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("filename", "cut"), [(None, "log_1700000000.txt"), ("mine[1].log", "mine[1].log")]
+)
+def test_only_what_the_logger_has_written_is_cut(tmp_path, filename, cut):
+    written = "Step 1 | ce:0.1\nStep 2 | ce:0.1\nStep 3 | c"
+    files = ["log_1700000000.txt", "log_train.txt", "log_12.txt", "mine[1].log", "mine1.log"]
+    for name in files:
+        (tmp_path / name).write_text(written)
+    logger = Component(DISK_LOGGER, {"log_dir": str(tmp_path), "filename": filename})
+    cut_disk_logs([logger], within=tmp_path, after=1)
+    assert (tmp_path / cut).read_text() == "Step 1 | ce:0.1\n"
+    assert {(tmp_path / name).read_text() for name in files if name != cut} == {written}
