@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from ebft.data.jsonl import read_rows
+from ebft.data.split import apart_from
 from ebft.errors import UserError
 from ebft.interfaces import Example, Splits
 from ebft.parts import Part
@@ -30,8 +31,11 @@ class GSM8K(Part):
 
     def __call__(self) -> Splits:
         """Raises `UserError` naming the file and the row."""
-        train = [] if self.train_path is None else self._read(self.train_path, "data.train_path")
-        return Splits(train, self._read(self.path, "data.path"))
+        held_out = self._read(self.path, "data.path")
+        if self.train_path is None:
+            return Splits((), held_out)
+        train = self._read(self.train_path, "data.train_path")
+        return apart_from(train, held_out, key=f"data.train_path = {self.train_path}")
 
     def _read(self, path: Path, key: str) -> list[Example]:
         examples = []

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, NonNegativeInt
 
 from ebft.data.jsonl import read_rows
+from ebft.data.split import apart_from
 from ebft.interfaces import Example, Splits
 from ebft.parts import Part
 
@@ -35,7 +36,9 @@ class MBPP(Part):
             [self._example(row) for row in rows if row["task_id"] in split]
             for split in (TRAIN, TEST)
         )
-        return Splits(train, held_out)
+        if not train:
+            return Splits((), held_out)
+        return apart_from(train, held_out, key=f"data.path = {self.path}")
 
     def _example(self, row: dict[str, Any]) -> Example:
         shown = "\n".join([row["text"].strip(), *row["test_list"][: self.tests_shown]])

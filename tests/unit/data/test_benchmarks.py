@@ -43,6 +43,11 @@ PROBLEM = {
 }
 
 
+def task(number, text=None):
+    text = f"{TASK['text']} ({number})" if text is None else text
+    return TASK | {"task_id": number, "text": text}
+
+
 def write(file, rows):
     open_file = gzip.open if file.suffix == ".gz" else open
     with open_file(file, "wt") as lines:
@@ -69,17 +74,27 @@ def test_humaneval(tmp_path):
 
 
 def test_mbpp(tmp_path):
-    rows = [TASK | {"task_id": i} for i in (1, 11, 510, 511, 601, 974, 975)]
-    splits = MBPP(path=write(tmp_path / "m.jsonl", rows), tests_shown=1)()
+    rows = [task(i) for i in (1, 11, 510, 511, 601, 974, 975)]
+    part = MBPP(path=write(tmp_path / "m.jsonl", rows), tests_shown=1)
+    check_data(part)
+    splits = part()
     assert [e.name for e in splits.held_out] == ["MBPP/11", "MBPP/510"]
     assert [e.name for e in splits.train] == ["MBPP/601", "MBPP/974"]
     example = splits.held_out[0]
     assert example.prompt == (
-        '"""\nWrite a function to double a number.\nassert double(2) == 4\n"""\n'
+        '"""\nWrite a function to double a number. (11)\nassert double(2) == 4\n"""\n'
     )
     assert "\r" not in example.completion
     assert passes(example)
     assert not passes(example, "def double(x): return 4")
+
+
+def test_mbpp_trains_on_no_task_that_is_held_out_too(tmp_path):
+    rows = [task(11, "a"), task(12, "b"), task(601, "a"), task(602, "c")]
+    splits = MBPP(path=write(tmp_path / "m.jsonl", rows))()
+    assert [e.name for e in splits.train] == ["MBPP/602"]
+    assert [e.name for e in splits.held_out] == ["MBPP/11", "MBPP/12"]
+    assert not MBPP(path=write(tmp_path / "test.jsonl", rows[:2]))().train
 
 
 def test_gsm8k(tmp_path):
@@ -88,8 +103,21 @@ def test_gsm8k(tmp_path):
     assert example.prompt == "Question: Two and two?\nAnswer:"
     assert example.completion == " 2 + 2 = 4.\nSo it is 4,000.\n#### 4,000"
     assert example.check == "4,000"
-    splits = GSM8K(path=test, train_path=test, calculator=True)()
-    assert "<<2+2=4>>" in splits.train[0].completion
+    train = write(tmp_path / "train.jsonl", [PROBLEM | {"question": "Two and two, again?"}])
+    part = GSM8K(path=test, train_path=train, calculator=True)
+    check_data(part)
+    assert "<<2+2=4>>" in part().train[0].completion
+
+
+def test_gsm8k_trains_on_no_problem_that_is_held_out_too(tmp_path):
+    problems = [PROBLEM | {"question": name} for name in "abc"]
+    test = write(tmp_path / "test.jsonl", problems[:2])
+    part = GSM8K(path=test, train_path=write(tmp_path / "merged.jsonl", problems))
+    check_data(part)
+    assert [e.prompt for e in part().train] == ["Question: c\nAnswer:"]
+    says = f"data.train_path = {test}: all of its texts or prompts are among those held out"
+    with pytest.raises(UserError, match=says):
+        GSM8K(path=test, train_path=test)()
 
 
 @pytest.mark.parametrize(
