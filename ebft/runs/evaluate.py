@@ -52,7 +52,8 @@ class Evaluate:
         self._resources = resources = make_resources(options)
         documents = {}
         if options.evaluation.evaluators:
-            documents = held_out_documents(options, resources, read_splits(options, resources))
+            plan, splits = options.plan.build(resources), read_splits(options, resources)
+            documents = held_out_documents(options, resources, plan, splits)
         sets = make_evaluation_sets(options, resources, documents)
         chosen = [document for one in sets for document in one.documents]
         if probed := [document for document in chosen if PROBED.accepts(document)]:

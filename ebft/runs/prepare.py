@@ -59,7 +59,8 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     base = digest_base(options, resources)  # before the policy has a checkpoint's weights
     if start.resumed is not None:
         start.resumed.load_weights(resources.policy)
-    documents = make_documents(options, resources)
+    plan = options.plan.build(resources)
+    documents = make_documents(options, resources, plan)
     sets = make_evaluation_sets(options, resources, documents.evaluated)
     digests = {
         "base": base,
@@ -69,11 +70,10 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     if start.resumed is not None:
         start.resumed.check_digests(digests)
     # While the weights are whole and in float32.
-    plan = options.plan.build(resources)
     gap = probe_tree(resources.policy, documents.train.documents, plan)
     log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
     shard_weights(options, resources)
-    machinery = make_machinery(options, resources, documents.train.documents, micro_batch)
+    machinery = make_machinery(options, resources, plan, documents.train.documents, micro_batch)
     return Prepared(free, resources, documents, sets, digests, machinery)
 
 

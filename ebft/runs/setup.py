@@ -87,11 +87,11 @@ def memory_at_hand(options: ModelRecipeOptions, processes: Processes) -> int:
     return free_memory(device, local_size=processes.local_size)
 
 
-def make_documents(options: ModelRecipeOptions, resources: Resources) -> Documents:
+def make_documents(options: ModelRecipeOptions, resources: Resources, plan: Plan) -> Documents:
     """Reads, splits and tokenises the data. Raises `UserError` if the plan accepts no document."""
     splits = read_splits(options, resources)
-    train = _tokenize(options, resources, "train", splits.train)
-    return Documents(train, held_out_documents(options, resources, splits))
+    train = _tokenize(options, resources, plan, "train", splits.train)
+    return Documents(train, held_out_documents(options, resources, plan, splits))
 
 
 def check_context_length(length: int, resources: Resources, *, key: str) -> None:
@@ -112,14 +112,14 @@ def read_splits(options: ModelRecipeOptions, resources: Resources) -> Splits:
 
 
 def held_out_documents(
-    options: ModelRecipeOptions, resources: Resources, splits: Splits
+    options: ModelRecipeOptions, resources: Resources, plan: Plan, splits: Splits
 ) -> dict[str, Tokenized]:
     """What is not trained on, by the name of its set, out-of-distribution if there is any."""
     held_out, out_of_distribution = HELD_OUT
     sets = {held_out: splits.held_out}
     if splits.out_of_distribution:
         sets[out_of_distribution] = splits.out_of_distribution
-    return {name: _tokenize(options, resources, name, texts) for name, texts in sets.items()}
+    return {name: _tokenize(options, resources, plan, name, texts) for name, texts in sets.items()}
 
 
 def make_evaluation_sets(
@@ -176,9 +176,12 @@ def choose(documents: Sequence[Document], count: int) -> list[Document]:
 
 
 def _tokenize(
-    options: ModelRecipeOptions, resources: Resources, split: str, examples: Sequence[Example]
+    options: ModelRecipeOptions,
+    resources: Resources,
+    plan: Plan,
+    split: str,
+    examples: Sequence[Example],
 ) -> Tokenized:
-    plan: Plan = options.plan.build(resources)
     reads = context_length(resources.policy.config)
     return tokenize(
         examples, resources.tokenizer, options.documents, plan, split=split, reads=reads
@@ -188,6 +191,7 @@ def _tokenize(
 def make_machinery(
     options: FineTuneOptions,
     resources: Resources,
+    plan: Plan,
     documents: Sequence[Document],
     micro_batch: MicroBatch,
 ) -> Machinery:
@@ -200,7 +204,7 @@ def make_machinery(
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
     optimizer = options.optimizer.instantiate(parameters)
     lr_scheduler = make_lr_scheduler(options, optimizer)
-    plan, parts = options.plan.build(resources), make_rollout_parts(options, resources)
+    parts = make_rollout_parts(options, resources)
     # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
     longest = max(islice(documents, SEEN), key=lambda document: document.tokens.numel())
     (longest_tree,) = tree_tokens(plan([longest]), 0 if parts is None else parts.sampler.n)

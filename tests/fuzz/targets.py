@@ -20,6 +20,7 @@ from ebft.errors import UserError
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.testing import write_tiny_model, write_tiny_texts
+from ebft.training.machinery import Machinery
 from tests.conftest import RECIPES
 from tests.fuzz.mutate import mutated
 
@@ -85,9 +86,10 @@ class CheckpointTarget:
         recipe = load_recipe(RECIPES / "ebft_full.yaml", overrides)
         self._options, self._recipe = recipe.options, plain_options(recipe.options, recipe.registry)
         self._resources = make_resources(self._options)
-        documents = make_documents(self._options, self._resources)
+        self._plan = self._options.plan.build(self._resources)
+        documents = make_documents(self._options, self._resources, self._plan)
         self._documents = documents.train.documents
-        machinery = make_machinery(self._options, self._resources, self._documents, MicroBatch(2))
+        machinery = self._machinery()
         state = {**gather_state(machinery), "metrics": [], "history": {}}
         about = About(2, self._recipe, {"base": "", "train": "", "held_out": ""})
         snapshot = Snapshot(self._resources.policy, self._resources.tokenizer, about, state)
@@ -119,8 +121,11 @@ class CheckpointTarget:
         )  # fmt: skip
         assert found is not None, "there is a checkpoint, so it is taken or refused"
         found.load_weights(self._resources.policy)
-        found.restore(
-            make_machinery(self._options, self._resources, self._documents, MicroBatch(2))
+        found.restore(self._machinery())
+
+    def _machinery(self) -> Machinery:
+        return make_machinery(
+            self._options, self._resources, self._plan, self._documents, MicroBatch(2)
         )
 
 

@@ -61,9 +61,10 @@ def test_two_steps(load, choice, recipe):
     more = [option for name in choice.values() for option in NEEDED.get(name, ())]
     options = load(recipe, *swaps, *more).options
     resources = make_resources(options)
-    documents = make_documents(options, resources)
+    plan = options.plan.build(resources)
+    documents = make_documents(options, resources, plan)
     before = {name: p.clone() for name, p in resources.policy.named_parameters()}
-    machinery = make_machinery(options, resources, documents.train.documents, MicroBatch(2))
+    machinery = make_machinery(options, resources, plan, documents.train.documents, MicroBatch(2))
     steps = list(train(machinery, range(2)))
     assert len(steps) == 2
     for step in steps:

@@ -26,8 +26,9 @@ def run(arguments, steps=2):
     _, file, *overrides = arguments
     options = load_recipe(Path(file), overrides).options
     resources = make_resources(options)
-    documents = make_documents(options, resources)
-    machinery = make_machinery(options, resources, documents.train.documents, MicroBatch(2))
+    plan = options.plan.build(resources)
+    documents = make_documents(options, resources, plan)
+    machinery = make_machinery(options, resources, plan, documents.train.documents, MicroBatch(2))
     return list(train(machinery, range(steps))), machinery, resources
 
 

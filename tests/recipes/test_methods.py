@@ -34,8 +34,9 @@ def machinery_of(arguments):
     _, file, *overrides = arguments
     options = load_recipe(Path(file), overrides).options
     resources = make_resources(options)
-    documents = make_documents(options, resources)
-    return make_machinery(options, resources, documents.train.documents, MicroBatch(2))
+    plan = options.plan.build(resources)
+    documents = make_documents(options, resources, plan)
+    return make_machinery(options, resources, plan, documents.train.documents, MicroBatch(2))
 
 
 def steps_of(arguments, steps=2):
