@@ -16,14 +16,11 @@ from ebft.report.summary import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.strided import Strided
 from ebft.runs.console import show
+from ebft.runs.documents import held_out_documents, read_splits
 from ebft.runs.evaluate_options import EvaluateOptions
+from ebft.runs.evaluation_sets import make_evaluation_sets
 from ebft.runs.output import OutputFolder
-from ebft.runs.setup import (
-    held_out_documents,
-    make_evaluation_sets,
-    make_resources,
-    read_splits,
-)
+from ebft.runs.resources import make_resources
 
 log = logging.getLogger("ebft")
 

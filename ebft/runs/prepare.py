@@ -15,16 +15,12 @@ from ebft.models.probe import probe_tree
 from ebft.parts import Resources
 from ebft.processes import Processes
 from ebft.rollout.micro_batches import MicroBatch
+from ebft.runs.documents import Documents, make_documents
+from ebft.runs.evaluation_sets import make_evaluation_sets
 from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.machinery import make_machinery
 from ebft.runs.memory import choose_micro_batch
-from ebft.runs.setup import (
-    Documents,
-    make_documents,
-    make_evaluation_sets,
-    make_machinery,
-    make_resources,
-    memory_at_hand,
-)
+from ebft.runs.resources import make_resources, memory_at_hand
 from ebft.runs.start import Start
 from ebft.training.machinery import Machinery
 

@@ -22,7 +22,7 @@ from ebft.objective import ObjectiveOptions
 from ebft.parts import Resources
 from ebft.rollout.records import Rollouts
 from ebft.rollout.strided import Strided
-from ebft.runs.setup import PRECISION
+from ebft.runs.resources import PRECISION
 from ebft.samplers.hf_tree import HfTree
 from ebft.testing import tiny_documents
 from ebft.training.loop import accumulate_gradients

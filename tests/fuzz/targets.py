@@ -18,7 +18,9 @@ from ebft.data.files import Files
 from ebft.data.python_files import PythonFiles
 from ebft.errors import UserError
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_machinery, make_resources
+from ebft.runs.documents import make_documents
+from ebft.runs.machinery import make_machinery
+from ebft.runs.resources import make_resources
 from ebft.testing import write_tiny_model, write_tiny_texts
 from ebft.training.machinery import Machinery
 from tests.conftest import RECIPES

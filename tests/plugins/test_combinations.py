@@ -7,7 +7,9 @@ import pytest
 from ebft.config.load import load_recipe
 from ebft.plugins import load_registry
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_machinery, make_resources
+from ebft.runs.documents import make_documents
+from ebft.runs.machinery import make_machinery
+from ebft.runs.resources import make_resources
 from ebft.training.loop import train
 from tests.conftest import RECIPES
 from tests.plugins.pairwise import cover_pairs, pairs

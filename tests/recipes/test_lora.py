@@ -14,7 +14,9 @@ from ebft.config.load import load_recipe
 from ebft.models.load import load_frozen
 from ebft.models.quantize import is_quantized
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_machinery, make_resources
+from ebft.runs.documents import make_documents
+from ebft.runs.machinery import make_machinery
+from ebft.runs.resources import make_resources
 from ebft.training.loop import train
 
 QLORA = "model.lora.quantize_base=true"

@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM
 from ebft.config.load import load_recipe
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_machinery, make_resources
+from ebft.runs.documents import make_documents
+from ebft.runs.machinery import make_machinery
+from ebft.runs.resources import make_resources
 from ebft.training.loop import train
 from ebft.training.machinery import Observer
 

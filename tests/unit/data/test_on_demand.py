@@ -18,7 +18,7 @@ from ebft.errors import UserError
 from ebft.interfaces import Example
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
-from ebft.runs.setup import choose
+from ebft.runs.evaluation_sets import choose
 from tests.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
