@@ -10,6 +10,7 @@ from typing import Any
 
 from ebft.errors import UserError
 from ebft.mistakes import WORDS
+from ebft.study.contents import ArmName
 from ebft.study.options import Levels, StudyOptions
 
 REFERENCE = "reference"
@@ -26,17 +27,15 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A recipe of the study, but for the seed.
+    """A recipe of the study, but for the seed."""
 
-    `variant` is empty if the study names none. `levels` is the label of each key's value where
-    this arm sets one: all keys of the grid, or one of `one_at_a_time`.
-    """
-
-    label: str
-    variant: str
-    levels: Mapping[str, str]
+    name: ArmName
     base: Path | None
     overrides: Sequence[tuple[str, Any]]
+
+    @property
+    def label(self) -> str:
+        return self.name.label
 
 
 def arms(options: StudyOptions) -> list[Arm]:
@@ -49,15 +48,18 @@ def arms(options: StudyOptions) -> list[Arm]:
         for chosen in _choices(grid, singly):
             names = [f"{short[key]}={level.label}" for key, level in chosen.items()]
             is_reference = not chosen and bool(grid or singly)
+            name = ArmName(
+                label=", ".join([*filter(None, [variant]), *names])
+                if variant or names
+                else REFERENCE
+                if is_reference
+                else "base",
+                variant=variant,
+                levels={key: level.label for key, level in chosen.items()},
+            )
             found.append(
                 Arm(
-                    label=", ".join([*filter(None, [variant]), *names])
-                    if variant or names
-                    else REFERENCE
-                    if is_reference
-                    else "base",
-                    variant=variant,
-                    levels={key: level.label for key, level in chosen.items()},
+                    name=name,
                     base=base,
                     overrides=[
                         *overrides,

@@ -14,19 +14,23 @@ report/                tables, pictures, index.html
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
 from ebft.errors import UserError
 from ebft.files import write_whole
+from ebft.study.contents import Description, Result, StudyPlan
 
-DONE = "done"
-FAILED = "failed"
 RECIPE = "recipe.yaml"
+PLAN = "plan.json"
+DESCRIPTION = "run.json"
+RESULT = "result.json"
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,6 @@ class RunFolder:
     @property
     def study(self) -> StudyFolder:
         return StudyFolder(self.path.parent.parent)
-
-    @property
-    def description(self) -> Path:
-        return self.path / "run.json"
 
     @property
     def recipe(self) -> Path:
@@ -75,16 +75,22 @@ class RunFolder:
         """
         return FileLock(self.path / "lock", timeout=0, fallback_to_soft=False)
 
-    def result(self) -> dict[str, Any] | None:
-        """How it ended; None if it has not."""
-        file = self.path / "result.json"
-        return read_json(file) if file.exists() else None
+    def description(self) -> Description | None:
+        """Which run it is; None if the folder does not say."""
+        return _read(self.path / DESCRIPTION, Description.of)
 
-    def write_result(self, status: str, **more: Any) -> None:
-        write_json(self.path / "result.json", {"status": status, **more})
+    def write_description(self, description: Description) -> None:
+        _write_json(self.path / DESCRIPTION, asdict(description))
+
+    def result(self) -> Result | None:
+        """How it ended; None if it has not."""
+        return _read(self.path / RESULT, Result.of)
+
+    def write_result(self, result: Result) -> None:
+        _write_json(self.path / RESULT, result.content())
 
     def forget_result(self) -> None:
-        (self.path / "result.json").unlink(missing_ok=True)
+        (self.path / RESULT).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +98,6 @@ class StudyFolder:
     """The folder of a study."""
 
     path: Path
-
-    @property
-    def plan(self) -> Path:
-        return self.path / "plan.json"
 
     @property
     def remembered(self) -> Path:
@@ -108,8 +110,27 @@ class StudyFolder:
     def run(self, name: str) -> RunFolder:
         return RunFolder(self.path / "runs" / name)
 
+    def plan(self) -> StudyPlan | None:
+        """The study as it was last called; None if there is none in the folder."""
+        return _read(self.path / PLAN, StudyPlan.of)
 
-def read_json(file: Path) -> dict[str, Any]:
+    def write_plan(self, plan: StudyPlan) -> None:
+        _write_json(self.path / PLAN, asdict(plan))
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; a last line that was cut off does not count."""
+    if not file.exists():
+        return []
+    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines() if line]
+
+
+def _read(file: Path, record: Callable[[Mapping[str, Any]], Record]) -> Record | None:
+    return record(_read_json(file)) if file.exists() else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
     """The object in a file. Raises `UserError` naming the file if there is none in it."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -127,14 +148,6 @@ def _damaged(file: Path, why: str) -> UserError:
     )
 
 
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Replaces the file by an object, whole."""
     write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; a last line that was cut off does not count."""
-    if not file.exists():
-        return []
-    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines() if line]

@@ -21,14 +21,8 @@ from ebft.files import write_whole
 from ebft.plugins import Registry
 from ebft.runs.interrupt import TERMINATED, StopRequest, stop_another
 from ebft.study.arms import factors
-from ebft.study.folder import (
-    DONE,
-    FAILED,
-    RunFolder,
-    StudyFolder,
-    read_lines,
-    write_json,
-)
+from ebft.study.contents import Description, Result, StudyPlan
+from ebft.study.folder import RunFolder, StudyFolder, read_lines
 from ebft.study.options import StudyOptions
 from ebft.study.plan import Run, missing_of, plan_runs
 from ebft.study.process import OutOfTimeError, run_in_process
@@ -66,7 +60,7 @@ class Study:
         try:
             for run in self._runs:
                 self._prepare(run)
-            write_json(self._folder.plan, self._plan())
+            self._folder.write_plan(self._plan())
         except OSError as error:
             raise UserError(
                 f"output_dir = {self._folder.path}: cannot be written: {error.strerror}"
@@ -81,7 +75,7 @@ class Study:
         if self._options.retry_failed:
             for run in self._runs:
                 result = self._at(run).result()
-                if result is not None and result["status"] == FAILED:
+                if result is not None and not result.done:
                     self._at(run).forget_result()
 
     def run(self) -> bool:
@@ -93,7 +87,7 @@ class Study:
         from ebft.study.report.make import write_report
 
         pending = [run for run in self._runs if self._at(run).result() is None]
-        log.info("%d runs, %d of them done already", len(self._runs), self._count(DONE))
+        log.info("%d runs, %d of them done already", len(self._runs), len(self._done()))
         with (
             stop_another("stopping the run in progress; the same command goes on") as stop,
             tqdm(
@@ -104,7 +98,7 @@ class Study:
             finished = self._run_all(pending, stop, bar)
         if stop.signal == signal.SIGTERM:  # no time for a report
             raise SystemExit(TERMINATED)
-        if self._count(DONE):
+        if self._done():
             log.info("report: %s", write_report(self._folder.path))
         if stop:
             return False
@@ -148,10 +142,10 @@ class Study:
             self._attempt(run, stop, bar)
         if (result := folder.result()) is None:
             return False
-        if result["status"] == FAILED:
-            log.error("%s: failed: %s", run.name, _first_line(result["error"]))
+        if result.error is not None:
+            log.error("%s: failed: %s", run.name, _first_line(result.error))
         elif bar.disable:
-            log.info("%s: done, in %.0f minutes", run.name, result["seconds"] / 60)
+            log.info("%s: done, in %.0f minutes", run.name, result.seconds / 60)
         bar.update()
         return True
 
@@ -181,12 +175,12 @@ class Study:
                 return
             reason = f"its process ended with {_exit(status)}; see {folder.log}"
         if folder.result() is None:
-            folder.write_result(FAILED, error=reason, seconds=time.monotonic() - began)
+            seconds = time.monotonic() - began
+            folder.write_result(Result(seconds=seconds, error=reason, surroundings={}))
 
     def _out_of_budget(self, elapsed: float) -> bool:
         minutes = self._options.budget.minutes
-        results = [self._at(run).result() for run in self._runs]
-        took = [result["seconds"] for result in results if result and result["status"] == DONE]
+        took = [result.seconds for result in self._done()]
         expected = mean(took) if took else 0.0
         return minutes is not None and elapsed + expected > minutes * 60
 
@@ -213,42 +207,39 @@ class Study:
             tflop = run.arm.tflop()
         except ValueError:  # a model whose shape is not known here; the report leaves FLOPs out
             tflop = None
-        arms = [
-            {"label": arm.label, "variant": arm.variant, "levels": dict(arm.levels)}
-            for arm in run.arm.arms
-        ]
-        description = {
-            "arms": arms,
-            "seed": run.seed,
-            "steps": run.arm.steps,
-            "tflop": tflop,
-            "keep_checkpoints": self._options.keep_checkpoints,
-        }
-        write_json(folder.description, description)
+        folder.write_description(
+            Description(
+                arms=[arm.name for arm in run.arm.arms],
+                seed=run.seed,
+                steps=run.arm.steps,
+                tflop=tflop,
+                keep_checkpoints=self._options.keep_checkpoints,
+            )
+        )
 
-    def _plan(self) -> dict[str, object]:
-        return {
-            "title": self._source.stem,
-            "command": shlex.join([_program(), *sys.argv[1:]]),
-            "study": resolved_yaml(self._options, self._registry),
-            "reference": self._options.reference or self._runs[0].arm.label,
-            "factors": factors(self._options),
-            "runs": [run.name for run in self._runs],
-        }
+    def _plan(self) -> StudyPlan:
+        return StudyPlan(
+            title=self._source.stem,
+            command=shlex.join([_program(), *sys.argv[1:]]),
+            study=resolved_yaml(self._options, self._registry),
+            reference=self._options.reference or self._runs[0].arm.label,
+            factors=factors(self._options),
+            runs=[run.name for run in self._runs],
+        )
 
     def _at(self, run: Run) -> RunFolder:
         return self._folder.run(run.name)
 
-    def _count(self, status: str) -> int:
+    def _done(self) -> list[Result]:
         results = [self._at(run).result() for run in self._runs]
-        return sum(result is not None and result["status"] == status for result in results)
+        return [result for result in results if result is not None and result.done]
 
     def _failures(self) -> list[str]:
         found = []
         for run in self._runs:
             result = self._at(run).result()
-            if result is not None and result["status"] == FAILED:
-                found.append(f"  {run.name}: {_first_line(result['error'])}")
+            if result is not None and result.error is not None:
+                found.append(f"  {run.name}: {_first_line(result.error)}")
         return found
 
 

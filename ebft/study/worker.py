@@ -18,7 +18,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from ebft.study.folder import DONE, FAILED, RunFolder, read_json
+from ebft.study.contents import Result
+from ebft.study.folder import RunFolder
 
 HELD_ELSEWHERE = 75
 """Exit status when another process has the run. (EX_TEMPFAIL of sysexits.h)"""
@@ -55,18 +56,18 @@ def _run(run: RunFolder) -> int:
         reason = f"{type(error).__name__}: {error}"
     else:
         # First of all: without a result, and without checkpoints, all would be done again.
-        run.write_result(DONE, seconds=time.time() - began, **_describe())
+        run.write_result(_result(began, error=None))
         _drop_checkpoints(run)
         return 0
     logging.getLogger("ebft").error("error: %s", reason)
-    run.write_result(FAILED, error=reason, seconds=time.time() - began, **_describe())
+    run.write_result(_result(began, error=reason))
     return 1
 
 
 def _drop_checkpoints(run: RunFolder) -> None:
-    result = run.result()
-    done = result is not None and result["status"] == DONE
-    if done and not read_json(run.description)["keep_checkpoints"]:
+    result, description = run.result(), run.description()
+    assert description is not None, "it is written before the run begins"
+    if result is not None and result.done and not description.keep_checkpoints:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
@@ -89,10 +90,10 @@ def _finish(run: RunFolder) -> bool:
     )
 
 
-def _describe() -> dict[str, object]:
+def _result(began: float, *, error: str | None) -> Result:
     from ebft.study.surroundings import surroundings
 
-    return {"surroundings": surroundings()}
+    return Result(seconds=time.time() - began, error=error, surroundings=surroundings())
 
 
 def _end_with_parent() -> None:

@@ -62,7 +62,7 @@ def study(tiny_model, python_folder, tmp_path):
 def results(folder):
     plan = json.loads((folder / "plan.json").read_text())
     found = {name: StudyFolder(folder).run(name).result() for name in plan["runs"]}
-    return {name: result and result["status"] for name, result in found.items()}
+    return {name: result and result.status for name, result in found.items()}
 
 
 def test_a_study_runs_records_failures_skips_and_grows(ebft, study, tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_study_runs_records_failures_skips_and_grows(ebft, study, tmp_path, mo
     assert f"1 of 2 runs failed:\n  {second}: step 2: " in err
     done = StudyFolder(out).run(first)
     assert not (done.output / "checkpoints").exists()
-    assert done.result()["surroundings"]["python"]
+    assert done.result().surroundings["python"]
     assert (out / "report" / "index.html").is_file()
 
     # Again with a factor more: what is done is skipped, what failed is left as it is.
@@ -136,8 +136,8 @@ def test_a_run_whose_checkpoints_are_damaged_does_not_start_again(
         manifest.unlink()
     before = sorted(run.output.rglob("*"))
     assert ebft("study", str(study(**more)))[0] == 1
-    assert "no checkpoint is whole" in run.result()["error"]
-    assert "set overwrite=true or delete them" in run.result()["error"]
+    assert "no checkpoint is whole" in run.result().error
+    assert "set overwrite=true or delete them" in run.result().error
     assert sorted(run.output.rglob("*")) == before
 
 
@@ -258,4 +258,4 @@ def test_a_run_whose_process_is_killed_does_not_take_the_study_along(study, tmp_
     assert process.wait(300) == 1
     assert sorted(results(out).values()) == ["done", "failed"]
     (failed,) = [name for name, status in results(out).items() if status == "failed"]
-    assert "signal SIGKILL" in StudyFolder(out).run(failed).result()["error"]
+    assert "signal SIGKILL" in StudyFolder(out).run(failed).result().error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from ebft.study.arms import short_names
 from ebft.study.report.records import RunRecord, StudyRecord
@@ -34,12 +33,12 @@ def comparisons(study: StudyRecord) -> list[Comparison]:
     found = []
     if len(named := _variants(study)) > 1:
         found.append(_comparison(study, VARIANTS, named))
-    short = short_names(list(study.factors))
-    for key, labels in study.factors.items():
+    short = short_names(list(study.plan.factors))
+    for key, labels in study.plan.factors.items():
         alone = _by_level(study, key, labels, alone=True)
         groups = alone if len(alone) > 1 else _by_level(study, key, labels, alone=False)
         if alone and not any(_is_in(study.reference_runs, runs) for runs in alone.values()):
-            groups = {study.reference: study.reference_runs, **alone}
+            groups = {study.plan.reference: study.reference_runs, **alone}
         if len(groups) > 1:
             found.append(_comparison(study, short[key], groups))
     every = {label: study.of(label) for label in study.labels()}
@@ -59,8 +58,9 @@ class Crossing:
 
 def crossings(study: StudyRecord) -> list[Crossing]:
     """Every two factors that the grid crosses."""
-    short, found = short_names(list(study.factors)), []
-    for rows, columns in combinations(study.factors, 2):
+    factors = study.plan.factors
+    short, found = short_names(list(factors)), []
+    for rows, columns in combinations(factors, 2):
         cells: dict[tuple[str, str], list[RunRecord]] = {}
         for run in study.done:
             for levels in _levels(run):
@@ -71,8 +71,8 @@ def crossings(study: StudyRecord) -> list[Crossing]:
                 Crossing(
                     short[rows],
                     short[columns],
-                    [it for it in study.factors[rows] if any(it == row for row, _ in cells)],
-                    [it for it in study.factors[columns] if any(it == col for _, col in cells)],
+                    [it for it in factors[rows] if any(it == row for row, _ in cells)],
+                    [it for it in factors[columns] if any(it == col for _, col in cells)],
                     cells,
                 )
             )
@@ -89,9 +89,9 @@ def _comparison(
 def _variants(study: StudyRecord) -> dict[str, list[RunRecord]]:
     found: dict[str, list[RunRecord]] = {}
     for run in study.done:
-        for arm in run.arms:
-            if arm["variant"] and not arm["levels"]:
-                found.setdefault(arm["variant"], []).append(run)
+        for arm in run.description.arms:
+            if arm.variant and not arm.levels:
+                found.setdefault(arm.variant, []).append(run)
     return found
 
 
@@ -106,8 +106,8 @@ def _by_level(
     return {label: runs for label, runs in found.items() if runs}
 
 
-def _levels(run: RunRecord) -> list[Mapping[str, Any]]:
-    return [arm["levels"] for arm in run.arms]
+def _levels(run: RunRecord) -> list[Mapping[str, str]]:
+    return [arm.levels for arm in run.description.arms]
 
 
 def _is_in(some: Sequence[RunRecord], runs: Sequence[RunRecord]) -> bool:

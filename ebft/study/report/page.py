@@ -52,7 +52,7 @@ def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, 
 
 def markdown(study: StudyRecord, table: pd.DataFrame) -> str:
     """The tables alone, to put into a document."""
-    lines = [f"# {study.title}", "", f"Reference: {study.reference}. {LEVEL_NOTE}", ""]
+    lines = [f"# {study.plan.title}", "", f"Reference: {study.plan.reference}. {LEVEL_NOTE}", ""]
     for title, rows in _tables(table):
         lines += [f"## {title}", "", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
         lines += [_line([f"**{text}**" if clear else text for text, clear in row]) for row in rows]
@@ -94,13 +94,14 @@ def _line(cells: Sequence[str]) -> str:
 
 def _names(study: StudyRecord) -> dict[str, list[str]]:
     """What else each arm would be called: other settings that come to the same recipe."""
-    return {run.label: [arm["label"] for arm in run.arms[1:]] for run in study.runs if run.arms[1:]}
+    arms = [run.description.arms for run in study.runs]
+    return {first.label: [arm.label for arm in others] for first, *others in arms if others}
 
 
 def _surroundings(study: StudyRecord) -> dict[str, list[str]]:
     """Every value that the runs' surroundings had, so that mixed ones show."""
     found: dict[str, dict[str, None]] = {}
-    for run in study.runs:
-        for name, value in run.surroundings.items():
+    for result in (run.result for run in study.runs if run.result is not None):
+        for name, value in result.surroundings.items():
             found.setdefault(name, {})[value] = None
     return {name: list(values) for name, values in found.items()}

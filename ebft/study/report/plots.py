@@ -89,7 +89,7 @@ def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
     """
     held_out = [m for m in study.single() if _points(study, m) > 2]
     rows = [(name, True) for name in held_out] + [(name, False) for name in TRAINING_CURVES]
-    known = all(run.tflop is not None for run in study.done)
+    known = all(run.description.tflop is not None for run in study.done)
     size = (4.6 * (1 + known) + LEGEND, 2.6 * len(rows))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), 1 + known, squeeze=False, sharey="row")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from ebft.errors import UserError
 from ebft.report.names import family
-from ebft.study.folder import DONE, RunFolder, StudyFolder, read_json, read_lines
+from ebft.study.contents import Description, Result, StudyPlan
+from ebft.study.folder import PLAN, RunFolder, StudyFolder, read_lines
 
 PENDING = "not done"
 log = logging.getLogger("ebft")
@@ -43,29 +43,35 @@ class Evaluated:
 class RunRecord:
     """A run: which arm and seed, how it ended, what was measured.
 
-    `evaluations` are by steps done and name. `arms` are dictionaries of `label`, `variant` and
-    `levels`; the first is the one it is called by.
+    `result` is None while it has not ended; `evaluations` are by steps done and name.
     """
 
     name: str
-    arms: Sequence[Mapping[str, Any]]
-    seed: int
-    steps: int
-    tflop: float | None
-    status: str
-    error: str
-    seconds: float
-    surroundings: Mapping[str, str]
+    description: Description
+    result: Result | None
     evaluations: Mapping[int, Mapping[str, Evaluated]]
     training: Mapping[int, Mapping[str, float]]
 
     @property
     def label(self) -> str:
-        return str(self.arms[0]["label"])
+        return self.description.arms[0].label
+
+    @property
+    def seed(self) -> int:
+        return self.description.seed
 
     @property
     def done(self) -> bool:
-        return self.status == DONE
+        return self.result is not None and self.result.done
+
+    @property
+    def status(self) -> str:
+        return PENDING if self.result is None else self.result.status
+
+    @property
+    def error(self) -> str:
+        """Why it failed; empty if it has not."""
+        return "" if self.result is None or self.result.error is None else self.result.error
 
     @property
     def first(self) -> Mapping[str, Evaluated]:
@@ -76,18 +82,15 @@ class RunRecord:
         return self.evaluations[max(self.evaluations)] if self.evaluations else {}
 
     def tflop_after(self, step: int) -> float | None:
-        return None if self.tflop is None else self.tflop * step / self.steps
+        tflop = self.description.tflop
+        return None if tflop is None else tflop * step / self.description.steps
 
 
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
     """A study: its plan and every run of it, in order."""
 
-    title: str
-    command: str
-    study: str
-    reference: str
-    factors: Mapping[str, Sequence[str]]
+    plan: StudyPlan
     runs: Sequence[RunRecord]
 
     @property
@@ -104,7 +107,10 @@ class StudyRecord:
 
     @property
     def reference_runs(self) -> list[RunRecord]:
-        return [run for run in self.done if any(arm["label"] == self.reference for arm in run.arms)]
+        reference = self.plan.reference
+        return [
+            run for run in self.done if any(arm.label == reference for arm in run.description.arms)
+        ]
 
     def measures(self) -> list[str]:
         """What was measured on held-out documents, in order."""
@@ -128,30 +134,19 @@ class StudyRecord:
 def read_study(path: Path) -> StudyRecord:
     """Reads a study's folder. Raises `UserError` if there is no study in it."""
     folder = StudyFolder(path)
-    if not folder.plan.is_file():
-        raise UserError(f"{path}: no study in this folder ({folder.plan.name} is not there)")
-    plan = read_json(folder.plan)
-    return StudyRecord(
-        title=plan["title"],
-        command=plan["command"],
-        study=plan["study"],
-        reference=plan["reference"],
-        factors=plan["factors"],
-        runs=[
-            _read_run(run)
-            for run in map(folder.run, plan["runs"])
-            if run.description.is_file() or _warn_missing(run)
-        ],
-    )
+    plan = folder.plan()
+    if plan is None:
+        raise UserError(f"{path}: no study in this folder ({PLAN} is not there)")
+    runs = [_read_run(folder.run(name)) for name in plan.runs]
+    return StudyRecord(plan, [run for run in runs if run is not None])
 
 
-def _warn_missing(run: RunFolder) -> bool:
-    log.warning("%s: is in the study's plan and not in its folder; left out", run.path.name)
-    return False
-
-
-def _read_run(folder: RunFolder) -> RunRecord:
-    about, result = read_json(folder.description), folder.result() or {}
+def _read_run(folder: RunFolder) -> RunRecord | None:
+    description = folder.description()
+    if description is None:
+        log.warning("%s: is in the study's plan and not in its folder; left out", folder.path.name)
+        return None
+    result = folder.result()  # before its figures: of a run that is done, these are all there
     evaluations: dict[int, dict[str, Evaluated]] = {}
     for line in read_lines(folder.evaluations):  # a run that was resumed may say a step twice
         evaluations.setdefault(line["step"], {})[line["name"]] = Evaluated(
@@ -174,14 +169,8 @@ def _read_run(folder: RunFolder) -> RunRecord:
             training.setdefault(line["step"], {}).update(figures)
     return RunRecord(
         name=folder.path.name,
-        arms=about["arms"],
-        seed=about["seed"],
-        steps=about["steps"],
-        tflop=about["tflop"],
-        status=result.get("status", PENDING),
-        error=result.get("error", ""),
-        seconds=result.get("seconds", 0.0),
-        surroundings=result.get("surroundings", {}),
+        description=description,
+        result=result,
         evaluations=dict(sorted(evaluations.items())),
         training=dict(sorted(training.items())),
     )
@@ -211,7 +200,7 @@ def _rows(run: RunRecord) -> list[dict[str, object]]:
             {
                 "run": run.name,
                 "arm": run.label,
-                "variant": run.arms[0]["variant"] or None,
+                "variant": run.description.arms[0].variant or None,
                 "seed": run.seed,
                 "split": split,
                 "step": step,

@@ -2,7 +2,8 @@
 
 import json
 
-from ebft.study.folder import StudyFolder, write_json
+from ebft.study.contents import ArmName, Description, Result, StudyPlan
+from ebft.study.folder import StudyFolder
 
 DOCUMENTS = 8
 UNITS = {"held-out CE": "nats/token", "held-out CFM": "‖φ‖²"}
@@ -13,14 +14,14 @@ def write_run(folder, name, arms, seed, *, effect, steps=4, status="done", curve
     """A run whose measures end `effect` lower on every document, before document noise."""
     run = folder.run(name)
     run.steps.parent.mkdir(parents=True)
-    write_json(run.description, {"arms": arms, "seed": seed, "steps": steps, "tflop": 2.0})
+    run.write_description(
+        Description(arms=arms, seed=seed, steps=steps, tflop=2.0, keep_checkpoints=False)
+    )
     if status == "done":
-        write_json(
-            run.path / "result.json",
-            {"status": "done", "seconds": 9.0, "surroundings": {"ebft": "0.1.0, commit abc"}},
-        )
+        where = {"ebft": "0.1.0, commit abc"}
+        run.write_result(Result(seconds=9.0, error=None, surroundings=where))
     elif status == "failed":
-        write_json(run.path / "result.json", {"status": "failed", "error": "step 3: NaN\nmore"})
+        run.write_result(Result(seconds=9.0, error="step 3: NaN\nmore", surroundings={}))
     with run.evaluations.open("w") as file:
         for step in (0, 2, steps):
             for place, measure in enumerate([*UNITS, *curve]):
@@ -52,23 +53,22 @@ def write_study(path, runs, *, factors=None, reference="reference"):
     folder = StudyFolder(path)
     for name, (arms, seed, options) in runs.items():
         write_run(folder, name, arms, seed, **options)
-    write_json(
-        folder.plan,
-        {
-            "title": "example",
-            "command": "ebft study example.yaml",
-            "study": "recipe: study\n",
-            "reference": reference,
-            "factors": factors or {},
-            "runs": list(runs),
-        },
+    folder.write_plan(
+        StudyPlan(
+            title="example",
+            command="ebft study example.yaml",
+            study="recipe: study\n",
+            reference=reference,
+            factors=factors or {},
+            runs=list(runs),
+        )
     )
     return path
 
 
 def arm(label, variant="", **levels):
     named = {key.replace("__", "."): level for key, level in levels.items()}
-    return {"label": label, "variant": variant, "levels": named}
+    return ArmName(label, variant, named)
 
 
 def grid_study(path, seeds=(0, 1)):

@@ -28,7 +28,7 @@ def test_a_grid_has_every_combination():
     assert [arm.label for arm in found] == [
         "n=2, diversity=0", "n=2, diversity=1", "n=4, diversity=0", "n=4, diversity=1",
     ]  # fmt: skip
-    assert found[1].levels == {"sampler.n": "2", "reward.diversity": "1"}
+    assert found[1].name.levels == {"sampler.n": "2", "reward.diversity": "1"}
     assert found[1].overrides == [("sampler.n", 2), ("reward.diversity", 1)]
 
 

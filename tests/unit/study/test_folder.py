@@ -1,16 +1,75 @@
 """What lies in a study's folder, read back."""
 
+import json
+
 import pytest
 
 from ebft.errors import UserError
-from ebft.study.folder import RunFolder
+from ebft.study.contents import ArmName, Description, Result, StudyPlan
+from ebft.study.folder import RunFolder, StudyFolder
+
+RESULTS = {
+    "done": (
+        Result(seconds=1.5, error=None, surroundings={"python": "3.11"}),
+        {"status": "done", "seconds": 1.5, "surroundings": {"python": "3.11"}},
+    ),
+    "failed": (
+        Result(seconds=1.5, error="", surroundings={"python": "3.11"}),
+        {"status": "failed", "error": "", "seconds": 1.5, "surroundings": {"python": "3.11"}},
+    ),
+    "killed": (
+        Result(seconds=1.5, error="signal SIGKILL", surroundings={}),
+        {"status": "failed", "error": "signal SIGKILL", "seconds": 1.5},
+    ),
+}
+PLANNED = {
+    "title": "temperatures",
+    "command": "ebft study temperatures.yaml",
+    "study": "recipe: study\n",
+    "reference": "¼",
+    "factors": {"sampler.temperature": ["¼", "1"]},
+    "runs": ["¼-seed0", "1-seed0"],
+}
+DESCRIBED = {
+    "arms": [{"label": "¼", "variant": "", "levels": {"sampler.temperature": "¼"}}],
+    "seed": 0,
+    "steps": 4,
+    "tflop": None,
+    "keep_checkpoints": True,
+}
 
 
-def test_a_result_is_read_back(tmp_path):
+def as_written(content):
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize(("result", "content"), RESULTS.values(), ids=RESULTS)
+def test_a_result_is_read_back(tmp_path, result, content):
     run = RunFolder(tmp_path)
     assert run.result() is None
-    run.write_result("done", seconds=1.5)
-    assert run.result() == {"status": "done", "seconds": 1.5}
+    run.write_result(result)
+    assert (tmp_path / "result.json").read_text(encoding="utf-8") == as_written(content)
+    assert run.result() == result
+    assert result.status == content["status"]
+    run.forget_result()
+    assert run.result() is None
+
+
+def test_a_description_is_read_back(tmp_path):
+    run, arm = RunFolder(tmp_path), ArmName("¼", "", {"sampler.temperature": "¼"})
+    description = Description(arms=[arm], seed=0, steps=4, tflop=None, keep_checkpoints=True)
+    assert run.description() is None
+    run.write_description(description)
+    assert (tmp_path / "run.json").read_text(encoding="utf-8") == as_written(DESCRIBED)
+    assert run.description() == description
+
+
+def test_a_plan_is_read_back(tmp_path):
+    folder, plan = StudyFolder(tmp_path), StudyPlan(**PLANNED)
+    assert folder.plan() is None
+    folder.write_plan(plan)
+    assert (tmp_path / "plan.json").read_text(encoding="utf-8") == as_written(PLANNED)
+    assert folder.plan() == plan
 
 
 @pytest.mark.parametrize("content", [b"", b'{"status": "do', b"\xff{}", b"[]"])
