@@ -190,7 +190,7 @@ class Study:
         left = [
             run.arm
             for run in self._runs
-            if (result := self._at(run).result()) is None or (again and result.failed)
+            if (result := self._at(run).result()) is None or (again and not result.done)
         ]
         if missing := missing_of(left):
             raise UserError("\n".join(f"{self._source}: of its runs: {line}" for line in missing))
