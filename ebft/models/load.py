@@ -32,10 +32,13 @@ ABOUT = "run/about.json"
 ATTENTION = {"tree": TREE, "flex": FLEX, "dense": DENSE}
 
 
-def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_policy(
+    options: ModelOptions, *, merge_adapter: bool = True
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model with float32 weights (or a base in 4 bits), in eval mode, and its tokenizer.
 
-    A folder that holds an adapter alone is `model.base` with that adapter merged into it.
+    A folder that holds an adapter alone is `model.base` with that adapter: merged into it, to be
+    trained on, or injected, as the run had it that trained the adapter.
 
     Eval mode always: dropout would make the log-probs trained on others than those sampled from.
     Raises `UserError` naming `model.path` if there is no such model, and for `flex` on a CPU.
@@ -43,7 +46,7 @@ def load_policy(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedToken
     if options.attention == "flex" and resolve_device(options.device).type == "cpu":
         raise UserError(flex.NO_BACKWARD)
     quantize = options.lora is not None and options.lora.quantize_base
-    model = _load(options, torch.float32, quantize=quantize)
+    model = _load(options, torch.float32, quantize=quantize, merge_adapter=merge_adapter)
     return model, load_tokenizer(options)
 
 
@@ -143,7 +146,12 @@ def _base_of(options: ModelOptions) -> ModelOptions:
 
 
 def _load(
-    options: ModelOptions, dtype: torch.dtype, *, quantize: bool = False, rounded: bool = False
+    options: ModelOptions,
+    dtype: torch.dtype,
+    *,
+    quantize: bool = False,
+    rounded: bool = False,
+    merge_adapter: bool = True,
 ) -> PreTrainedModel:
     device, adapter = resolve_device(options.device), adapter_folder(options)
     if adapter is not None and options.base is None:
@@ -166,7 +174,7 @@ def _load(
     if rounded or _is_of_4_bits(adapter):
         round_to_nf4(model)
     if adapter is not None:
-        model = with_adapter(model, adapter)
+        model = with_adapter(model, adapter, merge=merge_adapter)
     if quantize:
         quantize_to(model, device)
     else:

@@ -61,16 +61,20 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
     policy.eval()
 
 
-def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """A base model with the adapter of a folder merged into its weights, which are changed.
+def with_adapter(model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTrainedModel:
+    """A base model with the adapter of a folder: merged into its weights, or injected in place.
 
-    Raises `UserError` if peft is missing, or the adapter is another model's.
+    In bfloat16 only the second computes what the run did: of W + ΔW, rounded as one, updates that
+    are small beside W are lost. Raises `UserError` if peft is missing, or the adapter is another
+    model's.
     """
     _require_peft(f"model.path = {folder}: holds an adapter, and that")
     from peft import PeftModel
 
     try:
         adapted = PeftModel.from_pretrained(model, folder, torch_device=str(model.device))
+        if not merge:
+            return model
         merged_model: PreTrainedModel = adapted.merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(
@@ -83,7 +87,7 @@ def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 
 def has_adapter(model: PreTrainedModel) -> bool:
-    """Whether `add_adapter` has been here."""
+    """Whether an adapter was injected."""
     return hasattr(model, "peft_config")
 
 

@@ -9,6 +9,7 @@ from ebft.config.dump import resolved_yaml
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
 from ebft.models.load import is_checkpoint
+from ebft.models.lora import cast_base
 from ebft.models.probe import probe_tree
 from ebft.plugins import Registry
 from ebft.report.lengths import plot_lengths
@@ -46,7 +47,7 @@ class Evaluate:
         self._output.lock()
         self._output.check()
         self._output.check_overwritten(options.recipe)
-        self._resources = resources = make_resources(options)
+        self._resources = resources = make_resources(options, merge_adapter=False)
         documents = {}
         if options.evaluation.evaluators:
             plan, splits = options.plan.build(resources), read_splits(options, resources)
@@ -55,6 +56,7 @@ class Evaluate:
         chosen = [document for one in sets for document in one.documents]
         if probed := [document for document in chosen if PROBED.accepts(document)]:
             probe_tree(resources.policy, probed, PROBED)
+        cast_base(resources.policy, resources.precision)  # the probe is in float32
         if options.harness is not None:
             check_harness(options.harness)
         self._output.take(resolved_yaml(options, self._registry))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.models.load import load_frozen, load_policy, resolve_device
-from ebft.models.lora import add_adapter, without_adapter
+from ebft.models.lora import add_adapter, has_adapter, without_adapter
 from ebft.parts import Resources
 from ebft.processes import ONE_PROCESS, Processes
 from ebft.runs.free_memory import free_memory
@@ -21,19 +21,25 @@ if TYPE_CHECKING:
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def make_resources(options: ModelRecipeOptions, processes: Processes = ONE_PROCESS) -> Resources:
+def make_resources(
+    options: ModelRecipeOptions,
+    processes: Processes = ONE_PROCESS,
+    *,
+    merge_adapter: bool = True,
+) -> Resources:
     """Loads the policy, and gives it an adapter if the recipe has LoRA.
 
-    The frozen base model is then the policy without its adapter; otherwise, or if the recipe names
-    another base, it is loaded when a part first asks for it, once.
+    The adapter of a checkpoint that holds no more than that is merged, or injected
+    (`load_policy`). The frozen base model is a policy with an adapter without it; otherwise, or if
+    a recipe with LoRA names another base, it is loaded when a part first asks for it, once.
     """
-    policy, tokenizer = load_policy(options.model)
+    policy, tokenizer = load_policy(options.model, merge_adapter=merge_adapter)
     precision = PRECISION[options.model.precision]
     load_base: Callable[[], PreTrainedModel] = partial(load_frozen, options.model, precision)
     if options.model.lora is not None:
         add_adapter(policy, options.model.lora, seed=options.seed)
-        if options.model.base is None:
-            load_base = partial(without_adapter, policy)
+    if has_adapter(policy) and (options.model.lora is None or options.model.base is None):
+        load_base = partial(without_adapter, policy)
     return Resources(
         policy=policy,
         tokenizer=tokenizer,

@@ -114,9 +114,14 @@ def test_a_merged_checkpoint_of_qlora_is_measured_with_its_run_s_features(
     assert_figures_of_the_run(tmp_path)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("more", [[], ["model.lora.quantize_base=true"]])
-def test_an_adapter_is_measured_on_its_base(ebft, tiny, tiny_run, tiny_model, tmp_path, more):
-    fast = ["optimizer.lr=0.05", "evaluation.evaluators.1.n=16", *more]
+def test_an_adapter_is_measured_on_its_base(
+    ebft, tiny, tiny_run, tiny_model, tmp_path, precision, more
+):
+    """As the run had it: in bfloat16, W + ΔW rounded as one is another model than W and ΔW."""
+    tiny.append(f"model.precision={precision}")
+    fast = ["optimizer.lr=0.05", "evaluation.evaluators.1.n=16", *more, tiny[-1]]
     assert ebft(*tiny_run(*fast, recipe="ebft_lora"))[0] == 0
     checkpoint = tmp_path / "run" / "checkpoints" / "step-000003"
     adapter = [f"model.path={checkpoint}"]

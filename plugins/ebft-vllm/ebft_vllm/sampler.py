@@ -12,7 +12,7 @@ import torch
 
 from ebft.errors import EngineError, SamplerMismatchError
 from ebft.models.context_length import context_length
-from ebft.models.lora import merged
+from ebft.models.lora import has_adapter, merged
 from ebft.parts import Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft_vllm.available import require_vllm
@@ -48,6 +48,12 @@ class VllmSampler:
         dtype = options.dtype or precision
         exact = dtype == precision == "float32"
         self._tolerance = options.probe_tolerance or (EXACT if exact else ROUNDED)
+        if has_adapter(policy) and dtype != "float32":
+            log.warning(
+                "sampler.dtype = %s: the engine rounds weights with the adapter's updates in them, "
+                "so updates that are small beside the weights do not reach it; say "
+                "sampler.dtype=float32 to sample from what is trained", dtype,
+            )  # fmt: skip
         self._limit = options.max_length or context_length(policy.config)
         self._probe = probe_contexts(
             count=options.probe_contexts,
