@@ -14,9 +14,9 @@ class PlainRloo(Part):
 
     The others' rewards hold k_ij, so with pairwise terms they do depend on rollout j: the expected
     gradient is that of the objective with its pairwise part scaled by (n−2)/(n−1). For feature
-    matching that is 2/3 of the diversity at n = 4 and none of it at n = 2. Two public
-    implementations do this; it is here to compare with. Without pairwise terms it equals
-    `leave_one_out`. For n = 1 the baseline is 0.
+    matching that is 2/3 of the diversity at n = 4 and none of it at n = 2. Axolotl's trainer
+    does this; it is here to compare with. Without pairwise terms it equals `leave_one_out`. For
+    n = 1 the baseline is 0.
     """
 
     def claim(self) -> Claim:
