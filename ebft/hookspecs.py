@@ -51,10 +51,11 @@ def register_samplers() -> Parts:
 def register_feature_maps() -> Parts:
     """Feature maps: build to a `FeatureMap`, rollouts → features φ of samples and references.
 
-    It computes no gradients. `resources.load_base()` is a frozen copy of the base model. It is
-    given a whole step; `for place, micro_batch in rollouts.split()` are what there is memory for
-    at a time. The part may have `base_depth(self) -> float`, the fraction of the base model's
-    layers that it runs, so that `--dry-run` prices it; one that does not say is priced as all.
+    It computes no gradients. `resources.load_base()` is a frozen copy of the base model. The map
+    is called once a step; `for place, part in rollouts.split()` gives one micro-batch at a time,
+    as much as there is memory for. The part may have `base_depth(self) -> float`, the fraction of
+    the base model's layers that it runs, so that `--dry-run` prices it; one that does not say is
+    priced as all.
     """
 
 

@@ -11,6 +11,12 @@ class TokenPairs(ebft.Part):
 
     buckets: int = Field(512, ge=1, description="D, the number of features")
 
+    def claim(self):
+        return ebft.Claim(True, "a fixed function of each rollout's tokens")
+
+    def base_depth(self):
+        return 0.0  # none of the base model's layers run
+
     def __call__(self, rollouts):
         contexts = rollouts.contexts
         references = self.count(contexts.reference, contexts.reference_mask)

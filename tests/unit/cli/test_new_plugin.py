@@ -63,10 +63,11 @@ def test_the_example_is_what_is_written(here):
 def test_the_feature_map_is_short():
     tree = ast.parse((EXAMPLE / "ebft_example.py").read_text())
     (part,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    statements = [n for f in part.body if isinstance(f, ast.FunctionDef) for n in [f, *f.body]]
-    lines = sum(n.end_lineno - n.lineno + 1 for n in statements if n not in part.body)
-    functions = sum(isinstance(f, ast.FunctionDef) for f in part.body)
-    assert lines + functions <= 10
+    about_itself = ("claim", "base_depth")
+    functions = [f for f in part.body if isinstance(f, ast.FunctionDef)]
+    computing = [f for f in functions if f.name not in about_itself]
+    lines = sum(n.end_lineno - n.lineno + 1 for f in computing for n in f.body)
+    assert lines + len(computing) <= 10
 
 
 def test_two_of_them_can_be_installed(ebft, here, monkeypatch):
