@@ -8,7 +8,8 @@
 #   make audit                       known vulnerabilities of what is installed; needs the network
 #
 # The versions in CONSTRAINTS are a set that is known to work together on CPUs. On a machine with
-# a GPU, install your own build of torch and say `make train CONSTRAINTS=`.
+# a GPU, make the environment and install your own build of torch in it first
+# (`python3 -m venv .venv && .venv/bin/pip install torch …`), then say `make train CONSTRAINTS=`.
 
 PYTHON      ?= python3
 VENV        ?= .venv
