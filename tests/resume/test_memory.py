@@ -7,7 +7,7 @@ import torch
 
 from ebft.config.load import load_recipe
 from ebft.models import load
-from ebft.runs import setup
+from ebft.runs import resources
 from ebft.runs.estimate import estimate_memory
 from ebft.runs.memory import SHARE, is_out_of_memory
 from ebft.training import losses
@@ -83,10 +83,10 @@ def test_a_resumed_run_chooses_no_other_micro_batch_for_the_memory_that_is_free(
     whole, run = tmp_path / "whole", tmp_path / "run"
     options = ["training.micro_batch=auto", "lr_scheduler=null"]
     little = int(tiny_need(tiny_run, 2) / SHARE) + 1
-    monkeypatch.setattr(setup, "free_memory", lambda device, local_size: little)
+    monkeypatch.setattr(resources, "free_memory", lambda device, local_size: little)
     assert ebft(*tiny_run(*options, f"output_dir={whole}"))[0] == 0
     assert ebft(*tiny_run(*options, "training.steps=2"))[0] == 0
-    monkeypatch.setattr(setup, "free_memory", lambda device, local_size: 100 << 30)
+    monkeypatch.setattr(resources, "free_memory", lambda device, local_size: 100 << 30)
     status, _, err = ebft(*tiny_run(*options, "checkpoint.resume=auto"))
     assert status == 0, err
     assert "training.micro_batch = auto: 2, as before the run was stopped" in err
@@ -100,7 +100,7 @@ def tiny_need(tiny_run, count):
 
 
 def test_when_nothing_fits_the_numbers_are_given(ebft, tiny_run, room_for, monkeypatch):
-    monkeypatch.setattr(setup, "free_memory", lambda device, local_size: 3 << 30)
+    monkeypatch.setattr(resources, "free_memory", lambda device, local_size: 3 << 30)
     room_for(0)
     status, _, err = ebft(*tiny_run())
     assert status == 1
