@@ -68,7 +68,8 @@ class ConcatMap:
 
     def __call__(self, rollouts: Rollouts) -> Features:
         each = [(root, features_of(feature_map, rollouts)) for root, feature_map in self._maps]
-        if any(features.rows_per_context > 1 for _, features in each):
+        several = rollouts.contexts.rollout_length > 1  # a single token is the whole rollout
+        if several and any(features.per_token for _, features in each):
             raise UserError(
                 "feature_map: concat cannot put features of single tokens beside others; set "
                 "pooling=all instead of each in its maps"

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers
-from ebft.features.pooling import POOLING, Pooling, pool, rows_per_context
+from ebft.features.pooling import POOLING, Pooling, pool
 from ebft.models.forward import autocast
 from ebft.models.shape import layer_index
 from ebft.parts import Claim, Part, Resources
@@ -76,10 +76,10 @@ class HiddenStatesMap:
         pooling, found = self._options.pooling, []
         # Side by side, tokens come before layers: the blocks are of no one layer then.
         layers = 1 if pooling == "all" else self._layers
-        for length, of_length in zip(lengths, zip(*each, strict=True), strict=True):
+        for of_length in zip(*each, strict=True):
             samples, references = (torch.cat(column) for column in zip(*of_length, strict=True))
-            apart = rows_per_context(length, pooling)
-            found.append(Features(samples, references, layers=layers, rows_per_context=apart))
+            per_token = pooling == "each"
+            found.append(Features(samples, references, layers=layers, per_token=per_token))
         return found
 
     def _features(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers
-from ebft.features.pooling import POOLING, Pooling, pool, rows_per_context
+from ebft.features.pooling import POOLING, Pooling, pool
 from ebft.models.forward import autocast
 from ebft.models.log_probs import ROWS, logits
 from ebft.models.whole import whole
@@ -59,8 +59,7 @@ class NextTokenLogProbsMap:
         with autocast(self._resources.device, self._resources.precision):
             parts = [self._features(micro_batch) for _, micro_batch in rollouts.split()]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
-        apart = rows_per_context(rollouts.contexts.rollout_length, self._options.pooling)
-        return Features(samples, references, rows_per_context=apart)
+        return Features(samples, references, per_token=self._options.pooling == "each")
 
     def _features(
         self, rollouts: Rollouts

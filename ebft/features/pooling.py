@@ -34,8 +34,3 @@ def pool(
         return masked.sum(-2) / mask.sum(-1, keepdim=True)
     assert pooling in ("all", "each"), pooling
     return torch.flatten(masked, -2)
-
-
-def rows_per_context(rollout_length: int, pooling: Pooling) -> int:
-    """How many tokens have features and rewards of their own: `Features.rows_per_context`."""
-    return rollout_length if pooling == "each" else 1

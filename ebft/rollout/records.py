@@ -168,15 +168,15 @@ class Features:
 
     `layers` says how many equal blocks the D features consist of (one for each layer that was
     concatenated), for transforms that treat layers apart. `paired` says that reference j belongs
-    to rollout j alone (m = n), as one of the whitenings leaves it. `rows_per_context` = G says that
-    D is one block for each token, and that rewards are per token.
+    to rollout j alone (m = n), as one of the whitenings leaves it. `per_token` says that D is one
+    block for each of the G tokens, and that each token has a reward of its own.
     """
 
     samples: Float[Tensor, "P n D"]
     references: Float[Tensor, "P m D"]
     layers: int = 1
     paired: bool = False
-    rows_per_context: int = 1
+    per_token: bool = False
 
     def in_float32(self) -> Features:
         """The same, if they came in less: in bfloat16 the inner products of two rollouts, which are
@@ -185,21 +185,16 @@ class Features:
         samples, references = self.samples.to(dtype), self.references.to(dtype)
         return replace(self, samples=samples, references=references)
 
-    def by_token(self) -> Features:
-        """Each token as a row of its own: [P·G, n, D/G], a context's tokens one after another.
-
-        The same features if they are of whole rollouts.
-        """
-        if self.rows_per_context == 1:
-            return self
+    def by_token(self, tokens: int) -> Features:
+        """Each of the G `tokens` as a row: [P·G, n, D/G], a context's tokens one after another."""
 
         def split(x: Float[Tensor, "P n D"]) -> Float[Tensor, "R n d"]:
-            by_token = x.view(*x.shape[:2], self.rows_per_context, -1)
+            by_token = x.view(*x.shape[:2], tokens, -1)
             return by_token.transpose(1, 2).flatten(0, 1)
 
         return replace(
             self,
-            samples=split(self.samples), references=split(self.references), rows_per_context=1,
+            samples=split(self.samples), references=split(self.references), per_token=False,
         )  # fmt: skip
 
 

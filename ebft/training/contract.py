@@ -70,7 +70,9 @@ class Contract:
         self._check_finite("rewards", terms.reward())
         return terms
 
-    def like(self, rewards: Float[Tensor, "R n"], advantages: Tensor) -> Float[Tensor, "R n"]:
+    def one_for_each(
+        self, rewards: Float[Tensor, "R n"], advantages: Tensor
+    ) -> Float[Tensor, "R n"]:
         """One advantage for each reward, of all processes' rollouts."""
         check_returned("baseline", advantages, Tensor)
         _check_shape("baseline", "advantages", advantages, rewards.shape, "[P, n]")

@@ -73,16 +73,16 @@ def sample_and_score(
     features = None
     if parts.feature_map is not None:
         features = checked.features(parts.feature_map(rollouts), key="feature_map")
-        # If rewards are per token, each token is a row of its own until they have advantages.
-        checked = replace(checked, rows_per_context=features.rows_per_context)
-        features = features.by_token()
+        if features.per_token:  # each token is a row of its own until it has an advantage
+            features = features.by_token(contexts.rollout_length)
+            checked = replace(checked, rows_per_context=contexts.rollout_length)
         for i, transform in enumerate(parts.transforms):
             features = checked.features(transform(features), key=f"transforms.{i}")
 
     terms = checked.terms(parts.reward(rollouts, features))
     # A baseline may compare contexts: it is given those of the whole step.
     everyones = Terms(processes.gather(terms.unary), processes.gather(terms.pairwise))
-    everyones_advantages = checked.like(everyones.unary, parts.baseline(everyones))
+    everyones_advantages = checked.one_for_each(everyones.unary, parts.baseline(everyones))
     advantages = checked.advantages(processes.own(everyones_advantages, like=terms.unary))
     if checked.rows_per_context > 1:
         advantages = advantages_to_go(advantages, checked.rows_per_context)

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 
 from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.baselines.none import NoBaseline
+from ebft.errors import UserError
+from ebft.features.concat import Concat
 from ebft.features.hidden_states import HiddenStates
 from ebft.objective import advantages_to_go, policy_gradient_loss
 from ebft.processes import ONE_PROCESS
@@ -40,8 +42,9 @@ def gradients(theta, tokens, phi, truth, n, baseline, apart):
     drawn = torch.cartesian_prod(*[torch.arange(4)] * (n + 1))
     samples, reference = drawn[:, :n], drawn[:, n]
     weight = tokens.detach().sum(1).exp()[samples].prod(1) * truth[reference]
-    features = Features(phi[samples], phi[reference][:, None], rows_per_context=2 if apart else 1)
-    advantages = baseline(FeatureMatching()(None, features.by_token()))
+    features = Features(phi[samples], phi[reference][:, None], per_token=apart)
+    terms = FeatureMatching()(None, features.by_token(2) if apart else features)
+    advantages = baseline(terms)
     if apart:
         advantages = advantages_to_go(advantages, 2)
     mask = torch.ones(1, n, 2, dtype=torch.bool)
@@ -79,8 +82,8 @@ def test_what_was_rewarded_before_a_token_is_only_noise_to_it():
 
 def test_each_row_is_a_token_of_a_context():
     samples = torch.arange(2 * 3 * 4 * 5).view(2, 3, 20).float()
-    by_token = Features(samples, samples[:, :1] + 0.5, layers=5, rows_per_context=4).by_token()
-    assert (by_token.rows_per_context, by_token.layers) == (1, 5)
+    by_token = Features(samples, samples[:, :1] + 0.5, layers=5, per_token=True).by_token(4)
+    assert (by_token.per_token, by_token.layers) == (False, 5)
     for p in range(2):
         for t in range(4):
             block = slice(5 * t, 5 * t + 5)
@@ -88,17 +91,21 @@ def test_each_row_is_a_token_of_a_context():
             assert torch.equal(by_token.references[4 * p + t], samples[p, :1, block] + 0.5)
 
 
+def scored_with(feature_map, contexts, *transforms):
+    resources = tiny_resources(tiny_policy())
+    parts = RolloutParts(
+        HfTree(n=3).build(resources), feature_map.build(resources), transforms,
+        FeatureMatching(), LeaveOneOut(),
+    )  # fmt: skip
+    return sample_and_score(parts, contexts, ONE_PROCESS, step=0)
+
+
 def test_through_the_loop_tokens_apart_are_rewarded_as_much_as_side_by_side():
     """The first token's advantage to go is the whole rollout's where nothing is normalised."""
-    resources = tiny_resources(tiny_policy())
     contexts = Strided(start=3, stride=4, rollout_length=5)(tiny_documents([19, 12]))
 
     def scored(pooling, *transforms):
-        parts = RolloutParts(
-            HfTree(n=3).build(resources), HiddenStates(pooling=pooling).build(resources),
-            transforms, FeatureMatching(), LeaveOneOut(),
-        )  # fmt: skip
-        return sample_and_score(parts, contexts, ONE_PROCESS, step=0)
+        return scored_with(HiddenStates(pooling=pooling), contexts, *transforms)
 
     apart, whole = scored("each"), scored("all")
     P = len(contexts)
@@ -109,3 +116,21 @@ def test_through_the_loop_tokens_apart_are_rewarded_as_much_as_side_by_side():
     # Transforms see tokens: each of norm 1 with its layers of norm 1/√3.
     layers = scored("each", L2(over="layer")).features.samples.unflatten(-1, (3, -1))
     torch.testing.assert_close(layers.norm(dim=-1), torch.full(layers.shape[:-1], 3**-0.5).double())
+
+
+def test_a_single_token_is_the_whole_rollout():
+    contexts = Strided(start=3, stride=4, rollout_length=1)(tiny_documents([19, 12]))
+    each = HiddenStates(pooling="each")
+    beside_itself = Concat(maps=[{"feature_map": each}, {"feature_map": each, "weight": 3.0}])
+    whole = scored_with(HiddenStates(pooling="last"), contexts)
+    for feature_map, weight in ((each, 1.0), (beside_itself, 4.0)):
+        scored = scored_with(feature_map, contexts)
+        assert scored.rows_per_context == 1
+        torch.testing.assert_close(scored.advantages, weight * whole.advantages)
+
+
+def test_single_tokens_are_not_put_beside_others():
+    contexts = Strided(start=3, stride=4, rollout_length=2)(tiny_documents([19]))
+    maps = [{"feature_map": HiddenStates(pooling=pooling)} for pooling in ("each", "last")]
+    with pytest.raises(UserError, match="concat cannot put features of single tokens"):
+        scored_with(Concat(maps=maps), contexts)
