@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
-from ebft.evaluation.rollouts import EvaluationRollouts, per_document
+from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
 from ebft.interfaces import Measurement
 from ebft.parts import Resources
 from ebft.rollout.completion import Completion
@@ -80,14 +81,21 @@ class AccuracyEvaluator:
     ) -> Sequence[Measurement]:
         measured = []
         for sample, names in self._drawn:
-            rollouts = sample(policy, documents)
-            passed = [] if rollouts is None else self._passed(rollouts)
-            contexts = None if rollouts is None else rollouts.contexts
-            for name, k in names.items():
-                value = torch.tensor([pass_at_k(len(row), sum(row), k) for row in passed])
-                value, weight = per_document(documents, contexts, value)
-                measured.append(Measurement(name, "share of documents", value, weight, share=True))
+            rollouts, shares = sample(policy, documents), partial(self._shares, names.values())
+            each = per_document(documents, rollouts, shares, figures=len(names))
+            measured += [
+                Measurement(name, "share of documents", *share, share=True)
+                for name, share in zip(names, each, strict=True)
+            ]
         return measured
+
+    def _shares(self, each_k: Iterable[int], rollouts: Rollouts) -> list[OfContexts]:
+        """pass@k of each context's rollouts, for each k."""
+        passed = self._passed(rollouts)
+        return [
+            evenly(torch.tensor([pass_at_k(len(row), sum(row), k) for row in passed]))
+            for k in each_k
+        ]
 
     def _passed(self, rollouts: Rollouts) -> list[list[bool]]:
         """Whether each of the n rollouts of each context passes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -11,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ebft.evaluation.labelled import LabelledPart
-from ebft.evaluation.rollouts import EvaluationRollouts, per_document
+from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, per_document
 from ebft.interfaces import Measurement
 from ebft.models.forward import autocast
 from ebft.models.tree_log_probs import tree_log_probs
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 TOKENS = 100
 """A slope is given for so many tokens."""
+FIGURES = (
+    ("entropy", "nats/token"),
+    ("entropy slope", f"nats in {TOKENS} tokens"),
+    ("reference CE", "nats/token"),
+    ("reference CE slope", f"nats in {TOKENS} tokens"),
+)
+"""Names and units."""
 
 
 class EntropyDrift(LabelledPart):
@@ -54,22 +62,23 @@ class EntropyDriftEvaluator:
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:
         rollouts = self._sample(policy, documents)
-        contexts = None if rollouts is None else rollouts.contexts
-        own = reference = (torch.empty(0, 1, 0), torch.empty(0, 1, 0, dtype=torch.bool))
-        if rollouts is not None:
-            own = (-rollouts.log_probs, rollouts.mask)
-            reference = self._of_references(policy, rollouts)
-        measured = []
-        for name, (surprise, mask) in (("entropy", own), ("reference CE", reference)):
-            mean, tokens = mean_surprise(surprise, mask)
+        values = partial(self._values, policy)
+        each = per_document(documents, rollouts, values, figures=len(FIGURES))
+        return [
+            Measurement(name, unit, *found)
+            for (name, unit), found in zip(FIGURES, each, strict=True)
+        ]
+
+    def _values(self, policy: PreTrainedModel, rollouts: Rollouts) -> list[OfContexts]:
+        """Those of `FIGURES`, in order."""
+        values = []
+        for surprise, mask in (
+            (-rollouts.log_probs, rollouts.mask),
+            self._of_references(policy, rollouts),
+        ):
             slope, spread = slope_over_position(surprise, mask)
-            for what, unit, value, weight in (
-                (name, "nats/token", mean, tokens),
-                (f"{name} slope", f"nats in {TOKENS} tokens", TOKENS * slope, spread),
-            ):
-                value, weight = per_document(documents, contexts, value, weight)
-                measured.append(Measurement(what, unit, value, weight))
-        return measured
+            values += [mean_surprise(surprise, mask), (TOKENS * slope, spread)]
+        return values
 
     def _of_references(
         self, policy: PreTrainedModel, rollouts: Rollouts

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
-from ebft.evaluation.rollouts import EvaluationRollouts, per_document
+from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
 from ebft.interfaces import FeatureMap, Measurement, Plan, features_of_lengths
 from ebft.parts import Part, Resources, part_of
-from ebft.rollout.records import Document
+from ebft.rollout.records import Document, Rollouts
 from ebft.scoring.cfm import unbiased_cfm
 
 if TYPE_CHECKING:
@@ -62,14 +62,12 @@ class FeatureMatchingByLengthEvaluator:
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:
         rollouts = self._sample(policy, documents)
-        contexts, losses = None, [torch.empty(0)] * len(self._lengths)
-        if rollouts is not None:
-            contexts = rollouts.contexts
-            features = features_of_lengths(self._feature_map, rollouts, self._lengths)
-            losses = [unbiased_cfm(of_length) for of_length in features]
-        measured = []
-        for length, loss in zip(self._lengths, losses, strict=True):
-            value, weight = per_document(documents, contexts, loss)
-            name = f"CFM of {length} tokens"
-            measured.append(Measurement(name, "‖φ‖²", value, weight, at=length))
-        return measured
+        losses = per_document(documents, rollouts, self._losses, figures=len(self._lengths))
+        return [
+            Measurement(f"CFM of {length} tokens", "‖φ‖²", *loss, at=length)
+            for length, loss in zip(self._lengths, losses, strict=True)
+        ]
+
+    def _losses(self, rollouts: Rollouts) -> list[OfContexts]:
+        features = features_of_lengths(self._feature_map, rollouts, self._lengths)
+        return [evenly(unbiased_cfm(of_length)) for of_length in features]

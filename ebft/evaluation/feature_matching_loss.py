@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
-from ebft.evaluation.rollouts import EvaluationRollouts, per_document
+from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
 from ebft.interfaces import FeatureMap, Measurement, features_of
 from ebft.parts import Part, Resources, part_of
-from ebft.rollout.records import Document
+from ebft.rollout.records import Document, Rollouts
 from ebft.scoring.cfm import unbiased_cfm
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class FeatureMatchingLossEvaluator:
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:
         rollouts = self._sample(policy, documents)
-        loss, contexts = torch.empty(0), None
-        if rollouts is not None:
-            features = features_of(self._feature_map, rollouts)
-            loss, contexts = unbiased_cfm(features), rollouts.contexts
-        return [Measurement("CFM", "‖φ‖²", *per_document(documents, contexts, loss))]
+        [loss] = per_document(documents, rollouts, self._loss, figures=1)
+        return [Measurement("CFM", "‖φ‖²", *loss)]
+
+    def _loss(self, rollouts: Rollouts) -> list[OfContexts]:
+        return [evenly(unbiased_cfm(features_of(self._feature_map, rollouts)))]

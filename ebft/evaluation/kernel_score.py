@@ -11,10 +11,10 @@ from pydantic import Field
 
 from ebft import kernels
 from ebft.evaluation.labelled import LabelledPart
-from ebft.evaluation.rollouts import EvaluationRollouts, per_document
+from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
 from ebft.interfaces import FeatureMap, Measurement, features_of
 from ebft.parts import Part, Resources, part_of
-from ebft.rollout.records import Document
+from ebft.rollout.records import Document, Rollouts
 from ebft.scoring.kernel_score import unbiased_kernel_score
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class KernelScoreEvaluator:
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:
         rollouts = self._sample(policy, documents)
-        score, contexts = torch.empty(0), None
-        if rollouts is not None:
-            features = features_of(self._feature_map, rollouts)
-            score = unbiased_kernel_score(features, self._kernel)
-            contexts = rollouts.contexts
+        [score] = per_document(documents, rollouts, self._score, figures=1)
         unit = "‖φ‖" if self._kernel is kernels.energy else "k"
-        return [Measurement(self._name, unit, *per_document(documents, contexts, score))]
+        return [Measurement(self._name, unit, *score)]
+
+    def _score(self, rollouts: Rollouts) -> list[OfContexts]:
+        features = features_of(self._feature_map, rollouts)
+        return [evenly(unbiased_kernel_score(features, self._kernel))]

@@ -5,11 +5,11 @@ So differences between two evaluations have less noise than the figures themselv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ebft.errors import NumericalError, UserError
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 EVALUATION_STEP = -1
 """The random streams' step of an evaluation: always the same one, and none that trains."""
+OfContexts = tuple[Float[Tensor, " P"], Float[Tensor, " P"]]
+"""The value of each context, and its weight."""
+OfDocuments = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
+"""The same of each document."""
 
 
 class EvaluationRollouts:
@@ -78,22 +82,36 @@ def check_rollouts_fit(contexts: Contexts, reads: int | None, *, where: str) -> 
 
 def per_document(
     documents: Sequence[Document],
-    contexts: Contexts | None,
-    value: Float[Tensor, " P"],
-    weight: Float[Tensor, " P"] | None = None,
-) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """The weighted mean of each document's contexts (each weighs 1 unless said), and its weight.
+    rollouts: Rollouts | None,
+    values: Callable[[Rollouts], Sequence[OfContexts]],
+    *,
+    figures: int,
+) -> list[OfDocuments]:
+    """The weighted mean over each document's contexts, and its weight, for each of the `figures`.
 
-    0 and 0 for a document that has no context.
+    `values` gives those of the contexts; it is not called where there are no rollouts. A document
+    without contexts has 0 and 0.
     """
-    total = torch.zeros(len(documents), dtype=torch.float64)
-    weights = torch.zeros_like(total)
-    if contexts is not None:
-        index = torch.tensor(places(documents, contexts))[contexts.row.cpu()]
-        value = value.double().cpu()
-        each = torch.ones_like(value) if weight is None else weight.double().cpu()
-        weights.index_add_(0, index, each)
-        total.index_add_(0, index, each * value)
+    if rollouts is None:
+        empty = torch.zeros(len(documents), dtype=torch.float64)
+        return [(empty, empty.clone()) for _ in range(figures)]
+    index = torch.tensor(places(documents, rollouts.contexts))[rollouts.contexts.row.cpu()]
+    found = [_mean(index, *of_contexts, count=len(documents)) for of_contexts in values(rollouts)]
+    assert len(found) == figures, (len(found), figures)
+    return found
+
+
+def evenly(value: Float[Tensor, " P"]) -> OfContexts:
+    """Values of contexts that each weigh 1."""
+    return value, torch.ones_like(value, dtype=torch.float64)
+
+
+def _mean(
+    index: Int[Tensor, " P"], value: Float[Tensor, " P"], weight: Float[Tensor, " P"], *, count: int
+) -> OfDocuments:
+    value, weight = value.double().cpu(), weight.double().cpu()
+    total = torch.zeros(count, dtype=torch.float64).index_add_(0, index, weight * value)
+    weights = torch.zeros_like(total).index_add_(0, index, weight)
     return torch.where(weights > 0, total / weights.clamp(min=1e-300), 0), weights
 
 
