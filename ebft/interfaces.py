@@ -55,7 +55,7 @@ class Measurement:
     `weight` counts what each value is a mean over (tokens, contexts), so that the weighted mean
     over documents is the figure itself; it is 0 for a document that cannot be measured, whatever
     its value. `at` is where the figure stands on a curve that several make: the tokens of a
-    completion. A `share` is of documents, between 0 and 1. `History` fills in the rest: `of` is the
+    completion. A `share` is of documents, between 0 and 1. `measure` fills in the rest: `of` is the
     name of the evaluation set, and `clusters` numbers what each document is a part of
     (`Document.cluster`); None if each is a whole.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from pydantic import Field, PositiveInt
 
 from ebft.errors import UserError, first_line
+from ebft.evaluation.lines import Line
 from ebft.mistakes import suggest
 from ebft.parts import Options, Resources
 
@@ -111,15 +111,15 @@ def append_figures(file: Path, figures: Sequence[HarnessFigure]) -> None:
     with file.open("a", encoding="utf-8") as lines:
         for figure in figures:
             error = figure.standard_error
-            line = {
-                "step": 0,
-                "name": f"{figure.task} {figure.metric}",
-                "unit": "lm-evaluation-harness",
-                "mean": figure.value,
-                "half_width_95": None if error is None else NORMAL_95 * error,
-                "set": figure.task,
-            }
-            lines.write(json.dumps(line) + "\n")
+            line = Line(
+                step=0,
+                name=f"{figure.task} {figure.metric}",
+                unit="lm-evaluation-harness",
+                mean=figure.value,
+                half_width_95=None if error is None else NORMAL_95 * error,
+                set=figure.task,
+            )
+            lines.write(line.to_json() + "\n")
 
 
 def _import(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ from ebft.parts import Part
 from ebft.plugins import Registry
 
 if TYPE_CHECKING:
-    from ebft.evaluation.history import EvaluationSet
+    from ebft.evaluation.measure import EvaluationSet
     from ebft.evaluation.options import EvaluationOptions
     from ebft.interfaces import Evaluator
 

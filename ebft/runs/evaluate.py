@@ -8,6 +8,7 @@ from pathlib import Path
 from ebft.config.dump import resolved_yaml
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
+from ebft.evaluation.measure import measure
 from ebft.models.load import is_checkpoint
 from ebft.models.lora import cast_base
 from ebft.models.probe import probe_tree
@@ -60,8 +61,7 @@ class Evaluate:
         if options.harness is not None:
             check_harness(options.harness)
         self._output.take(resolved_yaml(options, self._registry))
-        micro_batch = MicroBatch(options.micro_batch)
-        self._history = History(sets, self._output.evaluations, micro_batch=micro_batch)
+        self._sets, self._history = sets, History(sets, self._output.evaluations)
         for one in sets:
             log.info("%s: %d documents", one.name, len(one.documents))
         if options.model.base is None and is_checkpoint(options.model):
@@ -76,7 +76,11 @@ class Evaluate:
         """Measures everything once."""
         title = self._options.model.path
         if self._options.evaluation.anything():
-            self._history.evaluate(self._resources.policy, 0)
+            micro_batch = MicroBatch(self._options.micro_batch)
+            measured = measure(
+                self._resources.policy, self._sets, micro_batch=micro_batch, steps_done=0
+            )
+            self._history.add(0, measured)
             show(figures_table(self._history, title=title))
             if plot_lengths(self._history, self._output.lengths):
                 log.info("picture: %s", self._output.lengths)

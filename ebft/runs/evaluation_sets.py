@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder
-from ebft.evaluation.history import EvaluationSet
 from ebft.evaluation.labelled import build_evaluator
+from ebft.evaluation.measure import EvaluationSet
 from ebft.evaluation.options import SetOptions
 from ebft.evaluation.plans import check_plans
 from ebft.interfaces import DataSource

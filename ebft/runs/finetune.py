@@ -82,17 +82,14 @@ class FineTune:
             start.take(resolved_yaml(options, registry))
 
         self._metrics = list[dict[str, float]]()
-        history = History(
-            prepared.sets, output.evaluations,
-            micro_batch=machinery.micro_batch, processes=processes,
-        )  # fmt: skip
+        history = History(prepared.sets, output.evaluations, processes=processes)
         self._checkpointer = Checkpointer(
             checkpoints, machinery, prepared.resources.tokenizer,
             partial(About, recipe=recipe, digests=digests),
             metrics=self._metrics, history=history,
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
-        self._measuring = Measuring(options, prepared.resources, history, progress, known)
+        self._measuring = Measuring(options, machinery, prepared.sets, history, progress, known)
         if start.resumed is not None:
             self._checkpointer.restore(start.resumed, digests)
             progress.start_at(start.step)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from ebft.errors import UserError
 from ebft.evaluation.history import History
+from ebft.evaluation.measure import EvaluationSet, measure
 from ebft.evaluation.remembered import Remembered
+from ebft.interfaces import Measurement
 from ebft.mistakes import suggest
 from ebft.models.whole import kept_whole
-from ebft.parts import Resources
 from ebft.report.curves import plot_curves
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
@@ -19,7 +20,7 @@ from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.progress import Progress
 from ebft.training.gradients import measure_gradients
-from ebft.training.machinery import Observer
+from ebft.training.machinery import Machinery, Observer
 
 log = logging.getLogger("ebft")
 
@@ -33,12 +34,13 @@ class Measuring(Observer):
     def __init__(
         self,
         options: FineTuneOptions,
-        resources: Resources,
+        machinery: Machinery,
+        sets: Sequence[EvaluationSet],
         history: History,
         progress: Progress,
         remembered: Remembered | None,
     ) -> None:
-        self._options, self._resources = options, resources
+        self._options, self._machinery, self._sets = options, machinery, sets
         self._history, self._progress, self._remembered = history, progress, remembered
 
     def begin(self, done: int) -> None:
@@ -65,8 +67,8 @@ class Measuring(Observer):
             return
         self._progress.announce("measuring gradients")
         measured = measure_gradients(
-            self._resources.policy, contexts, scored, self._options.objective,
-            precision=self._resources.precision,
+            self._machinery.policy, contexts, scored, self._options.objective,
+            precision=self._machinery.precision,
             gradient_checkpointing=self._options.training.gradient_checkpointing,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
@@ -81,13 +83,24 @@ class Measuring(Observer):
         if not self._options.evaluation.anything():
             return
         log.info("evaluating after step %d …", done)
-        policy = self._resources.policy
-        with kept_whole(policy):  # processes need not stay in step to measure
-            means = self._history.evaluate(
-                policy, done, remembered=self._remembered if done == 0 else None
-            )
+        remembered = self._remembered if done == 0 else None
+        measured = None if remembered is None else remembered.recall()
+        if measured is None:
+            measured = self._measure(done)
+            if remembered is not None:
+                remembered.keep(measured)
+        self._history.add(done, measured)
+        means = self._history.means(done)
         log.info("after step %d: %s", done, ", ".join(f"{k} {v:.4f}" for k, v in means.items()))
         self._progress.log(means, done)
+
+    def _measure(self, done: int) -> dict[str, Measurement]:
+        m = self._machinery
+        with kept_whole(m.policy):  # processes need not stay in step to measure
+            return measure(
+                m.policy, self._sets,
+                micro_batch=m.micro_batch, processes=m.processes, steps_done=done,
+            )  # fmt: skip
 
     def report(self, output: OutputFolder, metrics: Sequence[Mapping[str, float]]) -> None:
         """Draws the pictures and prints the summary; `metrics` are those of the steps."""

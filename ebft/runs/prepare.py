@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ebft.digests import digest_documents, digest_weights
-from ebft.evaluation.history import EvaluationSet
+from ebft.evaluation.measure import EvaluationSet
 from ebft.models.lora import cast_base
 from ebft.models.probe import probe_tree
 from ebft.parts import Resources

@@ -61,10 +61,10 @@ def test_it_is_what_would_be_measured(before, tmp_path):
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
     ebft, tiny_run, tmp_path, monkeypatch
 ):
-    def measured(*_):
+    def measured(*_, **__):
         raise AssertionError("it was measured first")
 
-    monkeypatch.setattr("ebft.evaluation.history.History.evaluate", measured)
+    monkeypatch.setattr("ebft.runs.measuring.measure", measured)
     status, _, err = ebft(*tiny_run("evaluation.remember=/proc/nope"))
     assert status == 2
     assert "evaluation.remember = /proc/nope: cannot be written: No such file" in err

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ebft.evaluation.lines import DocumentsLine
 from ebft.scoring.interval import Interval, difference
 from ebft.scoring.seeds import Spread, over_seeds, pooled_spread
-from ebft.study.report.records import Evaluated, RunRecord, StudyRecord
+from ebft.study.report.records import RunRecord, StudyRecord
 
 COLUMNS = [
     "measure", "unit", "arm", "seeds", "value", "value_seeds",
@@ -95,5 +96,5 @@ def _spread(study: StudyRecord, measure: str) -> Spread:
     return pooled_spread(np.array(table)) if table else Spread(float("inf"), 0)
 
 
-def _alike(found: Sequence[Evaluated]) -> bool:
-    return len({it.digest for it in found}) == 1
+def _alike(found: Sequence[DocumentsLine]) -> bool:
+    return len({it.documents_digest for it in found}) == 1

@@ -9,34 +9,15 @@ from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from ebft.errors import UserError
+from ebft.evaluation.lines import DocumentsLine, read_evaluations
 from ebft.report.names import family
 from ebft.study.contents import Description, Result, StudyPlan
 from ebft.study.folder import PLAN, RunFolder, StudyFolder, read_lines
 
 PENDING = "not done"
 log = logging.getLogger("ebft")
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """One measurement after some steps: its mean, and each document's value, weight and cluster.
-
-    `at` is where it stands on a curve that several make (tokens of a completion), if on any.
-    """
-
-    name: str
-    at: int | None
-    unit: str
-    mean: float
-    half_width: float
-    values: Tensor
-    weights: Tensor
-    clusters: Tensor
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +30,7 @@ class RunRecord:
     name: str
     description: Description
     result: Result | None
-    evaluations: Mapping[int, Mapping[str, Evaluated]]
+    evaluations: Mapping[int, Mapping[str, DocumentsLine]]
     training: Mapping[int, Mapping[str, float]]
 
     @property
@@ -74,11 +55,11 @@ class RunRecord:
         return "" if self.result is None or self.result.error is None else self.result.error
 
     @property
-    def first(self) -> Mapping[str, Evaluated]:
+    def first(self) -> Mapping[str, DocumentsLine]:
         return self.evaluations[min(self.evaluations)] if self.evaluations else {}
 
     @property
-    def last(self) -> Mapping[str, Evaluated]:
+    def last(self) -> Mapping[str, DocumentsLine]:
         return self.evaluations[max(self.evaluations)] if self.evaluations else {}
 
     def tflop_after(self, step: int) -> float | None:
@@ -147,20 +128,11 @@ def _read_run(folder: RunFolder) -> RunRecord | None:
         log.warning("%s: is in the study's plan and not in its folder; left out", folder.path.name)
         return None
     result = folder.result()  # before its figures: of a run that is done, these are all there
-    evaluations: dict[int, dict[str, Evaluated]] = {}
-    for line in read_lines(folder.evaluations):  # a run that was resumed may say a step twice
-        evaluations.setdefault(line["step"], {})[line["name"]] = Evaluated(
-            name=line["name"],
-            at=line["at"],
-            unit=line["unit"],
-            mean=line["mean"],
-            half_width=line["half_width_95"],
-            values=torch.tensor(line["values"], dtype=torch.float64),
-            weights=torch.tensor(line["weights"], dtype=torch.float64),
-            # Studies of before there were any counted each document by itself.
-            clusters=torch.tensor(line.get("clusters", list(range(len(line["values"]))))),
-            digest=line["documents_digest"],
-        )
+    evaluations: dict[int, dict[str, DocumentsLine]] = {}
+    lines = read_evaluations(folder.evaluations) if folder.evaluations.exists() else []
+    for evaluated in lines:  # a run that was resumed may say a step twice
+        if isinstance(evaluated, DocumentsLine):
+            evaluations.setdefault(evaluated.step, {})[evaluated.name] = evaluated
     measured = {name for named in evaluations.values() for name in named}
     training: dict[int, dict[str, float]] = {}
     for line in read_lines(folder.steps):
@@ -215,7 +187,7 @@ def _rows(run: RunRecord) -> list[dict[str, object]]:
         for it in named.values():
             row(
                 step, "held-out", it.name, unit=it.unit, value=it.mean,
-                half_width_95=it.half_width, documents=int((it.weights > 0).sum()),
+                half_width_95=it.half_width_95, documents=it.documents,
             )  # fmt: skip
     for step, figures in run.training.items():
         for name, value in figures.items():

@@ -13,9 +13,10 @@ from ebft.evaluation.cross_entropy import CrossEntropy
 from ebft.evaluation.entropy_drift import EntropyDrift
 from ebft.evaluation.feature_matching_by_length import FeatureMatchingByLength
 from ebft.evaluation.feature_matching_loss import FeatureMatchingLoss
-from ebft.evaluation.history import EvaluationSet, History, clusters
+from ebft.evaluation.history import History
 from ebft.evaluation.kernel_score import KernelScoreEvaluation
 from ebft.evaluation.labelled import build_evaluator
+from ebft.evaluation.measure import EvaluationSet, clusters, measure
 from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.hidden_states import HiddenStates
@@ -190,27 +191,26 @@ def test_a_document_that_comes_twice_is_measured_twice(resources):
 
 
 class TestTwoOfAKind:
-    def history(self, resources, tmp_path, *parts):
+    def means(self, resources, *parts):
         evaluators = [build_evaluator(part, resources) for part in parts]
-        documents = tiny_documents([20, 17])
-        sets = [EvaluationSet("held-out", documents, evaluators)]
-        return History(sets, tmp_path / "evaluations.jsonl", micro_batch=MicroBatch(1))
+        sets = [EvaluationSet("held-out", tiny_documents([20, 17]), evaluators)]
+        measured = measure(resources.policy, sets, micro_batch=MicroBatch(1), steps_done=0)
+        return {name: mean_interval(found).mean for name, found in measured.items()}
 
-    def test_are_refused_if_their_figures_have_one_name(self, resources, tmp_path):
+    def test_are_refused_if_their_figures_have_one_name(self, resources):
         """They would be taken for the figures of one."""
-        history = self.history(resources, tmp_path, CrossEntropy(), CrossEntropy(tokens="all"))
         with pytest.raises(UserError, match=r"two of them measure CE; give one a label"):
-            history.evaluate(resources.policy, 0)
+            self.means(resources, CrossEntropy(), CrossEntropy(tokens="all"))
 
-    def test_are_told_apart_by_a_label(self, resources, tmp_path):
+    def test_are_told_apart_by_a_label(self, resources):
         other = HiddenStates(depths=(0.25,))
         both = [
             FeatureMatchingLoss(plan=PLAN, feature_map=FEATURES),
             FeatureMatchingLoss(plan=PLAN, feature_map=other, label="first layer"),
         ]
-        means = self.history(resources, tmp_path, *both).evaluate(resources.policy, 0)
+        means = self.means(resources, *both)
         assert list(means) == ["held-out CFM", "held-out CFM (first layer)"]
-        (alone,) = self.history(resources, tmp_path, both[1]).evaluate(resources.policy, 0).values()
+        (alone,) = self.means(resources, both[1]).values()
         assert means["held-out CFM (first layer)"] == pytest.approx(alone)
         assert means["held-out CFM"] != pytest.approx(alone)
 
@@ -220,8 +220,8 @@ def test_pieces_of_a_file_count_together(resources, tmp_path):
     pieces = [replace(d, cluster="a.py") for d in tiny_documents([20, 17])]
     whole = replace(tiny_documents([18])[0], name="b")
     sets = [EvaluationSet("held-out", [whole, *pieces], [CrossEntropy().build(resources)])]
-    history, resumed = (History(sets, tmp_path / name, micro_batch=MicroBatch(2)) for name in "ab")
-    history.evaluate(resources.policy, 0)
+    history, resumed = (History(sets, tmp_path / name) for name in "ab")
+    history.add(0, measure(resources.policy, sets, micro_batch=MicroBatch(2), steps_done=0))
     resumed.load_state_dict(history.state_dict())
     (line,) = (tmp_path / "a").read_text().splitlines()
     assert json.loads(line)["clusters"] == [0, 1, 1]
@@ -242,23 +242,27 @@ class Fixed:
 
 
 class TestNaN:
-    def evaluated(self, tmp_path, value, weight):
-        sets = [EvaluationSet("held-out", tiny_documents([5, 6]), [Fixed(value, weight)])]
-        history = History(sets, tmp_path / "evaluations.jsonl", micro_batch=MicroBatch(2))
-        return history.evaluate(None, 0), history
+    def sets(self, value, weight):
+        return [EvaluationSet("held-out", tiny_documents([5, 6]), [Fixed(value, weight)])]
+
+    def measured(self, sets):
+        return measure(None, sets, micro_batch=MicroBatch(2), steps_done=4)
 
     def test_without_weight_counts_for_nothing(self, tmp_path):
-        means, history = self.evaluated(tmp_path, [3.0, float("nan")], [2.0, 0.0])
-        assert means == {"held-out x": 3.0}
-        history.evaluate(None, 1)
+        sets = self.sets([3.0, float("nan")], [2.0, 0.0])
+        history = History(sets, tmp_path / "evaluations.jsonl")
+        for steps_done in (0, 4):
+            history.add(steps_done, self.measured(sets))
+        assert history.means(4) == {"held-out x": 3.0}
         assert [change.mean for _, change in history.changes("held-out x")] == [0, 0]
 
     @pytest.mark.parametrize(
         ("value", "weight"), [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("nan"))]
     )
-    def test_with_weight_stops_the_run(self, tmp_path, value, weight):
-        with pytest.raises(NumericalError, match="held-out x is NaN or infinite in document doc1"):
-            self.evaluated(tmp_path, [3.0, value], [1.0, weight])
+    def test_with_weight_stops_the_run(self, value, weight):
+        says = "evaluation after step 4: held-out x is NaN or infinite in document doc1"
+        with pytest.raises(NumericalError, match=says):
+            self.measured(self.sets([3.0, value], [1.0, weight]))
 
 
 def test_completions_of_a_prompt_count_together_unless_all_have_the_same():

@@ -36,6 +36,7 @@ def write_run(folder, name, arms, seed, *, effect, steps=4, status="done", curve
                     "mean": sum(values) / DOCUMENTS,
                     "half_width_95": 1.0,
                     "documents": DOCUMENTS,
+                    "set": "held-out",
                     "at": LENGTHS.get(measure),
                     "documents_digest": "d",
                     "values": values,

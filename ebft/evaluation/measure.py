@@ -1,0 +1,152 @@
+"""One evaluation of a policy: every figure of every set, over the documents of all processes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm import tqdm
+
+from ebft.errors import NumericalError, UserError
+from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
+from ebft.processes import ONE_PROCESS, Processes
+from ebft.rollout.micro_batches import MicroBatch
+from ebft.rollout.records import Document
+from ebft.scoring.corpus import influence_values
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """Documents and what is measured on them; `name` stands before every figure: "held-out CE"."""
+
+    name: str
+    documents: Sequence[Document]
+    evaluators: Sequence[Evaluator]
+
+
+def measure(
+    policy: PreTrainedModel,
+    sets: Sequence[EvaluationSet],
+    *,
+    micro_batch: MicroBatch,
+    processes: Processes = ONE_PROCESS,
+    steps_done: int,
+) -> dict[str, Measurement]:
+    """Every measurement of the sets, by its name; `steps_done` is for messages.
+
+    The documents are divided over the processes, and each process returns all the values. Raises
+    `NumericalError` if a value that has weight is not finite, and `UserError` if two evaluators
+    measure something of one name, or if a figure has no document that it can be measured on.
+    """
+    measured: dict[str, Measurement] = {}
+    for one in sets:
+        numbers = clusters(one.documents)
+        for found in _measure_set(policy, one, micro_batch, processes):
+            name = f"{one.name} {found.name}"
+            assert name not in measured, f"{name} is measured twice"
+            _check(name, found, one, steps_done)
+            # What counts for nothing may be anything, and the file's JSON has no NaN.
+            value = found.value.where(found.weight != 0, 0)
+            measured[name] = replace(found, name=name, of=one.name, value=value, clusters=numbers)
+    return measured
+
+
+def _measure_set(
+    policy: PreTrainedModel, one: EvaluationSet, micro_batch: MicroBatch, processes: Processes
+) -> Iterator[Measurement]:
+    parts: defaultdict[str, list[Measurement | CorpusMeasurement]] = defaultdict(list)
+    measured_by: dict[str, Evaluator] = {}
+    mine = _share(one.documents, processes)
+    total = len(mine)
+    with tqdm(
+        total=total,
+        desc=f"evaluating {one.name}",
+        unit="document",
+        leave=False,
+        delay=2,
+        disable=None,
+    ) as bar:
+        at_a_time = micro_batch.documents
+        for at in range(0, total, at_a_time):
+            documents = mine[at : at + at_a_time]
+            for evaluator in one.evaluators:
+                for measurement in evaluator(policy, documents):
+                    name = measurement.name
+                    if measured_by.setdefault(name, evaluator) is not evaluator:
+                        raise UserError(
+                            f"evaluation.evaluators: two of them measure {name}; give one a "
+                            "label, which then stands behind the name"
+                        )
+                    parts[name].append(measurement)
+            bar.update(len(documents))
+    for measurements in parts.values():
+        yield joined(measurements, partial(_together, processes, count=len(one.documents)))
+
+
+def _share(documents: Sequence[Document], processes: Processes) -> Sequence[Document]:
+    """As many for every process: the last one again where there are too few."""
+    rank, size = processes.rank, processes.size
+    last, count = len(documents) - 1, -(-len(documents) // size)
+    return [documents[min(i, last)] for i in range(rank * count, (rank + 1) * count)]
+
+
+def _together(processes: Processes, values: list[Tensor], count: int) -> Tensor:
+    """Those of all processes, of `count` documents."""
+    return processes.gather(torch.cat(values))[:count]
+
+
+def _check(name: str, measurement: Measurement, one: EvaluationSet, steps_done: int) -> None:
+    value, weight = measurement.value, measurement.weight
+    finite = weight.isfinite() & (value.isfinite() | (weight == 0))
+    if bad := (~finite).nonzero()[:, 0].tolist():
+        raise NumericalError(
+            f"evaluation after step {steps_done}: {name} is NaN or infinite "
+            f"in document {one.documents[bad[0]].name}"
+        )
+    if not measurement.weight.any():
+        raise UserError(
+            f"evaluation: {name}: none of the {len(one.documents)} documents can be measured; "
+            "its plan accepts none of them (a completion needs documents with a prompt, a "
+            "strided plan documents that are long enough), or a slope has rollouts of one token"
+        )
+
+
+def joined(
+    parts: Sequence[Measurement | CorpusMeasurement],
+    together: Callable[[list[Tensor]], Tensor],
+) -> Measurement:
+    """One measurement of all the documents of its parts, in their order, put `together`."""
+    first, weight = parts[0], together([part.weight for part in parts])
+    if isinstance(first, Measurement):
+        values = [part.value for part in parts if isinstance(part, Measurement)]
+        return replace(first, value=together(values), weight=weight)
+    statistics = [part.statistics for part in parts if isinstance(part, CorpusMeasurement)]
+    whole, measured = together(statistics), weight > 0
+    value = torch.zeros_like(weight)
+    if measured.any():
+        value[measured] = influence_values(whole[measured], first.figure)
+    return Measurement(first.name, first.unit, value, weight)
+
+
+def clusters(documents: Sequence[Document]) -> Int[Tensor, " B"]:
+    """What each document is a part of, numbered in the order in which they come.
+
+    Documents with the same prompt are held out together too; unless all have it, as an instruction.
+    """
+    prompts = [tuple(it.tokens[: it.prompt_length].tolist()) for it in documents]
+    told_apart = len(set(prompts)) > 1
+    names = [
+        it.cluster or (prompt if prompt and told_apart else it.name)
+        for it, prompt in zip(documents, prompts, strict=True)
+    ]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names])
