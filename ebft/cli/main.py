@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 import ebft
-from ebft.cli import cp, doctor, ls, new_plugin, report, run, study, validate
+from ebft.cli import compare, cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.runs.console import give_up
@@ -24,7 +24,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What it says of a file or folder that may not be read or written."""
-COMMANDS = (run, eval_command, study, report, validate, ls, cp, new_plugin, doctor)
+COMMANDS = (run, eval_command, compare, study, report, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
@@ -33,6 +33,7 @@ examples:
   ebft run my_recipe.yaml sampler.n=8 seed=1      do it, with other values
   ebft ablate recipes/ablations/reward_terms.yaml many runs, compared
   ebft eval recipes/evaluate.yaml model.path=…    measure a model or a checkpoint
+  ebft compare runs/sft runs/ebft                 what two runs differ in, with intervals
   ebft ls rewards                                 which rewards there are, with their options
   ebft new-plugin my-features                     a package with a feature map of your own
 """

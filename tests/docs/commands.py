@@ -19,7 +19,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^(\w[\w-]*):(?!=)", MAKEFILE, re.M))
 TARGETS |= {f".venv{file}" for file in re.findall(r"^\$\(VENV\)(/\S+):", MAKEFILE, re.M)}
 VARIABLES = set(re.findall(r"^(\w+) *[?:]?=", MAKEFILE, re.M))
-PARSED = {"doctor", "report"}
+PARSED = {"doctor", "report", "compare"}
 """Subcommands of which no more can be said beforehand than that their arguments are right."""
 TOOLS = {"ruff", "mypy", "pytest", "lm_eval"}
 """Installed by an extra; their arguments are their own business."""

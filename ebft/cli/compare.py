@@ -1,0 +1,49 @@
+"""`ebft compare`: the last figures of several runs, and their paired differences."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  ebft compare runs/sft runs/ebft                    two runs
+  ebft compare runs/sft runs/ebft runs/ebft_n8       each of the others to the first
+  ebft compare runs/eval_before/evaluations.jsonl runs/eval_after
+
+Figures are paired if they were measured on the same documents: give the runs the same data, seed
+and `evaluation`, or measure their checkpoints with one recipe of `ebft eval`. Where they cannot be,
+the table says so in place of the difference, and why below. Intervals are over documents and not
+over seeds; for those there is `ebft study`.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `compare RUN_A RUN_B [RUN_C ...]`."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="compare the held-out figures of runs, document by document",
+        usage="ebft compare [-h] RUN_A RUN_B [RUN_C ...]",
+        description="Prints every held-out figure that the runs share, as each run measured it "
+        "last, and its difference from the first run, paired over documents, with 95 % intervals.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        type=Path,
+        help="a run's output_dir, or its evaluations.jsonl",
+    )
+    parser.set_defaults(command=compare)
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` for a run without evaluations, and for runs that share no figure."""
+    from ebft.report.comparison_table import comparison_table
+    from ebft.report.read_runs import read_runs
+    from ebft.runs.console import Printer
+
+    Printer().print(comparison_table(read_runs(arguments.runs)))
+    return 0

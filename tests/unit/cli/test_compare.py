@@ -1,0 +1,134 @@
+"""`ebft compare`, on two runs as they were recorded, and on what cannot be compared."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.docs.pages import ROOT
+
+RUNS = ROOT / "docs" / "results" / "methods" / "runs"
+SFT, EBFT = (RUNS / name / "output" for name in ("SFT-seed0-93b29236", "EBFT-seed0-01429834"))
+SEED1 = RUNS / "EBFT-seed1-01429834" / "output"
+
+
+def last(folder):
+    lines = map(json.loads, (folder / "evaluations.jsonl").open())
+    return {line["name"]: line for line in lines if line["step"] == 40}
+
+
+def paired(first, other):
+    """The mean difference and its 95 % interval, clustered: written out for equal weights."""
+    weights, clusters = np.array(first["weights"]), np.array(first["clusters"])
+    differences = np.array(other["values"]) - np.array(first["values"])
+    mean = np.average(differences, weights=weights)
+    parts = weights / weights.sum() * (differences - mean)
+    sums = [parts[clusters == cluster].sum() for cluster in np.unique(clusters)]
+    C = len(sums)
+    half_width = stats.t.ppf(0.975, C - 1) * (C / (C - 1) * np.square(sums).sum()) ** 0.5
+    return f"{mean:+.4f} ± {half_width:.4f}"
+
+
+def test_sft_against_ebft(ebft):
+    status, out, err = ebft("compare", str(SFT), str(EBFT / "evaluations.jsonl"))
+    assert (status, err) == (0, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    first, other = last(SFT), last(EBFT)
+    assert len(first) == 6
+    for name, line in first.items():
+        at = lines.index(f"{name} ({line['unit']}) │ │ │")
+        assert lines[at + 1] == (
+            f"SFT-seed0-93b29236 │ {line['mean']:.4f} ± {line['half_width_95']:.4f} │ │"
+        )
+        assert lines[at + 2].startswith(
+            f"EBFT-seed0-01429834 │ {other[name]['mean']:.4f} ± {other[name]['half_width_95']:.4f} "
+            f"│ {paired(line, other[name])} │"
+        )
+    assert "SFT-seed0-93b29236: after step 40" in lines
+
+
+def test_each_of_several_runs_to_the_first(ebft):
+    status, out, _ = ebft("compare", *map(str, (SFT, EBFT, SEED1)))
+    assert status == 0
+    for other in (EBFT, SEED1):
+        assert paired(last(SFT)["held-out CE"], last(other)["held-out CE"]) in out
+
+
+def test_the_documentation_shows_what_it_prints(ebft, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    _, _, section = page.partition("## Comparing two runs\n")
+    command, _, rest = section.partition("\n    ebft ")[2].partition("\n\n")
+    excerpt = rest.partition("```text\n")[2].partition("\n```")[0].splitlines()
+    _, out, _ = ebft(*command.replace("\\\n", " ").split())
+    printed = [line.rstrip() for line in out.splitlines()]
+    assert len(excerpt) > 5
+    for line in excerpt:
+        assert line == "…" or line in printed, line
+
+
+class TestMistakes:
+    @pytest.fixture
+    def refused(self, ebft, tmp_path):
+        def run(*arguments):
+            status, out, err = ebft("compare", *map(str, arguments))
+            assert (status, out) == (2, "")
+            assert "Traceback" not in err
+            return err.strip()
+
+        return run
+
+    def test_one_run(self, refused):
+        assert refused(SFT) == f"{SFT}: nothing to compare with; name a second run behind it"
+
+    def test_no_run(self, ebft):
+        status, _, err = ebft("compare")
+        assert status == 2
+        assert err.startswith("usage: ebft compare [-h] RUN_A RUN_B [RUN_C ...]")
+
+    def test_the_same_run_twice(self, refused):
+        says = "this run is given twice; leave it out once"
+        assert refused(SFT, EBFT, SFT / "evaluations.jsonl").endswith(
+            f"output/evaluations.jsonl: {says}"
+        )
+
+    def test_a_folder_that_is_not_there(self, refused, tmp_path):
+        assert refused(SFT, tmp_path / "no") == (
+            f"{tmp_path / 'no'}: no such file or folder; give a run's output_dir, or its "
+            "evaluations.jsonl"
+        )
+
+    def test_a_folder_without_evaluations(self, refused, tmp_path):
+        assert refused(tmp_path, EBFT) == (
+            f"{tmp_path}: there is no evaluations.jsonl in this folder; give the output_dir of a "
+            "run that has measured something"
+        )
+
+    def test_a_study_s_folder_of_a_run(self, refused):
+        assert refused(SFT.parent, EBFT).endswith(f"in this folder; did you mean {SFT}?")
+
+    def test_a_run_that_has_measured_nothing_yet(self, refused, tmp_path):
+        (tmp_path / "evaluations.jsonl").touch()
+        assert refused(SFT, tmp_path) == (
+            f"{tmp_path}: nothing has been measured yet; wait for its first evaluation"
+        )
+
+    def test_another_file(self, refused):
+        steps = SFT / "logs" / "steps.jsonl"
+        assert refused(SFT, steps).startswith(f"{steps}, line 1: not a figure of an evaluation")
+
+    def test_nothing_in_common(self, refused, tmp_path):
+        line = {**next(iter(last(SFT).values())), "name": "held-out BLEU"}
+        (tmp_path / "evaluations.jsonl").write_text(json.dumps(line) + "\n")
+        said = refused(SFT, tmp_path)
+        assert said.startswith(f"no figure is in all of these runs: {SFT} has held-out CE, ")
+        assert f"; {tmp_path} has held-out BLEU; measure their checkpoints with one" in said
+
+    def test_a_file_that_may_not_be_read(self, refused, monkeypatch):
+        def read_text(path, **_):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr("pathlib.Path.read_text", read_text)
+        file = SFT / "evaluations.jsonl"
+        assert refused(SFT, EBFT) == f"{file}: cannot be read: Permission denied"
