@@ -158,8 +158,9 @@ class Memory:
     def total(self) -> float:
         """The peak, of whichever of these takes most."""
         always = self.process + self.weights + self.gradients + self.optimizer + self.frozen
-        step = always + max(self.activations + self.logits, self.update, self.sampling)
-        return max(step, self.process + self.loading)
+        step = always + max(self.activations + self.logits, self.update)
+        # While rollouts are sampled there are no gradients yet.
+        return max(step, always - self.gradients + self.sampling, self.process + self.loading)
 
 
 def memory(
@@ -231,6 +232,8 @@ def memory(
         # Roots of the second moments: of one weight at a time, on a GPU of all at once.
         update=4.0 / shards * (min(2 * model.head_weights, trained) if on_cpu else trained),
         # Logits, scaled, their distance from the highest, and that padded to blocks.
-        sampling=4.0 * 4 * min(LOGIT_ROWS, micro_batch * tree.rollouts) * model.vocab
+        sampling=0.0
+        if tree.rollouts == 0
+        else 4.0 * 4 * min(LOGIT_ROWS, micro_batch * tree.rollouts) * model.vocab
         + 2.0 * bytes_per_value * model.layers * keys * tokens,
     )

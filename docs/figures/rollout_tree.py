@@ -31,7 +31,7 @@ def example() -> tuple[Rollouts, Tree]:
     tokens = torch.zeros(len(contexts), N, PLAN.rollout_length, dtype=torch.long)
     mask = torch.ones_like(tokens, dtype=torch.bool)
     rollouts = Rollouts(contexts, tokens, tokens.double(), mask, temperature=1.0)
-    return rollouts, grow(rollouts)
+    return rollouts, grow(rollouts, steps=rollouts.tokens.shape[-1])
 
 
 def owners(tree: Tree) -> list[int | None]:

@@ -33,12 +33,13 @@ def least_size(policy: PreTrainedModel, optimizer: Optimizer, *, merge_adapter: 
 
 
 def check_room(folder: Path, size: int, *, wanted: int, freed: Iterable[Path] = ()) -> None:
-    """Raises `UserError` if `folder` has no room for one more checkpoint of `size` bytes, and warns
-    if it has none for the `wanted` ones.
+    """Raises `UserError` if an output folder has no room for one more checkpoint of `size` bytes,
+    and warns if it has none for the `wanted` ones.
 
     `freed` are checkpoints that will be deleted before.
     """
-    disk = shutil.disk_usage(folder)
+    within = folder / "checkpoints"  # which may be a link to another disk
+    disk = shutil.disk_usage(within if within.exists() else folder)
     if disk.total == 0:  # a file system that does not say
         return
     free = disk.free + sum(map(_bytes_in, freed))

@@ -70,7 +70,7 @@ class EntropyDriftEvaluator:
         ]
 
     def _values(self, policy: PreTrainedModel, rollouts: Rollouts) -> list[OfContexts]:
-        """Those of `FIGURES`, in order."""
+        """The values of each context for `FIGURES`, in order."""
         values = []
         for surprise, mask in (
             (-rollouts.log_probs, rollouts.mask),

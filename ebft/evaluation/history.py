@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ class History:
     def changes(self, name: str) -> Iterator[tuple[int, Interval]]:
         """Steps done and the measurement's change since the first evaluation, in order."""
         for steps_done, measured in sorted(self._evaluations.items()):
-            yield steps_done, paired_change(self.first[name], measured[name])
+            change = paired_change(self.first[name], measured[name])
+            # From itself it has changed by nothing, and that is known exactly.
+            yield steps_done, replace(change, half_width=0.0) if measured is self.first else change
 
     @property
     def first(self) -> Mapping[str, Measurement]:

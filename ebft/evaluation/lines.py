@@ -57,6 +57,7 @@ class DocumentsLine(Line):
     values: Float[Tensor, " B"]
     weights: Float[Tensor, " B"]
     clusters: Int[Tensor, " B"]
+    share: bool
 
     @classmethod
     def of(cls, steps_done: int, measurement: Measurement, digest: str) -> DocumentsLine:
@@ -75,6 +76,7 @@ class DocumentsLine(Line):
             values=measurement.value,
             weights=measurement.weight,
             clusters=measurement.clusters,
+            share=measurement.share,
         )
 
     @property
@@ -98,6 +100,7 @@ class DocumentsLine(Line):
                 "values": self.values.tolist(),
                 "weights": self.weights.tolist(),
                 "clusters": self.clusters.tolist(),
+                **({"share": True} if self.share else {}),
             }
         )
 
@@ -136,4 +139,5 @@ def _line(fields: Mapping[str, Any]) -> Line:
         values=values,
         weights=torch.tensor(fields["weights"], dtype=torch.float64),
         clusters=torch.tensor(clusters),
+        share=fields.get("share", False),  # there where it is true
     )

@@ -28,7 +28,7 @@ EVALUATION_STEP = -1
 OfContexts = tuple[Float[Tensor, " P"], Float[Tensor, " P"]]
 """The value of each context, and its weight."""
 OfDocuments = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
-"""The same of each document."""
+"""The value of each document, and its weight."""
 
 
 class EvaluationRollouts:

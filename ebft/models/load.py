@@ -137,7 +137,7 @@ def _is_of_4_bits(checkpoint: Path | None) -> bool:
     about = None if checkpoint is None else checkpoint / ABOUT
     if about is None or not about.is_file():
         return False  # written by another program
-    lora = json.loads(about.read_text(encoding="utf-8"))["recipe"]["model"]["lora"]
+    lora = json.loads(about.read_text(encoding="utf-8"))["recipe"]["model"].get("lora")
     return bool(lora is not None and lora.get("quantize_base"))
 
 
@@ -174,7 +174,9 @@ def _load(
     if rounded or _is_of_4_bits(adapter):
         round_to_nf4(model)
     if adapter is not None:
-        model = with_adapter(model, adapter, merge=merge_adapter)
+        # What others have adapted, heads or embeddings, ebft can compute with once it is merged.
+        merge = merge_adapter or not is_checkpoint(options)
+        model = with_adapter(model, adapter, merge=merge)
     if quantize:
         quantize_to(model, device)
     else:

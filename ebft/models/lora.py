@@ -107,7 +107,7 @@ def cast_base(policy: PreTrainedModel, precision: torch.dtype) -> None:
     """Keeps the frozen matrices of the layers in the precision of forwards, in place.
 
     Autocast would cast the same weights to the same numbers, but anew in every forward: it
-    remembers casts only of weights that are trained. The adapter stays as it is.
+    remembers casts only of weights that are trained. An adapter that is trained stays as it is.
     """
     for layer in linear_layers(policy).values():
         weight = layer.weight

@@ -30,7 +30,7 @@ WHY = {
     Unpaired.NO_DOCUMENTS: "lm-evaluation-harness gives no values of single documents to pair",
     Unpaired.UNITS: "one name stands for figures in two units",
     Unpaired.DOCUMENTS: "the digests of what the runs were measured on differ; give them the same "
-    "data, documents, seed, evaluation.documents and tokenizer",
+    "data, documents, evaluation.documents and tokenizer",
     Unpaired.VALUES: "the runs' documents are the same, and there are more values of one than of "
     "the other; one of the files is damaged",
     Unpaired.CLUSTERS: "the runs do not agree on which documents belong together: they were "
@@ -88,5 +88,6 @@ def paired_difference(first: Line, other: Line) -> Interval | Unpaired:
     if not torch.allclose(first.weights, other.weights, rtol=SAME, atol=0):
         return Unpaired.WEIGHTS
     return difference(
-        [(other.values, other.weights)], [(first.values, first.weights)], clusters=first.clusters
-    )
+        [(other.values, other.weights)], [(first.values, first.weights)],
+        clusters=first.clusters, share=first.share,
+    )  # fmt: skip

@@ -70,4 +70,4 @@ def _notes(runs: Sequence[RunFigures], unpaired: Sequence[Unpaired]) -> Iterator
     for why in unpaired:
         yield f"{why.value}: {WHY[why]}"
     if others := other_names(runs):
-        yield f"not in every run: {', '.join(others)}"
+        yield f"not in every run, so not shown: {', '.join(others)}"

@@ -26,9 +26,15 @@ class EvaluateOptions(ModelRecipeOptions):
     )
 
     def problems(self) -> list[str]:
+        found = []
         if not self.evaluation.anything() and self.harness is None:
-            return ["evaluation.evaluators: is empty, so there is nothing to do"]
-        return []
+            found.append("evaluation.evaluators: is empty, so there is nothing to do")
+        if self.model.lora is not None:
+            found.append(
+                "model.lora: an evaluation adds no adapter; leave it out, and give a checkpoint's "
+                "own as model.path"
+            )
+        return found
 
     def when_memory_is_short(self) -> str:
         fewer = f"micro_batch={self.micro_batch // 2}, or " if self.micro_batch > 1 else ""

@@ -141,12 +141,13 @@ class FineTune:
             steps = train_halving(machinery, range(done, last), halving, measuring)
             stopping = processes.any(bool(stop))
             while done < last and not stopping:
-                began = perf_counter()
+                began, measured = perf_counter(), measuring.seconds_within_steps
                 with self._breakable(stop):
                     step = next(steps)
+                seconds = perf_counter() - began - (measuring.seconds_within_steps - measured)
                 done = step.done
                 checkpointer.step_done(done)
-                metrics = step_metrics(step, seconds=perf_counter() - began, processes=processes)
+                metrics = step_metrics(step, seconds=seconds, processes=processes)
                 self._metrics.append(metrics)
                 self._progress.step(step, metrics)
                 # Before the checkpoint, which has all figures up to its step.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 
 from ebft.errors import UserError
 from ebft.evaluation.history import History
@@ -42,6 +43,8 @@ class Measuring(Observer):
     ) -> None:
         self._options, self._machinery, self._sets = options, machinery, sets
         self._history, self._progress, self._remembered = history, progress, remembered
+        self.seconds_within_steps = 0.0
+        """What measuring gradients has taken so far: no part of a step's own time."""
 
     def begin(self, done: int) -> None:
         """Measures before the first step, or where the run was stopped before it had done so."""
@@ -62,7 +65,7 @@ class Measuring(Observer):
 
         After the update they would be measured on documents that the policy has just learned.
         """
-        done = step + 1
+        done, began = step + 1, perf_counter()
         if not is_due(done, self._options.training.measure_gradients_every):
             return
         self._progress.announce("measuring gradients")
@@ -73,6 +76,7 @@ class Measuring(Observer):
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
         self._progress.log(measured, done)
+        self.seconds_within_steps += perf_counter() - began
 
     def due(self, done: int) -> bool:
         """Whether held-out figures are due after so many steps."""

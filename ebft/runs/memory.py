@@ -92,6 +92,8 @@ def memory_short(
     advice = [f"training.micro_batch={max(1, micro_batch // 2)}"] if micro_batch > 1 else []
     if not options.training.gradient_checkpointing:
         advice.append("training.gradient_checkpointing=true")
+    if options.training.measure_gradients_every is not None:
+        advice.append("training.measure_gradients_every=null")
     advice.append("a smaller documents.length, sampler.n or plan.rollout_length")
     need = describe_need(options, micro_batch=micro_batch, free=free, processes=processes)
     return MemoryShortError(f"out of memory: {need}; set {', or '.join(advice)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,8 @@ Weighted = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
 """The value of each document, and its weight."""
 Clusters = Int[Tensor, " B"] | None
 """What each document is a part of, as numbers; None if each is a whole."""
+ROUNDING = 1e-20
+"""A variance that is rounding alone: one document of a million that differs has 1e-12."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,41 +39,26 @@ class Interval:
 def mean_interval(measurement: Measurement, *, level: float = 0.95) -> Interval:
     """The measurement's mean over documents, weighted by what each value is a mean of.
 
-    A share of none or all of the documents has the interval of `_without_spread`. Raises
-    `ValueError` if no document has weight.
+    Raises `ValueError` if no document has weight.
     """
-    counted = measurement.value[measurement.weight > 0]
-    estimate = (measurement.value, measurement.weight)
-    interval = difference([estimate], [], clusters=measurement.clusters, level=level)
-    none_or_all = bool((counted == 0).all() or (counted == 1).all())
-    return _without_spread(interval, level) if measurement.share and none_or_all else interval
+    return difference(
+        [(measurement.value, measurement.weight)], [],
+        clusters=measurement.clusters, share=measurement.share, level=level,
+    )  # fmt: skip
 
 
 def paired_change(before: Measurement, after: Measurement, *, level: float = 0.95) -> Interval:
     """after − before, document by document, so that differences between documents cancel.
 
     Weights may change with the policy, as where values are means over its own rollouts' tokens.
-    A share that has changed in no document has the interval of `_without_spread`.
     Raises `ValueError` if the two are not of the same documents.
     """
     if before.name != after.name or len(before.value) != len(after.value):
         raise ValueError(f"{before.name} and {after.name} are not of the same documents")
-    interval = difference(
+    return difference(
         [(after.value, after.weight)], [(before.value, before.weight)],
-        clusters=after.clusters, level=level,
+        clusters=after.clusters, share=after.share, level=level,
     )  # fmt: skip
-    same = bool((before.value == after.value)[after.weight > 0].all())
-    return _without_spread(interval, level) if after.share and same else interval
-
-
-def _without_spread(interval: Interval, level: float) -> Interval:
-    """The interval of a share of which all C clusters say the same: ± 1 − (α/2)^(1/C).
-
-    That is Clopper and Pearson's for 0 of C. The spread, which is none, would say ± 0.
-    """
-    if interval.count < 2:
-        return interval
-    return replace(interval, half_width=1 - ((1 - level) / 2) ** (1 / interval.count))
 
 
 def difference(
@@ -79,6 +66,7 @@ def difference(
     theirs: Sequence[Weighted],
     *,
     clusters: Clusters,
+    share: bool = False,
     level: float = 0.95,
 ) -> Interval:
     """The mean of some ratio estimates Σwv/Σw less that of others, all of the same documents.
@@ -89,6 +77,10 @@ def difference(
     (the linearised variance of a ratio; clustered as in Miller, arXiv 2411.00640), and the interval
     Student's. One cluster has an infinite interval. A document without weight is none: it was not
     measured. Raises `ValueError` for an estimate in which no document has weight.
+
+    Of a `share`, all clusters may say the same: none passes, or none has changed. Their spread,
+    which is none, says nothing, and the interval is ± 1 − (α/2)^(1/C), Clopper and Pearson's of 0
+    in C.
     """
     measured = torch.stack([weight > 0 for _, weight in (*ours, *theirs)]).any(0)
     mean, part = 0.0, torch.zeros(len(measured), dtype=torch.float64)
@@ -103,6 +95,8 @@ def difference(
         return Interval(mean, float("inf"), C)
     of_cluster = part.new_zeros(int(numbers.max()) + 1).index_add(0, numbers, part)
     variance = float(of_cluster.square().sum()) * C / (C - 1)
+    if share and variance < ROUNDING:
+        return Interval(mean, 1 - ((1 - level) / 2) ** (1 / C), C)
     return Interval(mean, float(stats.t.ppf((1 + level) / 2, C - 1)) * variance**0.5, C)
 
 

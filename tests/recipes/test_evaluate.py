@@ -186,8 +186,8 @@ def test_a_base_with_other_tokens_is_refused(ebft, tiny, tiny_model, tmp_path):
     ("fails", "size", "says"),
     [
         ("ebft.models.load._load", 64, "set micro_batch=32, or a smaller documents.length"),
-        ("ebft.evaluation.history.History.evaluate", 64, "set micro_batch=32, or a smaller doc"),
-        ("ebft.evaluation.history.History.evaluate", 1, "set a smaller documents.length or ano"),
+        ("ebft.runs.evaluate.measure", 64, "set micro_batch=32, or a smaller doc"),
+        ("ebft.runs.evaluate.measure", 1, "set a smaller documents.length or ano"),
     ],
 )
 def test_out_of_memory(ebft, tiny, monkeypatch, fails, size, says):

@@ -135,7 +135,7 @@ def sources():
     plugins = ROOT.parent / "plugins"
     files = [*ROOT.rglob("*.py"), *(p for p in plugins.rglob("*.py") if "tests" not in p.parts)]
     # The sandbox runs what a model wrote, which its own tests are about; tiny programs are our own.
-    run = (ROOT / "sandbox", ROOT / "data" / "tiny" / "program.py")
+    run = (ROOT / "sandbox", ROOT / "data" / "tiny_programs" / "program.py")
     return [file for file in files if file.parent not in run and file not in run]
 
 

@@ -47,7 +47,10 @@ def paired_documents(
     if not ours or not theirs or len(found) < len(ours) + len(theirs) or not _alike(found):
         return None
     weighted = [(it.values, it.weights) for it in found]
-    return difference(weighted[: len(ours)], weighted[len(ours) :], clusters=found[0].clusters)
+    return difference(
+        weighted[: len(ours)], weighted[len(ours) :],
+        clusters=found[0].clusters, share=found[0].share,
+    )  # fmt: skip
 
 
 def _row(study: StudyRecord, measure: str, label: str, spread: Spread) -> dict[str, object]:

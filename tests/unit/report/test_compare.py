@@ -144,7 +144,7 @@ class TestTable:
         text = printed([run("a", FIRST, more), run("b", replace(OTHER, step=8))])
         assert "a: after step 4" in text
         assert "b: after step 8" in text
-        assert "not in every run: CFM" in text
+        assert "not in every run, so not shown: CFM" in text
 
     def test_labels_are_no_markup(self):
         text = printed([run("depths=[0.5]", FIRST), run("[b]", OTHER)])
