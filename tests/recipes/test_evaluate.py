@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Lfm2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, Lfm2Config
 
 from ebft.testing import write_tiny_model
 from tests.conftest import RECIPES
@@ -170,6 +170,37 @@ def test_features_are_those_of_the_base(ebft, tiny, tiny_model, tmp_path):
     changed = figures(tmp_path / "eval")
     assert changed["held-out CE"] == own["held-out CE"]
     assert changed["held-out CFM"]["mean"] != pytest.approx(own["held-out CFM"]["mean"])
+
+
+def test_an_adapter_of_another_program_is_merged(ebft, tiny, tiny_model, tmp_path):
+    """It may have adapted what ebft computes with itself, here the LM head."""
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    targets = ["q_proj", "lm_head"]
+    adapted = get_peft_model(base, LoraConfig(target_modules=targets, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    paths = [f"model.path={tmp_path / 'adapter'}", f"model.base={tiny_model}"]
+    status, _, err = ebft("eval", *tiny, *paths)
+    assert status == 0, err
+    whole = tmp_path / "whole"
+    adapted.merge_and_unload().save_pretrained(whole)
+    tokenizer.save_pretrained(whole)
+    found = figures(tmp_path / "eval")
+    status, _, err = ebft(
+        "eval", *tiny, f"model.path={whole}", f"model.base={tiny_model}", "overwrite=true"
+    )
+    assert status == 0, err
+    for name, line in figures(tmp_path / "eval").items():
+        assert line["mean"] == pytest.approx(found[name]["mean"], rel=1e-4)
+
+
+def test_an_evaluation_adds_no_adapter(ebft, tiny):
+    status, _, err = ebft("eval", *tiny, "model.lora.rank=4")
+    assert status == 2
+    assert "model.lora: an evaluation adds no adapter; leave it out" in err
 
 
 def test_a_base_with_other_tokens_is_refused(ebft, tiny, tiny_model, tmp_path):

@@ -24,7 +24,7 @@ from ebft.report.read_runs import labels
 FIRST = DocumentsLine(
     step=4, name="CE", unit="nats", mean=3.5, half_width_95=1.0, set="held-out", at=None,
     documents_digest="3 documents, abc", values=torch.tensor([1.0, 3.0, 5.0]),
-    weights=torch.tensor([1.0, 1.0, 2.0]), clusters=torch.tensor([0, 0, 1]),
+    weights=torch.tensor([1.0, 1.0, 2.0]), clusters=torch.tensor([0, 0, 1]), share=False,
 )  # fmt: skip
 OTHER = replace(FIRST, mean=5.75, values=torch.tensor([2.0, 3.0, 9.0]))
 HARNESS = Line(0, "arc acc", "lm-evaluation-harness", 0.5, None, "arc")
@@ -59,6 +59,12 @@ def test_a_difference_is_paired_and_clustered():
 )
 def test_what_is_not_comparable_is_not_paired(changed, why):
     assert paired_difference(FIRST, replace(OTHER, **changed)) is why
+
+
+def test_shares_that_are_the_same_everywhere_may_differ_elsewhere():
+    passed = replace(FIRST, share=True, values=torch.tensor([1.0, 0.0, 1.0]))
+    assert paired_difference(passed, passed).half_width == pytest.approx(1 - 0.025**0.5)
+    assert paired_difference(FIRST, FIRST).half_width == 0
 
 
 def test_rounding_makes_no_other_weights():
@@ -136,7 +142,7 @@ class TestTable:
         assert text.count("no documents") == 2
         assert "5.7500 ± 1.0000" in text, "its value is shown"
         assert "0.5000 " in text, "a value without an interval"
-        assert "give them the same data, documents, seed" in " ".join(text.split())
+        assert "give them the same data, documents, evaluation.documents" in " ".join(text.split())
         assert "other weights" not in text
 
     def test_steps_and_what_is_missing_are_named(self):
