@@ -17,13 +17,13 @@ from ebft.rollout.tree_mask import QUERIES
 # Products of training for one of a forward. Backward multiplies by each weight twice: for its
 # gradient and for its input's.
 DECODER_PASSES = 3.0
-"""Of the layers' weights: forward and backward."""
+"""Passes over the layers' weights: one forward, two backward."""
 HEAD_PASSES = 4.0
-"""Of the LM head: backward computes the logits again instead of keeping them."""
+"""Passes over the LM head: backward computes the logits again instead of keeping them."""
 OWN_GRADIENT = 1.0
-"""Of these, what frozen weights do not have: the product that is their own gradient."""
+"""The pass that frozen weights are spared: the product that is their own gradient."""
 ATTENTION_PASSES = 3.5
-"""Of scores and weighted values: two products forward; five backward, with the scores again."""
+"""Passes of attention: two products forward; five backward, with the scores again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ SAMPLED = 1024
 
 
 def digest_documents(documents: Sequence[Document]) -> str:
-    """Of every name, token and check, in order, with the number of documents in front.
+    """A digest of every name, token and check, in order, behind the number of documents.
 
-    Of documents that are tokenised on demand, of their texts: the tokens are not there yet.
+    For documents that are tokenised on demand it is one of their texts: there are no tokens yet.
     """
     if isinstance(documents, OnDemand):
         return f"{len(documents)} documents on demand, {documents.digest}"
@@ -35,7 +35,7 @@ def digest_documents(documents: Sequence[Document]) -> str:
 
 
 def digest_weights(model: PreTrainedModel) -> str:
-    """Of the names and shapes of all weights, and of evenly spaced values of each."""
+    """A digest of the names and shapes of all weights, and of evenly spaced values of each."""
     digest = blake2b(digest_size=16)
     for name, weight in model.state_dict().items():
         flat = dense(weight.detach()).flatten()

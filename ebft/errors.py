@@ -53,7 +53,7 @@ class MemoryShortError(RuntimeError):
 
 
 class FailedElsewhereError(Exception):
-    """Another process of the run has failed and has said why. Exit status 1, without a word."""
+    """Another process failed and has said why: this one prints nothing. Exit status 1."""
 
 
 class MissingProcessError(RuntimeError):

@@ -54,8 +54,8 @@ def register_feature_maps() -> Parts:
     It computes no gradients. `resources.load_base()` is a frozen copy of the base model. The map
     is called once a step; `for place, part in rollouts.split()` gives one micro-batch at a time,
     as much as there is memory for. The part may have `base_depth(self) -> float`, the fraction of
-    the base model's layers that it runs, so that `--dry-run` prices it; one that does not say is
-    priced as all.
+    the base model's layers that it runs, so that `--dry-run` prices it; without it, all
+    layers are counted.
     """
 
 

@@ -25,7 +25,7 @@ class Example:
     """One text of a data source: `prompt` is empty for raw text. `name` is unique in the source.
 
     `check` is what a verifiable reward holds a rollout against (unit tests, an answer), if any.
-    `cluster` is what the text is a part of, if others are of the same: what is held out as a whole.
+    `cluster` names the larger thing that the text is a part of, a file say: held out as a whole.
     """
 
     name: str

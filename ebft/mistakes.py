@@ -1,4 +1,4 @@
-"""Mistakes that know their key, as pydantic's `ValidationError`, and "did you mean".
+"""Validation errors that carry the path of their key, and "did you mean" suggestions.
 
 A validator that raises one of these has its keys put behind the path of the section it is in.
 """

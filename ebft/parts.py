@@ -77,7 +77,7 @@ class Claim(NamedTuple):
 
 
 def claim_of_all(claims: Sequence[Claim | None], why: str) -> Claim | None:
-    """Of a part made of others: the first biased claim, None if one of them makes none, and
+    """The claim of a part made of others: the first that is biased, None if one makes none, and
     otherwise unbiased because of `why`."""
     biased = next((claim for claim in claims if claim is not None and not claim.unbiased), None)
     return biased or (None if None in claims else Claim(True, why))
@@ -124,7 +124,7 @@ class Part(Options):
 
 
 def single_process_of_all(parts: Iterable[Part]) -> str | None:
-    """Of a part made of others: why the first that cannot be used in several processes cannot."""
+    """Why a part made of others cannot be used in several processes: the first reason of theirs."""
     reasons = (part.single_process() for part in parts)
     return next((why for why in reasons if why is not None), None)
 

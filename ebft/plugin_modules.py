@@ -17,8 +17,8 @@ from ebft.errors import PluginError
 
 def find_plugin(plugin: str, beside: Iterable[Path]) -> str:
     """A recipe's plug-in with its path spelt out: from the working directory, else `beside`, the
-    folders of the recipe and of its bases. A module name stays as it is, unless it is that of a
-    file there and of nothing else. Raises `PluginError` for a missing file."""
+    folders of the recipe and of its bases. A module name is returned as it is, unless nothing of
+    that name can be imported and a file beside has it. Raises `PluginError` for a missing file."""
     if not plugin.endswith(".py"):
         files = (folder / f"{plugin}.py" for folder in beside)
         found = next((str(file) for file in files if file.is_file()), plugin)

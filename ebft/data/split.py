@@ -109,7 +109,7 @@ def mark_of(example: Example) -> int:
 
 
 def mark_of_text(text: str) -> int:
-    """64 bits of a hash of the text's words: two of a million texts share one by chance once in
-    forty million times."""
+    """64 bits of a hash of the text's words: the chance that any two of a million texts share one
+    is about one in forty million."""
     digest = blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16)
     return int.from_bytes(digest.digest()[:8])

@@ -93,14 +93,14 @@ def _measure_set(
 
 
 def _share(documents: Sequence[Document], processes: Processes) -> Sequence[Document]:
-    """As many for every process: the last one again where there are too few."""
+    """This process's documents, as many as every other's: the last comes again if they run out."""
     rank, size = processes.rank, processes.size
     last, count = len(documents) - 1, -(-len(documents) // size)
     return [documents[min(i, last)] for i in range(rank * count, (rank + 1) * count)]
 
 
 def _together(processes: Processes, values: list[Tensor], count: int) -> Tensor:
-    """Those of all processes, of `count` documents."""
+    """The values of all processes together, of the `count` documents that there are."""
     return processes.gather(torch.cat(values))[:count]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NOT_MEASURED = ("every", "remember")
 """Keys of `evaluation` that change none of its figures."""
 FORMAT = "2"
-"""Of the file; the first had no clusters."""
+"""The version of the file; the first had no clusters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,7 @@ def _probabilities(
     own: Float[Tensor, "H Q R G"],
     group: Group,
 ) -> Float[Tensor, "H Q R K+G"]:
-    """Of a group's queries: over their trunk's keys, then over their own."""
+    """A group's attention: over its trunk's keys, then over each branch's own."""
     trunk = _exact(_each(_flat(q) @ K.mT, group.branches))
     trunk[..., group.shared :].masked_fill_(group.hidden, float("-inf"))
     return torch.cat([trunk, own], -1).softmax(-1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 NOT_LOADED = ("missing_keys", "unexpected_keys", "mismatched_keys")
-"""Of what `from_pretrained` says; it makes up weights that are missing."""
+"""What `from_pretrained` reports and goes on: it makes up weights that are missing."""
 ADAPTER = "adapter"
 """The folder of the adapter inside that of a merged model."""
 WRAPPED = "base_model.model."

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = 64
 CONTEXTS = 3
-"""Of the two longest documents together: the first context, the middle and the last."""
+"""Contexts that are probed, of the two longest documents: the first, the middle, the last."""
 TOLERANCE = 2e-3
 """Nats. In float32 rounding comes to about 1e-5; a mask or position that is off by one, to 0.1."""
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class TreeLogProbs(NamedTuple):
     """log p of each rollout token at the sampling temperature, of each document token at 1.
 
-    Of a document's first token, and after its end, there is none: the entry is 0. So it is after
-    the end of the longest rollout; after the end of a shorter one it means nothing.
+    A document's first token has none, nor has what follows its end: those entries are 0. So are
+    entries after the end of the longest rollout; those after a shorter one's mean nothing.
     """
 
     rollouts: Float[Tensor, "P n G"]

@@ -16,7 +16,7 @@ from ebft.report.style import png, style
 from ebft.scoring.interval import mean_interval
 
 COLOURS = ("#8a94a0", "#1f5fa8")
-"""Of the first evaluation, and of the last."""
+"""For the first evaluation, and for the last."""
 
 
 def plot_lengths(history: History, file: Path) -> bool:

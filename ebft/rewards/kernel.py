@@ -75,7 +75,7 @@ class KernelScoreReward:
         )
 
     def _references(self, features: Features, contexts: Contexts) -> Float[Tensor, "N D"]:
-        """Those of all processes, in an order that does not depend on who has which."""
+        """The references of all processes, in an order that does not depend on who has which."""
         references = features.references.flatten(0, 1)
         seeds = context_seeds(contexts, seed=0, step=0)
         order = seeds.repeat_interleave(len(references) // len(contexts)).to(references.device)

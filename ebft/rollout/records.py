@@ -152,7 +152,7 @@ class Rollouts:
         )
 
     def of(self, contexts: Contexts, place: slice) -> Rollouts:
-        """Those of a part of the contexts, which stands at `place` among them."""
+        """The rollouts of a part of the contexts, which stands at `place` among them."""
         return replace(
             self,
             contexts=contexts,
@@ -179,8 +179,8 @@ class Features:
     per_token: bool = False
 
     def in_float32(self) -> Features:
-        """The same, if they came in less: in bfloat16 the inner products of two rollouts, which are
-        what is compared, differ by less than rounding."""
+        """The features in float32 at least. Of two rollouts' inner products, which are what is
+        compared, the difference is less than bfloat16's rounding."""
         dtype = torch.promote_types(self.samples.dtype, torch.float32)
         samples, references = self.samples.to(dtype), self.references.to(dtype)
         return replace(self, samples=samples, references=references)

@@ -23,11 +23,11 @@ from torch import Tensor
 QUERIES = 128
 """Query tokens of a group: fewer waste fewer hidden keys, more make larger products."""
 NEWEST = 32
-"""The same where the newest tokens are the only queries, each of another branch."""
+"""Query tokens of a group where the newest of each branch are the only queries."""
 
 
 class Intervals(NamedTuple):
-    """Of each query: it sees the keys [first, until) and [own, itself], as columns of the row."""
+    """What each query sees: the keys [first, until) and [own, itself], as columns of the row."""
 
     first: Int[Tensor, " T"]
     until: Int[Tensor, " T"]

@@ -15,7 +15,7 @@ FILES = {
     "v2": ("memory.max", "memory.current", "inactive_file"),
     "v1": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-"""Of each version of Linux's control groups: limit, use, and which of its use can be taken back."""
+"""What each version of Linux's control groups calls the limit, the use, and what can be freed."""
 
 
 def free_memory(device: torch.device, *, local_size: int = 1) -> int:

@@ -18,7 +18,7 @@ SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch's allocators say in a RuntimeError."""
 GIB = 2**30
 SHARE = 0.8
-"""Of the free memory: the estimate is within 15 %, and the machine may have other work."""
+"""How much of the free memory to use: estimates are within 15 %, and others may need some."""
 
 log = logging.getLogger("ebft")
 

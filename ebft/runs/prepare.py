@@ -76,14 +76,14 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
 def make_micro_batch(
     options: FineTuneOptions, free: int, processes: Processes, *, before: int | None
 ) -> MicroBatch:
-    """As the recipe says, or as many as `free` bytes are estimated to hold; `before` if it fits."""
+    """The micro-batch that the recipe says, or what `free` bytes hold: `before`, if that fits."""
     documents = choose_micro_batch(options, free, processes=processes.size, before=before)
     # The same everywhere: processes compute in step, a micro-batch at a time.
     return MicroBatch(int(processes.gather(torch.tensor([documents])).min()))
 
 
 def digest_base(options: FineTuneOptions, resources: Resources) -> str:
-    """Of the model that training starts from, and of the one that features are of, if another."""
+    """A digest of the policy that training starts from, and of the base model if it is another."""
     digest = digest_weights(resources.policy)
     if options.model.base is not None:
         digest += " " + digest_weights(resources.load_base())

@@ -33,7 +33,7 @@ class Spread:
     freedom: int
 
     def half_width(self, seeds: int, *, level: float = 0.95) -> float:
-        """Of the interval of a difference between two arms, each a mean over so many seeds."""
+        """Half the interval of a difference between two arms, each a mean over so many seeds."""
         if self.freedom < 1:
             return float("inf")
         quantile = stats.t.ppf((1 + level) / 2, self.freedom)

@@ -77,7 +77,7 @@ class Result:
         )
 
     def content(self) -> dict[str, Any]:
-        """As the file has it: without an error or surroundings if there are none."""
+        """The fields that the file has: no error and no surroundings if there are none."""
         whole = {
             "status": self.status,
             "error": self.error,

@@ -43,7 +43,7 @@ class PlannedArm:
         return self.options.training.steps
 
     def tflop(self) -> float:
-        """Of one run's training. Raises `ValueError` saying what cannot be known."""
+        """TFLOP of one run's training. Raises `ValueError` saying what cannot be known."""
         return step_flops(self.options) * self.steps / 1e12
 
     def recipe(self, *, seed: int, output_dir: Path, remember: Path) -> Recipe:

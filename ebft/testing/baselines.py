@@ -108,7 +108,7 @@ def _depends_on(part: Part, n: int, j: int, resources: Resources, tolerance: flo
 
 
 def _advantages(part: Part, terms: Terms, resources: Resources) -> Float[Tensor, "P n"]:
-    """Those of a second step: what a baseline remembers of the first is no different."""
+    """The advantages of a second step, after a first that is the same for all callers."""
     baseline: Baseline = part.build(resources)
     baseline(random_terms(terms.unary.shape[1], seed=7))
     return baseline(terms)

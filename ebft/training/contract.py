@@ -19,9 +19,9 @@ from ebft.training.check_finite import check_finite
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """Of one step: each method returns what it is given, if it is as promised.
+    """The checks of one step: each method returns its argument as it is, or raises.
 
-    They raise `PluginError` for another shape, and `NumericalError` for numbers that are not
+    It raises `PluginError` for another shape, and `NumericalError` for numbers that are not
     finite. `rows_per_context` is 1, or G where tokens are rewarded one by one.
     """
 
@@ -79,7 +79,7 @@ class Contract:
         return advantages
 
     def advantages(self, advantages: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:
-        """Of this process's rollouts: finite numbers."""
+        """Finite advantages of this process's own rollouts."""
         self._check_finite("advantages", advantages)
         return advantages
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Counts(NamedTuple):
-    """Of the whole step: contexts, tokens of rollouts, tokens under the cross-entropy."""
+    """What the whole step has: contexts, tokens of rollouts, tokens under the cross-entropy."""
 
     contexts: int
     rollout_tokens: int
@@ -44,7 +44,7 @@ def count(
 
 
 class LogProbs(NamedTuple):
-    """Of the documents' tokens, and of rollout tokens at their temperature, if there are any."""
+    """log p of the documents' tokens, and of rollout tokens at their temperature, if any."""
 
     documents: Float[Tensor, "B S"]
     rollouts: Float[Tensor, "P n G"] | None

@@ -36,7 +36,7 @@ def step_metrics(step: Step, *, seconds: float, processes: Processes) -> dict[st
 
 
 def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
-    """Of rollouts and their rewards.
+    """Figures of rollouts and their rewards.
 
     `cfm` is the unbiased feature-matching loss of this step's documents in the features that the
     reward saw (undefined, so absent, for n = 1); `alignment` is the mean of the

@@ -258,7 +258,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _tflop(runs: Sequence[RunRecord], step: int) -> float:
-    """Of all runs of a group, which may cost differently if they vary something else."""
+    """Mean TFLOP of a group's runs, which cost differently if they vary something else."""
     return mean(tflop for run in runs if (tflop := run.tflop_after(step)) is not None)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from ebft.parts import Part, Resources
+from ebft.parts import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft_sentence_transformers.encoder import TextEncoder, load_encoder
 from ebft_sentence_transformers.texts import Text, reference_texts, rollout_texts
@@ -42,6 +42,9 @@ class SentenceTransformers(Part):
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with a hub id; only for those you trust"
     )
+
+    def claim(self) -> Claim:
+        return Claim(True, "a fixed function of each rollout's text, of a frozen encoder")
 
     def base_depth(self) -> float:
         """It has a network of its own, which estimates do not know."""

@@ -82,6 +82,11 @@ def test_features_are_those_of_the_encoder_itself(resources):
     torch.testing.assert_close(features.references[0], expected[4:], atol=1e-5, rtol=0)
 
 
+def test_the_gradient_stays_unbiased():
+    """So a recipe with `require_unbiased` may have it."""
+    assert SentenceTransformers(path="any").claim().unbiased
+
+
 def test_texts_of_like_meaning_are_close(resources):
     phi = build(resources)(make_rollouts()).samples[0]
     assert phi[0] @ phi[1] > phi[0] @ phi[2] + 0.2
