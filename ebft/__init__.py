@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     )
     from ebft.evaluation.labelled import LabelledPart
     from ebft.hookspecs import hookimpl
-    from ebft.interfaces import CorpusMeasurement, Example, Measurement, Splits, Stateful
+    from ebft.measurements import CorpusMeasurement, Measurement
     from ebft.parts import Claim, Options, Part, Resources, part_of
     from ebft.rollout.contexts import make_contexts, make_rollouts
     from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
     from ebft.rollout.streams import context_seeds, uniforms
+    from ebft.splits import Example, Splits
+    from ebft.stateful import Stateful
     from ebft.verifiers.attempts import Attempt
 
 __version__ = "0.1.0"
@@ -71,7 +73,9 @@ _HOMES = {
     ),
     "ebft.evaluation.labelled": ("LabelledPart",),
     "ebft.hookspecs": ("hookimpl",),
-    "ebft.interfaces": ("CorpusMeasurement", "Example", "Measurement", "Splits", "Stateful"),
+    "ebft.measurements": ("CorpusMeasurement", "Measurement"),
+    "ebft.splits": ("Example", "Splits"),
+    "ebft.stateful": ("Stateful",),
     "ebft.parts": ("Claim", "Options", "Part", "Resources", "part_of"),
     "ebft.rollout.contexts": ("make_contexts", "make_rollouts"),
     "ebft.rollout.records": ("Contexts", "Document", "Features", "Rollouts", "Terms"),

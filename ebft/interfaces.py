@@ -6,117 +6,19 @@ letters are those of `ebft.rollout.records`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ebft.errors import PluginError
+from ebft.measurements import CorpusMeasurement, Measurement
 from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
+from ebft.splits import Splits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One text of a data source: `prompt` is empty for raw text. `name` is unique in the source.
-
-    `check` is what a verifiable reward holds a rollout against (unit tests, an answer), if any.
-    `cluster` names the larger thing that the text is a part of, a file say: held out as a whole.
-    """
-
-    name: str
-    completion: str
-    prompt: str = ""
-    check: str = ""
-    cluster: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """The examples to train on and those held out; no file or row is in both.
-
-    `out_of_distribution` are held-out examples of another kind than train has (another package,
-    another sort of task), none if the source cannot tell.
-    """
-
-    train: Sequence[Example]
-    held_out: Sequence[Example]
-    out_of_distribution: Sequence[Example] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One figure of an evaluation with its value for every document, for intervals.
-
-    `weight` counts what each value is a mean over (tokens, contexts), so that the weighted mean
-    over documents is the figure itself; it is 0 for a document that cannot be measured, whatever
-    its value. `at` is where the figure stands on a curve that several make: the tokens of a
-    completion. A `share` is of documents, between 0 and 1. `measure` fills in the rest: `of` is the
-    name of the evaluation set, and `clusters` numbers what each document is a part of
-    (`Document.cluster`); None if each is a whole.
-    """
-
-    name: str
-    unit: str
-    value: Float[Tensor, " B"]
-    weight: Float[Tensor, " B"]
-    at: int | None = None
-    share: bool = False
-    of: str = ""
-    clusters: Int[Tensor, " B"] | None = None
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """A built part, of whatever kind, that remembers something from one step to the next.
-
-    With these two methods it is resumed exactly. `state_dict` is made of dicts (keys: text or whole
-    numbers), lists, tuples, tensors, numbers, text, True, False and None; its tensors may be those
-    in use. A part that holds other parts passes theirs on (`part_states`, `load_part_states`).
-    """
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on as the part that `state_dict` was called on would have."""
-        ...
-
-
-def part_states(parts: Sequence[object]) -> dict[str, Any]:
-    """The states of those parts that have one, by their place."""
-    return {str(i): part.state_dict() for i, part in enumerate(parts) if isinstance(part, Stateful)}
-
-
-def load_part_states(parts: Sequence[object], states: Mapping[str, Any]) -> None:
-    """Gives parts the states that `part_states` read off their likes.
-
-    Raises `ValueError` if other parts have state now.
-    """
-    stateful = {str(i): part for i, part in enumerate(parts) if isinstance(part, Stateful)}
-    if stateful.keys() != states.keys():
-        raise ValueError(
-            f"parts {sorted(stateful)} have state, and it is given for {sorted(states)}"
-        )
-    for place, part in stateful.items():
-        part.load_state_dict(states[place])
-
-
-@dataclass(frozen=True, slots=True)
-class CorpusMeasurement:
-    """A figure of all documents together, such as BLEU: `figure` of the sum of their `statistics`.
-
-    `weight` is 0 for a document that cannot be measured, whatever its statistics; else 1.
-    """
-
-    name: str
-    unit: str
-    statistics: Float[Tensor, "B K"]
-    weight: Float[Tensor, " B"]
-    figure: Callable[[Sequence[float]], float]
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ebft.checkpoints.generators import gather_random, restore_random
 from ebft.checkpoints.sharded import put_back
 from ebft.errors import UserError
-from ebft.interfaces import Stateful
+from ebft.stateful import Stateful
 
 if TYPE_CHECKING:
     from collections.abc import Collection

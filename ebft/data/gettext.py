@@ -11,9 +11,9 @@ from pydantic import Field, field_validator
 from ebft.data.catalogue import Message, read_catalogues, words_of
 from ebft.data.split import choose, mark_of_text
 from ebft.errors import UserError
-from ebft.interfaces import Example, Splits
 from ebft.mistakes import suggest
 from ebft.parts import Part
+from ebft.splits import Example, Splits
 
 
 class Gettext(Part):

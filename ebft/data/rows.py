@@ -10,8 +10,8 @@ from jaxtyping import Int
 from pydantic import Field
 
 from ebft.errors import UserError
-from ebft.interfaces import Example
 from ebft.parts import Part
+from ebft.splits import Example
 
 Indices = Int[np.ndarray, " _"]
 

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
-from ebft.interfaces import Measurement
+from ebft.measurements import Measurement
 from ebft.parts import Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Rollouts

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
-from ebft.interfaces import Measurement
+from ebft.measurements import Measurement
 from ebft.models.forward import autocast
 from ebft.models.tree_log_probs import document_log_probs
 from ebft.objective import cross_entropy_mask

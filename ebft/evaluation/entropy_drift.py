@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, per_document
-from ebft.interfaces import Measurement
+from ebft.measurements import Measurement
 from ebft.models.forward import autocast
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.parts import Part, Resources, part_of

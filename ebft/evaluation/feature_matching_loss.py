@@ -10,7 +10,8 @@ from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
-from ebft.interfaces import FeatureMap, Measurement, features_of
+from ebft.interfaces import FeatureMap, features_of
+from ebft.measurements import Measurement
 from ebft.parts import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
 from ebft.scoring.cfm import unbiased_cfm

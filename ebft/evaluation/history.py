@@ -11,7 +11,7 @@ from ebft.digests import digest_documents
 from ebft.evaluation.lines import DocumentsLine
 from ebft.evaluation.measure import EvaluationSet, clusters
 from ebft.files import write_whole
-from ebft.interfaces import Measurement
+from ebft.measurements import Measurement
 from ebft.processes import ONE_PROCESS, Processes
 from ebft.scoring.interval import Interval, mean_interval, paired_change
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
+from ebft.interfaces import Evaluator
+from ebft.measurements import CorpusMeasurement, Measurement
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Document
 

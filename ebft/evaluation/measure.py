@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ebft.errors import NumericalError, UserError
-from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
+from ebft.interfaces import Evaluator
+from ebft.measurements import CorpusMeasurement, Measurement
 from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document

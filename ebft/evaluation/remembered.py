@@ -15,7 +15,7 @@ import ebft
 from ebft.config.dump import fingerprint
 from ebft.errors import UserError
 from ebft.files import check_writable, write_whole
-from ebft.interfaces import Measurement
+from ebft.measurements import Measurement
 
 if TYPE_CHECKING:
     from ebft.evaluation.options import RunEvaluationOptions

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, places
 from ebft.evaluation.sacre import Name, SacreMetric
-from ebft.interfaces import CorpusMeasurement
+from ebft.measurements import CorpusMeasurement
 from ebft.parts import Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document

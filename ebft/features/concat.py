@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from ebft.errors import UserError
-from ebft.interfaces import FeatureMap, base_depth, features_of, load_part_states, part_states
+from ebft.interfaces import FeatureMap, base_depth, features_of
 from ebft.parts import (
     Claim,
     Options,
@@ -21,6 +21,7 @@ from ebft.parts import (
     single_process_of_all,
 )
 from ebft.rollout.records import Features, Rollouts
+from ebft.stateful import load_part_states, part_states
 
 
 class WeightedMap(Options):

@@ -8,14 +8,7 @@ from typing import Annotated, Any, cast
 from pydantic import AfterValidator, Field
 
 from ebft.errors import UserError
-from ebft.interfaces import (
-    NO_PAIRWISE,
-    Reward,
-    RewardOptions,
-    load_part_states,
-    part_states,
-    uses_features,
-)
+from ebft.interfaces import NO_PAIRWISE, Reward, RewardOptions, uses_features
 from ebft.parts import (
     Claim,
     Options,
@@ -26,6 +19,7 @@ from ebft.parts import (
     single_process_of_all,
 )
 from ebft.rollout.records import Features, Rollouts, Terms
+from ebft.stateful import load_part_states, part_states
 
 
 def _says_whether_pairwise(reward: Part) -> Part:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from ebft.data.documents import Tokenized, tokenize
 from ebft.errors import UserError
 from ebft.evaluation.options import HELD_OUT
-from ebft.interfaces import DataSource, Example, Plan, Splits
+from ebft.interfaces import DataSource, Plan
 from ebft.models.context_length import context_length
 from ebft.parts import Resources
 from ebft.runs.model_recipe_options import ModelRecipeOptions
+from ebft.splits import Example, Splits
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from ebft.errors import UserError
 from ebft.evaluation.history import History
 from ebft.evaluation.measure import EvaluationSet, measure
 from ebft.evaluation.remembered import Remembered
-from ebft.interfaces import Measurement
+from ebft.measurements import Measurement
 from ebft.mistakes import suggest
 from ebft.models.whole import kept_whole
 from ebft.report.curves import plot_curves

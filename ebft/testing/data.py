@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ebft.interfaces import DataSource, Example, Splits
+from ebft.interfaces import DataSource
 from ebft.parts import Part, Resources
+from ebft.splits import Example, Splits
 from ebft.testing.common import check_options, require
 from ebft.testing.tiny import tiny_resources
 
@@ -24,7 +25,7 @@ def check_data(part: Part, resources: Resources | None = None) -> None:
     source = part.build(resources)
     require(part, isinstance(source, DataSource), "build() returns something to call")
     splits, again = source(), part.build(resources)()
-    require(part, isinstance(splits, Splits), "it returns ebft.interfaces.Splits")
+    require(part, isinstance(splits, Splits), "it returns ebft.Splits")
     require(part, len(splits.train) + len(splits.held_out) > 0, "train or held_out has texts")
     named = {
         name: list(_first(getattr(splits, name)))
@@ -34,7 +35,7 @@ def check_data(part: Part, resources: Resources | None = None) -> None:
         require(
             part,
             all(isinstance(example, Example) for example in examples),
-            f"{name} consists of ebft.interfaces.Example",
+            f"{name} consists of ebft.Example",
         )
         require(
             part,

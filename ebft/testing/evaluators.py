@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ebft.interfaces import CorpusMeasurement, Evaluator, Measurement
+from ebft.interfaces import Evaluator
+from ebft.measurements import CorpusMeasurement, Measurement
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Document
 from ebft.testing.common import check_options, close, require

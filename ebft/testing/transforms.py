@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from ebft.interfaces import Stateful, Transform
+from ebft.interfaces import Transform
 from ebft.parts import Part, Resources
 from ebft.rollout.records import Features
+from ebft.stateful import Stateful
 from ebft.testing.common import (
     Unchanged,
     check_options,

@@ -20,7 +20,7 @@ from ebft.evaluation.measure import EvaluationSet, clusters, measure
 from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.hidden_states import HiddenStates
-from ebft.interfaces import Measurement
+from ebft.measurements import Measurement
 from ebft.models.log_probs import logits
 from ebft.rollout.completion import Completion
 from ebft.rollout.micro_batches import MicroBatch

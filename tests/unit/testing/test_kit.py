@@ -8,11 +8,12 @@ import torch
 from pydantic import Field
 
 from ebft.features.bag_of_tokens import BagOfTokens
-from ebft.interfaces import Example, Measurement, Splits
+from ebft.measurements import Measurement
 from ebft.parts import Claim, Part
 from ebft.rollout.records import Features, Rollouts, Terms
 from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree, HfTreeSampler
+from ebft.splits import Example, Splits
 from ebft.testing import (
     check_baseline,
     check_data,
