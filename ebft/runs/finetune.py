@@ -116,9 +116,9 @@ class FineTune:
         return progress
 
     def run(self) -> bool:
-        """Runs the steps; Ctrl-C and SIGTERM stop them with a checkpoint saved.
+        """Runs the steps; Ctrl-C, SIGTERM and a closed terminal stop them with a checkpoint saved.
 
-        After SIGTERM it raises `SystemExit`, with the status that schedulers know.
+        After the last two it raises `SystemExit`, with the status that schedulers know.
         """
         options, machinery, processes = self._options, self.prepared.machinery, self._processes
         checkpointer, measuring = self._checkpointer, self._measuring

@@ -62,6 +62,7 @@ class VllmSampler:
             limit=self._limit,
         ).to(resources.device)
         since = perf_counter()
+        log.info("starting a vLLM engine (%s, %s) …", options.engine, dtype)
         self.engine = start_engine(options, policy, dtype)
         figures = self.sync(policy, step=BEFORE_TRAINING)
         log.info(
