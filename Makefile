@@ -49,7 +49,7 @@ test-vllm: $(VENV_VLLM)/.installed
 test-encoders: $(VENV_VLLM)/.installed
 	$(VENV_VLLM)/bin/python -m pytest plugins/ebft-sentence-transformers/tests
 
-# Breaks each formula on purpose; every one has to fail a test. About ten minutes.
+# Breaks each formula on purpose; every one has to fail a test. About half an hour.
 mutants: $(VENV)/.installed
 	$(BIN)/python -m tests.mutants
 

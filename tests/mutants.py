@@ -54,6 +54,8 @@ MUTANTS = [
     Mutant("kernels.py", "return -distance(x, y)\n", "return distance(x, y)\n"),
     Mutant("kernels.py", "+ offset) ** degree", "- offset) ** degree"),
     Mutant("kernels.py", "torch.pdist(points).median()", "torch.pdist(points).mean()"),
+    Mutant("scoring/interval.py", "if share and variance < ROUNDING", "if variance < ROUNDING"),
+    Mutant("scoring/interval.py", "** (1 / C), C)", "/ C, C)"),
     Mutant("objective.py", "return -per_rollout", "return per_rollout"),
     Mutant("objective.py", ".mean(1).sum() / contexts", ".mean(1).mean()"),
     Mutant("objective.py", "/ mask.sum(-1)", "/ mask.shape[-1]"),
