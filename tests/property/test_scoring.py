@@ -163,13 +163,13 @@ def test_changes_are_of_the_same_thing():
 
 
 def test_entropy_drift_is_the_slope_over_positions():
-    surprise = torch.tensor([[[1.0, 2.0, 3.0, 9.0], [3.0, 4.0, 5.0, 9.0]]])
-    mask = torch.tensor([[[True, True, True, False], [True, True, True, False]]])
+    surprise = torch.tensor([[[1.0, 2.0, 3.0, 4.0, 5.0, 9.0], [3.0, 4.0, 5.0, 6.0, 7.0, 9.0]]])
+    mask = (torch.arange(6) < 5).expand(1, 2, 6)
     mean, tokens = mean_surprise(surprise, mask)
-    assert (mean.item(), tokens.item()) == (3, 6)
+    assert (mean.item(), tokens.item()) == (4, 10)
     slope, weight = slope_over_position(surprise, mask)
     assert slope.item() == pytest.approx(1)
-    assert weight.item() == 4, "twice 1 + 0 + 1"
+    assert weight.item() == 20, "twice 4 + 1 + 0 + 1 + 4"
     none, weight = slope_over_position(surprise[..., :1], mask[..., :1])
     assert (none.item(), weight.item()) == (0, 0), "one position has no slope"
 
