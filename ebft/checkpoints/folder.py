@@ -81,6 +81,11 @@ class Checkpoints:
 
         return sorted(filter(_is_ours, with_retries(there)), key=_step)
 
+    @property
+    def place(self) -> Path:
+        """The folder, perhaps a link to another disk; before there is one, where it will be."""
+        return self._folder if self._folder.exists() else self._folder.parent
+
     def holds(self, checkpoint: Path) -> bool:
         """Whether it is one of these, however its path is spelt."""
         return checkpoint.resolve() in [path.resolve() for path in self.saved()]
@@ -125,7 +130,7 @@ class Checkpoints:
             raise StorageError(self._explain(error, contents.size, step)) from error
 
     def _explain(self, error: Exception, size: int, step: int) -> str:
-        there = self._folder if self._folder.exists() else self._folder.parent
+        there = self.place
         free = shutil.disk_usage(there).free / 2**30 if there.exists() else 0.0
         kept = "there is none before it"
         try:

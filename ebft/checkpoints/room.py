@@ -32,14 +32,15 @@ def least_size(policy: PreTrainedModel, optimizer: Optimizer, *, merge_adapter: 
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def check_room(folder: Path, size: int, *, wanted: int, freed: Iterable[Path] = ()) -> None:
+def check_room(
+    folder: Path, size: int, *, wanted: int, within: Path, freed: Iterable[Path] = ()
+) -> None:
     """Raises `UserError` if an output folder has no room for one more checkpoint of `size` bytes,
     and warns if it has none for the `wanted` ones.
 
-    `freed` are checkpoints that will be deleted before.
+    `within` is where they will lie, and `freed` are checkpoints that will be deleted before.
     """
-    within = folder / "checkpoints"  # which may be a link to another disk
-    disk = shutil.disk_usage(within if within.exists() else folder)
+    disk = shutil.disk_usage(within)
     if disk.total == 0:  # a file system that does not say
         return
     free = disk.free + sum(map(_bytes_in, freed))

@@ -126,10 +126,8 @@ def without_shared(messages: Iterable[Message], of: Iterable[Message]) -> list[M
         translations.add((message.language, words_of(message.translation)))
     kept = []
     for message in messages:
-        source, translation = (
-            words_of(message.source),
-            (message.language, words_of(message.translation)),
-        )
+        source = words_of(message.source)
+        translation = (message.language, words_of(message.translation))
         if source in sources or translation in translations or (source, translation) in seen:
             continue
         seen.add((source, translation))

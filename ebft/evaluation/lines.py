@@ -33,16 +33,17 @@ class Line:
 
     def to_json(self) -> str:
         """The line itself, without its end."""
-        return json.dumps(
-            {
-                "step": self.step,
-                "name": self.name,
-                "unit": self.unit,
-                "mean": self.mean,
-                "half_width_95": self.half_width_95,
-                "set": self.set,
-            }
-        )
+        return json.dumps({**self._figure(), "set": self.set})
+
+    def _figure(self) -> dict[str, Any]:
+        """What every line begins with."""
+        return {
+            "step": self.step,
+            "name": self.name,
+            "unit": self.unit,
+            "mean": self.mean,
+            "half_width_95": self.half_width_95,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,7 @@ class DocumentsLine(Line):
         """The line itself, without its end."""
         return json.dumps(
             {
-                "step": self.step,
-                "name": self.name,
-                "unit": self.unit,
-                "mean": self.mean,
-                "half_width_95": self.half_width_95,
+                **self._figure(),
                 "documents": self.documents,
                 "set": self.set,
                 "at": self.at,

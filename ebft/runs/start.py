@@ -58,7 +58,10 @@ class Start:
         stay = len(self._checkpoints.saved()) - len(deleted)
         saves = 1 if options.every is None else ceil(left / options.every)
         wanted = max(1, min(saves, most - stay))
-        check_room(self._options.output_dir, size, wanted=wanted, freed=deleted)
+        check_room(
+            self._options.output_dir, size,
+            wanted=wanted, within=self._checkpoints.place, freed=deleted,
+        )  # fmt: skip
 
     def clear_logs(self) -> None:
         """Removes what an overwritten run has logged, or the lines that will be logged again.

@@ -182,3 +182,11 @@ class TestDamage:
     def test_sha256sum_agrees(self, whole):
         command = ["sha256sum", "--check", "--quiet", "manifest.sha256"]
         assert subprocess.run(command, cwd=whole, check=False).returncode == 0
+
+
+def test_its_place_is_where_checkpoints_lie_or_will_lie(tmp_path):
+    own = Checkpoints(tmp_path / "checkpoints", keep=1)
+    assert own.place == tmp_path
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    assert own.place.samefile(tmp_path / "elsewhere")

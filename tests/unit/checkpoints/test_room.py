@@ -55,14 +55,14 @@ def test_without_room_for_one(tmp_path, free):
         r"output_dir = .*: a checkpoint takes 12.00 GiB or more, and 3.00 GiB are free there; make"
     )
     with pytest.raises(UserError, match=says):
-        check_room(tmp_path, 12 * GIB, wanted=1)
+        check_room(tmp_path, 12 * GIB, wanted=1, within=tmp_path)
 
 
 def test_without_room_for_all(tmp_path, free, caplog):
     free(30 * GIB)
-    check_room(tmp_path, 12 * GIB, wanted=2)
+    check_room(tmp_path, 12 * GIB, wanted=2, within=tmp_path)
     assert not caplog.text
-    check_room(tmp_path, 12 * GIB, wanted=3)
+    check_room(tmp_path, 12 * GIB, wanted=3, within=tmp_path)
     assert (
         "3 more checkpoints of 12.00 GiB or more at a time, and 30.00 GiB are free" in caplog.text
     )
@@ -72,9 +72,9 @@ def test_what_will_be_deleted_counts_as_free(tmp_path, free):
     (tmp_path / "old" / "run").mkdir(parents=True)
     (tmp_path / "old" / "run" / "state").write_bytes(bytes(60))
     free(50)
-    check_room(tmp_path, 100, wanted=1, freed=[tmp_path / "old"])
+    check_room(tmp_path, 100, wanted=1, within=tmp_path, freed=[tmp_path / "old"])
 
 
 def test_a_file_system_that_does_not_say(tmp_path, free):
     free(0, total=0)
-    check_room(tmp_path, 100, wanted=1)
+    check_room(tmp_path, 100, wanted=1, within=tmp_path)
