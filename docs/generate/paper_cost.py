@@ -9,9 +9,9 @@ from pathlib import Path
 
 from docs.generate.markdown import table
 from ebft.config.load import load_recipe
-from ebft.cost import memory
-from ebft.runs.estimate import document_tree, model_shape, step_flops
-from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.cost import memory
+from ebft.runs.estimate import StepEstimate
+from ebft.runs.options import FineTuneOptions
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reproduce.md"
@@ -35,10 +35,11 @@ def row(file: Path) -> tuple[str, ...]:
     assert isinstance(options, FineTuneOptions)
     training = options.training
     assert training.micro_batch != "auto"  # what the page says must not depend on this machine
-    step = step_flops(options)
+    estimate = StepEstimate.of(options)
+    step = estimate.flops()
     hours = step * training.steps / PEAK / 3600
     peak = memory(
-        model_shape(options), document_tree(options), micro_batch=training.micro_batch,
+        estimate.model, estimate.tree, micro_batch=training.micro_batch,
         bytes_per_value=2, gradient_checkpointing=training.gradient_checkpointing, on_cpu=False,
     )  # fmt: skip
     return (

@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Exit status 0 when all is measured. Raises `UserError` for a recipe of another kind."""
     from ebft.config.load import load_recipe
-    from ebft.runs.evaluate_options import EvaluateOptions
+    from ebft.runs.options import EvaluateOptions
 
     recipe = load_recipe(arguments.file, arguments.overrides)
     if not isinstance(recipe.options, EvaluateOptions):

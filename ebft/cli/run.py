@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     launch = Launch.of_environment()
     with one_voice(launch):
         recipe = load_recipe(arguments.file, arguments.overrides)
-        if launch.size > 1 and not recipe.options.several_processes:
+        if launch.size > 1 and not recipe.job.several_processes:
             raise UserError(
                 f"{recipe.source}: recipe = {recipe.options.recipe}: runs in one process, and this "
                 f"is one of {launch.size}: leave out --nproc_per_node and --nnodes"
@@ -72,7 +72,7 @@ def describe(recipe: Recipe) -> str:
     from ebft.config.dump import resolved_yaml
 
     try:
-        estimate = recipe.options.estimate()
+        estimate = recipe.job.estimate()
     except ValueError as error:
         estimate = f"no estimate: {error}"
     comments = "\n".join(f"# {line}".rstrip() for line in estimate.splitlines())

@@ -31,7 +31,7 @@ def validate(arguments: argparse.Namespace) -> int:
     `UserError`."""
     from ebft.config.load import load_recipe
 
-    missing = load_recipe(arguments.file, arguments.overrides).options.missing()
+    missing = load_recipe(arguments.file, arguments.overrides).job.missing()
     print(f"{arguments.file}: valid" + (", but not on this machine:" if missing else ""))
     for line in missing:
         print(f"  {line}")

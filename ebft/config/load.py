@@ -22,7 +22,7 @@ from ebft.config.environment import refuse_environment
 from ebft.config.explain import explain
 from ebft.config.overrides import Override, apply_overrides, parse_override
 from ebft.config.read import read_recipe
-from ebft.config.recipe import RecipeOptions, recipe_options
+from ebft.config.recipe import Job, RecipeOptions, find_job
 from ebft.errors import UserError
 from ebft.plugin_modules import find_plugin
 from ebft.plugins import Registry, load_registry
@@ -33,12 +33,22 @@ MISSING = re.compile("Interpolation key '(.*)' not found")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A validated recipe. `resolved` is what was validated: no interpolations, no defaults."""
+    """A validated recipe file and its job. `resolved` is what was validated: no interpolations, no
+    defaults."""
 
     source: Path
     resolved: dict[str, Any]
-    options: RecipeOptions
-    registry: Registry
+    job: Job[Any]
+
+    @property
+    def options(self) -> Any:
+        """The job's options, of the type that its `schema` is."""
+        return self.job.options
+
+    @property
+    def registry(self) -> Registry:
+        """The parts that the recipe could name."""
+        return self.job.registry
 
 
 def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
@@ -60,9 +70,13 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
     # After the plug-ins: one of them may define it.
     if "recipe" not in resolved:
         raise UserError(f"{path}: recipe: missing; it has no default")
-    schema = recipe_options(resolved["recipe"], path)
-    options = _validate(written.files, resolved, schema, registry, [*written.changes, *parsed])
-    return Recipe(path, resolved, options, registry)
+    kind = find_job(resolved["recipe"], path)
+    changes = [*written.changes, *parsed]
+    options = _validate(written.files, resolved, kind.schema, registry, changes)
+    job = kind(options, registry, source=path)
+    if problems := job.problems():
+        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+    return Recipe(path, resolved, job)
 
 
 def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
@@ -90,11 +104,6 @@ def _validate(
     changes: Sequence[Override],
 ) -> RecipeOptions:
     try:
-        options = schema.model_validate(
-            resolved, context={"registry": registry, "source": files[0]}
-        )
+        return schema.model_validate(resolved, context={"registry": registry, "source": files[0]})
     except ValidationError as error:
         raise UserError("\n".join(explain(error, files[-1], changes))) from error
-    if problems := options.problems():
-        raise UserError("\n".join(f"{files[0]}: {problem}" for problem in problems))
-    return options

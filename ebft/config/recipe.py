@@ -1,10 +1,11 @@
-"""What every recipe file has, whatever it runs, and which options model its `recipe:` names."""
+"""What a recipe file runs: a job, with the options that the file may give it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
@@ -15,28 +16,16 @@ from ebft.parts import Options
 if TYPE_CHECKING:
     from ebft.plugins import Registry
 
-RECIPES = {
-    "finetune": "ebft.runs.finetune_options:FineTuneOptions",
-    "evaluate": "ebft.runs.evaluate_options:EvaluateOptions",
-    "study": "ebft.study.options:StudyOptions",
+JOBS = {
+    "finetune": "ebft.runs.jobs:FineTune",
+    "evaluate": "ebft.runs.jobs:Evaluate",
+    "study": "ebft.study.job:Study",
 }
-"""ebft's own recipes by the names that a file calls them by."""
-
-
-class Job(Protocol):
-    """What a recipe runs: `setup`, then `run`, and `cleanup` whatever happens."""
-
-    def setup(self) -> None: ...
-
-    def run(self) -> bool:
-        """Whether all of it was done; False if somebody stopped it."""
-        ...
-
-    def cleanup(self) -> None: ...
+"""ebft's own jobs, by the names that a file's `recipe:` calls them by."""
 
 
 class RecipeOptions(Options):
-    """A recipe file, whole. Like a part, it *is* its options; `build` makes it a job."""
+    """The options of a recipe file. Each kind of recipe adds its sections."""
 
     recipe: str = Field(
         description="what this file runs: finetune, evaluate, study, or `module:Class`"
@@ -47,40 +36,58 @@ class RecipeOptions(Options):
         (), description="plug-ins to load: module names or paths of .py files"
     )
 
+
+O = TypeVar("O", bound=RecipeOptions)  # noqa: E741 - the options of a job
+
+
+class Job(ABC, Generic[O]):
+    """A kind of recipe: the options that its file may give, and what is done with them.
+
+    Making a job loads nothing. `source` is the recipe file, for messages.
+    """
+
+    schema: ClassVar[type[RecipeOptions]]
+    """The options model of its file."""
     several_processes: ClassVar[bool] = False
-    """Whether its job divides its work over the processes that torchrun starts."""
+    """Whether it divides its work over the processes that torchrun starts."""
+
+    def __init__(self, options: O, registry: Registry, *, source: Path) -> None:
+        self.options, self.registry, self.source = options, registry, source
 
     def problems(self) -> list[str]:
         """One line for every mistake that no section can know by itself."""
         return []
 
     def missing(self) -> list[str]:
-        """One line for everything that it names and that is not on this machine, as far as that is
-        known without loading anything."""
+        """One line for everything that the recipe names and this machine does not have, as far as
+        that is known without loading anything."""
         return []
 
     def estimate(self) -> str:
-        """What it would cost, for `--dry-run`. Raises `ValueError` saying what cannot be known."""
-        raise ValueError(f"recipe {self.recipe} trains nothing")
+        """What the job would cost, for `--dry-run`. Raises `ValueError` if that is unknown."""
+        raise ValueError(f"recipe {self.options.recipe} trains nothing")
 
-    def when_memory_is_short(self) -> str:
-        """What to set where its job runs out of memory."""
+    def advice(self) -> str:
+        """What to set if the job runs out of memory."""
         return "set a smaller model, or smaller batches"
 
-    def build(self, registry: Registry, *, source: Path) -> Job:
-        """The job of this recipe; `source` is the file that it was read from."""
-        raise NotImplementedError
+    @abstractmethod
+    def run(self) -> bool:
+        """Runs the job. True if it is complete, False if the user stopped it.
+
+        Raises `UserError` for a model, data or an output folder that cannot be used.
+        """
 
 
-def recipe_options(name: Any, source: Path) -> type[RecipeOptions]:
-    """The options model that a file's `recipe:` names. Raises `UserError` if there is none."""
-    if not isinstance(name, str) or (name not in RECIPES and ":" not in name):
-        known = suggest(str(name), RECIPES)
+def find_job(name: Any, source: Path) -> type[Job[Any]]:
+    """The job that a file's `recipe:` names. Raises `UserError` if there is none."""
+    if not isinstance(name, str) or (name not in JOBS and ":" not in name):
+        known = suggest(str(name), JOBS)
         raise UserError(f"{source}: recipe = {name}: no such recipe{known} (or `module:Class`)")
     try:
-        found = resolve_name(RECIPES.get(name, name))
+        found = resolve_name(JOBS.get(name, name))
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{source}: recipe = {name}: cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, RecipeOptions)):
-        raise UserError(f"{source}: recipe = {name}: is not a subclass of RecipeOptions")
+    if not (isinstance(found, type) and issubclass(found, Job)):
+        raise UserError(f"{source}: recipe = {name}: is not a subclass of ebft.Job")
     return found

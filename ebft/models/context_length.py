@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebft.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
@@ -24,3 +26,12 @@ def context_length(config: PretrainedConfig) -> int | None:
     if rope.get("rope_type") == "longrope":
         most = min(most or 0, rope["original_max_position_embeddings"])
     return most
+
+
+def check_context_length(length: int, config: PretrainedConfig, *, key: str) -> None:
+    """Raises `UserError` naming `key` for a length that the model cannot read."""
+    most = context_length(config)
+    if most is not None and length > most:
+        raise UserError(
+            f"{key} = {length}: the model reads {most} tokens at most; set {key}={most} or less"
+        )

@@ -18,7 +18,7 @@ from ebft.interfaces import (
 from ebft.models.load import adapter_folder
 
 if TYPE_CHECKING:
-    from ebft.runs.finetune_options import FineTuneOptions
+    from ebft.runs.options import FineTuneOptions
 
 
 def find_problems(options: FineTuneOptions) -> list[str]:

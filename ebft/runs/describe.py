@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from ebft.runs.finetune_options import FineTuneOptions
-from ebft.runs.memory import describe_need
-from ebft.runs.prepare import Prepared
+from ebft.runs.options import FineTuneOptions
+from ebft.runs.setup import Prepared
 
 log = logging.getLogger("ebft")
 
@@ -28,13 +27,7 @@ def describe(options: FineTuneOptions, prepared: Prepared) -> None:
     claim = None if options.sampler is None else options.sampler.claim()
     if claim is not None and not claim.unbiased:
         log.warning("OFF-POLICY: sampler: %s, so the policy gradient is biased", claim.why)
-    log.info(
-        "memory: %s",
-        describe_need(
-            options, micro_batch=prepared.machinery.micro_batch.documents,
-            free=prepared.free, processes=resources.processes.size,
-        ),
-    )  # fmt: skip
+    log.info("memory: %s", prepared.budget.describe(prepared.machinery.micro_batch.documents))
     if options.feature_map is not None and not options.uses_features:
         log.info("feature_map: not computed in training, for the reward uses no features")
     for name, part in {"train": documents.train, **documents.evaluated}.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 
-from ebft.cost import DocumentTree, Memory, flops, memory
 from ebft.errors import first_line
 from ebft.interfaces import Plan, SamplerOptions, base_depth
 from ebft.models.embedded import EMBEDDED
@@ -16,10 +17,13 @@ from ebft.models.known_shapes import SHAPES
 from ebft.models.load import adapter_folder, resolve_device
 from ebft.models.shape import ModelShape
 from ebft.rollout.records import Document
+from ebft.runs.cost import GIB, DocumentTree, Memory, flops, memory
 from ebft.samplers.hf_tree import HfTree
 
 if TYPE_CHECKING:
-    from ebft.runs.finetune_options import FineTuneOptions
+    from ebft.models.options import LoraOptions, ModelOptions
+    from ebft.parts import Part
+    from ebft.runs.options import FineTuneOptions
 
 
 @runtime_checkable
@@ -27,60 +31,137 @@ class _HasFeatureMap(Protocol):
     feature_map: object
 
 
-def step_flops(options: FineTuneOptions) -> float:
-    """FLOPs of an optimizer step, evaluations not counted. Raises `ValueError`
-    saying what cannot be known."""
-    work = work_of_document(options, model_shape(options), document_tree(options))
-    return sum(flop for _, _, flop in work) * options.training.documents_per_step
+class Work(NamedTuple):
+    """One of the things that are done with a document."""
+
+    name: str
+    tokens: int
+    flop: float
 
 
-def work_of_document(
-    options: FineTuneOptions, model: ModelShape, tree: DocumentTree
-) -> list[tuple[str, int, float]]:
-    """What is done with the longest document: name, tokens, FLOPs."""
-    checkpointing = options.training.gradient_checkpointing
-    work = flops(
-        model,
-        tree,
-        depth=base_depth(options.feature_map),
-        gradient_checkpointing=checkpointing,
-        adapter=adapter_weights(options, model),
-        trains_documents=options.objective.gamma > 0,
-    )
-    rows = [("training", tree.predicting_tokens, work.training)]
-    if options.uses_features:
-        rows = [("features", tree.tokens, work.features), *rows]
-    if options.sampler is not None:
-        name = "sampling" if isinstance(options.sampler, HfTree) else "sampling *"
-        rows = [(name, tree.predicting_tokens, work.sampling), *rows]
-    return rows
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEstimate:
+    """The cost model of a recipe's optimizer step, for its longest document.
+
+    `depth` is the fraction of the base model's layers that the training features need.
+    `reads_base`: whether any feature map needs the frozen base model.
+    """
+
+    options: FineTuneOptions
+    model: ModelShape
+    tree: DocumentTree
+    adapter: int
+    depth: float
+    reads_base: bool
+
+    @classmethod
+    def of(cls, options: FineTuneOptions) -> Self:
+        """Raises `ValueError` saying what cannot be known."""
+        model = model_shape(options.model)
+        maps = _feature_maps(options)
+        return cls(
+            options=options,
+            model=model,
+            tree=document_tree(options.plan, options.sampler, options.documents.length),
+            adapter=adapter_weights(options.model.lora, model),
+            depth=base_depth(options.feature_map),
+            reads_base=any(base_depth(feature_map) > 0 for feature_map in maps),
+        )
+
+    def work(self) -> list[Work]:
+        """What is done with the longest document, in order."""
+        options, tree = self.options, self.tree
+        work = flops(
+            self.model, tree,
+            depth=self.depth,
+            gradient_checkpointing=options.training.gradient_checkpointing,
+            adapter=self.adapter,
+            trains_documents=options.objective.gamma > 0,
+        )  # fmt: skip
+        rows = [Work("training", tree.predicting_tokens, work.training)]
+        if options.uses_features:
+            rows = [Work("features", tree.tokens, work.features), *rows]
+        if options.sampler is not None:
+            name = "sampling" if isinstance(options.sampler, HfTree) else "sampling *"
+            rows = [Work(name, tree.predicting_tokens, work.sampling), *rows]
+        return rows
+
+    def flops(self) -> float:
+        """FLOPs of an optimizer step, without evaluations."""
+        each = sum(work.flop for work in self.work())
+        return each * self.options.training.documents_per_step
+
+    def memory(self, micro_batch: int, *, processes: int = 1) -> Memory:
+        """Memory of each of the processes at its peak."""
+        options = self.options
+        model, lora = options.model, options.model.lora
+        # With an adapter, the policy's own weights are the frozen base model.
+        shared = lora is not None and model.base is None
+        return memory(
+            self.model, self.tree,
+            micro_batch=micro_batch,
+            bytes_per_value=2 if model.precision == "bfloat16" else 4,
+            gradient_checkpointing=options.training.gradient_checkpointing,
+            frozen=self.reads_base and not shared,
+            adapter=self.adapter,
+            quantized=lora is not None and lora.quantize_base,
+            on_cpu=_is_cpu(model.device),
+            # A single process has no use for replicas.
+            shards=max(1, processes // options.parallel.replicas),
+        )  # fmt: skip
+
+    def table(self, micro_batch: int) -> str:
+        """What `--dry-run` prints, with `micro_batch` documents at a time."""
+        tree, training, adapter = self.tree, self.options.training, self.adapter
+        peak, rows, per_step = self.memory(micro_batch), self.work(), self.flops()
+        of = f"{self.options.method} of {self.options.model.path}, "
+        of += f"{self.model.parameters / 1e6:,.1f} M parameters"
+        of += f" and {adapter / 1e6:,.2f} M of an adapter" if adapter else ""
+        rollouts = (
+            f"{len(tree.anchors):,} anchors, each with {tree.n} rollouts of {tree.rollout_length} "
+            "tokens."
+            if tree.rollouts
+            else "no rollouts."
+        )
+        other = any(work.name.endswith("*") for work in rows)
+        lines = [
+            f"Estimate for {of}.",
+            f"A document of {tree.length:,} tokens has {rollouts}",
+            "",
+            f"{'a document':<14}{'tokens':>10}{'TFLOP':>12}",
+            *(f"{it.name:<14}{it.tokens:>10,}{it.flop / 1e12:>12,.3f}" for it in rows),
+            *(["* as hf_tree would; other samplers may compute contexts anew"] if other else []),
+            "",
+            (
+                f"a step of {training.documents_per_step} documents: {per_step / 1e12:,.2f} TFLOP; "
+                f"{training.steps:,} steps: {per_step * training.steps / 1e12:,.0f} TFLOP, "
+                "evaluations not counted"
+            ),
+            "",
+            f"{'memory':<14}{'GiB':>10}",
+            *(f"{name:<14}{size / GIB:>10.2f}" for name, size in peak.named().items()),
+            (
+                f"with {micro_batch} documents at a time (training.micro_batch = "
+                f"{training.micro_batch})"
+            ),
+        ]
+        return "\n".join(lines)
 
 
-def estimate_memory(options: FineTuneOptions, micro_batch: int, *, processes: int = 1) -> Memory:
-    """Memory of each of the processes at its peak. Raises `ValueError` saying what cannot be
-    known."""
-    model = model_shape(options)
+def memory_need(options: FineTuneOptions, *, processes: int = 1) -> Callable[[int], float]:
+    """Bytes that each process needs for a number of documents at a time.
+
+    The function that is returned raises `ValueError` if that cannot be known.
+    """
+    return lambda count: StepEstimate.of(options).memory(count, processes=processes).total
+
+
+def _feature_maps(options: FineTuneOptions) -> list[object]:
+    """Those of training and of the evaluators."""
     sets = options.evaluation.sets
     evaluators = [*options.evaluation.evaluators, *(it for one in sets for it in one.evaluators)]
-    feature_maps = [part.feature_map for part in evaluators if isinstance(part, _HasFeatureMap)]
-    if options.uses_features:
-        feature_maps.append(options.feature_map)
-    reads_base = any(base_depth(feature_map) > 0 for feature_map in feature_maps)
-    # With an adapter, the policy's own weights are the frozen base model.
-    shared = options.model.lora is not None and options.model.base is None
-    return memory(
-        model,
-        document_tree(options),
-        micro_batch=micro_batch,
-        bytes_per_value=2 if options.model.precision == "bfloat16" else 4,
-        gradient_checkpointing=options.training.gradient_checkpointing,
-        frozen=reads_base and not shared,
-        adapter=adapter_weights(options, model),
-        quantized=options.model.lora is not None and options.model.lora.quantize_base,
-        on_cpu=_is_cpu(options.model.device),
-        # A single process has no use for replicas.
-        shards=max(1, processes // options.parallel.replicas),
-    )
+    maps = [part.feature_map for part in evaluators if isinstance(part, _HasFeatureMap)]
+    return [*maps, *([options.feature_map] if options.uses_features else [])]
 
 
 def _is_cpu(device: str) -> bool:
@@ -89,16 +170,16 @@ def _is_cpu(device: str) -> bool:
     return name == "cpu"
 
 
-def document_tree(options: FineTuneOptions) -> DocumentTree:
-    """The tree of the longest document that the recipe allows, by the plan itself.
+def document_tree(plan: Part, sampler: Part | None, length: int) -> DocumentTree:
+    """The tree of a document of `length` tokens, by the plan itself.
 
-    Without a sampler it is the document alone.
+    Without a sampler it is the document alone. Raises `ValueError` for parts that do not say.
     """
-    plan, sampler, length = options.plan, options.sampler, options.documents.length
     if not isinstance(plan, Plan):
         raise ValueError(f"plan {type(plan).__name__} is not known before it is built")
     if sampler is None:
-        return DocumentTree(length, [], 0, plan.rollout_length)
+        no_anchors: Sequence[int] = []
+        return DocumentTree(length, no_anchors, 0, plan.rollout_length)
     if not isinstance(sampler, SamplerOptions):
         raise ValueError(f"sampler {type(sampler).__name__} has no option `n`")
     prompt = max(length - plan.rollout_length, 1)
@@ -106,9 +187,8 @@ def document_tree(options: FineTuneOptions) -> DocumentTree:
     return DocumentTree(length, contexts.anchor.tolist(), sampler.n, plan.rollout_length)
 
 
-def adapter_weights(options: FineTuneOptions, model: ModelShape) -> int:
-    """Weights of the recipe's LoRA adapter; 0 if it has none."""
-    lora = options.model.lora
+def adapter_weights(lora: LoraOptions | None, model: ModelShape) -> int:
+    """Weights of a LoRA adapter; 0 without one."""
     if lora is None:
         return 0
     names = None if lora.target_modules == "all-linear" else lora.target_modules
@@ -118,10 +198,11 @@ def adapter_weights(options: FineTuneOptions, model: ModelShape) -> int:
         raise ValueError(f"model.lora.target_modules = {lora.target_modules}: {error}") from error
 
 
-def model_shape(options: FineTuneOptions) -> ModelShape:
-    """The model's dimensions, from its configuration on this machine or from what is known of it:
-    nothing is downloaded."""
-    model = options.model
+def model_shape(model: ModelOptions) -> ModelShape:
+    """The model's dimensions, from its configuration on this machine or from what is known of it.
+
+    Nothing is downloaded. Raises `ValueError` if neither is there.
+    """
     if model.base is not None and adapter_folder(model) is not None:
         model = model.model_copy(update={"path": model.base, "revision": None})
     return _model_shape(model.path, model.revision or "main", model.trust_remote_code)

@@ -1,28 +1,28 @@
-"""Recipe `evaluate`: measures a model on held-out documents, once."""
+"""The run of recipe `evaluate`: measures a model on held-out documents, once."""
 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from collections.abc import Sequence
 
 from ebft.config.dump import resolved_yaml
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
-from ebft.evaluation.measure import measure
+from ebft.evaluation.measure import EvaluationSet, measure
+from ebft.evaluation.sets import make_evaluation_sets
 from ebft.models.load import is_checkpoint
 from ebft.models.lora import cast_base
 from ebft.models.probe import probe_tree
+from ebft.parts import Resources
 from ebft.plugins import Registry
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.strided import Strided
 from ebft.runs.console import show
-from ebft.runs.documents import held_out_documents, read_splits
-from ebft.runs.evaluate_options import EvaluateOptions
-from ebft.runs.evaluation_sets import make_evaluation_sets
+from ebft.runs.options import EvaluateOptions
 from ebft.runs.output import OutputFolder
-from ebft.runs.resources import make_resources
+from ebft.runs.setup import held_out_documents, make_resources, read_splits
 
 log = logging.getLogger("ebft")
 
@@ -30,38 +30,23 @@ PROBED = Strided(start=1, stride=1, rollout_length=4)
 """Where the model is held to plain rows: anywhere, for evaluators have plans of their own."""
 
 
-class Evaluate:
-    """Measures as an `EvaluateOptions` recipe says; writes what it finds to the output folder.
+def evaluate(options: EvaluateOptions, registry: Registry) -> None:
+    """Measures a model and writes the figures to the output folder.
 
-    `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder, and
-    `NumericalError` for a model that does not compute what the figures are made of; `run` raises
-    that if a figure is not finite.
+    Raises `UserError` for a model, data or an output folder that cannot be used, and
+    `NumericalError` for a model that does not compute the right log-probs and for a figure that is
+    not finite.
     """
-
-    def __init__(self, options: EvaluateOptions, registry: Registry, *, source: Path) -> None:
-        self._options, self._registry, self._source = options, registry, source
-        self._output = OutputFolder(options.output_dir, overwrite=options.overwrite)
-
-    def setup(self) -> None:
-        """Loads the model and the data, builds the evaluators and takes the output folder."""
-        options = self._options
-        self._output.lock()
-        self._output.check()
-        self._output.check_overwritten(options.recipe)
-        self._resources = resources = make_resources(options, merge_adapter=False)
-        documents = {}
-        if options.evaluation.evaluators:
-            plan, splits = options.plan.build(resources), read_splits(options, resources)
-            documents = held_out_documents(options, resources, plan, splits)
-        sets = make_evaluation_sets(options, resources, documents)
-        chosen = [document for one in sets for document in one.documents]
-        if probed := [document for document in chosen if PROBED.accepts(document)]:
-            probe_tree(resources.policy, probed, PROBED)
-        cast_base(resources.policy, resources.precision)  # the probe is in float32
+    output = OutputFolder(options.output_dir, overwrite=options.overwrite)
+    output.lock()
+    try:
+        output.check()
+        output.check_overwritten(options.recipe)
+        resources = make_resources(options.model, seed=options.seed, merge_adapter=False)
+        sets = make_sets(options, resources)
         if options.harness is not None:
             check_harness(options.harness)
-        self._output.take(resolved_yaml(options, self._registry))
-        self._sets, self._history = sets, History(sets, self._output.evaluations)
+        output.take(resolved_yaml(options, registry))
         for one in sets:
             log.info("%s: %d documents", one.name, len(one.documents))
         if options.model.base is None and is_checkpoint(options.model):
@@ -71,26 +56,43 @@ class Evaluate:
             )
         else:
             log.info("features are those of %s", options.model.base or options.model.path)
+        measure_all(options, resources, sets, output)
+    finally:
+        output.release()
 
-    def run(self) -> bool:
-        """Measures everything once."""
-        title = self._options.model.path
-        if self._options.evaluation.anything():
-            micro_batch = MicroBatch(self._options.micro_batch)
-            measured = measure(
-                self._resources.policy, self._sets, micro_batch=micro_batch, steps_done=0
-            )
-            self._history.add(0, measured)
-            show(figures_table(self._history, title=title))
-            if plot_lengths(self._history, self._output.lengths):
-                log.info("picture: %s", self._output.lengths)
-        if self._options.harness is not None:
-            figures = run_harness(self._options.harness, self._resources)
-            append_figures(self._output.evaluations, figures)
-            show(harness_table(figures, title=title))
-        log.info("figures: %s", self._output.evaluations)
-        return True
 
-    def cleanup(self) -> None:
-        """Lets others write into the output folder."""
-        self._output.release()
+def make_sets(options: EvaluateOptions, resources: Resources) -> list[EvaluationSet]:
+    """What is measured, once the model is known to compute the same in a tree as in rows."""
+    documents = {}
+    if options.evaluation.evaluators:
+        plan = options.plan.build(resources)
+        splits = read_splits(options.data, options.documents, resources)
+        documents = held_out_documents(splits, options.documents, resources, plan)
+    sets = make_evaluation_sets(options.evaluation, resources, documents)
+    chosen = [document for one in sets for document in one.documents]
+    if probed := [document for document in chosen if PROBED.accepts(document)]:
+        probe_tree(resources.policy, probed, PROBED)
+    cast_base(resources.policy, resources.precision)  # the probe is in float32
+    return sets
+
+
+def measure_all(
+    options: EvaluateOptions,
+    resources: Resources,
+    sets: Sequence[EvaluationSet],
+    output: OutputFolder,
+) -> None:
+    """Measures the sets, then the tasks of the harness; each is written when it is complete."""
+    title = options.model.path
+    if options.evaluation.anything():
+        history = History(sets, output.evaluations)
+        micro_batch = MicroBatch(options.micro_batch)
+        history.add(0, measure(resources.policy, sets, micro_batch=micro_batch, steps_done=0))
+        show(figures_table(history, title=title))
+        if plot_lengths(history, output.lengths):
+            log.info("picture: %s", output.lengths)
+    if options.harness is not None:
+        figures = run_harness(options.harness, resources)
+        append_figures(output.evaluations, figures)
+        show(harness_table(figures, title=title))
+    log.info("figures: %s", output.evaluations)

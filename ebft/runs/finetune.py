@@ -1,4 +1,4 @@
-"""Recipe `finetune`: set up, measure, train, measure again, report."""
+"""The run of recipe `finetune`: set up, measure, train, measure again, report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 from time import perf_counter
+from typing import Self
 
 from transformers import set_seed
 
@@ -28,14 +29,14 @@ from ebft.runs.blame import blame, named_evaluators
 from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.checks import find_problems_of_processes
 from ebft.runs.describe import describe
-from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.halving import Halving
 from ebft.runs.interrupt import TERMINATED, StopRequest, stop_on_signals
 from ebft.runs.measuring import Measuring, is_due
+from ebft.runs.options import FineTuneOptions
 from ebft.runs.output import OutputFolder
-from ebft.runs.prepare import prepare
 from ebft.runs.progress import Progress, make_metric_loggers
 from ebft.runs.rescue import saving_last_step
+from ebft.runs.setup import prepare
 from ebft.runs.start import Start
 from ebft.training.loop import train
 from ebft.training.machinery import Machinery, Observer, Step
@@ -44,14 +45,14 @@ from ebft.training.metrics import step_metrics
 log = logging.getLogger("ebft")
 
 
-class FineTune:
-    """Fine-tunes a policy as a `FineTuneOptions` recipe says.
+class FineTuning:
+    """A fine-tuning run, as a context: entering it sets the run up, leaving it closes the loggers
+    and releases the output folder.
 
-    `setup` raises `UserError` for what is wrong with the recipe's model, data or output folder;
-    `run` raises `NumericalError`, `StorageError`, `MemoryShortError` and whatever parts raise,
-    with a checkpoint saved if the policy is intact, and returns whether all steps were run. Of
-    several processes, each does the same with its share of the documents and of the weights, and
-    the main one writes and prints.
+    Entering raises `UserError` for a model, data or an output folder that cannot be used. `train`
+    raises `NumericalError`, `StorageError`, `MemoryShortError` and what parts raise, with a
+    checkpoint saved if the policy is intact. Each of several processes does the same with its share
+    of the documents and of the weights; the main one writes and prints.
     """
 
     def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
@@ -59,8 +60,19 @@ class FineTune:
         self._output = OutputFolder(options.output_dir, overwrite=options.overwrite)
         self._closing = ExitStack()
 
-    def setup(self) -> None:
+    def __enter__(self) -> Self:
         """Loads the model and the data, builds the parts and takes the output folder."""
+        try:
+            self._set_up()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._close()
+
+    def _set_up(self) -> None:
         options, registry, output = self._options, self._registry, self._output
         recipe, checkpoint = plain_options(options, registry), options.checkpoint
         checkpoints = Checkpoints(output.checkpoints, keep=checkpoint.keep, best=checkpoint.best_is)
@@ -115,14 +127,15 @@ class FineTune:
         self._closing.callback(progress.close)
         return progress
 
-    def run(self) -> bool:
-        """Runs the steps; Ctrl-C, SIGTERM and a closed terminal stop them with a checkpoint saved.
+    def train(self) -> bool:
+        """Runs the steps. True if all were run.
 
-        After the last two it raises `SystemExit`, with the status that schedulers know.
+        Ctrl-C, SIGTERM and a closed terminal stop the run with a checkpoint saved; after the last
+        two it raises `SystemExit`, with the status that schedulers know.
         """
         options, machinery, processes = self._options, self.prepared.machinery, self._processes
         checkpointer, measuring = self._checkpointer, self._measuring
-        halving = Halving(options, machinery, checkpointer, free=self.prepared.free)
+        halving = Halving(machinery, checkpointer, self.prepared.budget)
         done, last = self._start.step, options.training.steps
         try:
             halving(lambda: measuring.begin(done))
@@ -181,8 +194,7 @@ class FineTune:
         paired |= named_evaluators(self._options.evaluation, self.prepared.sets)
         return blame(error, paired, self._registry, f"after {self._checkpointer.done} steps")
 
-    def cleanup(self) -> None:
-        """Closes the progress bar and the metric loggers, and lets others into the folder."""
+    def _close(self) -> None:
         try:
             self._closing.close()
         finally:

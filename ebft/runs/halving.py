@@ -9,8 +9,7 @@ from typing import TypeVar
 from ebft.checkpoints.state import restore_before_update
 from ebft.errors import MemoryShortError
 from ebft.runs.checkpointer import Checkpointer
-from ebft.runs.finetune_options import FineTuneOptions
-from ebft.runs.memory import describe_need, is_out_of_memory, memory_short
+from ebft.runs.memory import MemoryBudget, is_out_of_memory
 from ebft.training.machinery import Machinery
 
 log = logging.getLogger("ebft")
@@ -18,21 +17,12 @@ T = TypeVar("T")
 
 
 class Halving:
-    """Does something with half the micro-batch as often as it runs out of memory.
-
-    `free` bytes were free before any model was loaded.
-    """
+    """Does something with half the micro-batch as often as it runs out of memory."""
 
     def __init__(
-        self,
-        options: FineTuneOptions,
-        machinery: Machinery,
-        checkpointer: Checkpointer,
-        *,
-        free: int,
+        self, machinery: Machinery, checkpointer: Checkpointer, budget: MemoryBudget
     ) -> None:
-        self._options, self._machinery, self._checkpointer = options, machinery, checkpointer
-        self._free = free
+        self._machinery, self._checkpointer, self._budget = machinery, checkpointer, budget
 
     def __call__(self, do: Callable[[], T]) -> T:
         """What `do` returns. Raises `MemoryShortError` when halving does not help."""
@@ -52,20 +42,15 @@ class Halving:
 
     def memory_short(self) -> MemoryShortError:
         """What ends a run that does not fit, with the numbers."""
-        return memory_short(
-            self._options, micro_batch=self._machinery.micro_batch.documents,
-            free=self._free, processes=self._machinery.processes.size,
-        )  # fmt: skip
+        return self._budget.short(self._machinery.micro_batch.documents)
 
     def _halve(self) -> None:
-        """Gives the parts back as they were before."""
+        """Restores the parts' states from before the step."""
         micro_batch = self._machinery.micro_batch
-        need = describe_need(
-            self._options, micro_batch=micro_batch.documents, free=self._free, processes=1
-        )
+        need = self._budget.describe(micro_batch.documents)
         micro_batch.halve()
         log.warning(
-            "out of memory: %s; going on with %d, which changes no result",
+            "out of memory: %s; continuing with %d, which changes no result",
             need, micro_batch.documents,
         )  # fmt: skip
         self._machinery.optimizer.zero_grad(set_to_none=True)

@@ -17,7 +17,7 @@ from ebft.report.curves import plot_curves
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
 from ebft.rollout.records import Contexts, Scored
-from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.options import FineTuneOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.progress import Progress
 from ebft.training.gradients import measure_gradients

@@ -1,24 +1,35 @@
-"""Running out of memory: how it shows, what fits, what to say about it."""
+"""Memory of a run: how much is free, what fits into it, and what to say when it is short."""
 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import torch
 
 from ebft.errors import MemoryShortError, UserError
-from ebft.processes import Launch
-from ebft.runs.estimate import estimate_memory
+from ebft.runs.cost import GIB
 
 if TYPE_CHECKING:
-    from ebft.runs.finetune_options import FineTuneOptions
+    from ebft.runs.options import StepOptions
 
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch's allocators say in a RuntimeError."""
-GIB = 2**30
 SHARE = 0.8
 """How much of the free memory to use: estimates are within 15 %, and others may need some."""
+CGROUP = Path("/proc/self/cgroup")
+MOUNT = Path("/sys/fs/cgroup")
+FILES = {
+    "v2": ("memory.max", "memory.current", "inactive_file"),
+    "v1": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""What each version of Linux's control groups calls the limit, the use, and what can be freed."""
+
 
 log = logging.getLogger("ebft")
 
@@ -30,70 +41,117 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
-def choose_micro_batch(
-    options: FineTuneOptions, free: int, *, processes: int = 1, before: int | None = None
-) -> int:
-    """`training.micro_batch`; for auto, as many of the longest documents as `free` bytes hold.
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """What each process of a run may use, and what it needs.
 
-    `free` is what each of the processes has before the models are loaded, and `before` what a run
-    that is resumed had: if that fits too, it is taken, for the same results to the last bit. Raises
-    `UserError` if what a document needs cannot be estimated.
+    `free` bytes were free before any model was loaded. `need` estimates the bytes of a number of
+    documents at a time; it raises `ValueError` if that cannot be known.
     """
-    chosen, most = options.training.micro_batch, options.training.documents_per_step // processes
-    if chosen != "auto":
-        return chosen
+
+    training: StepOptions
+    need: Callable[[int], float]
+    free: int
+    processes: int = 1
+
+    def choose_micro_batch(self, *, before: int | None = None) -> int:
+        """`training.micro_batch`; for auto, as many of the longest documents as fit.
+
+        `before` is what a resumed run had. If that fits too, it is taken: the results are the same
+        to the last bit. Raises `UserError` if the need of a document cannot be estimated.
+        """
+        chosen = self.training.micro_batch
+        if chosen != "auto":
+            return chosen
+        most = self.training.documents_per_step // self.processes
+        try:
+            needed = [self.need(count) for count in range(1, most + 1)]
+        except ValueError as error:
+            raise UserError(f"training.micro_batch = auto: {error}; give a number") from error
+        fitting = sum(size <= SHARE * self.free for size in needed)
+        size = max(1, fitting)
+        if before is not None and 1 <= before <= size:
+            log.info("training.micro_batch = auto: %d, as before the run was stopped", before)
+            return before
+        log.log(
+            logging.INFO if fitting else logging.WARNING,
+            "training.micro_batch = auto: %d, estimated to need %.1f GiB of the %.1f GiB that are "
+            "free",
+            size, needed[size - 1] / GIB, self.free / GIB,
+        )  # fmt: skip
+        return size
+
+    def describe(self, micro_batch: int) -> str:
+        """`about 5.7 GiB are needed …, and 3.1 GiB were free`."""
+        need = describe_need(self.need, micro_batch)
+        return f"{need}, and {self.free / GIB:.1f} GiB were free when the run began"
+
+    def short(self, micro_batch: int) -> MemoryShortError:
+        """The error that ends a run, with the numbers and what to lower."""
+        advice = [f"training.micro_batch={max(1, micro_batch // 2)}"] if micro_batch > 1 else []
+        if not self.training.gradient_checkpointing:
+            advice.append("training.gradient_checkpointing=true")
+        if self.training.measure_gradients_every is not None:
+            advice.append("training.measure_gradients_every=null")
+        advice.append("a smaller documents.length, sampler.n or plan.rollout_length")
+        need = self.describe(micro_batch)
+        return MemoryShortError(f"out of memory: {need}; set {', or '.join(advice)}")
+
+
+def describe_need(need: Callable[[int], float], micro_batch: int) -> str:
+    """`about 5.7 GiB are needed with training.micro_batch = 4`, or why that is not known."""
     try:
-        needed = [
-            estimate_memory(options, count, processes=processes).total
-            for count in range(1, most + 1)
-        ]
-    except ValueError as error:
-        raise UserError(f"training.micro_batch = auto: {error}; give a number") from error
-    fitting = sum(size <= SHARE * free for size in needed)
-    size = max(1, fitting)
-    if before is not None and 1 <= before <= size:
-        log.info("training.micro_batch = auto: %d, as before the run was stopped", before)
-        return before
-    log.log(
-        logging.INFO if fitting else logging.WARNING,
-        "training.micro_batch = auto: %d, estimated to need %.1f GiB of the %.1f GiB that are free",
-        size, needed[size - 1] / GIB, free / GIB,
-    )  # fmt: skip
-    return size
-
-
-def describe_need(options: FineTuneOptions, *, micro_batch: int, free: int, processes: int) -> str:
-    """`about 5.7 GiB are needed …, and 3.1 GiB were free`."""
-    need = _need(options, micro_batch=micro_batch, processes=processes)
-    return f"{need}, and {free / GIB:.1f} GiB were free when the run began"
-
-
-def describe_least_need(options: FineTuneOptions) -> str:
-    """What the smallest micro-batch needs, and what to lower where not even the models fit."""
-    need = _need(options, micro_batch=1, processes=Launch.of_environment().size)
-    adapter = "" if options.model.lora is not None else "model.lora={rank: 16}, or "
-    return f"{need}; set {adapter}a smaller documents.length or another model.path"
-
-
-def _need(options: FineTuneOptions, *, micro_batch: int, processes: int) -> str:
-    try:
-        estimate = estimate_memory(options, micro_batch, processes=processes).total
-        need = f"about {estimate / GIB:.1f} GiB are needed"
-    # A model or a plan that cannot be foreseen, whatever it raises: no run ends for this line.
+        estimate = f"about {need(micro_batch) / GIB:.1f} GiB are needed"
+    # A model or a plan that cannot be foreseen may raise anything: no run ends for this line.
     except Exception as error:
-        need = f"what is needed is not known: {error}"
-    return f"{need} with training.micro_batch = {micro_batch}"
+        estimate = f"what is needed is not known: {error}"
+    return f"{estimate} with training.micro_batch = {micro_batch}"
 
 
-def memory_short(
-    options: FineTuneOptions, *, micro_batch: int, free: int, processes: int
-) -> MemoryShortError:
-    """The error that ends a run, with the numbers and what to lower."""
-    advice = [f"training.micro_batch={max(1, micro_batch // 2)}"] if micro_batch > 1 else []
-    if not options.training.gradient_checkpointing:
-        advice.append("training.gradient_checkpointing=true")
-    if options.training.measure_gradients_every is not None:
-        advice.append("training.measure_gradients_every=null")
-    advice.append("a smaller documents.length, sampler.n or plan.rollout_length")
-    need = describe_need(options, micro_batch=micro_batch, free=free, processes=processes)
-    return MemoryShortError(f"out of memory: {need}; set {', or '.join(advice)}")
+def free_memory(device: torch.device, *, local_size: int = 1) -> int:
+    """Bytes that this process can still get: of its GPU, or its part of the machine's memory.
+
+    `local_size` counts the processes of this run on the machine.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    # The machine's figure knows nothing of the limit that a container has.
+    return int(min(psutil.virtual_memory().available, container_room()) / local_size)
+
+
+def container_room(cgroup: Path = CGROUP, mount: Path = MOUNT) -> float:
+    """Bytes that the control groups around this process leave it; infinity without a limit."""
+    return min(
+        (_room(folder, version) for folder, version in _groups(cgroup, mount)), default=math.inf
+    )
+
+
+def _groups(cgroup: Path, mount: Path) -> Iterator[tuple[Path, str]]:
+    """The group of this process and those around it. A container may see its own as the root."""
+    if not cgroup.exists():
+        return
+    for line in cgroup.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, version = mount, "v2"
+        elif "memory" in controllers.split(","):
+            root, version = mount / "memory", "v1"
+        else:
+            continue
+        own = root / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(root):
+                yield folder, version
+
+
+def _room(folder: Path, version: str) -> float:
+    limit_file, use_file, cached = FILES[version]
+    try:
+        limit = (folder / limit_file).read_text().strip()
+        if limit == "max":
+            return math.inf
+        use = int((folder / use_file).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return int(limit) - use + int(stat.get(cached, 0))
+    except (OSError, ValueError):  # not a group that accounts for memory
+        return math.inf

@@ -54,25 +54,20 @@ def log_to(stream: TextIO) -> None:
 
 
 def run_job(recipe: Recipe) -> bool:
-    """Runs a recipe; whether all of it was done.
+    """Runs a recipe. True if it is complete, False if the user stopped it.
 
-    Raises what its job does, and `MemoryShortError` where that is a lack of memory.
+    Raises what its job does, and `MemoryShortError` for a lack of memory.
     """
     from transformers.utils.logging import disable_progress_bar
 
     from ebft.runs.memory import is_out_of_memory
 
     disable_progress_bar()  # the run has its own; loading weights takes a second
-    job = recipe.options.build(recipe.registry, source=recipe.source)
     try:
-        job.setup()
-        return job.run()
+        return recipe.job.run()
     except EXPLAINED:
         raise
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        advice = recipe.options.when_memory_is_short()
-        raise MemoryShortError(f"out of memory: {advice}") from error
-    finally:
-        job.cleanup()
+        raise MemoryShortError(f"out of memory: {recipe.job.advice()}") from error

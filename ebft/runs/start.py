@@ -12,8 +12,8 @@ from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
 from ebft.checkpoints.room import check_room
 from ebft.errors import UserError
 from ebft.processes import Processes
-from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.metric_logs import cut_disk_logs
+from ebft.runs.options import FineTuneOptions
 from ebft.runs.output import OutputFolder
 
 

@@ -10,21 +10,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from filelock import Timeout
 from tqdm import tqdm
 
 from ebft.config.dump import resolved_yaml
+from ebft.config.recipe import Job
 from ebft.errors import RunsFailedError, UserError
 from ebft.files import write_whole
-from ebft.plugins import Registry
 from ebft.runs.interrupt import TERMINATED, StopRequest, stop_another
 from ebft.study.arms import factors
 from ebft.study.contents import Description, Result, StudyPlan
 from ebft.study.folder import RunFolder, StudyFolder, read_lines
 from ebft.study.options import StudyOptions
-from ebft.study.plan import Run, missing_of, plan_runs
+from ebft.study.plan import Run, find_problems, missing_of, plan_arms, plan_runs
 from ebft.study.process import OutOfTimeError, run_in_process
 from ebft.study.worker import HELD_ELSEWHERE, STOPPED
 
@@ -41,21 +41,27 @@ STOPPED_BY = {
 """What has stopped a run, by its exit status: in good order, or before it could be."""
 
 
-class Study:
-    """Runs what a study file plans and nothing that is done already.
+class Study(Job[StudyOptions]):
+    """Runs what a study file plans, except the runs that are complete already."""
 
-    `setup` raises `UserError` for a folder that cannot be written, and for what the runs need and
-    is not on this machine; `run` raises `RunsFailedError` at the end if runs have failed, and
-    returns False if Ctrl-C has stopped it.
-    """
+    schema: ClassVar[type[StudyOptions]] = StudyOptions
 
-    def __init__(self, options: StudyOptions, registry: Registry, *, source: Path) -> None:
-        self._options, self._registry, self._source = options, registry, source
-        self._folder = StudyFolder(options.output_dir)
+    def problems(self) -> list[str]:
+        """Those of the study and of each of its runs."""
+        return find_problems(self.options)
 
-    def setup(self) -> None:
+    def missing(self) -> list[str]:
+        return missing_of(plan_arms(self.options))
+
+    def estimate(self) -> str:
+        from ebft.study.dry_run import estimate_table
+
+        return estimate_table(self.options)
+
+    def _set_up(self) -> None:
         """Plans the runs and writes their recipes, each in its folder."""
-        self._runs = plan_runs(self._options)
+        self._folder = StudyFolder(self.options.output_dir)
+        self._runs = plan_runs(self.options)
         self._check_needs()
         try:
             for run in self._runs:
@@ -72,7 +78,7 @@ class Study:
                 f"output_dir = {self._folder.path}: its files cannot be locked ({error.strerror}), "
                 "and locks keep two processes from the same run; choose another file system"
             ) from error
-        if self._options.retry_failed:
+        if self.options.retry_failed:
             for run in self._runs:
                 result = self._at(run).result()
                 if result is not None and not result.done:
@@ -81,11 +87,14 @@ class Study:
     def run(self) -> bool:
         """Runs what is left; Ctrl-C and SIGTERM stop the run in progress.
 
-        After SIGTERM it raises `SystemExit`, with the status that schedulers know, and with 75 when
-        `budget.minutes` is spent before all runs are done.
+        Raises `UserError` for a folder that cannot be written, and for what the runs need and is
+        not on this machine; `RunsFailedError` at the end if runs have failed; `SystemExit` after
+        SIGTERM, with the status that schedulers know, and with 75 if `budget.minutes` is spent
+        before all runs are complete.
         """
         from ebft.study.report.make import write_report
 
+        self._set_up()
         pending = [run for run in self._runs if self._at(run).result() is None]
         log.info("%d runs, %d of them done already", len(self._runs), len(self._done()))
         with (
@@ -109,9 +118,6 @@ class Study:
         if not finished:
             raise SystemExit(OUT_OF_BUDGET)
         return True
-
-    def cleanup(self) -> None:
-        """Nothing is held."""
 
     def _run_all(self, pending: Sequence[Run], stop: StopRequest, bar: tqdm[NoReturn]) -> bool:
         began, waiting = time.monotonic(), list(pending)
@@ -150,7 +156,7 @@ class Study:
         return True
 
     def _attempt(self, run: Run, stop: StopRequest, bar: tqdm[NoReturn]) -> None:
-        folder, limit = self._at(run), self._options.budget.minutes_per_run
+        folder, limit = self._at(run), self.options.budget.minutes_per_run
         if _is_held(folder):
             return
         began = time.monotonic()
@@ -179,21 +185,21 @@ class Study:
             folder.write_result(Result(seconds=seconds, error=reason, surroundings={}))
 
     def _out_of_budget(self, elapsed: float) -> bool:
-        minutes = self._options.budget.minutes
+        minutes = self.options.budget.minutes
         took = [result.seconds for result in self._done()]
         expected = mean(took) if took else 0.0
         return minutes is not None and elapsed + expected > minutes * 60
 
     def _check_needs(self) -> None:
         """Raises `UserError` if a run that is still to be done names what is not here."""
-        again = self._options.retry_failed
+        again = self.options.retry_failed
         left = [
             run.arm
             for run in self._runs
             if (result := self._at(run).result()) is None or (again and not result.done)
         ]
         if missing := missing_of(left):
-            raise UserError("\n".join(f"{self._source}: of its runs: {line}" for line in missing))
+            raise UserError("\n".join(f"{self.source}: of its runs: {line}" for line in missing))
 
     def _prepare(self, run: Run) -> None:
         folder = self._at(run)
@@ -213,17 +219,17 @@ class Study:
                 seed=run.seed,
                 steps=run.arm.steps,
                 tflop=tflop,
-                keep_checkpoints=self._options.keep_checkpoints,
+                keep_checkpoints=self.options.keep_checkpoints,
             )
         )
 
     def _plan(self) -> StudyPlan:
         return StudyPlan(
-            title=self._source.stem,
+            title=self.source.stem,
             command=shlex.join([_program(), *sys.argv[1:]]),
-            study=resolved_yaml(self._options, self._registry),
-            reference=self._options.reference or self._runs[0].arm.label,
-            factors=factors(self._options),
+            study=resolved_yaml(self.options, self.registry),
+            reference=self.options.reference or self._runs[0].arm.label,
+            factors=factors(self.options),
             runs=[run.name for run in self._runs],
         )
 

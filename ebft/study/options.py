@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
@@ -15,13 +15,10 @@ from pydantic import (
     model_validator,
 )  # fmt: skip
 
-from ebft.config.recipe import Job, RecipeOptions
+from ebft.config.recipe import RecipeOptions
 from ebft.mistakes import Mistake, validation_error
 from ebft.parts import Options
-from ebft.runs.finetune_options import FineTuneOptions
-
-if TYPE_CHECKING:
-    from ebft.plugins import Registry
+from ebft.runs.options import FineTuneOptions
 
 
 def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
@@ -142,24 +139,3 @@ class StudyOptions(RecipeOptions):
         if mistakes:
             raise validation_error(cls.__name__, mistakes)
         return data
-
-    def problems(self) -> list[str]:
-        """Of the study and of each of its runs."""
-        from ebft.study.plan import find_problems
-
-        return find_problems(self)
-
-    def missing(self) -> list[str]:
-        from ebft.study.plan import missing_of, plan_arms
-
-        return missing_of(plan_arms(self))
-
-    def estimate(self) -> str:
-        from ebft.study.dry_run import estimate_table
-
-        return estimate_table(self)
-
-    def build(self, registry: Registry, *, source: Path) -> Job:
-        from ebft.study.job import Study
-
-        return Study(self, registry, source=source)

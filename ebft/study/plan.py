@@ -12,11 +12,12 @@ from ebft.config.dump import fingerprint
 from ebft.config.load import Recipe, load_recipe
 from ebft.config.overrides import Override, override
 from ebft.config.read import read_recipe
-from ebft.config.recipe import RECIPES, recipe_options
+from ebft.config.recipe import JOBS, find_job
 from ebft.errors import UserError
-from ebft.runs.estimate import step_flops
-from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.estimate import StepEstimate
+from ebft.runs.jobs import not_on_this_machine
 from ebft.runs.metric_logs import STEP_LOG
+from ebft.runs.options import FineTuneOptions
 from ebft.study.arms import Arm, arms
 from ebft.study.options import StudyOptions
 
@@ -44,7 +45,7 @@ class PlannedArm:
 
     def tflop(self) -> float:
         """TFLOP of one run's training. Raises `ValueError` saying what cannot be known."""
-        return step_flops(self.options) * self.steps / 1e12
+        return StepEstimate.of(self.options).flops() * self.steps / 1e12
 
     def recipe(self, *, seed: int, output_dir: Path, remember: Path) -> Recipe:
         """The recipe of one of its runs; `remember` keeps what is measured before first steps."""
@@ -114,7 +115,7 @@ def missing_of(planned: Iterable[PlannedArm]) -> list[str]:
         names = (options.model, options.data, options.evaluation.sets)
         if names not in asked:  # most arms differ in other sections
             asked.append(names)
-            found |= dict.fromkeys(options.missing())
+            found |= dict.fromkeys(not_on_this_machine(options))
     return list(found)
 
 
@@ -161,7 +162,7 @@ def _problems(options: StudyOptions) -> Iterator[str]:
 def _may_be_fine_tuning(base: Path) -> bool:
     """False for ebft's other recipes; what a plug-in's are shows when they are loaded."""
     name = read_recipe(base).tree.get("recipe")
-    return name not in RECIPES or issubclass(recipe_options(name, base), FineTuneOptions)
+    return name not in JOBS or issubclass(find_job(name, base).schema, FineTuneOptions)
 
 
 def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:
@@ -188,7 +189,7 @@ def _budget(arm: Arm, options: StudyOptions, overrides: Sequence[Override]) -> l
         recipe = _load(arm, overrides)
         assert isinstance(recipe.options, FineTuneOptions)
         try:
-            each = step_flops(recipe.options) / 1e12
+            each = StepEstimate.of(recipe.options).flops() / 1e12
         except ValueError as error:
             raise UserError(f"budget.tflop_per_run: cannot be kept: {error}") from error
         if (fitting := int(budget.tflop_per_run / each)) < 1:

@@ -17,7 +17,7 @@ from itertools import product
 from tqdm import tqdm
 
 from ebft.config.load import load_recipe
-from ebft.runs.estimate import estimate_memory
+from ebft.runs.estimate import StepEstimate
 from tests.benchmarks.machine import ROOT, commit
 
 PAGE = ROOT / "docs" / "benchmarks" / "memory.md"
@@ -62,7 +62,7 @@ def main() -> None:
     for kind, micro_batch in tqdm(list(product(KINDS, MICRO_BATCHES))):
         options = overrides(micro_batch, kind)
         recipe = load_recipe(RECIPE, options).options
-        estimate = estimate_memory(recipe, micro_batch).total
+        estimate = StepEstimate.of(recipe).memory(micro_batch).total
         peak = measure(options)
         print(kind, micro_batch, estimate / GIB, peak / GIB, flush=True)
         rows.append(

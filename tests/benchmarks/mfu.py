@@ -3,7 +3,7 @@
     python -m tests.benchmarks.mfu                                      Qwen2.5-1.5B, bfloat16, flex
     python -m tests.benchmarks.mfu --attention tree --documents 8       and so on: --help
 
-MFU is what the cost model counts (`ebft.cost`: no recomputation, no padding) over what the GPU
+MFU is what the cost model counts (`ebft.runs.cost`: no recomputation, no padding) over what the GPU
 could compute in that time. Each time is the fastest of `REPEATS` after one to warm up and compile.
 """
 
@@ -14,7 +14,6 @@ from time import perf_counter
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from ebft.cost import DocumentTree, flops
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.load import ATTENTION
 from ebft.models.shape import ModelShape
@@ -22,7 +21,8 @@ from ebft.objective import ObjectiveOptions
 from ebft.parts import Resources
 from ebft.rollout.records import Rollouts
 from ebft.rollout.strided import Strided
-from ebft.runs.resources import PRECISION
+from ebft.runs.cost import DocumentTree, flops
+from ebft.runs.setup import PRECISION
 from ebft.samplers.hf_tree import HfTree
 from ebft.testing import tiny_documents
 from ebft.training.loop import accumulate_gradients

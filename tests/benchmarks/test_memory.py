@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ebft.config.load import load_recipe
-from ebft.runs.estimate import estimate_memory
+from ebft.runs.estimate import StepEstimate
 from tests.benchmarks.memory import RECIPE, measure, overrides
 
 SMALL = ["training.documents_per_step=2", "training.steps=2"]
@@ -16,5 +16,5 @@ SMALL = ["training.documents_per_step=2", "training.steps=2"]
 @pytest.mark.parametrize("kind", ["all weights", "LoRA, rank 16"])
 def test_the_estimate_is_near_the_peak(kind):
     options = [*overrides(2, kind), *SMALL]
-    estimate = estimate_memory(load_recipe(RECIPE, options).options, 2).total
+    estimate = StepEstimate.of(load_recipe(RECIPE, options).options).memory(2).total
     assert estimate == pytest.approx(measure(options), rel=0.15)

@@ -23,7 +23,6 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from ebft.cost import DECODER_PASSES, DocumentTree, flops
 from ebft.data.python_files import PythonFiles
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.load import load_frozen, load_policy
@@ -34,6 +33,7 @@ from ebft.objective import ObjectiveOptions
 from ebft.parts import Resources
 from ebft.rollout.records import Document, Rollouts
 from ebft.rollout.strided import Strided
+from ebft.runs.cost import DECODER_PASSES, DocumentTree, flops
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
 from tests.benchmarks import public_layout

@@ -9,23 +9,22 @@ from safetensors.torch import save_file
 
 from ebft.config.load import load_recipe
 from ebft.models.shard import whole_weights
-from ebft.runs.finetune import FineTune
+from ebft.runs.finetune import FineTuning
 from ebft.training.loop import train
 
 
 def record(folder, file, *overrides):
     """Writes `rank-N.json`, what process N did, and `weights.safetensors` after the last step."""
     recipe = load_recipe(Path(file), overrides)
-    job = FineTune(recipe.options, recipe.registry, source=recipe.source)
-    job.setup()
-    machinery = job.prepared.machinery
-    steps = [written(step) for step in train(machinery, range(recipe.options.training.steps))]
-    policy, processes = machinery.policy, machinery.processes
-    weights = whole_weights(policy) if processes.size > 1 else dict(policy.named_parameters())
-    Path(folder, f"rank-{processes.rank}.json").write_text(json.dumps(steps))
-    if processes.is_main:
-        save_file({k: v.detach().contiguous() for k, v in weights.items()}, Path(folder, "weights"))
-    job.cleanup()
+    with FineTuning(recipe.options, recipe.registry, source=recipe.source) as run:
+        machinery = run.prepared.machinery
+        steps = [written(step) for step in train(machinery, range(recipe.options.training.steps))]
+        policy, processes = machinery.policy, machinery.processes
+        weights = whole_weights(policy) if processes.size > 1 else dict(policy.named_parameters())
+        Path(folder, f"rank-{processes.rank}.json").write_text(json.dumps(steps))
+        if processes.is_main:
+            values = {name: value.detach().contiguous() for name, value in weights.items()}
+            save_file(values, Path(folder, "weights"))
     processes.close()
 
 

@@ -18,9 +18,7 @@ from ebft.data.files import Files
 from ebft.data.python_files import PythonFiles
 from ebft.errors import UserError
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.documents import make_documents
-from ebft.runs.machinery import make_machinery
-from ebft.runs.resources import make_resources
+from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.testing import write_tiny_model, write_tiny_texts
 from ebft.training.machinery import Machinery
 from tests.conftest import RECIPES
@@ -87,9 +85,11 @@ class CheckpointTarget:
         ]  # fmt: skip
         recipe = load_recipe(RECIPES / "ebft_full.yaml", overrides)
         self._options, self._recipe = recipe.options, plain_options(recipe.options, recipe.registry)
-        self._resources = make_resources(self._options)
+        self._resources = make_resources(self._options.model, seed=self._options.seed)
         self._plan = self._options.plan.build(self._resources)
-        documents = make_documents(self._options, self._resources, self._plan)
+        documents = make_documents(
+            self._options.data, self._options.documents, self._resources, self._plan
+        )
         self._documents = documents.train.documents
         machinery = self._machinery()
         state = {**gather_state(machinery), "metrics": [], "history": {}}

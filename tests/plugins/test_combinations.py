@@ -7,9 +7,7 @@ import pytest
 from ebft.config.load import load_recipe
 from ebft.plugins import load_registry
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.documents import make_documents
-from ebft.runs.machinery import make_machinery
-from ebft.runs.resources import make_resources
+from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
 from tests.conftest import RECIPES
 from tests.plugins.pairwise import cover_pairs, pairs
@@ -62,9 +60,9 @@ def test_two_steps(load, choice, recipe):
     swaps = [f"{key}={name}" for key, name in choice.items()]
     more = [option for name in choice.values() for option in NEEDED.get(name, ())]
     options = load(recipe, *swaps, *more).options
-    resources = make_resources(options)
+    resources = make_resources(options.model, seed=options.seed)
     plan = options.plan.build(resources)
-    documents = make_documents(options, resources, plan)
+    documents = make_documents(options.data, options.documents, resources, plan)
     before = {name: p.clone() for name, p in resources.policy.named_parameters()}
     machinery = make_machinery(options, resources, plan, documents.train.documents, MicroBatch(2))
     steps = list(train(machinery, range(2)))

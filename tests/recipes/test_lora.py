@@ -14,9 +14,7 @@ from ebft.config.load import load_recipe
 from ebft.models.load import load_frozen
 from ebft.models.quantize import is_quantized
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.documents import make_documents
-from ebft.runs.machinery import make_machinery
-from ebft.runs.resources import make_resources
+from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
 
 QLORA = "model.lora.quantize_base=true"
@@ -27,9 +25,9 @@ def run(arguments, steps=2):
     """The steps of a run, its machinery and its resources."""
     _, file, *overrides = arguments
     options = load_recipe(Path(file), overrides).options
-    resources = make_resources(options)
+    resources = make_resources(options.model, seed=options.seed)
     plan = options.plan.build(resources)
-    documents = make_documents(options, resources, plan)
+    documents = make_documents(options.data, options.documents, resources, plan)
     machinery = make_machinery(options, resources, plan, documents.train.documents, MicroBatch(2))
     return list(train(machinery, range(steps))), machinery, resources
 

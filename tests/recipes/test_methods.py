@@ -11,9 +11,7 @@ from transformers import AutoModelForCausalLM
 from ebft.config.load import load_recipe
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.documents import make_documents
-from ebft.runs.machinery import make_machinery
-from ebft.runs.resources import make_resources
+from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
 from ebft.training.machinery import Observer
 
@@ -35,9 +33,9 @@ def machinery_of(arguments):
     """What the loop of a run is given."""
     _, file, *overrides = arguments
     options = load_recipe(Path(file), overrides).options
-    resources = make_resources(options)
+    resources = make_resources(options.model, seed=options.seed)
     plan = options.plan.build(resources)
-    documents = make_documents(options, resources, plan)
+    documents = make_documents(options.data, options.documents, resources, plan)
     return make_machinery(options, resources, plan, documents.train.documents, MicroBatch(2))
 
 

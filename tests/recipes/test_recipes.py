@@ -12,12 +12,12 @@ import yaml
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import load_recipe
 from ebft.config.read import read_recipe, read_yaml
-from ebft.cost import DocumentTree, flops
 from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
 from ebft.plugins import default_registry
 from ebft.rollout.strided import Strided
+from ebft.runs.cost import DocumentTree, flops
 from ebft.runs.estimate import model_shape
-from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.options import FineTuneOptions
 from ebft.study.dry_run import CPU_GFLOPS
 from ebft.study.plan import plan_arms
 from tests.conftest import RECIPES

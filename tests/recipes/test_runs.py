@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
-from ebft.runs.finetune import FineTune
+from ebft.runs.finetune import FineTuning
 from ebft.runs.output import OutputFolder
 from ebft.training.loop import train
 
@@ -87,11 +87,9 @@ def steps_of(arguments):
     """The steps of a run, and the policy's weights after them."""
     _, file, *overrides = arguments
     recipe = load_recipe(Path(file), overrides)
-    job = FineTune(recipe.options, recipe.registry, source=recipe.source)
-    job.setup()
-    steps = list(train(job.prepared.machinery, range(recipe.options.training.steps)))
-    weights = {k: v.clone() for k, v in job.prepared.machinery.policy.state_dict().items()}
-    job.cleanup()
+    with FineTuning(recipe.options, recipe.registry, source=recipe.source) as run:
+        steps = list(train(run.prepared.machinery, range(recipe.options.training.steps)))
+        weights = {k: v.clone() for k, v in run.prepared.machinery.policy.state_dict().items()}
     return steps, weights
 
 

@@ -7,8 +7,8 @@ import torch
 
 from ebft.config.load import load_recipe
 from ebft.models import load
-from ebft.runs import resources
-from ebft.runs.estimate import estimate_memory
+from ebft.runs import setup
+from ebft.runs.estimate import StepEstimate
 from ebft.runs.memory import SHARE, is_out_of_memory
 from ebft.training import losses
 from tests.resume.common import assert_same_checkpoints, checkpoint
@@ -55,7 +55,7 @@ def test_the_micro_batch_is_halved_and_results_are_the_same(ebft, tiny_run, tmp_
     assert status == 0, err
     assert err.count("out of memory: ") == 1
     assert "with training.micro_batch = 2, and " in err
-    assert "going on with 1, which changes no result" in err
+    assert "continuing with 1, which changes no result" in err
     assert_same_checkpoints(checkpoint(run, 3), checkpoint(small, 3))
 
 
@@ -72,8 +72,8 @@ def test_a_resumed_run_is_halved_from_where_it_was(ebft, tiny_run, tmp_path, roo
     room_for(1)
     status, _, err = ebft(*tiny_run(*options, "training.micro_batch=4", *more))
     assert status == 0, err
-    assert "going on with 2" in err
-    assert "going on with 1" in err
+    assert "continuing with 2" in err
+    assert "continuing with 1" in err
     assert_same_checkpoints(checkpoint(run, 4), checkpoint(small, 4))
 
 
@@ -83,10 +83,10 @@ def test_a_resumed_run_chooses_no_other_micro_batch_for_the_memory_that_is_free(
     whole, run = tmp_path / "whole", tmp_path / "run"
     options = ["training.micro_batch=auto", "lr_scheduler=null"]
     little = int(tiny_need(tiny_run, 2) / SHARE) + 1
-    monkeypatch.setattr(resources, "free_memory", lambda device, local_size: little)
+    monkeypatch.setattr(setup, "free_memory", lambda device, local_size: little)
     assert ebft(*tiny_run(*options, f"output_dir={whole}"))[0] == 0
     assert ebft(*tiny_run(*options, "training.steps=2"))[0] == 0
-    monkeypatch.setattr(resources, "free_memory", lambda device, local_size: 100 << 30)
+    monkeypatch.setattr(setup, "free_memory", lambda device, local_size: 100 << 30)
     status, _, err = ebft(*tiny_run(*options, "checkpoint.resume=auto"))
     assert status == 0, err
     assert "training.micro_batch = auto: 2, as before the run was stopped" in err
@@ -96,11 +96,11 @@ def test_a_resumed_run_chooses_no_other_micro_batch_for_the_memory_that_is_free(
 
 def tiny_need(tiny_run, count):
     _, file, *overrides = tiny_run()
-    return estimate_memory(load_recipe(Path(file), overrides).options, count).total
+    return StepEstimate.of(load_recipe(Path(file), overrides).options).memory(count).total
 
 
 def test_when_nothing_fits_the_numbers_are_given(ebft, tiny_run, room_for, monkeypatch):
-    monkeypatch.setattr(resources, "free_memory", lambda device, local_size: 3 << 30)
+    monkeypatch.setattr(setup, "free_memory", lambda device, local_size: 3 << 30)
     room_for(0)
     status, _, err = ebft(*tiny_run())
     assert status == 1

@@ -7,7 +7,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, MixtralConfig
 
-from ebft.cost import DocumentTree, flops, memory
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.attention import TREE
 from ebft.models.lora import add_adapter, without_adapter
@@ -17,6 +16,7 @@ from ebft.objective import ObjectiveOptions
 from ebft.rollout.records import Rollouts
 from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
+from ebft.runs.cost import DocumentTree, flops, memory
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
 from tests.tiny import tiny_documents, tiny_resources, trained_on

@@ -15,9 +15,9 @@ from ebft.data.order import DocumentOrder
 from ebft.data.rows import Rows
 from ebft.digests import digest_documents
 from ebft.errors import UserError
+from ebft.evaluation.sets import choose
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
-from ebft.runs.evaluation_sets import choose
 from ebft.splits import Example
 from tests.tiny import tiny_tokenizer
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from ebft.cost import QUANTIZED
 from ebft.digests import digest_weights
 from ebft.errors import UserError
 from ebft.models.compiled import compile_layers
@@ -17,6 +16,7 @@ from ebft.models.quantize import BLOCK, dense, is_quantized, quantize_to
 from ebft.models.tree_log_probs import document_log_probs
 from ebft.objective import ObjectiveOptions
 from ebft.rollout.strided import Strided
+from ebft.runs.cost import QUANTIZED
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on

@@ -8,9 +8,8 @@ import torch
 
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
-from ebft.runs.estimate import estimate_memory, step_flops
-from ebft.runs.free_memory import container_room, free_memory
-from ebft.runs.memory import SHARE, choose_micro_batch
+from ebft.runs.estimate import StepEstimate, memory_need
+from ebft.runs.memory import SHARE, MemoryBudget, container_room, free_memory
 from tests.conftest import RECIPES
 
 
@@ -20,8 +19,22 @@ def options(*overrides):
     ).options
 
 
+def choose_micro_batch(options, free, *, processes=1, before=None):
+    need = memory_need(options, processes=processes)
+    budget = MemoryBudget(options.training, need, free, processes)
+    return budget.choose_micro_batch(before=before)
+
+
 def chosen(free, *overrides):
     return choose_micro_batch(options("training.micro_batch=auto", *overrides), free)
+
+
+def estimate_memory(options, count, *, processes=1):
+    return StepEstimate.of(options).memory(count, processes=processes)
+
+
+def step_flops(options):
+    return StepEstimate.of(options).flops()
 
 
 def test_a_number_is_a_number():

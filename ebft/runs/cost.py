@@ -124,15 +124,14 @@ def _attention(model: ModelShape, pairs: int, layers: int) -> float:
     return 4.0 * layers * model.heads * model.head_dim * pairs
 
 
-PROCESS = 0.6 * 2**30
+GIB = 2**30
+PROCESS = 0.6 * GIB
 """Bytes of Python with torch, transformers and datasets imported and a tokenizer, on a CPU."""
-
-
 QUANTIZED = 1 / 2 + 1 / 64
 """Bytes of a weight in 4 bits, with its share of an 8-bit scale (`models.quantize`)."""
 DECODING = 22.0
 """Bytes for each weight of the matrix in 4 bits that is being decoded: indices, and two halves."""
-HOLES, HOLES_SHARE = 0.4 * 2**30, 0.4
+HOLES, HOLES_SHARE = 0.4 * GIB, 0.4
 """With an adapter, on a CPU: bytes, and a share of the activations, that malloc's heap loses to
 holes. A wrapped layer allocates and frees between what it keeps. Measured."""
 
@@ -161,6 +160,22 @@ class Memory:
         step = always + max(self.activations + self.logits, self.update)
         # While rollouts are sampled there are no gradients yet.
         return max(step, always - self.gradients + self.sampling, self.process + self.loading)
+
+    def named(self) -> dict[str, float]:
+        """Every figure by its name in a table, the peak last."""
+        return {
+            "Python, torch": self.process,
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "Adam": self.optimizer,
+            "frozen model": self.frozen,
+            "activations": self.activations,
+            "logits": self.logits,
+            "or an update": self.update,
+            "or sampling": self.sampling,
+            "or at the start": self.loading,
+            "peak, about": self.total,
+        }
 
 
 def memory(

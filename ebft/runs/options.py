@@ -1,24 +1,21 @@
-"""The schema of a fine-tuning recipe: one field a section, each validated by its own component."""
+"""The options of the recipes that run a model: one field a section of the file."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
 from ebft.config.component import Component
-from ebft.config.recipe import Job
+from ebft.config.recipe import RecipeOptions
+from ebft.data.documents import DocumentOptions
 from ebft.distributed.parallel import ParallelOptions
-from ebft.evaluation.options import RunEvaluationOptions
+from ebft.evaluation.harness import HarnessOptions
+from ebft.evaluation.options import EvaluationOptions, RunEvaluationOptions
 from ebft.interfaces import uses_features
+from ebft.models.options import ModelOptions
 from ebft.objective import ObjectiveOptions
 from ebft.parts import Options, Part, part_of
-from ebft.runs.checks import find_problems
-from ebft.runs.model_recipe_options import ModelRecipeOptions
-
-if TYPE_CHECKING:
-    from ebft.plugins import Registry
 
 
 class StepOptions(Options):
@@ -91,14 +88,41 @@ class CheckpointOptions(Options):
     )
 
 
+class ModelRecipeOptions(RecipeOptions):
+    """A recipe about one model and the documents of one data source."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data order and rollouts")
+    model: ModelOptions
+    data: Annotated[Part, part_of("data")]
+    documents: DocumentOptions
+    plan: Annotated[Part, part_of("plans")] = Field(
+        description="anchors of the documents; also which documents are accepted, so that methods "
+        "with and without rollouts train on the same ones"
+    )
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+    def parts(self) -> dict[str, Part]:
+        """The parts that there are by their key path, for checks that concern them all."""
+        return {"data": self.data, "plan": self.plan}
+
+
+class EvaluateOptions(ModelRecipeOptions):
+    """Measures a model without training it: `recipe: evaluate`."""
+
+    micro_batch: PositiveInt = Field(
+        4, description="documents put through a network at a time; changes memory, not results"
+    )
+    harness: HarnessOptions | None = Field(
+        None, description="tasks of lm-evaluation-harness; null: none"
+    )
+
+
 class FineTuneOptions(ModelRecipeOptions):
     """A fine-tuning recipe: `recipe: finetune`.
 
     With sampler, reward and baseline it is EBFT, or RLVR if the reward uses no features; without
     all three it is SFT, on the documents that the plan accepts.
     """
-
-    several_processes: ClassVar[bool] = True
 
     sampler: Annotated[Part | None, part_of("samplers", optional=True)] = Field(
         None, description="null, with reward and baseline: no rollouts, SFT"
@@ -144,21 +168,3 @@ class FineTuneOptions(ModelRecipeOptions):
         }
         named |= {f"transforms.{i}": part for i, part in enumerate(self.transforms)}
         return {key: part for key, part in named.items() if part is not None}
-
-    def problems(self) -> list[str]:
-        return find_problems(self)
-
-    def estimate(self) -> str:
-        from ebft.runs.dry_run import estimate_table
-
-        return estimate_table(self)
-
-    def when_memory_is_short(self) -> str:
-        from ebft.runs.memory import describe_least_need
-
-        return describe_least_need(self)
-
-    def build(self, registry: Registry, *, source: Path) -> Job:
-        from ebft.runs.finetune import FineTune
-
-        return FineTune(self, registry, source=source)

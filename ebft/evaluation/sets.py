@@ -10,15 +10,13 @@ from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder
 from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.measure import EvaluationSet
-from ebft.evaluation.options import SetOptions
+from ebft.evaluation.options import EvaluationOptions, SetOptions
 from ebft.evaluation.plans import check_plans
 from ebft.interfaces import DataSource
-from ebft.models.context_length import context_length
+from ebft.models.context_length import check_context_length, context_length
 from ebft.parts import Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
-from ebft.runs.documents import check_context_length
-from ebft.runs.model_recipe_options import ModelRecipeOptions
 
 log = logging.getLogger("ebft")
 
@@ -27,10 +25,9 @@ HELD_OUT_SEED = 0
 
 
 def make_evaluation_sets(
-    options: ModelRecipeOptions, resources: Resources, held_out: Mapping[str, Tokenized]
+    evaluation: EvaluationOptions, resources: Resources, held_out: Mapping[str, Tokenized]
 ) -> list[EvaluationSet]:
     """Builds the evaluators, and chooses the documents of each set that they measure."""
-    evaluation = options.evaluation
     evaluators = [build_evaluator(part, resources) for part in evaluation.evaluators]
     own = [
         EvaluationSet(name, choose(split.documents, evaluation.documents), evaluators)
@@ -43,7 +40,7 @@ def make_evaluation_sets(
     others = []
     for number, one in enumerate(evaluation.sets):
         key = f"evaluation.sets.{number}"
-        check_context_length(one.length, resources, key=f"{key}.length")
+        check_context_length(one.length, resources.policy.config, key=f"{key}.length")
         others.append(make_benchmark(one, resources))
         check_plans(one.evaluators, others[-1].documents, key=key, reads=reads)
     return own + others

@@ -1,0 +1,116 @@
+"""The recipes that run a model: `finetune` and `evaluate`.
+
+A recipe is checked without loading torch where that is possible, so what a job runs is imported
+when it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from ebft.config.recipe import Job
+from ebft.errors import UserError
+from ebft.processes import Launch
+from ebft.runs.checks import find_problems
+from ebft.runs.options import EvaluateOptions, FineTuneOptions, ModelRecipeOptions
+
+
+class FineTune(Job[FineTuneOptions]):
+    """Fine-tunes a policy: EBFT, RLVR or SFT."""
+
+    schema: ClassVar[type[FineTuneOptions]] = FineTuneOptions
+    several_processes: ClassVar[bool] = True
+
+    def problems(self) -> list[str]:
+        return find_problems(self.options)
+
+    def missing(self) -> list[str]:
+        return not_on_this_machine(self.options)
+
+    def estimate(self) -> str:
+        from ebft.models.load import resolve_device
+        from ebft.runs.estimate import StepEstimate, memory_need
+        from ebft.runs.memory import MemoryBudget, free_memory
+
+        options, micro_batch = self.options, self.options.training.micro_batch
+        estimate = StepEstimate.of(options)
+        if micro_batch == "auto":  # else the device need not be on this machine
+            free = free_memory(resolve_device(options.model.device))
+            budget = MemoryBudget(options.training, memory_need(options), free)
+            micro_batch = budget.choose_micro_batch()
+        return estimate.table(micro_batch)
+
+    def advice(self) -> str:
+        """What the smallest micro-batch needs, and what to lower if not even the models fit."""
+        from ebft.runs.estimate import memory_need
+        from ebft.runs.memory import describe_need
+
+        need = memory_need(self.options, processes=Launch.of_environment().size)
+        adapter = "" if self.options.model.lora is not None else "model.lora={rank: 16}, or "
+        return (
+            f"{describe_need(need, 1)}; set {adapter}a smaller documents.length or another "
+            "model.path"
+        )
+
+    def run(self) -> bool:
+        from ebft.runs.finetune import FineTuning
+
+        with FineTuning(self.options, self.registry, source=self.source) as run:
+            return run.train()
+
+
+class Evaluate(Job[EvaluateOptions]):
+    """Measures a model on held-out documents, without training it."""
+
+    schema: ClassVar[type[EvaluateOptions]] = EvaluateOptions
+
+    def problems(self) -> list[str]:
+        found, options = [], self.options
+        if not options.evaluation.anything() and options.harness is None:
+            found.append("evaluation.evaluators: is empty, so there is nothing to do")
+        if options.model.lora is not None:
+            found.append(
+                "model.lora: an evaluation adds no adapter; leave it out, and give a checkpoint's "
+                "own as model.path"
+            )
+        return found
+
+    def missing(self) -> list[str]:
+        return not_on_this_machine(self.options)
+
+    def advice(self) -> str:
+        size = self.options.micro_batch
+        fewer = f"micro_batch={size // 2}, or " if size > 1 else ""
+        return f"set {fewer}a smaller documents.length or another model.path"
+
+    def run(self) -> bool:
+        from ebft.runs.evaluate import evaluate
+
+        evaluate(self.options, self.registry)
+        return True
+
+
+def not_on_this_machine(options: ModelRecipeOptions) -> list[str]:
+    """One line for the model, and for each file of a data source, that is not here."""
+    from ebft.models.embedded import EMBEDDED, find_embedded
+    from ebft.models.load import model_folder
+
+    found = []
+    try:
+        if options.model.path == EMBEDDED:
+            find_embedded()
+        else:
+            model_folder(options.model)
+    except UserError as error:
+        found.append(str(error))
+    sources = {"data": options.data}
+    sources |= {
+        f"evaluation.sets.{i}.data": it.data for i, it in enumerate(options.evaluation.sets)
+    }
+    for key, source in sources.items():
+        for name in type(source).model_fields:
+            path = getattr(source, name)
+            if isinstance(path, Path) and not path.exists():
+                found.append(f"{key}.{name} = {path}: no such file or folder")
+    return found

@@ -1,0 +1,287 @@
+"""Everything that a run needs before its first step: its model, its documents, its parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
+
+from ebft.data.documents import DocumentOptions, Tokenized, tokenize
+from ebft.data.order import DocumentOrder, told_apart
+from ebft.digests import digest_documents, digest_weights
+from ebft.errors import UserError
+from ebft.evaluation.measure import EvaluationSet
+from ebft.evaluation.options import HELD_OUT
+from ebft.evaluation.sets import make_evaluation_sets
+from ebft.interfaces import DataSource, Plan
+from ebft.models.compiled import compile_layers
+from ebft.models.context_length import check_context_length, context_length
+from ebft.models.load import load_frozen, load_policy, resolve_device
+from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
+from ebft.models.probe import probe_tree
+from ebft.parts import Part, Resources
+from ebft.processes import ONE_PROCESS, Processes
+from ebft.rollout.micro_batches import MicroBatch, tree_tokens
+from ebft.rollout.records import Document
+from ebft.runs.estimate import memory_need
+from ebft.runs.memory import MemoryBudget, free_memory
+from ebft.runs.options import FineTuneOptions
+from ebft.runs.start import Start
+from ebft.splits import Example, Splits
+from ebft.training.machinery import Machinery, RolloutParts
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from transformers import PreTrainedModel
+
+    from ebft.config.component import Component
+    from ebft.models.options import ModelOptions
+
+PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SEEN = 256
+"""Documents that are looked at to know how long they are."""
+
+log = logging.getLogger("ebft")
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The documents to train on, and the held-out ones by the name of their set."""
+
+    train: Tokenized
+    evaluated: Mapping[str, Tokenized]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is trained, on what, and what it is measured on.
+
+    `digests` are of the base model's weights and of the documents.
+    """
+
+    budget: MemoryBudget
+    resources: Resources
+    documents: Documents
+    sets: Sequence[EvaluationSet]
+    digests: Mapping[str, str]
+    machinery: Machinery
+
+
+def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Prepared:
+    """Loads the model and the data and builds the parts.
+
+    Raises `UserError` for a model or data that cannot be used, and if they are not those of the
+    checkpoint that the run resumes from.
+    """
+    free = free_memory(resolve_device(options.model.device), local_size=processes.local_size)
+    need = memory_need(options, processes=processes.size)
+    budget = MemoryBudget(options.training, need, free, processes.size)
+    micro_batch = make_micro_batch(budget, processes, before=start.micro_batch)
+    resources = make_resources(options.model, processes, seed=options.seed)
+    base = digest_base(resources, another=options.model.base is not None)
+    if start.resumed is not None:
+        start.resumed.load_weights(resources.policy)
+    plan = options.plan.build(resources)
+    documents = make_documents(options.data, options.documents, resources, plan)
+    sets = make_evaluation_sets(options.evaluation, resources, documents.evaluated)
+    digests = {
+        "base": base,
+        "train": digest_documents(documents.train.documents),
+        "held_out": digest_documents([document for one in sets for document in one.documents]),
+    }
+    if start.resumed is not None:
+        start.resumed.check_digests(digests)
+    # While the weights are whole and in float32.
+    gap = probe_tree(resources.policy, documents.train.documents, plan)
+    log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
+    place_weights(resources, has_lora=options.model.lora is not None)
+    machinery = make_machinery(options, resources, plan, documents.train.documents, micro_batch)
+    return Prepared(budget, resources, documents, sets, digests, machinery)
+
+
+def make_micro_batch(
+    budget: MemoryBudget, processes: Processes, *, before: int | None
+) -> MicroBatch:
+    """The micro-batch that the recipe says, or what the free memory holds: `before`, if it fits."""
+    documents = budget.choose_micro_batch(before=before)
+    # The same everywhere: processes compute in step, a micro-batch at a time.
+    return MicroBatch(int(processes.gather(torch.tensor([documents])).min()))
+
+
+def digest_base(resources: Resources, *, another: bool) -> str:
+    """A digest of the policy, before it has a checkpoint's weights, and of the base model if that
+    is another."""
+    digest = digest_weights(resources.policy)
+    return f"{digest} {digest_weights(resources.load_base())}" if another else digest
+
+
+def place_weights(resources: Resources, *, has_lora: bool) -> None:
+    """Shards the weights over the processes. In one process, with LoRA, it casts the frozen weights
+    to the precision of forwards."""
+    processes = resources.processes
+    if processes.mesh is not None:
+        from ebft.models.shard import shard
+
+        shard(resources.policy, processes.mesh, resources.precision)
+    elif has_lora:
+        cast_base(resources.policy, resources.precision)
+
+
+def make_resources(
+    model: ModelOptions,
+    processes: Processes = ONE_PROCESS,
+    *,
+    seed: int,
+    merge_adapter: bool = True,
+) -> Resources:
+    """Loads the policy, and gives it an adapter if the recipe has LoRA.
+
+    The adapter of a checkpoint that holds no more than that is merged, or injected
+    (`load_policy`). The frozen base model is a policy with an adapter without it; otherwise, or if
+    a recipe with LoRA names another base, it is loaded when a part first asks for it, once.
+    """
+    policy, tokenizer = load_policy(model, merge_adapter=merge_adapter)
+    precision = PRECISION[model.precision]
+    load_base: Callable[[], PreTrainedModel] = partial(load_frozen, model, precision)
+    if model.lora is not None:
+        add_adapter(policy, model.lora, seed=seed)
+    if has_adapter(policy) and (model.lora is None or model.base is None):
+        load_base = partial(without_adapter, policy)
+    return Resources(
+        policy=policy,
+        tokenizer=tokenizer,
+        load_base=cache(load_base),
+        device=resolve_device(model.device),
+        precision=precision,
+        seed=seed,
+        processes=processes,
+    )
+
+
+def make_documents(
+    data: Part, options: DocumentOptions, resources: Resources, plan: Plan
+) -> Documents:
+    """Reads, splits and tokenizes the data. Raises `UserError` if the plan accepts no document."""
+    splits = read_splits(data, options, resources)
+    return Documents(
+        tokenize_split(splits.train, "train", options, resources, plan),
+        held_out_documents(splits, options, resources, plan),
+    )
+
+
+def read_splits(data: Part, options: DocumentOptions, resources: Resources) -> Splits:
+    """The texts of a data source. Raises `UserError` if the policy cannot read documents as long as
+    the options allow."""
+    check_context_length(options.length, resources.policy.config, key="documents.length")
+    source: DataSource = data.build(resources)
+    return source()
+
+
+def held_out_documents(
+    splits: Splits, options: DocumentOptions, resources: Resources, plan: Plan
+) -> dict[str, Tokenized]:
+    """The held-out documents by the name of their set; out-of-distribution if there are any."""
+    held_out, out_of_distribution = HELD_OUT
+    sets = {held_out: splits.held_out}
+    if splits.out_of_distribution:
+        sets[out_of_distribution] = splits.out_of_distribution
+    return {
+        name: tokenize_split(texts, name, options, resources, plan) for name, texts in sets.items()
+    }
+
+
+def tokenize_split(
+    examples: Sequence[Example],
+    split: str,
+    options: DocumentOptions,
+    resources: Resources,
+    plan: Plan,
+) -> Tokenized:
+    """The documents of a split. Raises `UserError` if the plan accepts none."""
+    reads = context_length(resources.policy.config)
+    return tokenize(examples, resources.tokenizer, options, plan, split=split, reads=reads)
+
+
+def make_machinery(
+    options: FineTuneOptions,
+    resources: Resources,
+    plan: Plan,
+    documents: Sequence[Document],
+    micro_batch: MicroBatch,
+) -> Machinery:
+    """Builds every part of the training loop."""
+    training = options.training
+    order = DocumentOrder(options.seed, len(documents))
+    processes = resources.processes
+    if training.compile:
+        compile_layers(resources.policy)
+    parameters = [p for p in resources.policy.parameters() if p.requires_grad]
+    optimizer = options.optimizer.instantiate(parameters)
+    lr_scheduler = make_lr_scheduler(options.lr_scheduler, optimizer)
+    parts = make_rollout_parts(options, resources)
+    # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
+    longest = max(islice(documents, SEEN), key=lambda document: document.tokens.numel())
+    (longest_tree,) = tree_tokens(plan([longest]), 0 if parts is None else parts.sampler.n)
+
+    def of_step(step: int) -> list[Document]:
+        chosen = told_apart([documents[i] for i in order(step, training.documents_per_step)])
+        return [chosen[i] for i in processes.share([one.tokens.numel() for one in chosen])]
+
+    return Machinery(
+        policy=resources.policy,
+        documents=of_step,
+        plan=plan,
+        rollout_parts=parts,
+        objective=options.objective,
+        optimizer=optimizer,
+        lr_scheduler=lr_scheduler,
+        micro_batch=micro_batch,
+        longest_tree=longest_tree,
+        gradient_checkpointing=training.gradient_checkpointing,
+        clip_grad_norm=training.clip_grad_norm,
+        precision=resources.precision,
+        device=resources.device,
+        processes=processes,
+    )
+
+
+def make_lr_scheduler(schedule: Component | None, optimizer: Optimizer) -> LRScheduler:
+    """The recipe's schedule; without one the learning rate is constant.
+
+    Raises `UserError` for one that waits for a figure that the loop does not give it.
+    """
+    if schedule is None:
+        return ConstantLR(optimizer, factor=1.0)
+    scheduler: LRScheduler = schedule.instantiate(optimizer)
+    if isinstance(scheduler, ReduceLROnPlateau) or not hasattr(scheduler, "last_epoch"):
+        raise UserError(
+            f"lr_scheduler._component_ = {schedule.path}: follows a measurement, or "
+            "does not count its steps, and the loop steps a schedule by number alone; take "
+            "another, such as torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
+        )
+    return scheduler
+
+
+def make_rollout_parts(options: FineTuneOptions, resources: Resources) -> RolloutParts | None:
+    """Builds what samples and scores rollouts; None if the recipe has no reward.
+
+    A feature map is built if the reward uses features.
+    """
+    sampler, reward, baseline = options.sampler, options.reward, options.baseline
+    if sampler is None or reward is None or baseline is None:
+        return None  # all three: `checks.rollouts_are_scored` refuses some of them
+    feature_map = options.feature_map if options.uses_features else None
+    return RolloutParts(
+        sampler=sampler.build(resources),
+        feature_map=None if feature_map is None else feature_map.build(resources),
+        transforms=[transform.build(resources) for transform in options.transforms],
+        reward=reward.build(resources),
+        baseline=baseline.build(resources),
+    )
