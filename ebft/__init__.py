@@ -18,14 +18,15 @@ if TYPE_CHECKING:
         UserError,
     )
     from ebft.evaluation.labelled import LabelledPart
-    from ebft.hookspecs import hookimpl
-    from ebft.measurements import CorpusMeasurement, Measurement
-    from ebft.parts import Claim, Options, Part, Resources, part_of
+    from ebft.options import Options
+    from ebft.parts.hooks import hookimpl
+    from ebft.parts.measurements import CorpusMeasurement, Measurement
+    from ebft.parts.part import Claim, Part, Resources, part_of
+    from ebft.parts.splits import Example, Splits
+    from ebft.parts.stateful import Stateful
     from ebft.rollout.contexts import make_contexts, make_rollouts
     from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
     from ebft.rollout.streams import context_seeds, uniforms
-    from ebft.splits import Example, Splits
-    from ebft.stateful import Stateful
     from ebft.verifiers.attempts import Attempt
 
 __version__ = "0.1.0"
@@ -72,11 +73,12 @@ _HOMES = {
         "UserError",
     ),
     "ebft.evaluation.labelled": ("LabelledPart",),
-    "ebft.hookspecs": ("hookimpl",),
-    "ebft.measurements": ("CorpusMeasurement", "Measurement"),
-    "ebft.splits": ("Example", "Splits"),
-    "ebft.stateful": ("Stateful",),
-    "ebft.parts": ("Claim", "Options", "Part", "Resources", "part_of"),
+    "ebft.parts.hooks": ("hookimpl",),
+    "ebft.parts.measurements": ("CorpusMeasurement", "Measurement"),
+    "ebft.parts.splits": ("Example", "Splits"),
+    "ebft.parts.stateful": ("Stateful",),
+    "ebft.options": ("Options",),
+    "ebft.parts.part": ("Claim", "Part", "Resources", "part_of"),
     "ebft.rollout.contexts": ("make_contexts", "make_rollouts"),
     "ebft.rollout.records": ("Contexts", "Document", "Features", "Rollouts", "Terms"),
     "ebft.rollout.streams": ("context_seeds", "uniforms"),

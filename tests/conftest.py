@@ -14,11 +14,11 @@ from jaxtyping import install_import_hook
 # Every shape in these modules' annotations is checked against every tensor that the tests pass.
 CHECKED = ["baselines", "features.bag_of_tokens", "features.concat",
            "features.hidden_states", "features.next_token_log_probs",
-           "features.pooling", "importance", "kernels", "models.attention",
-           "models.log_probs", "models.tree_log_probs", "objective",
+           "features.pooling", "models.attention",
+           "models.log_probs", "models.tree_log_probs", "plans",
            "rewards.similarity", "rewards.token_overlap", "rollout", "samplers.draw",
            "samplers.hf_generate", "scoring", "training.losses",
-           "training.totals", "transforms"]  # fmt: skip
+           "training.objective", "transforms"]  # fmt: skip
 for module in CHECKED:  # a name that is none would be passed over in silence
     path = Path(__file__).parents[1].joinpath("ebft", *module.split("."))
     assert path.is_dir() or path.with_suffix(".py").is_file(), module

@@ -2,7 +2,7 @@
 
 import torch
 
-from ebft.parts import Resources
+from ebft.parts.part import Resources
 from ebft.rollout.micro_batches import pack
 from ebft.rollout.records import Scored, Terms
 from ebft.testing.tiny import (

@@ -13,8 +13,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from ebft.plans.strided import Strided
 from ebft.rollout.records import Document, Rollouts
-from ebft.rollout.strided import Strided
 from ebft.rollout.tree import Tree, grow
 
 S, N = 12, 2

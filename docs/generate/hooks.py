@@ -1,4 +1,4 @@
-"""The hook reference: what a plug-in may implement, made from ebft/hookspecs.py."""
+"""The hook reference: what a plug-in may implement, made from ebft/parts/hooks.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import re
 
 from docs.generate.markdown import block, docstring
 from docs.generate.parts import title_of
-from ebft import hookspecs, interfaces
-from ebft.plugins import KINDS
+from ebft.parts import hooks as hookspecs
+from ebft.parts import interfaces
+from ebft.parts.registry import KINDS
 
 INTRODUCTION = """\
 # Hook reference

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from docs.generate.markdown import code
 from ebft.cli.types import describe_field, yaml_value
 from ebft.config.component import Component
-from ebft.parts import Options, Part, PartOf
+from ebft.options import Options
+from ebft.parts.part import Part, PartOf
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

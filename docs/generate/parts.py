@@ -8,10 +8,10 @@ from textwrap import indent
 
 from docs.generate.markdown import code, docstring, table
 from docs.generate.options import option_rows
-from ebft import hookspecs
 from ebft.cli.ls import claim_of
-from ebft.parts import Part
-from ebft.plugins import KINDS, Registered, load_registry
+from ebft.parts import hooks as hookspecs
+from ebft.parts.part import Part
+from ebft.parts.registry import KINDS, Registered, load_registry
 
 HEADER = ("option", "type", "default", "")
 

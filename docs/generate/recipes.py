@@ -21,7 +21,7 @@ from docs.generate.options import (
 from docs.generate.parts import title_of
 from ebft.config.recipe import RECIPES, RecipeOptions
 from ebft.config.shipped import recipes_folder
-from ebft.plugins import load_registry
+from ebft.parts.registry import load_registry
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

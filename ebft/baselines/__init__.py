@@ -6,7 +6,7 @@ from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.baselines.moving_average import MovingAverage
 from ebft.baselines.none import NoBaseline
 from ebft.baselines.plain_rloo import PlainRloo
-from ebft.hookspecs import Parts, hookimpl
+from ebft.parts.hooks import Parts, hookimpl
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.parts import Claim, Part
+from ebft.parts.part import Claim, Part
 from ebft.rollout.records import Terms
 
 

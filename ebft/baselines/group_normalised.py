@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.parts import Claim, Part
+from ebft.parts.part import Claim, Part
 from ebft.rollout.records import Terms
 
 EQUAL = 1e-6

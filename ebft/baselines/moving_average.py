@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from ebft.parts import Claim, Part, Resources
+from ebft.parts.part import Claim, Part, Resources
 from ebft.rollout.records import Terms
 
 

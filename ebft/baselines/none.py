@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.parts import Claim, Part
+from ebft.parts.part import Claim, Part
 from ebft.rollout.records import Terms
 
 

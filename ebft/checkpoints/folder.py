@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 
 from ebft.checkpoints.manifest import write_manifest
 from ebft.checkpoints.retry import with_retries
+from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.errors import StorageError
-from ebft.processes import ONE_PROCESS, Processes
 
 PREFIX = "step-"
 PARTIAL = ".partial"

@@ -20,7 +20,7 @@ from ebft.models.export import load_weights
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ebft.training.machinery import Machinery
+    from ebft.training.parts import Machinery
 
 log = logging.getLogger("ebft")
 

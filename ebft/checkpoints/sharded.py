@@ -11,7 +11,7 @@ from torch import Tensor
 from ebft.checkpoints.nested import Sharded
 
 if TYPE_CHECKING:
-    from ebft.training.machinery import Machinery
+    from ebft.training.parts import Machinery
 
 
 def set_apart(state: Mapping[str, Any], m: Machinery) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from ebft.checkpoints.generators import gather_random, restore_random
 from ebft.checkpoints.sharded import put_back
 from ebft.errors import UserError
-from ebft.stateful import Stateful
+from ebft.parts.stateful import Stateful
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ebft.training.machinery import Machinery
+    from ebft.training.parts import Machinery
 
 log = logging.getLogger("ebft")
 

@@ -15,8 +15,8 @@ from ebft.errors import UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from ebft.parts import Part
-    from ebft.plugins import Registered
+    from ebft.parts.part import Part
+    from ebft.parts.registry import Registered
 
 EPILOG = """\
 examples:
@@ -57,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def ls(arguments: argparse.Namespace) -> int:
     """Raises `UserError` for what is neither a kind nor a part."""
     from ebft.mistakes import suggest
-    from ebft.plugins import KINDS, load_registry
+    from ebft.parts.registry import KINDS, load_registry
 
     wanted = arguments.wanted
     width = max(shutil.get_terminal_size().columns, 60)
@@ -120,7 +120,7 @@ def _options(options: type[BaseModel], width: int, *, indent: str) -> Iterator[s
 
 def claim_of(part: type[Part]) -> str:
     """Whether it keeps the gradient unbiased, and why; empty if that is not its concern."""
-    from ebft.parts import Part
+    from ebft.parts.part import Part
 
     if part.claim is Part.claim:
         return ""

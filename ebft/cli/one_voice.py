@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 
+from ebft.distributed.processes import Launch
 from ebft.errors import EXPLAINED, FailedElsewhereError, MissingProcessError
-from ebft.processes import Launch
 
 log = logging.getLogger("ebft")
 

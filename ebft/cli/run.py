@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 when all is done, 130 when Ctrl-C has stopped them."""
     from ebft.cli.one_voice import one_voice
     from ebft.config.load import load_recipe
-    from ebft.processes import Launch
+    from ebft.distributed.processes import Launch
 
     launch = Launch.of_environment()
     with one_voice(launch):

@@ -47,7 +47,7 @@ def describe_type(annotation: Any) -> str:
 
 def nested_options(annotation: Any) -> Iterator[type[BaseModel]]:
     """The sections of options that a type has in it, which `_component_` does not choose."""
-    from ebft.parts import Part
+    from ebft.parts.part import Part
 
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if not issubclass(annotation, Part):

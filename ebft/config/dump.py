@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ebft.config.component import Component
-from ebft.parts import Options, Part
-from ebft.plugins import Registry
+from ebft.options import Options
+from ebft.parts.part import Part
+from ebft.parts.registry import Registry
 
 
 def resolved_yaml(options: Options, registry: Registry) -> str:

@@ -24,8 +24,8 @@ from ebft.config.overrides import Override, apply_overrides, parse_override
 from ebft.config.read import read_recipe
 from ebft.config.recipe import Job, RecipeOptions, find_job
 from ebft.errors import UserError
-from ebft.plugin_modules import find_plugin
-from ebft.plugins import Registry, load_registry
+from ebft.parts.modules import find_plugin
+from ebft.parts.registry import Registry, load_registry
 
 MISSING = re.compile("Interpolation key '(.*)' not found")
 """What OmegaConf says of `${key}`."""

@@ -11,10 +11,10 @@ from pydantic import Field
 
 from ebft.errors import UserError
 from ebft.mistakes import suggest
-from ebft.parts import Options
+from ebft.options import Options
 
 if TYPE_CHECKING:
-    from ebft.plugins import Registry
+    from ebft.parts.registry import Registry
 
 JOBS = {
     "finetune": "ebft.runs.jobs:FineTune",

@@ -9,7 +9,7 @@ from ebft.data.mbpp import MBPP
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import PythonFunctions
 from ebft.data.tiny_programs.source import TinyPrograms
-from ebft.hookspecs import Parts, hookimpl
+from ebft.parts.hooks import Parts, hookimpl
 
 
 @hookimpl

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from ebft.data.split import mark_of
-from ebft.splits import Example
+from ebft.parts.splits import Example
 
 SHARED = 0.8
 """Share of the shorter text's lines that a near copy has too."""

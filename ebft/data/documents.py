@@ -15,10 +15,10 @@ from tqdm import tqdm
 from ebft.data.encode import begins_with, encode, encode_completions
 from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
-from ebft.interfaces import Plan
-from ebft.parts import Options
+from ebft.options import Options
+from ebft.parts.interfaces import Plan
+from ebft.parts.splits import Example
 from ebft.rollout.records import Document
-from ebft.splits import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from ebft.data.jsonl import UNREADABLE, open_text
 from ebft.data.rows import RowOptions, Rows
 from ebft.data.split import apart_from, split
 from ebft.errors import UserError
-from ebft.splits import Splits
+from ebft.parts.splits import Splits
 
 # It logs a traceback before it raises; the error raised here says what is wrong.
 logging.getLogger("datasets.packaged_modules.json.json").setLevel(logging.CRITICAL)

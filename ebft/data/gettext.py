@@ -12,8 +12,8 @@ from ebft.data.catalogue import Message, read_catalogues, words_of
 from ebft.data.split import choose, mark_of_text
 from ebft.errors import UserError
 from ebft.mistakes import suggest
-from ebft.parts import Part
-from ebft.splits import Example, Splits
+from ebft.parts.part import Part
+from ebft.parts.splits import Example, Splits
 
 
 class Gettext(Part):

@@ -10,8 +10,8 @@ from pydantic import Field
 from ebft.data.jsonl import read_rows
 from ebft.data.split import apart_from
 from ebft.errors import UserError
-from ebft.parts import Part
-from ebft.splits import Example, Splits
+from ebft.parts.part import Part
+from ebft.parts.splits import Example, Splits
 
 FIELDS = {"question": str, "answer": str}
 CALCULATOR = re.compile(r"<<.*?>>")

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from ebft.data.rows import RowOptions, Rows
 from ebft.data.split import apart_from, split
 from ebft.errors import UserError, first_line
-from ebft.splits import Splits
+from ebft.parts.splits import Splits
 
 
 class Hub(RowOptions):

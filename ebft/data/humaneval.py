@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import Field
 
 from ebft.data.jsonl import read_rows
-from ebft.parts import Part
-from ebft.splits import Example, Splits
+from ebft.parts.part import Part
+from ebft.parts.splits import Example, Splits
 
 FIELDS = {
     "task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str,

@@ -9,8 +9,8 @@ from pydantic import Field, NonNegativeInt
 
 from ebft.data.jsonl import read_rows
 from ebft.data.split import apart_from
-from ebft.parts import Part
-from ebft.splits import Example, Splits
+from ebft.parts.part import Part
+from ebft.parts.splits import Example, Splits
 
 FIELDS = {"task_id": int, "text": str, "code": str, "test_list": list, "test_setup_code": str}
 TRAIN, TEST = range(601, 975), range(11, 511)

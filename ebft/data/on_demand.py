@@ -11,8 +11,8 @@ import numpy as np
 
 from ebft.data.split import batches
 from ebft.errors import UserError
+from ebft.parts.splits import Example
 from ebft.rollout.records import Document
-from ebft.splits import Example
 
 TRIES = 1000
 

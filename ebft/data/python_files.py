@@ -12,8 +12,8 @@ from pydantic import Field
 from ebft.data.copies import without_near_copies
 from ebft.data.split import split, without_copies
 from ebft.errors import UserError
-from ebft.parts import Part
-from ebft.splits import Example, Splits
+from ebft.parts.part import Part
+from ebft.parts.splits import Example, Splits
 
 SKIPPED = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}

@@ -15,8 +15,8 @@ from ebft.data.copies import without_near_copies
 from ebft.data.python_files import PythonFiles
 from ebft.data.split import without_copies
 from ebft.errors import UserError
-from ebft.parts import Part
-from ebft.splits import Example, Splits
+from ebft.parts.part import Part
+from ebft.parts.splits import Example, Splits
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -10,8 +10,8 @@ from jaxtyping import Int
 from pydantic import Field
 
 from ebft.errors import UserError
-from ebft.parts import Part
-from ebft.splits import Example
+from ebft.parts.part import Part
+from ebft.parts.splits import Example
 
 Indices = Int[np.ndarray, " _"]
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ebft.data.rows import pick
 from ebft.errors import UserError
-from ebft.splits import Example, Splits
+from ebft.parts.splits import Example, Splits
 
 BATCH = 1000
 Marks = UInt64[np.ndarray, " _"]

@@ -11,9 +11,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from ebft.distributed.processes import ONE_PROCESS, Launch, Processes
 from ebft.distributed.rendezvous import meet, open_store
-from ebft.parts import Options
-from ebft.processes import ONE_PROCESS, Launch, Processes
+from ebft.options import Options
 
 
 class ParallelOptions(Options):

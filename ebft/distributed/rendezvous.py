@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
+from ebft.distributed.processes import Launch
 from ebft.errors import MissingProcessError
-from ebft.processes import Launch
 
 EVERY = 0.05
 """Seconds between two looks at who has come."""

@@ -14,9 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
+from ebft.distributed.processes import Launch
 from ebft.distributed.rendezvous import meet, open_store
 from ebft.errors import first_line
-from ebft.processes import Launch
 
 EVERY = 2
 """Seconds between two looks."""

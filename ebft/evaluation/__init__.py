@@ -7,7 +7,7 @@ from ebft.evaluation.feature_matching_by_length import FeatureMatchingByLength
 from ebft.evaluation.feature_matching_loss import FeatureMatchingLoss
 from ebft.evaluation.kernel_score import KernelScoreEvaluation
 from ebft.evaluation.translation import Translation
-from ebft.hookspecs import Parts, hookimpl
+from ebft.parts.hooks import Parts, hookimpl
 
 
 @hookimpl

@@ -12,9 +12,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
-from ebft.measurements import Measurement
-from ebft.parts import Resources
-from ebft.rollout.completion import Completion
+from ebft.parts.measurements import Measurement
+from ebft.parts.part import Resources
+from ebft.plans.completion import Completion
 from ebft.rollout.records import Document, Rollouts
 from ebft.sandbox import SandboxOptions
 from ebft.scoring.pass_at_k import pass_at_k

@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
-from ebft.measurements import Measurement
 from ebft.models.forward import autocast
 from ebft.models.tree_log_probs import document_log_probs
-from ebft.objective import cross_entropy_mask
-from ebft.parts import Resources
+from ebft.parts.measurements import Measurement
+from ebft.parts.part import Resources
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Document
+from ebft.training.objective import cross_entropy_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

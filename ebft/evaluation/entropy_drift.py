@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, per_document
-from ebft.measurements import Measurement
 from ebft.models.forward import autocast
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.parts import Part, Resources, part_of
+from ebft.parts.measurements import Measurement
+from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
 from ebft.scoring.entropy_drift import mean_surprise, slope_over_position
 

@@ -10,9 +10,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
-from ebft.interfaces import FeatureMap, Plan, features_of_lengths
-from ebft.measurements import Measurement
-from ebft.parts import Part, Resources, part_of
+from ebft.parts.interfaces import FeatureMap, Plan, features_of_lengths
+from ebft.parts.measurements import Measurement
+from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
 from ebft.scoring.cfm import unbiased_cfm
 

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
-from ebft.interfaces import FeatureMap, features_of
-from ebft.measurements import Measurement
-from ebft.parts import Part, Resources, part_of
+from ebft.parts.interfaces import FeatureMap, features_of
+from ebft.parts.measurements import Measurement
+from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
 from ebft.scoring.cfm import unbiased_cfm
 

@@ -13,7 +13,8 @@ from pydantic import Field, PositiveInt
 from ebft.errors import UserError, first_line
 from ebft.evaluation.lines import Line
 from ebft.mistakes import suggest
-from ebft.parts import Options, Resources
+from ebft.options import Options
+from ebft.parts.part import Resources
 
 if TYPE_CHECKING:
     from types import ModuleType

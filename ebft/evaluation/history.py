@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ebft.digests import digest_documents
+from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.evaluation.lines import DocumentsLine
 from ebft.evaluation.measure import EvaluationSet, clusters
 from ebft.files import write_whole
-from ebft.measurements import Measurement
-from ebft.processes import ONE_PROCESS, Processes
+from ebft.parts.measurements import Measurement
 from ebft.scoring.interval import Interval, mean_interval, paired_change
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from pydantic import Field
 
-from ebft import kernels
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
-from ebft.interfaces import FeatureMap, features_of
-from ebft.measurements import Measurement
-from ebft.parts import Part, Resources, part_of
+from ebft.parts.interfaces import FeatureMap, features_of
+from ebft.parts.measurements import Measurement
+from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
+from ebft.scoring import kernels
 from ebft.scoring.kernel_score import unbiased_kernel_score
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ebft.interfaces import Evaluator
-from ebft.measurements import CorpusMeasurement, Measurement
-from ebft.parts import Part, Resources
+from ebft.parts.interfaces import Evaluator
+from ebft.parts.measurements import CorpusMeasurement, Measurement
+from ebft.parts.part import Part, Resources
 from ebft.rollout.records import Document
 
 if TYPE_CHECKING:

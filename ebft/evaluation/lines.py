@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ebft.errors import UserError
-from ebft.measurements import Measurement
+from ebft.parts.measurements import Measurement
 from ebft.scoring.interval import mean_interval
 
 

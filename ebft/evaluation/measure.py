@@ -13,10 +13,10 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
+from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.errors import NumericalError, UserError
-from ebft.interfaces import Evaluator
-from ebft.measurements import CorpusMeasurement, Measurement
-from ebft.processes import ONE_PROCESS, Processes
+from ebft.parts.interfaces import Evaluator
+from ebft.parts.measurements import CorpusMeasurement, Measurement
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document
 from ebft.scoring.corpus import influence_values

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, model_validator
 
-from ebft.parts import Options, Part, part_of
+from ebft.options import Options
+from ebft.parts.part import Part, part_of
 
 Evaluators = tuple[Annotated[Part, part_of("evaluators")], ...]
 HELD_OUT = ("held-out", "out-of-distribution")

@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from ebft.errors import UserError
 from ebft.evaluation.rollouts import check_rollouts_fit
-from ebft.interfaces import Plan
-from ebft.parts import Part
-from ebft.rollout.completion import Completion
+from ebft.parts.interfaces import Plan
+from ebft.parts.part import Part
+from ebft.plans.completion import Completion
 from ebft.rollout.records import Document
 
 

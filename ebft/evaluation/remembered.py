@@ -15,12 +15,12 @@ import ebft
 from ebft.config.dump import fingerprint
 from ebft.errors import UserError
 from ebft.files import check_writable, write_whole
-from ebft.measurements import Measurement
+from ebft.parts.measurements import Measurement
 
 if TYPE_CHECKING:
     from ebft.evaluation.options import RunEvaluationOptions
     from ebft.models.options import ModelOptions
-    from ebft.plugins import Registry
+    from ebft.parts.registry import Registry
 
 NOT_MEASURED = ("every", "remember")
 """Keys of `evaluation` that change none of its figures."""

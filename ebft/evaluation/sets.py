@@ -12,10 +12,10 @@ from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.measure import EvaluationSet
 from ebft.evaluation.options import EvaluationOptions, SetOptions
 from ebft.evaluation.plans import check_plans
-from ebft.interfaces import DataSource
 from ebft.models.context_length import check_context_length, context_length
-from ebft.parts import Resources
-from ebft.rollout.completion import Completion
+from ebft.parts.interfaces import DataSource
+from ebft.parts.part import Resources
+from ebft.plans.completion import Completion
 from ebft.rollout.records import Document
 
 log = logging.getLogger("ebft")

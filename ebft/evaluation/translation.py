@@ -12,9 +12,9 @@ from pydantic import Field, PositiveInt
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, places
 from ebft.evaluation.sacre import Name, SacreMetric
-from ebft.measurements import CorpusMeasurement
-from ebft.parts import Resources
-from ebft.rollout.completion import Completion
+from ebft.parts.measurements import CorpusMeasurement
+from ebft.parts.part import Resources
+from ebft.plans.completion import Completion
 from ebft.rollout.records import Document
 from ebft.verifiers.attempts import attempts_of, cut
 

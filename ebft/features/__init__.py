@@ -5,7 +5,7 @@ from ebft.features.concat import Concat
 from ebft.features.hidden_states import HiddenStates
 from ebft.features.next_token_log_probs import NextTokenLogProbs
 from ebft.features.presets import LayerConcat, MeanPool
-from ebft.hookspecs import Parts, hookimpl
+from ebft.parts.hooks import Parts, hookimpl
 
 
 @hookimpl

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ebft.parts import Claim, Part, Resources
+from ebft.parts.part import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts
 
 Scale = Literal["count", "share", "unit"]

@@ -10,18 +10,11 @@ import torch
 from pydantic import Field
 
 from ebft.errors import UserError
-from ebft.interfaces import FeatureMap, base_depth, features_of
-from ebft.parts import (
-    Claim,
-    Options,
-    Part,
-    Resources,
-    claim_of_all,
-    part_of,
-    single_process_of_all,
-)
+from ebft.options import Options
+from ebft.parts.interfaces import FeatureMap, base_depth, features_of
+from ebft.parts.part import Claim, Part, Resources, claim_of_all, part_of, single_process_of_all
+from ebft.parts.stateful import load_part_states, part_states
 from ebft.rollout.records import Features, Rollouts
-from ebft.stateful import load_part_states, part_states
 
 
 class WeightedMap(Options):

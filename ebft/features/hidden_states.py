@@ -16,7 +16,7 @@ from ebft.features.layers import FrozenLayers
 from ebft.features.pooling import POOLING, Pooling, pool
 from ebft.models.forward import autocast
 from ebft.models.shape import layer_index
-from ebft.parts import Claim, Part, Resources
+from ebft.parts.part import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.rollout.tree import grow
 

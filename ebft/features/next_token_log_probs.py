@@ -13,7 +13,7 @@ from ebft.features.pooling import POOLING, Pooling, pool
 from ebft.models.forward import autocast
 from ebft.models.log_probs import ROWS, logits
 from ebft.models.whole import whole
-from ebft.parts import Claim, Part, Resources
+from ebft.parts.part import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.rollout.tree import grow
 from ebft.transforms.project import projection

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from ebft.features.hidden_states import HiddenStates, HiddenStatesMap
 from ebft.features.pooling import Pooling
-from ebft.parts import Claim, Part, Resources
+from ebft.parts.part import Claim, Part, Resources
 
 
 class _Preset(Part):

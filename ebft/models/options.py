@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from ebft.parts import Options
+from ebft.options import Options
 
 
 class LoraOptions(Options):

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebft.errors import NumericalError
-from ebft.interfaces import Plan
 from ebft.models.tree_log_probs import tree_log_probs
+from ebft.parts.interfaces import Plan
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Contexts, Document, Rollouts
 

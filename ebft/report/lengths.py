@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ebft.evaluation.history import History
 from ebft.files import write_whole
-from ebft.measurements import Measurement
+from ebft.parts.measurements import Measurement
 from ebft.report.names import family
 from ebft.report.style import png, style
 from ebft.scoring.interval import mean_interval

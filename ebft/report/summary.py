@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ebft.evaluation.harness import NORMAL_95, HarnessFigure
 from ebft.evaluation.history import History
-from ebft.measurements import Measurement
+from ebft.parts.measurements import Measurement
 from ebft.scoring.interval import mean_interval, paired_change
 
 LONGEST_WORD = len("out-of-distribution")

@@ -1,6 +1,6 @@
 """Rewards: rollouts and features → unary and pairwise terms."""
 
-from ebft.hookspecs import Parts, hookimpl
+from ebft.parts.hooks import Parts, hookimpl
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rewards.kernel import KernelScore
 from ebft.rewards.token_overlap import TokenOverlap

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from ebft.kernels import cosine, linear
-from ebft.parts import Claim
+from ebft.parts.part import Claim
 from ebft.rewards.similarity import SimilarityReward, kernel_terms
 from ebft.rollout.records import Features, Rollouts, Terms
+from ebft.scoring.kernels import cosine, linear
 
 SIMILARITIES = {"dot": linear, "cosine": cosine}
 

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ebft import kernels
-from ebft.kernels import WITH_BANDWIDTH
-from ebft.parts import Claim, Resources
-from ebft.processes import ONE_PROCESS, Processes
+from ebft.distributed.processes import ONE_PROCESS, Processes
+from ebft.parts.part import Claim, Resources
 from ebft.rewards.similarity import SimilarityReward, kernel_terms
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms
 from ebft.rollout.streams import context_seeds
+from ebft.scoring import kernels
+from ebft.scoring.kernels import WITH_BANDWIDTH
 
 Name = Literal["linear", "cosine", "rbf", "multi_rbf", "laplace", "energy", "polynomial"]
 PLAIN = {"linear": kernels.linear, "cosine": kernels.cosine, "energy": kernels.energy}

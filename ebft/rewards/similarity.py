@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from ebft.kernels import Kernel, to_references
-from ebft.parts import Part
+from ebft.parts.part import Part
 from ebft.rollout.records import Features, Terms
+from ebft.scoring.kernels import Kernel, to_references
 
 
 class SimilarityReward(Part):

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from ebft.parts import Claim, Part
+from ebft.parts.part import Claim, Part
 from ebft.rollout.records import Features, Rollouts, Terms
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from ebft.parts import Claim, Part, Resources
+from ebft.parts.part import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts, Terms
 from ebft.sandbox import SandboxOptions
 from ebft.verifiers.attempts import attempts_of

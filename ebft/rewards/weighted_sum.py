@@ -8,18 +8,11 @@ from typing import Annotated, Any, cast
 from pydantic import AfterValidator, Field
 
 from ebft.errors import UserError
-from ebft.interfaces import NO_PAIRWISE, Reward, RewardOptions, uses_features
-from ebft.parts import (
-    Claim,
-    Options,
-    Part,
-    Resources,
-    claim_of_all,
-    part_of,
-    single_process_of_all,
-)
+from ebft.options import Options
+from ebft.parts.interfaces import NO_PAIRWISE, Reward, RewardOptions, uses_features
+from ebft.parts.part import Claim, Part, Resources, claim_of_all, part_of, single_process_of_all
+from ebft.parts.stateful import load_part_states, part_states
 from ebft.rollout.records import Features, Rollouts, Terms
-from ebft.stateful import load_part_states, part_states
 
 
 def _says_whether_pairwise(reward: Part) -> Part:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ebft.processes import ONE_PROCESS, Processes
+from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.rollout.records import Contexts
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType, FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ebft.parts import Part
-from ebft.plugins import Registry
+from ebft.parts.part import Part
+from ebft.parts.registry import Registry
 
 if TYPE_CHECKING:
     from ebft.evaluation.measure import EvaluationSet
     from ebft.evaluation.options import EvaluationOptions
-    from ebft.interfaces import Evaluator
+    from ebft.parts.interfaces import Evaluator
 
 
 def blame(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ebft.checkpoints.resume import Resumption
     from ebft.evaluation.history import History
-    from ebft.training.machinery import Machinery
+    from ebft.training.parts import Machinery
 
 log = logging.getLogger("ebft")
 

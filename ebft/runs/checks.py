@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ebft.errors import UserError
-from ebft.interfaces import (
+from ebft.models.load import adapter_folder
+from ebft.parts.interfaces import (
     NO_PAIRWISE,
     HasUsesFeatures,
     NeedsRollouts,
@@ -15,7 +16,6 @@ from ebft.interfaces import (
     SamplerOptions,
     compares_rollouts,
 )
-from ebft.models.load import adapter_folder
 
 if TYPE_CHECKING:
     from ebft.runs.options import FineTuneOptions

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, runtime_checkable
 import torch
 
 from ebft.errors import first_line
-from ebft.interfaces import Plan, SamplerOptions, base_depth
 from ebft.models.embedded import EMBEDDED
 from ebft.models.known_shapes import SHAPES
 from ebft.models.load import adapter_folder, resolve_device
 from ebft.models.shape import ModelShape
+from ebft.parts.interfaces import Plan, SamplerOptions, base_depth
 from ebft.rollout.records import Document
 from ebft.runs.cost import GIB, DocumentTree, Memory, flops, memory
 from ebft.samplers.hf_tree import HfTree
 
 if TYPE_CHECKING:
     from ebft.models.options import LoraOptions, ModelOptions
-    from ebft.parts import Part
+    from ebft.parts.part import Part
     from ebft.runs.options import FineTuneOptions
 
 

@@ -13,12 +13,12 @@ from ebft.evaluation.sets import make_evaluation_sets
 from ebft.models.load import is_checkpoint
 from ebft.models.lora import cast_base
 from ebft.models.probe import probe_tree
-from ebft.parts import Resources
-from ebft.plugins import Registry
+from ebft.parts.part import Resources
+from ebft.parts.registry import Registry
+from ebft.plans.strided import Strided
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.rollout.strided import Strided
 from ebft.runs.console import show
 from ebft.runs.options import EvaluateOptions
 from ebft.runs.output import OutputFolder

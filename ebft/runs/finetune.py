@@ -19,12 +19,12 @@ from ebft.checkpoints.snapshot import About
 from ebft.checkpoints.state import named_parts
 from ebft.config.dump import plain_options, resolved_yaml
 from ebft.distributed.parallel import join
+from ebft.distributed.processes import Launch, Processes
 from ebft.errors import UserError
 from ebft.evaluation.history import History
 from ebft.evaluation.remembered import remembered
 from ebft.models.load import resolve_device
-from ebft.plugins import Registry
-from ebft.processes import Launch, Processes
+from ebft.parts.registry import Registry
 from ebft.runs.blame import blame, named_evaluators
 from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.checks import find_problems_of_processes
@@ -39,8 +39,8 @@ from ebft.runs.rescue import saving_last_step
 from ebft.runs.setup import prepare
 from ebft.runs.start import Start
 from ebft.training.loop import train
-from ebft.training.machinery import Machinery, Observer, Step
 from ebft.training.metrics import step_metrics
+from ebft.training.parts import Machinery, Observer, Step
 
 log = logging.getLogger("ebft")
 

@@ -10,7 +10,7 @@ from ebft.checkpoints.state import restore_before_update
 from ebft.errors import MemoryShortError
 from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.memory import MemoryBudget, is_out_of_memory
-from ebft.training.machinery import Machinery
+from ebft.training.parts import Machinery
 
 log = logging.getLogger("ebft")
 T = TypeVar("T")

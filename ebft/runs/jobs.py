@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ebft.config.recipe import Job
+from ebft.distributed.processes import Launch
 from ebft.errors import UserError
-from ebft.processes import Launch
 from ebft.runs.checks import find_problems
 from ebft.runs.options import EvaluateOptions, FineTuneOptions, ModelRecipeOptions
 

@@ -10,9 +10,9 @@ from ebft.errors import UserError
 from ebft.evaluation.history import History
 from ebft.evaluation.measure import EvaluationSet, measure
 from ebft.evaluation.remembered import Remembered
-from ebft.measurements import Measurement
 from ebft.mistakes import suggest
 from ebft.models.whole import kept_whole
+from ebft.parts.measurements import Measurement
 from ebft.report.curves import plot_curves
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
@@ -21,7 +21,7 @@ from ebft.runs.options import FineTuneOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.progress import Progress
 from ebft.training.gradients import measure_gradients
-from ebft.training.machinery import Machinery, Observer
+from ebft.training.parts import Machinery, Observer
 
 log = logging.getLogger("ebft")
 

@@ -12,10 +12,11 @@ from ebft.data.documents import DocumentOptions
 from ebft.distributed.parallel import ParallelOptions
 from ebft.evaluation.harness import HarnessOptions
 from ebft.evaluation.options import EvaluationOptions, RunEvaluationOptions
-from ebft.interfaces import uses_features
 from ebft.models.options import ModelOptions
-from ebft.objective import ObjectiveOptions
-from ebft.parts import Options, Part, part_of
+from ebft.options import Options
+from ebft.parts.interfaces import uses_features
+from ebft.parts.part import Part, part_of
+from ebft.training.objective import ObjectiveOptions
 
 
 class StepOptions(Options):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ebft.errors import UserError
 from ebft.report.rollouts import rollouts_table
 from ebft.runs.console import show
-from ebft.training.machinery import Step
+from ebft.training.parts import Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,26 +15,26 @@ from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.order import DocumentOrder, told_apart
 from ebft.digests import digest_documents, digest_weights
+from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.errors import UserError
 from ebft.evaluation.measure import EvaluationSet
 from ebft.evaluation.options import HELD_OUT
 from ebft.evaluation.sets import make_evaluation_sets
-from ebft.interfaces import DataSource, Plan
 from ebft.models.compiled import compile_layers
 from ebft.models.context_length import check_context_length, context_length
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
 from ebft.models.probe import probe_tree
-from ebft.parts import Part, Resources
-from ebft.processes import ONE_PROCESS, Processes
+from ebft.parts.interfaces import DataSource, Plan
+from ebft.parts.part import Part, Resources
+from ebft.parts.splits import Example, Splits
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Document
 from ebft.runs.estimate import memory_need
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.start import Start
-from ebft.splits import Example, Splits
-from ebft.training.machinery import Machinery, RolloutParts
+from ebft.training.parts import Machinery, RolloutParts
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

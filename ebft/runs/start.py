@@ -10,8 +10,8 @@ from typing import Any
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
 from ebft.checkpoints.room import check_room
+from ebft.distributed.processes import Processes
 from ebft.errors import UserError
-from ebft.processes import Processes
 from ebft.runs.metric_logs import cut_disk_logs
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.output import OutputFolder

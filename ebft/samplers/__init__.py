@@ -1,6 +1,6 @@
 """Samplers: contexts → rollouts."""
 
-from ebft.hookspecs import Parts, hookimpl
+from ebft.parts.hooks import Parts, hookimpl
 from ebft.samplers.hf_generate import HfGenerate
 from ebft.samplers.hf_tree import HfTree
 

@@ -16,7 +16,7 @@ from ebft.models.compiled import eager
 from ebft.models.forward import autocast, decode
 from ebft.models.log_probs import ROWS, logits
 from ebft.models.whole import whole
-from ebft.parts import Claim, Part, Resources
+from ebft.parts.part import Claim, Part, Resources
 from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.streams import uniforms

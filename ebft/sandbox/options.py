@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from ebft.parts import Options
+from ebft.options import Options
 
 
 class SandboxOptions(Options):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.kernels import linear, to_references
 from ebft.rollout.records import Features
+from ebft.scoring.kernels import linear, to_references
 
 
 def unbiased_cfm(features: Features) -> Float[Tensor, " P"]:

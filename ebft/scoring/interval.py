@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from ebft.measurements import Measurement
+from ebft.parts.measurements import Measurement
 
 Weighted = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
 """The value of each document, and its weight."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.kernels import Kernel, to_references
 from ebft.rollout.records import Features
+from ebft.scoring.kernels import Kernel, to_references
 
 
 def unbiased_kernel_score(features: Features, kernel: Kernel) -> Float[Tensor, " P"]:
     """E k(ŷ, ŷ') − 2 E k(ŷ, y) + k(y, y) for each context, to be minimised; n ≥ 2.
 
     Averaged over data this is MMD²_k between rollouts and ground truth plus a constant that the
-    policy cannot change. With `ebft.kernels.linear` it is `unbiased_cfm`; with `energy`, for which
-    k(y, y) = 0, the energy score 2 E‖φ(ŷ) − φ(y)‖ − E‖φ(ŷ) − φ(ŷ')‖ (Gneiting & Raftery 2007).
+    policy cannot change. With `ebft.scoring.kernels.linear` it is `unbiased_cfm`; with `energy`,
+    for which k(y, y) = 0, the energy score 2 E‖φ(ŷ) − φ(y)‖ − E‖φ(ŷ) − φ(ŷ')‖ (Gneiting & Raftery
+    2007).
     """
     samples, references = features.samples, features.references
     n = samples.shape[1]

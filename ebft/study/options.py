@@ -17,7 +17,7 @@ from pydantic import (
 
 from ebft.config.recipe import RecipeOptions
 from ebft.mistakes import Mistake, validation_error
-from ebft.parts import Options
+from ebft.options import Options
 from ebft.runs.options import FineTuneOptions
 
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.interfaces import Baseline
-from ebft.parts import Part, Resources
+from ebft.parts.interfaces import Baseline
+from ebft.parts.part import Part, Resources
+from ebft.parts.stateful import Stateful
 from ebft.rollout.records import Terms
-from ebft.stateful import Stateful
 from ebft.testing.common import Unchanged, check_options, check_tensor, close, require
 from ebft.testing.tiny import tiny_resources
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebft.parts import Claim, Part, Resources
-from ebft.rollout.completion import Completion
+from ebft.parts.part import Claim, Part, Resources
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.rollout.records import Contexts
-from ebft.rollout.strided import Strided
 from ebft.testing.tiny import tiny_documents
 
 

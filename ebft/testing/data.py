@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ebft.interfaces import DataSource
-from ebft.parts import Part, Resources
-from ebft.splits import Example, Splits
+from ebft.parts.interfaces import DataSource
+from ebft.parts.part import Part, Resources
+from ebft.parts.splits import Example, Splits
 from ebft.testing.common import check_options, require
 from ebft.testing.tiny import tiny_resources
 

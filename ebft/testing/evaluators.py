@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ebft.interfaces import Evaluator
-from ebft.measurements import CorpusMeasurement, Measurement
-from ebft.parts import Part, Resources
+from ebft.parts.interfaces import Evaluator
+from ebft.parts.measurements import CorpusMeasurement, Measurement
+from ebft.parts.part import Part, Resources
 from ebft.rollout.records import Document
 from ebft.testing.common import check_options, close, require
 from ebft.testing.tiny import tiny_documents, tiny_resources

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from ebft.interfaces import FeatureMap, HasFeaturesOfLengths
-from ebft.parts import Part, Resources
+from ebft.parts.interfaces import FeatureMap, HasFeaturesOfLengths
+from ebft.parts.part import Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.testing.common import (
     Unchanged,

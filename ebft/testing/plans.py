@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ebft.interfaces import Plan
-from ebft.parts import Part, Resources
+from ebft.parts.interfaces import Plan
+from ebft.parts.part import Part, Resources
 from ebft.rollout.records import Contexts, Document
 from ebft.testing.common import check_options, require
 from ebft.testing.tiny import tiny_documents, tiny_resources

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from ebft.interfaces import Reward, RewardOptions, uses_features
-from ebft.parts import Part, Resources
+from ebft.parts.interfaces import Reward, RewardOptions, uses_features
+from ebft.parts.part import Part, Resources
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms
 from ebft.testing.common import (
     Unchanged,

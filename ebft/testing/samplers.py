@@ -12,12 +12,12 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from ebft.errors import PluginError
-from ebft.interfaces import Sampler, SamplerOptions
 from ebft.models.forward import decode
 from ebft.models.log_probs import logits
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.parts import Part, Resources
-from ebft.rollout.completion import Completion
+from ebft.parts.interfaces import Sampler, SamplerOptions
+from ebft.parts.part import Part, Resources
+from ebft.plans.completion import Completion
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.tree_mask import trunk_mask
 from ebft.testing.common import (
@@ -29,7 +29,7 @@ from ebft.testing.common import (
     require,
 )
 from ebft.testing.tiny import tiny_documents, tiny_resources
-from ebft.training.contract import sync_figures
+from ebft.training.checks import sync_figures
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

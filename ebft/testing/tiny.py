@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from ebft.models import attention
-from ebft.parts import Resources
+from ebft.parts.part import Resources
 from ebft.rollout.records import Contexts, Document, Rollouts
 
 if TYPE_CHECKING:

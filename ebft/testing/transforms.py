@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from ebft.interfaces import Transform
-from ebft.parts import Part, Resources
+from ebft.parts.interfaces import Transform
+from ebft.parts.part import Part, Resources
+from ebft.parts.stateful import Stateful
 from ebft.rollout.records import Features
-from ebft.stateful import Stateful
 from ebft.testing.common import (
     Unchanged,
     check_options,

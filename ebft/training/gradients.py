@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ebft.distributed.processes import ONE_PROCESS
 from ebft.models.checkpointing import checkpointing
 from ebft.models.compiled import eager
-from ebft.objective import ObjectiveOptions
-from ebft.processes import ONE_PROCESS
 from ebft.scoring.gradient_noise import gradient_noise
 from ebft.training.losses import count, cross_entropy, policy_gradient, policy_log_probs
+from ebft.training.objective import ObjectiveOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

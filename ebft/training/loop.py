@@ -6,23 +6,30 @@ none at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.models.checkpointing import checkpointing
-from ebft.objective import ObjectiveOptions, advantages_to_go
-from ebft.processes import ONE_PROCESS, Processes
 from ebft.rollout.micro_batches import divide
 from ebft.rollout.records import Contexts, Scored, Terms
-from ebft.training.check_finite import check_gradients, check_log_probs
-from ebft.training.clip import clip_gradients
-from ebft.training.contract import Contract, sync_figures
-from ebft.training.losses import count, cross_entropy, policy_gradient, policy_log_probs
-from ebft.training.machinery import NOBODY, Machinery, Observer, RolloutParts, Step
-from ebft.training.totals import Losses, Totals
+from ebft.training.checks import Contract, check_gradients, check_log_probs, sync_figures
+from ebft.training.losses import (
+    Losses,
+    Totals,
+    count,
+    cross_entropy,
+    policy_gradient,
+    policy_log_probs,
+)
+from ebft.training.objective import ObjectiveOptions, advantages_to_go
+from ebft.training.parts import NOBODY, Machinery, Observer, RolloutParts, Step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -135,3 +142,13 @@ def accumulate_gradients(
             totals.add_documents(of_documents)
             loss.backward()  # type: ignore[no-untyped-call]
     return totals.of_all(counts, processes)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Float[Tensor, ""]:
+    """Scales all gradients alike so that their norm is at most `largest`; returns it as it was."""
+    updated = [p for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([cast(Tensor, p.grad) for p in updated])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    nn.utils.clip_grads_with_norm_(updated, largest, norm)
+    return norm

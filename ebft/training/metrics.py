@@ -5,10 +5,10 @@ from __future__ import annotations
 import psutil
 import torch
 
-from ebft.processes import Processes
+from ebft.distributed.processes import Processes
 from ebft.rollout.records import Scored
 from ebft.scoring.cfm import unbiased_cfm
-from ebft.training.machinery import Step
+from ebft.training.parts import Step
 
 
 def step_metrics(step: Step, *, seconds: float, processes: Processes) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Transforms: features → features, between the feature map and the reward."""
 
-from ebft.hookspecs import Parts, hookimpl
+from ebft.parts.hooks import Parts, hookimpl
 from ebft.transforms.l2 import L2
 from ebft.transforms.project import Project
 from ebft.transforms.whiten_context_authors import WhitenContextAuthors

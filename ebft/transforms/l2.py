@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ebft.parts import Claim, Part
+from ebft.parts.part import Claim, Part
 from ebft.rollout.records import Features
 
 

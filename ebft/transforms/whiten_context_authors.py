@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from ebft.parts import Claim, Part
+from ebft.parts.part import Claim, Part
 from ebft.rollout.records import Features
 from ebft.transforms.gram import TOLERANCE, gram_roots
 from ebft.transforms.l2 import l2

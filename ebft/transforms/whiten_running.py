@@ -11,8 +11,8 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from ebft.parts import Claim, Part, Resources
-from ebft.processes import ONE_PROCESS, Processes
+from ebft.distributed.processes import ONE_PROCESS, Processes
+from ebft.parts.part import Claim, Part, Resources
 from ebft.rollout.records import Features
 from ebft.transforms.gram import eigh
 

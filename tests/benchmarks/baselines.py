@@ -22,7 +22,7 @@ from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.baselines.moving_average import MovingAverageBaseline
 from ebft.baselines.none import NoBaseline
 from ebft.baselines.plain_rloo import PlainRloo
-from ebft.interfaces import Baseline
+from ebft.parts.interfaces import Baseline
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 

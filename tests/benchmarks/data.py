@@ -73,7 +73,7 @@ def measure(file: Path, way: str) -> dict[str, float]:
     from ebft.data.files import Files
     from ebft.data.order import DocumentOrder
     from ebft.models.embedded import embedded_model
-    from ebft.rollout.strided import Strided
+    from ebft.plans.strided import Strided
 
     tokenizer = AutoTokenizer.from_pretrained(embedded_model())
     options = DocumentOptions(length=LENGTH, on_demand=way == "on demand")

@@ -17,15 +17,15 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.load import ATTENTION
 from ebft.models.shape import ModelShape
-from ebft.objective import ObjectiveOptions
-from ebft.parts import Resources
+from ebft.parts.part import Resources
+from ebft.plans.strided import Strided
 from ebft.rollout.records import Rollouts
-from ebft.rollout.strided import Strided
 from ebft.runs.cost import DocumentTree, flops
 from ebft.runs.setup import PRECISION
 from ebft.samplers.hf_tree import HfTree
 from ebft.testing import tiny_documents
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import ObjectiveOptions
 from tests.benchmarks.peak import peak_memory
 from tests.tiny import at_a_time, trained_on
 

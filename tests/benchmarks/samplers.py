@@ -17,14 +17,14 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from ebft.interfaces import Plan, Sampler
 from ebft.models.load import load_policy
 from ebft.models.options import ModelOptions
-from ebft.parts import Resources
-from ebft.plugins import default_registry
-from ebft.rollout.completion import Completion
+from ebft.parts.interfaces import Plan, Sampler
+from ebft.parts.part import Resources
+from ebft.parts.registry import default_registry
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.rollout.records import Document
-from ebft.rollout.strided import Strided
 from tests.benchmarks.machine import ROOT, commit, hardware
 from tests.tiny import at_a_time
 

@@ -29,13 +29,13 @@ from ebft.models.load import load_frozen, load_policy
 from ebft.models.log_probs import token_log_probs
 from ebft.models.options import ModelOptions
 from ebft.models.shape import ModelShape, layer_index
-from ebft.objective import ObjectiveOptions
-from ebft.parts import Resources
+from ebft.parts.part import Resources
+from ebft.plans.strided import Strided
 from ebft.rollout.records import Document, Rollouts
-from ebft.rollout.strided import Strided
 from ebft.runs.cost import DECODER_PASSES, DocumentTree, flops
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import ObjectiveOptions
 from tests.benchmarks import public_layout
 from tests.benchmarks.machine import ROOT, commit, hardware
 from tests.benchmarks.peak import MIB, peak_memory

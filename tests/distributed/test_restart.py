@@ -10,9 +10,9 @@ import pytest
 from torch.distributed import TCPStore
 
 from ebft.distributed import rendezvous
+from ebft.distributed.processes import Launch
 from ebft.distributed.rendezvous import meet
 from ebft.errors import MissingProcessError
-from ebft.processes import Launch
 
 SOON = timedelta(seconds=60)
 
@@ -66,7 +66,7 @@ import torch
 from ebft.cli.one_voice import one_voice
 from ebft.distributed import watchdog
 from ebft.distributed.parallel import ParallelOptions, join
-from ebft.processes import Launch
+from ebft.distributed.processes import Launch
 
 watchdog.EVERY = watchdog.PATIENCE = 0.2
 launch, failed = Launch.of_environment(), Path(sys.argv[1])

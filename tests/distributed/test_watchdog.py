@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from torch.distributed import TCPStore
 
+from ebft.distributed.processes import Launch
 from ebft.distributed.rendezvous import meet
-from ebft.processes import Launch
 
 PROCESS = """
 import os
@@ -16,7 +16,7 @@ import sys
 import time
 
 from ebft.cli.one_voice import one_voice
-from ebft.processes import Launch
+from ebft.distributed.processes import Launch
 from ebft.distributed import watchdog
 
 watchdog.EVERY = 0  # nearly always inside the store's code

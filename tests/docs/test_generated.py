@@ -9,11 +9,11 @@ from docs.generate.options import option_rows, section_of
 from docs.generate.parts import parts_pages
 from docs.generate.recipes import recipes_page, shipped_page
 from docs.generate.root_files import as_page
-from ebft import hookspecs
 from ebft.cli.ls import claim_of
 from ebft.config.recipe import RECIPES
 from ebft.config.shipped import shipped_recipes
-from ebft.plugins import load_registry
+from ebft.parts import hooks as hookspecs
+from ebft.parts.registry import load_registry
 
 PARTS = [
     (kind, name, registered.part)

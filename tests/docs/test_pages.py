@@ -17,7 +17,7 @@ import yaml
 from docs.generate.commands import help_text
 from ebft.config.load import load_recipe
 from ebft.config.read import read_yaml
-from ebft.plugins import KINDS, load_registry
+from ebft.parts.registry import KINDS, load_registry
 from ebft.runs.options import FineTuneOptions
 from tests.docs.commands import TARGETS, check, command_lines
 from tests.docs.pages import PAGES, ROOT, blocks, inline_code, links, name_of

@@ -20,7 +20,7 @@ from ebft.errors import UserError
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.testing import write_tiny_model, write_tiny_texts
-from ebft.training.machinery import Machinery
+from ebft.training.parts import Machinery
 from tests.conftest import RECIPES
 from tests.fuzz.mutate import mutated
 

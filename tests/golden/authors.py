@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ebft.models import attention
-from ebft.parts import Resources
+from ebft.parts.part import Resources
+from ebft.plans.strided import Strided
 from ebft.rollout.records import Document, Rollouts
-from ebft.rollout.strided import Strided
 
 DATA = Path(__file__).parent / "data"
 

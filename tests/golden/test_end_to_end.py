@@ -11,11 +11,11 @@ import torch
 from ebft.config.load import load_recipe
 from ebft.models.log_probs import token_log_probs
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.objective import cross_entropy_loss, policy_gradient_loss
+from ebft.plans.strided import Strided
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Document, Rollouts, Terms
-from ebft.rollout.strided import Strided
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import cross_entropy_loss, policy_gradient_loss
 from tests.conftest import RECIPES
 from tests.golden.authors import (
     by_rollout,

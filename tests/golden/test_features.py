@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ebft.features.hidden_states import HiddenStates
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from tests.golden.authors import resources, rollouts_of, tensors, tiny_model
 
 L, PROMPT, G, K = 8, 20, 4, 4

@@ -5,14 +5,14 @@ import torch
 
 from ebft.baselines.group_normalised import GroupNormalised
 from ebft.baselines.leave_one_out import leave_one_out
-from ebft.kernels import cosine, linear
 from ebft.models.log_probs import token_log_probs
-from ebft.objective import cross_entropy_loss, policy_gradient_loss
+from ebft.plans.strided import Strided
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features, Terms
-from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from ebft.samplers.hf_tree import HfTree
+from ebft.scoring.kernels import cosine, linear
+from ebft.training.objective import cross_entropy_loss, policy_gradient_loss
 from ebft.transforms.whiten_context_authors import WhitenContextAuthors
 from tests.golden.authors import (
     by_context,

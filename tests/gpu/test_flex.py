@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from ebft.models.attention import DENSE, FLEX, TREE
 from ebft.models.probe import probe_tree
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.testing import tiny_documents, tiny_resources
 

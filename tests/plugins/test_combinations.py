@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ebft.config.load import load_recipe
-from ebft.plugins import load_registry
+from ebft.parts.registry import load_registry
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train

@@ -6,7 +6,7 @@ import pytest
 
 import ebft
 from ebft import testing
-from ebft.plugins import load_registry
+from ebft.parts.registry import load_registry
 
 SOURCES = Path(ebft.__file__).parent
 ROWS = SOURCES.parent / "tests/fuzz/corpus/data/rows.jsonl"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ebft.objective import policy_gradient_loss
 from ebft.rollout.records import Features, Terms
+from ebft.training.objective import policy_gradient_loss
 
 
 def outcomes(V: int, n: int) -> Tensor:

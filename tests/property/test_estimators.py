@@ -10,12 +10,12 @@ from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.baselines.moving_average import MovingAverageBaseline
 from ebft.baselines.none import NoBaseline
 from ebft.baselines.plain_rloo import PlainRloo
-from ebft.kernels import WITH_BANDWIDTH
-from ebft.objective import cross_entropy_loss, policy_gradient_loss
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rewards.kernel import KernelScore, KernelScoreReward, make_kernel
 from ebft.rewards.weighted_sum import WeightedSumReward
 from ebft.rollout.records import Features
+from ebft.scoring.kernels import WITH_BANDWIDTH
+from ebft.training.objective import cross_entropy_loss, policy_gradient_loss
 from tests.property.enumeration import expected_gradient, gradient_of
 from tests.property.strategies import normal, problems, seeds
 

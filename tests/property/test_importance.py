@@ -8,13 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebft.baselines.leave_one_out import LeaveOneOut
-from ebft.importance import ImportanceOptions, cap_ratios, importance_ratios, ratio_statistics
-from ebft.objective import ObjectiveOptions, policy_gradient_loss
+from ebft.plans.strided import Strided
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
-from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import (
+    ImportanceOptions,
+    ObjectiveOptions,
+    cap_ratios,
+    importance_ratios,
+    policy_gradient_loss,
+    ratio_statistics,
+)
 from tests.property.strategies import normal, seeds
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 

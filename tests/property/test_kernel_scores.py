@@ -8,14 +8,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ebft.baselines.none import NoBaseline
-from ebft.kernels import WITH_BANDWIDTH, linear, median_distance
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rewards.kernel import KernelScore, KernelScoreReward, make_kernel
-from ebft.rollout.completion import Completion
 from ebft.rollout.records import Features, Terms
-from ebft.rollout.strided import Strided
 from ebft.scoring.cfm import unbiased_cfm
 from ebft.scoring.kernel_score import unbiased_kernel_score
+from ebft.scoring.kernels import WITH_BANDWIDTH, linear, median_distance
 from tests.property.enumeration import expectation, expected_gradient
 from tests.property.strategies import distribution, normal, problems, seeds
 from tests.tiny import tiny_documents

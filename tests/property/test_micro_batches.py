@@ -5,10 +5,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebft.processes import OneProcess
-from ebft.rollout.completion import Completion
+from ebft.distributed.processes import OneProcess
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.rollout.micro_batches import divide, pack, spread, tree_tokens
-from ebft.rollout.strided import Strided
 from ebft.rollout.tree import plant
 from tests.tiny import tiny_documents
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.objective import cross_entropy_loss, policy_gradient_loss
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.samplers.hf_tree import HfTree
+from ebft.training.objective import cross_entropy_loss, policy_gradient_loss
 from tests.property.strategies import generator, normal, seeds
 from tests.tiny import at_a_time, tiny_documents, tiny_policy, tiny_resources
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebft.measurements import Measurement
+from ebft.parts.measurements import Measurement
 from ebft.rollout.records import Features
 from ebft.scoring.cfm import unbiased_cfm
 from ebft.scoring.entropy_drift import mean_surprise, slope_over_position

@@ -12,11 +12,11 @@ from ebft.baselines.group_normalised import GroupNormalised
 from ebft.baselines.leave_one_out import LeaveOneOut, leave_one_out
 from ebft.baselines.none import NoBaseline
 from ebft.baselines.plain_rloo import PlainRloo
-from ebft.kernels import WITH_BANDWIDTH
+from ebft.plans.completion import Completion
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rewards.kernel import KernelScore
-from ebft.rollout.completion import Completion
 from ebft.rollout.records import Features, Terms
+from ebft.scoring.kernels import WITH_BANDWIDTH
 from ebft.testing.tiny import tiny_documents, tiny_resources
 from tests.property.strategies import generator, normal, seeds
 

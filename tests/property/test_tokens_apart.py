@@ -6,17 +6,17 @@ from hypothesis import given, settings
 
 from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.baselines.none import NoBaseline
+from ebft.distributed.processes import ONE_PROCESS
 from ebft.errors import UserError
 from ebft.features.concat import Concat
 from ebft.features.hidden_states import HiddenStates
-from ebft.objective import advantages_to_go, policy_gradient_loss
-from ebft.processes import ONE_PROCESS
+from ebft.plans.strided import Strided
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
-from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import sample_and_score
-from ebft.training.machinery import RolloutParts
+from ebft.training.objective import advantages_to_go, policy_gradient_loss
+from ebft.training.parts import RolloutParts
 from ebft.transforms.l2 import L2
 from tests.property.strategies import normal, seeds
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources

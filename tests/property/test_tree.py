@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from ebft.features.hidden_states import HiddenStates
 from ebft.models import forward, log_probs
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.objective import cross_entropy_mask, policy_gradient_loss
-from ebft.rollout.completion import Completion
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from ebft.samplers import hf_tree
 from ebft.samplers.hf_tree import HfTree
+from ebft.training.objective import cross_entropy_mask, policy_gradient_loss
 from tests.tiny import VOCAB, at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 POLICY = tiny_policy()

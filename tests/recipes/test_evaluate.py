@@ -252,7 +252,7 @@ def test_a_plan_that_fits_no_document(ebft, tiny):
 
 PLUGIN = '''
 import ebft
-from ebft.splits import Example, Splits
+from ebft.parts.splits import Example, Splits
 
 
 class Three(ebft.Part):

@@ -13,7 +13,7 @@ from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.setup import make_documents, make_machinery, make_resources
 from ebft.training.loop import train
-from ebft.training.machinery import Observer
+from ebft.training.parts import Observer
 
 NO_FEATURES = ["feature_map=null", "evaluation.evaluators=[]"]
 NO_REWARD = ["sampler=null", "reward=null", "baseline=null", *NO_FEATURES]

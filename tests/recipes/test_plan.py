@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ebft
 from ebft import Example, Splits
-from ebft.rollout.completion import Completion
+from ebft.plans.completion import Completion
 
 class Texts(ebft.Part):
     """Prompts to train on, held out, and out of distribution."""

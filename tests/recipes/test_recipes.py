@@ -12,9 +12,9 @@ import yaml
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import load_recipe
 from ebft.config.read import read_recipe, read_yaml
-from ebft.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
-from ebft.plugins import default_registry
-from ebft.rollout.strided import Strided
+from ebft.parts.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
+from ebft.parts.registry import default_registry
+from ebft.plans.strided import Strided
 from ebft.runs.cost import DocumentTree, flops
 from ebft.runs.estimate import model_shape
 from ebft.runs.options import FineTuneOptions

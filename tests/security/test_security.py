@@ -14,7 +14,7 @@ import ebft as package
 from ebft.errors import PluginError, UserError
 from ebft.models.load import load_policy
 from ebft.models.options import ModelOptions
-from ebft.plugins import load_registry
+from ebft.parts.registry import load_registry
 
 SECRET = "planted-4f1c9e07"
 ROOT = Path(package.__file__).parent

@@ -12,13 +12,13 @@ from ebft.models.attention import TREE
 from ebft.models.lora import add_adapter, without_adapter
 from ebft.models.options import LoraOptions
 from ebft.models.shape import ModelShape
-from ebft.objective import ObjectiveOptions
+from ebft.plans.strided import Strided
 from ebft.rollout.records import Rollouts
-from ebft.rollout.strided import Strided
 from ebft.rollout.tree import grow
 from ebft.runs.cost import DocumentTree, flops, memory
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import ObjectiveOptions
 from tests.tiny import tiny_documents, tiny_resources, trained_on
 from tests.unit.models.test_architectures import ARCHITECTURES
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ebft import hookspecs
 from ebft.errors import PluginError
-from ebft.interfaces import __dict__ as interfaces
-from ebft.plugin_modules import find_plugin
-from ebft.plugins import BUILT_IN, KINDS, load_registry
+from ebft.parts import hooks as hookspecs
+from ebft.parts.interfaces import __dict__ as interfaces
+from ebft.parts.modules import find_plugin
+from ebft.parts.registry import BUILT_IN, KINDS, load_registry
 
 HOOKS = [f"register_{kind}" for kind in KINDS]
 

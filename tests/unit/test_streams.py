@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
+from ebft.plans.strided import Strided
 from ebft.rollout.streams import context_seeds
-from ebft.rollout.strided import Strided
 from tests.tiny import tiny_documents
 
 PLAN = Strided(start=2, stride=3, rollout_length=4)

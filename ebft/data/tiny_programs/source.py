@@ -13,8 +13,8 @@ from pydantic import Field
 
 from ebft.data.tiny_programs.program import ARGUMENTS, FAILS, Program
 from ebft.data.tiny_programs.steps import STEPS, Step
-from ebft.parts import Part
-from ebft.splits import Example, Splits
+from ebft.parts.part import Part
+from ebft.parts.splits import Example, Splits
 
 SINGLES = [(step,) for step in STEPS]
 PAIRS = [pair for pair in permutations(STEPS, 2) if pair[0].gives == pair[1].takes]

@@ -1,6 +1,6 @@
 """Feature map `sentence_transformers`: a text encoder on the decoded rollouts."""
 
-from ebft.hookspecs import Parts, hookimpl
+from ebft.parts.hooks import Parts, hookimpl
 from ebft_sentence_transformers.feature_map import SentenceTransformers
 
 

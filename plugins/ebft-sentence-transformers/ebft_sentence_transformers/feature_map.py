@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from ebft.parts import Claim, Part, Resources
+from ebft.parts.part import Claim, Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft_sentence_transformers.encoder import TextEncoder, load_encoder
 from ebft_sentence_transformers.texts import Text, reference_texts, rollout_texts

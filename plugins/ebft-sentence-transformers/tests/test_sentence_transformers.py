@@ -10,7 +10,7 @@ from ebft_sentence_transformers import SentenceTransformers
 from ebft_sentence_transformers.texts import rollout_texts
 
 from ebft.errors import UserError
-from ebft.interfaces import FeatureMap
+from ebft.parts.interfaces import FeatureMap
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Document, Rollouts
 from tests.tiny import tiny_resources

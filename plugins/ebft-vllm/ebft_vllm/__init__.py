@@ -1,6 +1,6 @@
 """Sampler `vllm`: rollouts from a vLLM engine, synced in memory and probed after every sync."""
 
-from ebft.hookspecs import Parts, hookimpl
+from ebft.parts.hooks import Parts, hookimpl
 from ebft_vllm.options import Vllm
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ebft.parts import Claim, Part, Resources
+from ebft.parts.part import Claim, Part, Resources
 
 if TYPE_CHECKING:
     from ebft_vllm.sampler import VllmSampler

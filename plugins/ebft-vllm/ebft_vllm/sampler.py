@@ -13,7 +13,7 @@ import torch
 from ebft.errors import EngineError, SamplerMismatchError
 from ebft.models.context_length import context_length
 from ebft.models.lora import has_adapter, merged
-from ebft.parts import Resources
+from ebft.parts.part import Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft_vllm.available import require_vllm
 from ebft_vllm.in_process import InProcessEngine

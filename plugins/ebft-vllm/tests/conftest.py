@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ebft.models import attention
-from ebft.parts import Resources
+from ebft.parts.part import Resources
 
 CONFIG = LlamaConfig(
     vocab_size=24,

@@ -6,7 +6,7 @@ from ebft_vllm import Vllm
 from scipy.stats import chi2_contingency
 
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from tests.tiny import tiny_documents
 

@@ -6,8 +6,8 @@ from ebft_vllm import Vllm
 from ebft_vllm.local import LocalEngine
 
 from ebft.errors import SamplerMismatchError
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from tests.tiny import tiny_documents
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from ebft_vllm.probe import BLOCKS, LENGTH
 from transformers import AutoModelForCausalLM
 
 from ebft.errors import UserError
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from tests.tiny import tiny_documents
 
 LONGROPE = {

@@ -7,7 +7,7 @@ from ebft_vllm import Vllm
 from ebft.errors import SamplerMismatchError
 from ebft.models.lora import add_adapter
 from ebft.models.options import LoraOptions
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from tests.tiny import tiny_documents
 
 pytestmark = pytest.mark.slow

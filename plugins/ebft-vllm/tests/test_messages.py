@@ -12,8 +12,8 @@ from ebft_vllm.rollouts import check_lengths, make_job, rollouts_of
 from ebft_vllm.shared import SharedWeights
 
 from ebft.errors import EngineError, UserError
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from tests.tiny import Eos, tiny_documents
 
 STRIDED = Strided(start=4, stride=4, rollout_length=3)(tiny_documents([16, 12]))

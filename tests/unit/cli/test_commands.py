@@ -11,7 +11,7 @@ import yaml
 
 from ebft.cli.main import COMMANDS
 from ebft.config.load import load_recipe
-from ebft.plugins import load_registry
+from ebft.parts.registry import load_registry
 from tests.conftest import RECIPES
 
 NAMES = [command.__name__.rpartition(".")[2].replace("_", "-") for command in COMMANDS]

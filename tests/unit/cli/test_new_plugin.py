@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ebft.cli import new_plugin
-from ebft.plugins import load_registry
+from ebft.parts.registry import load_registry
 
 CHECKOUT = Path(__file__).parents[3]
 EXAMPLE = CHECKOUT / "plugins" / "ebft-example"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ebft.data.copies import LINES, without_near_copies
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import PythonFunctions
-from ebft.splits import Example
+from ebft.parts.splits import Example
 
 
 def code(seed, lines=20):

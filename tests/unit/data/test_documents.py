@@ -3,9 +3,9 @@ import pytest
 from ebft.data.documents import DocumentOptions, tokenize
 from ebft.data.order import DocumentOrder, told_apart
 from ebft.errors import UserError
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
-from ebft.splits import Example
+from ebft.parts.splits import Example
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from tests.tiny import tiny_documents, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

@@ -7,8 +7,8 @@ from transformers import PreTrainedTokenizerFast
 from ebft.data.documents import DocumentOptions, tokenize
 from ebft.data.encode import encode_completions
 from ebft.errors import UserError
-from ebft.rollout.completion import Completion
-from ebft.splits import Example
+from ebft.parts.splits import Example
+from ebft.plans.completion import Completion
 
 LETTERS = "▁\n()+:abcdefnrtux"
 PROMPT = "def a(b):"

@@ -16,9 +16,9 @@ from ebft.data.rows import Rows
 from ebft.digests import digest_documents
 from ebft.errors import UserError
 from ebft.evaluation.sets import choose
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
-from ebft.splits import Example
+from ebft.parts.splits import Example
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from tests.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

@@ -7,7 +7,7 @@ from ebft.data.files import Files
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import documented_functions
 from ebft.errors import UserError
-from ebft.splits import Example
+from ebft.parts.splits import Example
 
 ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(10)]
 DEEP = "[" * 10**5 + "]" * 10**5

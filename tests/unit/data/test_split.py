@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from ebft.data.split import mark_of, split, without_copies
 from ebft.errors import UserError
-from ebft.splits import Example
+from ebft.parts.splits import Example
 
 texts = st.lists(st.text(alphabet="ab \n", min_size=1, max_size=6), min_size=2, max_size=30)
 

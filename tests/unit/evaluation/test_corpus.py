@@ -9,7 +9,7 @@ from ebft.errors import UserError
 from ebft.evaluation.measure import EvaluationSet, joined, measure
 from ebft.evaluation.sacre import SacreMetric
 from ebft.evaluation.translation import Translation
-from ebft.measurements import CorpusMeasurement
+from ebft.parts.measurements import CorpusMeasurement
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document
 from ebft.scoring.corpus import influence_values

@@ -20,12 +20,12 @@ from ebft.evaluation.measure import EvaluationSet, clusters, measure
 from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.features.bag_of_tokens import BagOfTokens
 from ebft.features.hidden_states import HiddenStates
-from ebft.measurements import Measurement
 from ebft.models.log_probs import logits
-from ebft.rollout.completion import Completion
+from ebft.parts.measurements import Measurement
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document
-from ebft.rollout.strided import Strided
 from ebft.scoring.interval import mean_interval
 from ebft.testing.tiny import tiny_documents, tiny_policy, tiny_resources, tiny_tokenizer
 from ebft.verifiers.attempts import cut

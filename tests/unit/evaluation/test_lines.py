@@ -8,7 +8,7 @@ import torch
 from ebft.errors import UserError
 from ebft.evaluation.harness import HarnessFigure, append_figures
 from ebft.evaluation.lines import DocumentsLine, Line, read_evaluations
-from ebft.measurements import Measurement
+from ebft.parts.measurements import Measurement
 from tests.docs.pages import ROOT
 
 RECORDED = sorted((ROOT / "docs" / "results").glob("*/runs/*/output/evaluations.jsonl"))

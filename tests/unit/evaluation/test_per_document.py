@@ -3,7 +3,7 @@
 import torch
 
 from ebft.evaluation.rollouts import evenly, per_document
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from ebft.testing.tiny import tiny_documents, tiny_rollouts
 
 PLAN = Strided(start=6, stride=4, rollout_length=2)

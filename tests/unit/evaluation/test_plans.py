@@ -9,8 +9,8 @@ from ebft.evaluation.accuracy import Accuracy
 from ebft.evaluation.cross_entropy import CrossEntropy
 from ebft.evaluation.entropy_drift import EntropyDrift
 from ebft.evaluation.plans import check_plans
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from tests.tiny import tiny_documents
 
 SHORT = tiny_documents([12, 12], prompt_length=8)

@@ -9,9 +9,9 @@ from ebft.features.concat import Concat
 from ebft.features.hidden_states import HiddenStates
 from ebft.features.next_token_log_probs import NextTokenLogProbs
 from ebft.features.presets import LayerConcat, MeanPool
-from ebft.plugins import default_registry
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
+from ebft.parts.registry import default_registry
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.transforms.project import projection
 from tests.tiny import VOCAB, tiny_documents, tiny_policy, tiny_resources

@@ -23,8 +23,8 @@ from ebft.models.attention import DENSE, FLEX, TREE
 from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.rollout.tree_mask import trunk_mask
 from ebft.samplers.hf_tree import HfTree
 from tests.tiny import VOCAB, tiny_documents, tiny_resources

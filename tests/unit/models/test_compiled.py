@@ -7,12 +7,12 @@ from torch._dynamo.utils import counters
 from ebft.errors import UserError
 from ebft.models import compiled
 from ebft.models.compiled import compile_layers
-from ebft.objective import ObjectiveOptions
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from ebft.samplers.hf_generate import HfGenerate
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.gradients import measure_gradients
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import ObjectiveOptions
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 
 STRIDED = Strided(start=2, stride=3, rollout_length=4)

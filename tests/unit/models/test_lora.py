@@ -15,11 +15,11 @@ from ebft.models.lora import add_adapter, cast_base, has_adapter, merged, withou
 from ebft.models.options import LoraOptions
 from ebft.models.probe import probe_tree
 from ebft.models.tree_log_probs import document_log_probs, tree_log_probs
-from ebft.objective import ObjectiveOptions
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from ebft.rollout.tree_mask import trunk_mask
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import ObjectiveOptions
 from tests.tiny import (
     plain_policy,
     tiny_documents,

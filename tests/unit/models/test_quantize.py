@@ -14,11 +14,11 @@ from ebft.models.options import LoraOptions
 from ebft.models.probe import probe_tree
 from ebft.models.quantize import BLOCK, dense, is_quantized, quantize_to
 from ebft.models.tree_log_probs import document_log_probs
-from ebft.objective import ObjectiveOptions
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from ebft.runs.cost import QUANTIZED
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import ObjectiveOptions
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 
 CPU = torch.device("cpu")

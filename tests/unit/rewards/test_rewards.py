@@ -5,12 +5,12 @@ import torch
 from pydantic import ValidationError
 
 from ebft.errors import UserError
-from ebft.plugins import load_registry
+from ebft.parts.registry import load_registry
+from ebft.plans.completion import Completion
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rewards.token_overlap import ngram_f1
 from ebft.rewards.verifiable import Verifiable
 from ebft.rewards.weighted_sum import WeightedSum
-from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Features, Rollouts
 from ebft.sandbox import SandboxOptions
 from ebft.verifiers.attempts import Attempt

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from ebft.config.load import load_recipe
 from ebft.distributed.parallel import shares
+from ebft.distributed.processes import Launch
 from ebft.distributed.watchdog import place
 from ebft.errors import UserError
-from ebft.processes import Launch
 from ebft.runs.checks import find_problems_of_processes
 
 

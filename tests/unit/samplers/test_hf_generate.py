@@ -8,11 +8,11 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from ebft.errors import NumericalError
 from ebft.evaluation.rollouts import EvaluationRollouts
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.samplers.hf_generate import HfGenerate
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.contract import Contract
+from ebft.training.checks import Contract
 from tests.tiny import VOCAB, at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 POLICY = tiny_policy()

@@ -2,7 +2,7 @@
 
 import torch
 
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from ebft.samplers import hf_tree
 from ebft.samplers.hf_tree import HfTree
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources

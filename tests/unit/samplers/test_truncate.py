@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.samplers.truncate import truncate
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 
 from ebft.features.bag_of_tokens import BagOfTokens
-from ebft.measurements import Measurement
-from ebft.parts import Claim, Part
+from ebft.parts.measurements import Measurement
+from ebft.parts.part import Claim, Part
+from ebft.parts.splits import Example, Splits
+from ebft.plans.strided import Strided
 from ebft.rollout.records import Features, Rollouts, Terms
-from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree, HfTreeSampler
-from ebft.splits import Example, Splits
 from ebft.testing import (
     check_baseline,
     check_data,

@@ -10,11 +10,11 @@ from ebft.errors import NumericalError
 from ebft.models.attention import TREE
 from ebft.models.checkpointing import checkpointing
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.objective import ObjectiveOptions, cross_entropy_mask, policy_gradient_loss
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import ObjectiveOptions, cross_entropy_mask, policy_gradient_loss
 from tests.tiny import VOCAB, plain_policy, tiny_documents, tiny_policy, tiny_resources, trained_on
 
 RAGGED = {

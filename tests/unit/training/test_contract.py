@@ -9,15 +9,15 @@ import torch
 
 from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.checkpoints.nested import check_nested
+from ebft.distributed.processes import ONE_PROCESS
 from ebft.errors import PluginError
-from ebft.processes import ONE_PROCESS
+from ebft.plans.strided import Strided
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
-from ebft.rollout.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.contract import sync_figures
+from ebft.training.checks import sync_figures
 from ebft.training.loop import sample_and_score
-from ebft.training.machinery import RolloutParts
+from ebft.training.parts import RolloutParts
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources
 
 N, D = 3, 4

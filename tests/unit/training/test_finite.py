@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from ebft.errors import NumericalError
-from ebft.rollout.strided import Strided
-from ebft.training.check_finite import check_finite
+from ebft.plans.strided import Strided
+from ebft.training.checks import check_finite
 from tests.tiny import tiny_documents
 
 CONTEXTS = Strided(start=2, stride=3, rollout_length=2)(tiny_documents([8, 5, 11]))

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from ebft.objective import ObjectiveOptions
-from ebft.rollout.strided import Strided
+from ebft.plans.strided import Strided
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.gradients import measure_gradients
 from ebft.training.loop import accumulate_gradients
+from ebft.training.objective import ObjectiveOptions
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ebft.processes import ONE_PROCESS
-from ebft.rollout.completion import Completion
+from ebft.distributed.processes import ONE_PROCESS
+from ebft.plans.completion import Completion
 from ebft.rollout.records import Scored, Terms
 from ebft.testing.tiny import tiny_rollouts
 from ebft.training.metrics import scored_metrics

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from ebft.objective import cross_entropy_mask, policy_gradient_loss
-from ebft.rollout.completion import Completion
-from ebft.rollout.strided import Strided
+from ebft.plans.completion import Completion
+from ebft.plans.strided import Strided
+from ebft.training.objective import cross_entropy_mask, policy_gradient_loss
 from tests.tiny import tiny_documents
 
 

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebft.errors import PluginError
-from ebft.measurements import CorpusMeasurement, Measurement
+from ebft.parts.measurements import CorpusMeasurement, Measurement
+from ebft.parts.splits import Splits
 from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
-from ebft.splits import Splits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,15 +16,15 @@ from typing import Any
 
 import pluggy
 
-from ebft import hookspecs
 from ebft.errors import PluginError
 from ebft.mistakes import Mistake, suggest, validation_error
-from ebft.parts import Part
-from ebft.plugin_modules import load_module, reason
+from ebft.parts import hooks as hookspecs
+from ebft.parts.modules import load_module, reason
+from ebft.parts.part import Part
 
 BUILT_IN = (
     "ebft.data",
-    "ebft.rollout",
+    "ebft.plans",
     "ebft.samplers",
     "ebft.features",
     "ebft.transforms",
@@ -98,7 +98,7 @@ class Registry:
         except ValueError as error:
             mistake = Mistake(("_component_",), component, str(error))
             raise validation_error(kind, [mistake]) from error
-        return part.model_validate(options, context=context)
+        return part.model_validate(options, context=context or {"registry": self})
 
 
 def import_part(dotted: str) -> type[Part]:

@@ -16,56 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    ModelWrapValidatorHandler,
-    ValidationError,
     ValidationInfo,
-    field_validator,
-    model_validator,
 )
 
-from ebft.mistakes import suggest_keys
-from ebft.processes import ONE_PROCESS, Processes
+from ebft.distributed.processes import ONE_PROCESS, Processes
+from ebft.options import Options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class Options(BaseModel):
-    """Options of a recipe section: immutable, and a key that is not a field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _suggest_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            raise suggest_keys(error, cls.model_fields) from None
-
-    @field_validator("*")
-    @classmethod
-    def _expand_home(cls, value: Any) -> Any:
-        return expand_home(value) if isinstance(value, Path) else value
-
-
-def expand_home(path: Path) -> Path:
-    """The path with a `~` in front spelt out: no shell has seen what a recipe says.
-
-    Raises `ValueError` if there is no such home.
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"there is no home {path.parts[0]}; give the whole path") from error
 
 
 class Claim(NamedTuple):
@@ -129,6 +92,12 @@ def single_process_of_all(parts: Iterable[Part]) -> str | None:
     return next((why for why in reasons if why is not None), None)
 
 
+class FindsParts(Protocol):
+    """The registry, as `part_of` uses it."""
+
+    def parse(self, kind: str, section: Any, context: Any = None) -> Part: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PartOf(BeforeValidator):
     """What `part_of` returns: a validator that says of which kind its parts are."""
@@ -139,18 +108,21 @@ class PartOf(BeforeValidator):
 def part_of(kind: str, *, optional: bool = False) -> PartOf:
     """Validates a recipe's `{_component_: name, **options}` into a part of `kind`.
 
-    `kind` is the hook's name without `register_`: `Annotated[Part, part_of("rewards")]`. A value
-    that is a part already passes, so parts can be built in Python without a recipe. `optional`
-    lets null pass too, for a field that may be `Part | None`.
+    `kind` is the hook's name without `register_`: `Annotated[Part, part_of("rewards")]`. The
+    registry that finds the name is in the validation's context. A value that is a part already
+    passes, so parts can be built in Python without a recipe. `optional` lets null pass too, for a
+    field that may be `Part | None`.
     """
 
     def validate(value: Any, info: ValidationInfo) -> Part | None:
         if isinstance(value, Part) or (optional and value is None):
             return value
-        # Imported late: the registry loads the modules that define the built-in parts.
-        from ebft.plugins import default_registry
-
-        registry = (info.context or {}).get("registry") or default_registry()
-        return registry.parse(kind, value, info.context)
+        finder: FindsParts | None = (info.context or {}).get("registry")
+        if finder is None:
+            raise ValueError(
+                "a part is given by its name, and there is no registry to find it in; give the "
+                "part itself, or validate with context={'registry': load_registry()}"
+            )
+        return finder.parse(kind, value, info.context)
 
     return PartOf(validate, kind=kind)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from ebft.parts import Part
+from ebft.parts.part import Part
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Contexts, Document
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ebft.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
-from ebft.objective import ObjectiveOptions
-from ebft.processes import Processes
+from ebft.distributed.processes import Processes
+from ebft.parts.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Contexts, Document, Scored
-from ebft.training.totals import Losses
+from ebft.training.losses import Losses
+from ebft.training.objective import ObjectiveOptions
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pluggy
 
-from ebft.parts import Part
+from ebft.parts.part import Part
 
 hookspec = pluggy.HookspecMarker("ebft")
 hookimpl = pluggy.HookimplMarker("ebft")
