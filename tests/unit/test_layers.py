@@ -1,54 +1,87 @@
-"""Packages build on each other in one direction: none needs one that needs it."""
+"""Files build on each other in one direction, in the order of CONTRIBUTING's table."""
 
 import ast
+import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import ebft
+import pytest
 
-ROOT = Path(ebft.__file__).parent
-PLUGGING = {"parts", "plugins", "hookspecs"}
-"""A part is parsed by the registry of plug-ins, whose hooks return parts: one thing in three."""
-
-
-def package(module):
-    """The package, or the module at the top, that a module is of."""
-    name = module.split(".")[1]
-    return "plugging" if name in PLUGGING else name
+ROOT = Path(__file__).parents[2]
+PACKAGES = [
+    ROOT / "ebft",
+    ROOT / "plugins/ebft-vllm/ebft_vllm",
+    ROOT / "plugins/ebft-sentence-transformers/ebft_sentence_transformers",
+]
 
 
-def imported(file):
-    """The modules of ebft that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "ebft":
-            yield from (f"ebft.{alias.name}" for alias in node.names if is_module(alias.name))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ebft."):
-            yield node.module
+def modules(package):
+    """The files of a package by the names of their modules."""
+    found = {}
+    for file in package.rglob("*.py"):
+        names = list(file.relative_to(package.parent).with_suffix("").parts)
+        found[".".join(names[:-1] if names[-1] == "__init__" else names)] = file
+    return found
 
 
-def is_module(name):
-    return (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists()
+@cache
+def needs(package):
+    """What each module of a package imports of that package, also in functions."""
+    files = modules(package)
+    graph = {name: set() for name in files}
+    for name, file in files.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in files:
+                named = {f"{node.module}.{alias.name}" for alias in node.names}
+                inside = named & files.keys()
+                graph[name] |= inside | ({node.module} if named - inside else set())
+            elif isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & files.keys()
+    return {name: found - {name} for name, found in graph.items()}
 
 
-def needs():
-    graph = {}
-    for file in ROOT.rglob("*.py"):
-        module = "ebft." + ".".join(file.relative_to(ROOT).with_suffix("").parts)
-        if module != "ebft.__init__":
-            others = {package(name) for name in imported(file)} - {package(module)}
-            graph.setdefault(package(module), set()).update(others)
-    return graph
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_no_files_import_each_other_in_a_circle(package):
+    TopologicalSorter(needs(package)).prepare()  # raises CycleError with the circle
 
 
-def all_below(graph, name):
-    return set().union(*({other} | all_below(graph, other) for other in graph[name]))
+def rows():
+    """The packages and modules of each row of CONTRIBUTING's table, from the bottom up."""
+    lines = ROOT.joinpath("CONTRIBUTING.md").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| in `ebft/`"))
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            return
+        yield re.findall(r"`(\w+)`", line.split("|")[1])
 
 
-def test_no_package_needs_one_that_needs_it():
-    TopologicalSorter(needs()).prepare()  # raises CycleError with the cycle
+def test_imports_follow_the_order_of_the_table():
+    height = {name: row for row, names in enumerate(rows()) for name in names}
+    there = {path.stem for path in ROOT.joinpath("ebft").iterdir() if is_code(path)}
+    assert height.keys() == there
+    upwards = [
+        f"{name} imports {other}"
+        for name, found in needs(ROOT / "ebft").items()
+        for other in found
+        if name != "ebft" and other != "ebft"
+        if height[other.split(".")[1]] > height[name.split(".")[1]]
+    ]
+    assert not upwards
+
+
+def is_code(path):
+    if path.is_dir():
+        return any(path.glob("*.py"))
+    return path.suffix == ".py" and path.stem != "__init__"
 
 
 def test_the_algorithm_knows_nothing_of_runs():
-    below = all_below(needs(), "training")
-    assert {"rollout", "plugging"} <= below
-    assert not below & {"runs", "evaluation", "checkpoints", "config", "data", "cli", "study"}
+    graph = needs(ROOT / "ebft")
+
+    def below(name):
+        return {name}.union(*(below(other) for other in graph[name]))
+
+    packages = {name.split(".")[1] for name in below("ebft.training.loop") if name != "ebft"}
+    assert {"rollout", "parts"} <= packages
+    assert not packages & {"runs", "evaluation", "checkpoints", "config", "data", "cli", "study"}

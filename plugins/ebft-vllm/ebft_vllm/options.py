@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ebft.parts.part import Claim, Part, Resources
-
-if TYPE_CHECKING:
-    from ebft_vllm.sampler import VllmSampler
+from ebft.parts.part import Claim, Part
 
 OURS = frozenset(
     {
@@ -21,14 +18,8 @@ OURS = frozenset(
 """Arguments of `vllm.LLM` that follow from the recipe, so that `engine_options` must not."""
 
 
-class Vllm(Part):
-    """Samples from a vLLM engine that holds a copy of the policy's weights.
-
-    Worth its second copy for long completions and large models; for short rollouts at many anchors
-    hf_tree does less work. After every optimizer step the engine takes over the weights in memory,
-    forgets its prefix cache, and is probed: it samples from fixed contexts, and its log-probs must
-    be the trainer's.
-    """
+class VllmOptions(Part):
+    """The options of sampler `vllm`."""
 
     n: int = Field(4, ge=1, description="rollouts of each context")
     temperature: float = Field(
@@ -86,13 +77,3 @@ class Vllm(Part):
 
     def single_process(self) -> str:
         return "the engine takes over a policy's whole weights, and each process has a part of them"
-
-    def build(self, resources: Resources) -> VllmSampler:
-        """The sampler with its engine started, holding the policy's weights, and probed.
-
-        Raises `UserError` if vLLM is not installed, `EngineError` if the engine does not start and
-        `SamplerMismatchError` if it computes something else than the trainer.
-        """
-        from ebft_vllm.sampler import VllmSampler
-
-        return VllmSampler(self, resources)

@@ -18,7 +18,7 @@ from ebft.rollout.records import Contexts, Rollouts
 from ebft_vllm.available import require_vllm
 from ebft_vllm.in_process import InProcessEngine
 from ebft_vllm.messages import Engine, Start
-from ebft_vllm.options import Vllm
+from ebft_vllm.options import VllmOptions
 from ebft_vllm.own_process import OwnProcessEngine
 from ebft_vllm.probe import largest_gap, probe_contexts
 from ebft_vllm.rollouts import check_lengths, make_job, rollouts_of
@@ -39,7 +39,7 @@ BEFORE_TRAINING = -1
 class VllmSampler:
     """Asks an engine for rollouts, keeps its weights those of the policy, and checks that."""
 
-    def __init__(self, options: Vllm, resources: Resources) -> None:
+    def __init__(self, options: VllmOptions, resources: Resources) -> None:
         require_vllm()
         self.n = options.n
         self._options, self._resources = options, resources
@@ -124,7 +124,7 @@ def _when(step: int) -> str:
     return "before the first step" if step == BEFORE_TRAINING else f"step {step + 1}"
 
 
-def start_engine(options: Vllm, policy: PreTrainedModel, dtype: str) -> Engine:
+def start_engine(options: VllmOptions, policy: PreTrainedModel, dtype: str) -> Engine:
     """Starts the engine that the options name, with random weights. Raises `EngineError`."""
     with tempfile.TemporaryDirectory(prefix="ebft-vllm-") as folder:
         save_config(policy, folder)
@@ -142,7 +142,7 @@ def start_engine(options: Vllm, policy: PreTrainedModel, dtype: str) -> Engine:
         return OwnProcessEngine(start, devices=options.devices, **timeouts)
 
 
-def share_of_gpu(options: Vllm, device: torch.device) -> dict[str, float]:
+def share_of_gpu(options: VllmOptions, device: torch.device) -> dict[str, float]:
     """How much of the trainer's GPU the engine may count on, if it is to be on it.
 
     vLLM does not start where less than `gpu_memory_utilization` of all memory is free, although it
@@ -162,3 +162,21 @@ def save_config(policy: PreTrainedModel, folder: str) -> None:
     if "quantization_config" in vars(config):
         del config.quantization_config
     config.save_pretrained(folder)
+
+
+class Vllm(VllmOptions):
+    """Samples from a vLLM engine that holds a copy of the policy's weights.
+
+    Worth its second copy for long completions and large models; for short rollouts at many anchors
+    hf_tree does less work. After every optimizer step the engine takes over the weights in memory,
+    forgets its prefix cache, and is probed: it samples from fixed contexts, and its log-probs must
+    be the trainer's.
+    """
+
+    def build(self, resources: Resources) -> VllmSampler:
+        """The sampler with its engine started, holding the policy's weights, and probed.
+
+        Raises `UserError` if vLLM is not installed, `EngineError` if the engine does not start and
+        `SamplerMismatchError` if it computes something else than the trainer.
+        """
+        return VllmSampler(self, resources)
