@@ -20,7 +20,7 @@ from ebft.models.export import load_weights
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ebft.training.parts import Machinery
+    from ebft.training.parts import LoopParts
 
 log = logging.getLogger("ebft")
 
@@ -76,12 +76,12 @@ class Resumption:
         for path in reversed(self.later(own)):
             remove(path)
 
-    def restore(self, machinery: Machinery) -> dict[str, Any]:
-        """Restores the machinery; returns the rest of the state, which is not its business."""
+    def restore(self, loop: LoopParts) -> dict[str, Any]:
+        """Restores the loop; returns the rest of the state, which is not its business."""
         try:
             state = read_state(self.folder)
             restore_state(
-                machinery, state,
+                loop, state,
                 step=self.step, shards=shards_of(self.folder), changed=self.changed,
             )  # fmt: skip
         except (ValueError, KeyError) as error:

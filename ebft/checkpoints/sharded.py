@@ -11,10 +11,12 @@ from torch import Tensor
 from ebft.checkpoints.nested import Sharded
 
 if TYPE_CHECKING:
-    from ebft.training.parts import Machinery
+    from ebft.training.parts import LoopParts
 
 
-def set_apart(state: Mapping[str, Any], m: Machinery) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def set_apart(
+    state: Mapping[str, Any], loop: LoopParts
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The state of one of several processes, with `Sharded` for what each has its own part of.
 
     Those are the optimizer's tensors that are divided as the weights are; they come by their names.
@@ -22,7 +24,7 @@ def set_apart(state: Mapping[str, Any], m: Machinery) -> tuple[dict[str, Any], d
     from ebft.models.shard import is_like, unsharded
 
     apart: dict[str, Tensor] = {}
-    parameters = parameters_of(m)
+    parameters = parameters_of(loop)
 
     def taken(number: int, key: str, value: Any) -> Any:
         if not is_like(parameters[number], value):
@@ -34,19 +36,19 @@ def set_apart(state: Mapping[str, Any], m: Machinery) -> tuple[dict[str, Any], d
     return {**unsharded({**state, "optimizer": None}), "optimizer": optimizer}, apart
 
 
-def put_back(optimizer: Mapping[str, Any], m: Machinery, shards: Path) -> Mapping[str, Any]:
+def put_back(optimizer: Mapping[str, Any], loop: LoopParts, shards: Path) -> Mapping[str, Any]:
     """An optimizer's state with its tensors divided over the present processes as the weights are.
 
     Raises `ValueError` if what is `Sharded` in it is not in `shards`.
     """
-    parameters = parameters_of(m)
+    parameters = parameters_of(loop)
     apart = {
         value.name: parameters[number]
         for number, values in optimizer["state"].items()
         for value in values.values()
         if isinstance(value, Sharded)
     }
-    if not apart and m.processes.size == 1:
+    if not apart and loop.processes.size == 1:
         return optimizer
     from ebft.checkpoints.shards import read_shards
     from ebft.models.shard import sharded_like
@@ -61,9 +63,9 @@ def put_back(optimizer: Mapping[str, Any], m: Machinery, shards: Path) -> Mappin
     return _with_each(optimizer, placed)
 
 
-def parameters_of(m: Machinery) -> dict[int, Tensor]:
+def parameters_of(loop: LoopParts) -> dict[int, Tensor]:
     """The optimizer's parameters by the numbers that its state has for them."""
-    return dict(enumerate(p for group in m.optimizer.param_groups for p in group["params"]))
+    return dict(enumerate(p for group in loop.optimizer.param_groups for p in group["params"]))
 
 
 def _with_each(

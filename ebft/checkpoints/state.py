@@ -1,4 +1,4 @@
-"""The state of a run's machinery: everything that a step changes, beside the policy's weights.
+"""The state of a run's loop: everything that a step changes, beside the policy's weights.
 
 Rollouts and the order of documents are pure functions of the step, so they have none.
 """
@@ -20,44 +20,44 @@ from ebft.parts.stateful import Stateful
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ebft.training.parts import Machinery
+    from ebft.training.parts import LoopParts
 
 log = logging.getLogger("ebft")
 
 
-def gather_state(m: Machinery) -> dict[str, Any]:
+def gather_state(loop: LoopParts) -> dict[str, Any]:
     """The state now. Its tensors are those in use, not copies."""
     return {
-        "optimizer": m.optimizer.state_dict(),
-        "lr_scheduler": m.lr_scheduler.state_dict(),
-        **gather_before_update(m),
+        "optimizer": loop.optimizer.state_dict(),
+        "lr_scheduler": loop.lr_scheduler.state_dict(),
+        **gather_before_update(loop),
     }
 
 
-def gather_before_update(m: Machinery) -> dict[str, Any]:
+def gather_before_update(loop: LoopParts) -> dict[str, Any]:
     """What of the state a step changes before it updates the policy."""
     return {
-        "parts": {name: part.state_dict() for name, part in stateful_parts(m).items()},
-        "random": gather_random(m.device),
+        "parts": {name: part.state_dict() for name, part in stateful_parts(loop).items()},
+        "random": gather_random(loop.device),
     }
 
 
-def restore_before_update(m: Machinery, before: Mapping[str, Any]) -> None:
+def restore_before_update(loop: LoopParts, before: Mapping[str, Any]) -> None:
     """Gives back what `gather_before_update` gathered."""
-    for name, part in stateful_parts(m).items():
+    for name, part in stateful_parts(loop).items():
         _load(name, part, before["parts"][name])
-    restore_random(before["random"], m.device)
+    restore_random(before["random"], loop.device)
 
 
 def restore_state(
-    m: Machinery,
+    loop: LoopParts,
     state: Mapping[str, Any],
     *,
     step: int,
     shards: Path,
     changed: Collection[str] = (),
 ) -> None:
-    """Makes the machinery go on from `state`, that of `step` steps done.
+    """Makes the loop go on from `state`, that of `step` steps done.
 
     `shards` is where what is `Sharded` in it lies. `changed` are the recipe's keys that are not
     what they were: a part among them starts with fresh state, and with another optimizer or
@@ -65,7 +65,7 @@ def restore_state(
     for state that does not fit.
     """
     sections = {key.split(".")[0] for key in changed}
-    for name, part in stateful_parts(m).items():
+    for name, part in stateful_parts(loop).items():
         if name.split(".")[0] in sections:
             log.warning("%s has changed; it starts with fresh state", name)
         elif name not in state["parts"]:
@@ -73,24 +73,24 @@ def restore_state(
         else:
             _load(name, part, state["parts"][name])
     if sections.isdisjoint({"optimizer", "lr_scheduler"}):
-        _load_optimizer(m, state["optimizer"], shards)
-        _load("lr_scheduler", m.lr_scheduler, state["lr_scheduler"])
+        _load_optimizer(loop, state["optimizer"], shards)
+        _load("lr_scheduler", loop.lr_scheduler, state["lr_scheduler"])
     else:
-        replay_schedule(m, step)
+        replay_schedule(loop, step)
         if "optimizer._component_" in changed:
             log.warning("optimizer has changed; its moments start anew")
         else:
-            now = m.optimizer.state_dict()["param_groups"]
-            _load_optimizer(m, {**state["optimizer"], "param_groups": now}, shards)
-        log.warning("the learning rate goes on at %.4g", m.optimizer.param_groups[0]["lr"])
+            now = loop.optimizer.state_dict()["param_groups"]
+            _load_optimizer(loop, {**state["optimizer"], "param_groups": now}, shards)
+        log.warning("the learning rate goes on at %.4g", loop.optimizer.param_groups[0]["lr"])
     with _fits("the random generators"):
-        restore_random(state["random"], m.device)
+        restore_random(state["random"], loop.device)
 
 
-def named_parts(m: Machinery) -> dict[str, Any]:
+def named_parts(loop: LoopParts) -> dict[str, Any]:
     """The built parts by their keys in the recipe."""
-    named: dict[str, Any] = {"plan": m.plan}
-    if (parts := m.rollout_parts) is not None:
+    named: dict[str, Any] = {"plan": loop.plan}
+    if (parts := loop.rollout_parts) is not None:
         named |= {
             "sampler": parts.sampler,
             "feature_map": parts.feature_map,
@@ -101,18 +101,18 @@ def named_parts(m: Machinery) -> dict[str, Any]:
     return named
 
 
-def stateful_parts(m: Machinery) -> dict[str, Stateful]:
+def stateful_parts(loop: LoopParts) -> dict[str, Stateful]:
     """The parts that remember something, by their keys in the recipe."""
-    return {name: part for name, part in named_parts(m).items() if isinstance(part, Stateful)}
+    return {name: part for name, part in named_parts(loop).items() if isinstance(part, Stateful)}
 
 
-def replay_schedule(m: Machinery, steps: int) -> None:
+def replay_schedule(loop: LoopParts, steps: int) -> None:
     """Takes a schedule on to where it is after `steps` steps, without the optimizer's."""
     with warnings.catch_warnings():
         # torch warns, with reason, of a schedule that steps before its optimizer does.
         warnings.simplefilter("ignore", UserWarning)
-        for _ in range(m.lr_scheduler.last_epoch, steps):
-            m.lr_scheduler.step()
+        for _ in range(loop.lr_scheduler.last_epoch, steps):
+            loop.lr_scheduler.step()
 
 
 def _load(name: str, part: Any, state: Any) -> None:
@@ -120,9 +120,9 @@ def _load(name: str, part: Any, state: Any) -> None:
         part.load_state_dict(state)
 
 
-def _load_optimizer(m: Machinery, state: Mapping[str, Any], shards: Path) -> None:
+def _load_optimizer(loop: LoopParts, state: Mapping[str, Any], shards: Path) -> None:
     with _fits("optimizer"):
-        m.optimizer.load_state_dict(dict(put_back(state, m, shards)))
+        loop.optimizer.load_state_dict(dict(put_back(state, loop, shards)))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ finetune                        the job, top to bottom
   start, output                 which checkpoint it continues from; whose folder it is
   prepare                       everything that it needs before its first step:
     resources, documents          the model; what it trains on and holds out
-    evaluation_sets, machinery    what is measured; what the training loop calls
+    evaluation_sets, loop    what is measured; what the training loop calls
   describe, progress, console   what is said, shown and logged
   measuring                     held-out figures and gradients
   checkpointer                  the whole state, saved and brought back

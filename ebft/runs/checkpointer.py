@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ebft.checkpoints.resume import Resumption
     from ebft.evaluation.history import History
-    from ebft.training.parts import Machinery
+    from ebft.training.parts import LoopParts
 
 log = logging.getLogger("ebft")
 
@@ -38,7 +38,7 @@ class Checkpointer:
     def __init__(
         self,
         checkpoints: Checkpoints,
-        machinery: Machinery,
+        loop: LoopParts,
         tokenizer: PreTrainedTokenizerBase,
         about: Callable[..., About],
         *,
@@ -47,11 +47,11 @@ class Checkpointer:
         best: str | None,
         merge_adapter: bool,
     ) -> None:
-        self._checkpoints, self._machinery, self._tokenizer = checkpoints, machinery, tokenizer
+        self._checkpoints, self._loop, self._tokenizer = checkpoints, loop, tokenizer
         self._about, self._metrics, self._history = about, metrics, history
         self._best, self._merge_adapter = best, merge_adapter
         self._updating = True
-        machinery.optimizer.register_step_pre_hook(self._on_update)
+        loop.optimizer.register_step_pre_hook(self._on_update)
         self.step_done(0)
 
     def _on_update(self, *_arguments: Any) -> None:
@@ -62,7 +62,7 @@ class Checkpointer:
 
         Raises `PluginError` for state that a checkpoint does not hold.
         """
-        before = gather_before_update(self._machinery)
+        before = gather_before_update(self._loop)
         try:
             check_nested(before)
         except TypeError as error:
@@ -77,8 +77,8 @@ class Checkpointer:
 
     def restore(self, resumed: Resumption, digests: Mapping[str, str]) -> None:
         """Goes on from a checkpoint; the policy has its weights already. Raises `UserError`."""
-        state = resumed.restore(self._machinery)
-        before, now = state["micro_batch_tokens"], self._machinery.micro_batch_tokens
+        state = resumed.restore(self._loop)
+        before, now = state["micro_batch_tokens"], self._loop.micro_batch_tokens
         if before != now:
             log.warning(
                 "micro-batches are of %d tokens now and were of %d: the same results to rounding, "
@@ -99,21 +99,21 @@ class Checkpointer:
         rest, for which each gives its part of the weights.
         """
         state = {
-            **gather_state(self._machinery),
+            **gather_state(self._loop),
             **(before or {}),
-            "micro_batch_tokens": self._machinery.micro_batch_tokens,
+            "micro_batch_tokens": self._loop.micro_batch_tokens,
             "metrics": self._metrics,
             "history": self._history.state_dict(),
         }
-        policy, processes = self._machinery.policy, self._machinery.processes
+        policy, processes = self._loop.policy, self._loop.processes
         weights, shards = None, dict[str, Tensor]()
         if processes.size > 1:
             from ebft.models.shard import gather_weights
 
             weights = gather_weights(policy, merge_adapter=self._merge_adapter)
-            state, shards = set_apart(state, self._machinery)
+            state, shards = set_apart(state, self._loop)
         scores = {} if self._best is None else self._history.scores(self._best)
-        about = self._about(done, micro_batch=self._machinery.micro_batch.documents)
+        about = self._about(done, micro_batch=self._loop.micro_batch.documents)
         snapshot = Snapshot(
             policy, self._tokenizer, about, state, weights, self._merge_adapter, shards
         )
@@ -133,10 +133,10 @@ class Checkpointer:
         False if there was no step yet, or the policy is in the middle of an update; or if this is
         one of several processes, which has a part of the weights and knows nothing of the others.
         """
-        if self._machinery.processes.size > 1:
+        if self._loop.processes.size > 1:
             return False
         # The step that failed may have updated the policy before it did.
-        done = self._machinery.lr_scheduler.last_epoch
+        done = self._loop.lr_scheduler.last_epoch
         if done > self.done:
             self.save(done)
             return True

@@ -27,7 +27,7 @@ def describe(options: FineTuneOptions, prepared: Prepared) -> None:
     claim = None if options.sampler is None else options.sampler.claim()
     if claim is not None and not claim.unbiased:
         log.warning("OFF-POLICY: sampler: %s, so the policy gradient is biased", claim.why)
-    log.info("memory: %s", prepared.budget.describe(prepared.machinery.micro_batch.documents))
+    log.info("memory: %s", prepared.budget.describe(prepared.loop.micro_batch.documents))
     if options.feature_map is not None and not options.uses_features:
         log.info("feature_map: not computed in training, for the reward uses no features")
     for name, part in {"train": documents.train, **documents.evaluated}.items():

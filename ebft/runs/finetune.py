@@ -40,7 +40,7 @@ from ebft.runs.setup import prepare
 from ebft.runs.start import Start
 from ebft.training.loop import train
 from ebft.training.metrics import step_metrics
-from ebft.training.parts import Machinery, Observer, Step
+from ebft.training.parts import LoopParts, Observer, Step
 
 log = logging.getLogger("ebft")
 
@@ -79,14 +79,14 @@ class FineTuning:
         self._processes = processes = self._join()
         self._start = start = Start(options, recipe, output, checkpoints, processes)
         self.prepared = prepared = prepare(options, start, processes)
-        machinery, digests = prepared.machinery, prepared.digests
+        loop, digests = prepared.loop, prepared.digests
         known = None
         if processes.size == 1:  # others might not see the file, and would wait for this one
             known = remembered(
                 options.evaluation, registry, digests, model=options.model, seed=options.seed
             )
         if processes.is_main:
-            policy, optimizer = prepared.resources.policy, machinery.optimizer
+            policy, optimizer = prepared.resources.policy, loop.optimizer
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
             start.clear_logs()
         self._progress = progress = self._show_progress()
@@ -96,12 +96,12 @@ class FineTuning:
         self._metrics = list[dict[str, float]]()
         history = History(prepared.sets, output.evaluations, processes=processes)
         self._checkpointer = Checkpointer(
-            checkpoints, machinery, prepared.resources.tokenizer,
+            checkpoints, loop, prepared.resources.tokenizer,
             partial(About, recipe=recipe, digests=digests),
             metrics=self._metrics, history=history,
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
-        self._measuring = Measuring(options, machinery, prepared.sets, history, progress, known)
+        self._measuring = Measuring(options, loop, prepared.sets, history, progress, known)
         if start.resumed is not None:
             self._checkpointer.restore(start.resumed, digests)
             progress.start_at(start.step)
@@ -133,9 +133,9 @@ class FineTuning:
         Ctrl-C, SIGTERM and a closed terminal stop the run with a checkpoint saved; after the last
         two it raises `SystemExit`, with the status that schedulers know.
         """
-        options, machinery, processes = self._options, self.prepared.machinery, self._processes
+        options, loop, processes = self._options, self.prepared.loop, self._processes
         checkpointer, measuring = self._checkpointer, self._measuring
-        halving = Halving(machinery, checkpointer, self.prepared.budget)
+        halving = Halving(loop, checkpointer, self.prepared.budget)
         done, last = self._start.step, options.training.steps
         try:
             halving(lambda: measuring.begin(done))
@@ -151,7 +151,7 @@ class FineTuning:
             stop_on_signals(grace=options.checkpoint.grace, at_rest=checkpointer.at_rest) as stop,
             saving_last_step(checkpointer, blame=self._blame, memory_short=halving.memory_short),
         ):
-            steps = train_halving(machinery, range(done, last), halving, measuring)
+            steps = train_halving(loop, range(done, last), halving, measuring)
             stopping = processes.any(bool(stop))
             while done < last and not stopping:
                 began, measured = perf_counter(), measuring.seconds_within_steps
@@ -189,7 +189,7 @@ class FineTuning:
         return stop.breakable() if self._processes.size == 1 else nullcontext()
 
     def _blame(self, error: Exception) -> str:
-        parts, built = self._options.parts(), named_parts(self.prepared.machinery)
+        parts, built = self._options.parts(), named_parts(self.prepared.loop)
         paired = {key: (parts[key], built[key]) for key in parts.keys() & built.keys()}
         paired |= named_evaluators(self._options.evaluation, self.prepared.sets)
         return blame(error, paired, self._registry, f"after {self._checkpointer.done} steps")
@@ -202,9 +202,9 @@ class FineTuning:
 
 
 def train_halving(
-    machinery: Machinery, steps: range, halving: Halving, observer: Observer
+    loop: LoopParts, steps: range, halving: Halving, observer: Observer
 ) -> Iterator[Step]:
     """`train`, whose first step decides how many documents fit into memory."""
     if steps:
-        yield halving(lambda: next(train(machinery, steps[:1], observer)))
-    yield from train(machinery, steps[1:], observer)
+        yield halving(lambda: next(train(loop, steps[:1], observer)))
+    yield from train(loop, steps[1:], observer)

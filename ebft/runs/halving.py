@@ -10,7 +10,7 @@ from ebft.checkpoints.state import restore_before_update
 from ebft.errors import MemoryShortError
 from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.memory import MemoryBudget, is_out_of_memory
-from ebft.training.parts import Machinery
+from ebft.training.parts import LoopParts
 
 log = logging.getLogger("ebft")
 T = TypeVar("T")
@@ -19,10 +19,8 @@ T = TypeVar("T")
 class Halving:
     """Does something with half the micro-batch as often as it runs out of memory."""
 
-    def __init__(
-        self, machinery: Machinery, checkpointer: Checkpointer, budget: MemoryBudget
-    ) -> None:
-        self._machinery, self._checkpointer, self._budget = machinery, checkpointer, budget
+    def __init__(self, loop: LoopParts, checkpointer: Checkpointer, budget: MemoryBudget) -> None:
+        self._loop, self._checkpointer, self._budget = loop, checkpointer, budget
 
     def __call__(self, do: Callable[[], T]) -> T:
         """What `do` returns. Raises `MemoryShortError` when halving does not help."""
@@ -33,8 +31,8 @@ class Halving:
                 if not is_out_of_memory(error):
                     raise
                 # Processes must stay in step, and one that is out of memory is so by itself.
-                alone = self._machinery.processes.size == 1
-                single = self._machinery.micro_batch.documents == 1
+                alone = self._loop.processes.size == 1
+                single = self._loop.micro_batch.documents == 1
                 if single or not (alone and self._checkpointer.at_rest()):
                     raise self.memory_short() from error
             # Outside the handler, which holds what the failed attempt has allocated.
@@ -42,16 +40,16 @@ class Halving:
 
     def memory_short(self) -> MemoryShortError:
         """What ends a run that does not fit, with the numbers."""
-        return self._budget.short(self._machinery.micro_batch.documents)
+        return self._budget.short(self._loop.micro_batch.documents)
 
     def _halve(self) -> None:
         """Restores the parts' states from before the step."""
-        micro_batch = self._machinery.micro_batch
+        micro_batch = self._loop.micro_batch
         need = self._budget.describe(micro_batch.documents)
         micro_batch.halve()
         log.warning(
             "out of memory: %s; continuing with %d, which changes no result",
             need, micro_batch.documents,
         )  # fmt: skip
-        self._machinery.optimizer.zero_grad(set_to_none=True)
-        restore_before_update(self._machinery, self._checkpointer.before)
+        self._loop.optimizer.zero_grad(set_to_none=True)
+        restore_before_update(self._loop, self._checkpointer.before)

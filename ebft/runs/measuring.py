@@ -21,7 +21,7 @@ from ebft.runs.options import FineTuneOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.progress import Progress
 from ebft.training.gradients import measure_gradients
-from ebft.training.parts import Machinery, Observer
+from ebft.training.parts import LoopParts, Observer
 
 log = logging.getLogger("ebft")
 
@@ -35,13 +35,13 @@ class Measuring(Observer):
     def __init__(
         self,
         options: FineTuneOptions,
-        machinery: Machinery,
+        loop: LoopParts,
         sets: Sequence[EvaluationSet],
         history: History,
         progress: Progress,
         remembered: Remembered | None,
     ) -> None:
-        self._options, self._machinery, self._sets = options, machinery, sets
+        self._options, self._loop, self._sets = options, loop, sets
         self._history, self._progress, self._remembered = history, progress, remembered
         self.seconds_within_steps = 0.0
         """What measuring gradients has taken so far: no part of a step's own time."""
@@ -70,8 +70,8 @@ class Measuring(Observer):
             return
         self._progress.announce("measuring gradients")
         measured = measure_gradients(
-            self._machinery.policy, contexts, scored, self._options.objective,
-            precision=self._machinery.precision,
+            self._loop.policy, contexts, scored, self._options.objective,
+            precision=self._loop.precision,
             gradient_checkpointing=self._options.training.gradient_checkpointing,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
@@ -99,7 +99,7 @@ class Measuring(Observer):
         self._progress.log(means, done)
 
     def _measure(self, done: int) -> dict[str, Measurement]:
-        m = self._machinery
+        m = self._loop
         with kept_whole(m.policy):  # processes need not stay in step to measure
             return measure(
                 m.policy, self._sets,

@@ -34,7 +34,7 @@ from ebft.runs.estimate import memory_need
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.start import Start
-from ebft.training.parts import Machinery, RolloutParts
+from ebft.training.parts import LoopParts, RolloutParts
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -71,7 +71,7 @@ class Prepared:
     documents: Documents
     sets: Sequence[EvaluationSet]
     digests: Mapping[str, str]
-    machinery: Machinery
+    loop: LoopParts
 
 
 def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Prepared:
@@ -102,8 +102,8 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     gap = probe_tree(resources.policy, documents.train.documents, plan)
     log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
     place_weights(resources, has_lora=options.model.lora is not None)
-    machinery = make_machinery(options, resources, plan, documents.train.documents, micro_batch)
-    return Prepared(budget, resources, documents, sets, digests, machinery)
+    loop = make_loop_parts(options, resources, plan, documents.train.documents, micro_batch)
+    return Prepared(budget, resources, documents, sets, digests, loop)
 
 
 def make_micro_batch(
@@ -209,13 +209,13 @@ def tokenize_split(
     return tokenize(examples, resources.tokenizer, options, plan, split=split, reads=reads)
 
 
-def make_machinery(
+def make_loop_parts(
     options: FineTuneOptions,
     resources: Resources,
     plan: Plan,
     documents: Sequence[Document],
     micro_batch: MicroBatch,
-) -> Machinery:
+) -> LoopParts:
     """Builds every part of the training loop."""
     training = options.training
     order = DocumentOrder(options.seed, len(documents))
@@ -234,7 +234,7 @@ def make_machinery(
         chosen = told_apart([documents[i] for i in order(step, training.documents_per_step)])
         return [chosen[i] for i in processes.share([one.tokens.numel() for one in chosen])]
 
-    return Machinery(
+    return LoopParts(
         policy=resources.policy,
         documents=of_step,
         plan=plan,

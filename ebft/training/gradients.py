@@ -56,15 +56,15 @@ def measure_gradients(
                 log_probs, one, objective, counts
             )
             for name, loss in losses.items():
-                # A document's gradient is as large as the whole step's would be of its like.
+                # Scaled to a whole step, so that gradients of documents are comparable with it.
                 gradients = torch.autograd.grad(
                     documents * loss, parameters, retain_graph=name == "policy_gradient"
                 )
                 parts[name].add(gradients)
     measured = {f"{name}_grad_norm": total.mean_squared() ** 0.5 for name, total in parts.items()}
     if scored is not None and measured["cross_entropy_grad_norm"] > 0:
-        of_rollouts, of_documents = measured.values()
-        measured["grad_norm_ratio"] = of_rollouts / of_documents
+        policy_gradient_norm, cross_entropy_norm = measured.values()
+        measured["grad_norm_ratio"] = policy_gradient_norm / cross_entropy_norm
     if documents > 1:
         for name, total in parts.items():
             noise = gradient_noise(total.squared_norms, total.mean_squared())

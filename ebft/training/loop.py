@@ -29,41 +29,44 @@ from ebft.training.losses import (
     policy_log_probs,
 )
 from ebft.training.objective import ObjectiveOptions, advantages_to_go
-from ebft.training.parts import NOBODY, Machinery, Observer, RolloutParts, Step
+from ebft.training.parts import NOBODY, LoopParts, Observer, RolloutParts, Step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def train(m: Machinery, steps: range, observer: Observer = NOBODY) -> Iterator[Step]:
+def train(loop: LoopParts, steps: range, observer: Observer = NOBODY) -> Iterator[Step]:
     """Runs the optimizer steps, yielding each when it is done.
 
     Raises `NumericalError`, and what the parts raise.
     """
+    parts, optimizer = loop.rollout_parts, loop.optimizer
     for step in steps:
-        contexts = m.plan(m.documents(step)).to(m.device)  # P of them
-        contexts = divide(contexts, n=m.n, budget=m.micro_batch_tokens, processes=m.processes)
+        contexts = loop.plan(loop.documents(step)).to(loop.device)  # P of them
+        contexts = divide(
+            contexts, n=loop.n, budget=loop.micro_batch_tokens, processes=loop.processes
+        )
         scored = None
-        if m.rollout_parts is not None:
+        if parts is not None:
             observer.announce("sampling")
-            scored = sample_and_score(m.rollout_parts, contexts, m.processes, step=step)
+            scored = sample_and_score(parts, contexts, loop.processes, step=step)
 
         losses = accumulate_gradients(
-            m.policy, contexts, scored, m.objective,
-            precision=m.precision, gradient_checkpointing=m.gradient_checkpointing,
-            step=step, processes=m.processes, announce=observer.announce,
+            loop.policy, contexts, scored, loop.objective,
+            precision=loop.precision, gradient_checkpointing=loop.gradient_checkpointing,
+            step=step, processes=loop.processes, announce=observer.announce,
         )  # fmt: skip
-        grad_norm = clip_gradients(m.policy.parameters(), m.clip_grad_norm)
+        grad_norm = clip_gradients(loop.policy.parameters(), loop.clip_grad_norm)
         check_gradients(grad_norm, contexts, step=step)
         observer.before_update(step, contexts, scored)
 
-        learning_rate = m.optimizer.param_groups[0]["lr"]
-        m.optimizer.step()
-        m.lr_scheduler.step()
-        m.optimizer.zero_grad(set_to_none=True)
+        learning_rate = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        loop.lr_scheduler.step()
+        optimizer.zero_grad(set_to_none=True)
         sync = {}
-        if m.rollout_parts is not None:
-            sync = sync_figures(m.rollout_parts.sampler.sync(m.policy, step=step))
+        if parts is not None:
+            sync = sync_figures(parts.sampler.sync(loop.policy, step=step))
         yield Step(step, contexts, scored, losses, float(grad_norm), learning_rate, sync)
 
 
@@ -129,17 +132,17 @@ def accumulate_gradients(
             check_log_probs(log_probs, micro_batch, step=step)
 
             # −1/tokens Σ log p(y_t | y_<t)
-            of_documents = cross_entropy(log_probs, micro_batch, objective, counts)
-            loss = objective.gamma * of_documents
+            ce_loss = cross_entropy(log_probs, micro_batch, objective, counts)
+            totals.add_documents(ce_loss)
+            loss = objective.gamma * ce_loss
             if rollouts is not None and scored is not None:
                 # Its gradient is that of L_FM: −1/P Σ_c 1/n Σ_j A_j log p(ŷ_j | c)
                 # (paper, equation 8).
-                of_rollouts = policy_gradient(
+                pg_loss, ratios = policy_gradient(
                     log_probs, rollouts, scored.advantages[place], objective, counts
                 )
-                loss = of_rollouts.loss + loss
-                totals.add_rollouts(of_rollouts, log_probs, rollouts)
-            totals.add_documents(of_documents)
+                totals.add_rollouts(pg_loss, ratios, log_probs, rollouts)
+                loss = pg_loss + loss
             loss.backward()  # type: ignore[no-untyped-call]
     return totals.of_all(counts, processes)
 

@@ -135,16 +135,20 @@ class Totals:
         self._cross_entropy += cross_entropy.detach().cpu()
 
     def add_rollouts(
-        self, policy_gradient: PolicyGradientLoss, log_probs: LogProbs, rollouts: Rollouts
+        self,
+        pg_loss: Float[Tensor, ""],
+        ratios: Float[Tensor, " N"] | None,
+        log_probs: LogProbs,
+        rollouts: Rollouts,
     ) -> None:
         """The policy gradient of a micro-batch, from the log-probs of its rollouts."""
         assert log_probs.rollouts is not None
         self._rollouts = True
-        self._policy_gradient += policy_gradient.loss.detach().cpu()
+        self._policy_gradient += pg_loss.detach().cpu()
         gap = (log_probs.rollouts.detach() - rollouts.log_probs).where(rollouts.mask, 0)
         self._gap += gap.abs().sum().cpu()
-        if policy_gradient.ratios is not None:
-            self._ratios.append(policy_gradient.ratios)
+        if ratios is not None:
+            self._ratios.append(ratios)
 
     def of_all(self, counts: Counts, processes: Processes) -> Losses:
         """Over all processes."""
@@ -155,5 +159,5 @@ class Totals:
         statistics = None
         if self._ratios:
             statistics = ratio_statistics(processes.gather(torch.cat(self._ratios)), self._cap)
-        of_rollouts = PolicyGradient(loss, gap / counts.rollout_tokens, statistics)
-        return Losses(of_rollouts, cross_entropy)
+        policy_gradient = PolicyGradient(loss, gap / counts.rollout_tokens, statistics)
+        return Losses(policy_gradient, cross_entropy)

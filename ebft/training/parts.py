@@ -1,4 +1,4 @@
-"""What the loop is given, as plain objects, and what it says of each step."""
+"""What the loop is given, as plain objects, and what it reports of each step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RolloutParts:
 
 
 @dataclass(frozen=True, slots=True)
-class Machinery:
+class LoopParts:
     """Everything the loop calls.
 
     `documents(step)` is a pure function: this process's share of the step's documents. Without

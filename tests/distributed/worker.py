@@ -17,9 +17,9 @@ def record(folder, file, *overrides):
     """Writes `rank-N.json`, what process N did, and `weights.safetensors` after the last step."""
     recipe = load_recipe(Path(file), overrides)
     with FineTuning(recipe.options, recipe.registry, source=recipe.source) as run:
-        machinery = run.prepared.machinery
-        steps = [written(step) for step in train(machinery, range(recipe.options.training.steps))]
-        policy, processes = machinery.policy, machinery.processes
+        loop = run.prepared.loop
+        steps = [written(step) for step in train(loop, range(recipe.options.training.steps))]
+        policy, processes = loop.policy, loop.processes
         weights = whole_weights(policy) if processes.size > 1 else dict(policy.named_parameters())
         Path(folder, f"rank-{processes.rank}.json").write_text(json.dumps(steps))
         if processes.is_main:

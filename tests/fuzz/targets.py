@@ -18,9 +18,9 @@ from ebft.data.files import Files
 from ebft.data.python_files import PythonFiles
 from ebft.errors import UserError
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_machinery, make_resources
+from ebft.runs.setup import make_documents, make_loop_parts, make_resources
 from ebft.testing import write_tiny_model, write_tiny_texts
-from ebft.training.parts import Machinery
+from ebft.training.parts import LoopParts
 from tests.conftest import RECIPES
 from tests.fuzz.mutate import mutated
 
@@ -91,8 +91,8 @@ class CheckpointTarget:
             self._options.data, self._options.documents, self._resources, self._plan
         )
         self._documents = documents.train.documents
-        machinery = self._machinery()
-        state = {**gather_state(machinery), "metrics": [], "history": {}}
+        loop = self._loop()
+        state = {**gather_state(loop), "metrics": [], "history": {}}
         about = About(2, self._recipe, {"base": "", "train": "", "held_out": ""})
         snapshot = Snapshot(self._resources.policy, self._resources.tokenizer, about, state)
         whole = Checkpoints(folder / "whole", keep=1).save(snapshot, step=2)
@@ -123,10 +123,10 @@ class CheckpointTarget:
         )  # fmt: skip
         assert found is not None, "there is a checkpoint, so it is taken or refused"
         found.load_weights(self._resources.policy)
-        found.restore(self._machinery())
+        found.restore(self._loop())
 
-    def _machinery(self) -> Machinery:
-        return make_machinery(
+    def _machinery(self) -> LoopParts:
+        return make_loop_parts(
             self._options, self._resources, self._plan, self._documents, MicroBatch(2)
         )
 

@@ -7,7 +7,7 @@ import pytest
 from ebft.config.load import load_recipe
 from ebft.parts.registry import load_registry
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_machinery, make_resources
+from ebft.runs.setup import make_documents, make_loop_parts, make_resources
 from ebft.training.loop import train
 from tests.conftest import RECIPES
 from tests.plugins.pairwise import cover_pairs, pairs
@@ -64,8 +64,8 @@ def test_two_steps(load, choice, recipe):
     plan = options.plan.build(resources)
     documents = make_documents(options.data, options.documents, resources, plan)
     before = {name: p.clone() for name, p in resources.policy.named_parameters()}
-    machinery = make_machinery(options, resources, plan, documents.train.documents, MicroBatch(2))
-    steps = list(train(machinery, range(2)))
+    loop = make_loop_parts(options, resources, plan, documents.train.documents, MicroBatch(2))
+    steps = list(train(loop, range(2)))
     assert len(steps) == 2
     for step in steps:
         loss, sampler_gap, _ = step.losses.policy_gradient

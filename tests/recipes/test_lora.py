@@ -14,7 +14,7 @@ from ebft.config.load import load_recipe
 from ebft.models.load import load_frozen
 from ebft.models.quantize import is_quantized
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_machinery, make_resources
+from ebft.runs.setup import make_documents, make_loop_parts, make_resources
 from ebft.training.loop import train
 
 QLORA = "model.lora.quantize_base=true"
@@ -22,27 +22,27 @@ TOKENS = torch.arange(3, 12)[None]
 
 
 def run(arguments, steps=2):
-    """The steps of a run, its machinery and its resources."""
+    """The steps of a run, its loop and its resources."""
     _, file, *overrides = arguments
     options = load_recipe(Path(file), overrides).options
     resources = make_resources(options.model, seed=options.seed)
     plan = options.plan.build(resources)
     documents = make_documents(options.data, options.documents, resources, plan)
-    machinery = make_machinery(options, resources, plan, documents.train.documents, MicroBatch(2))
-    return list(train(machinery, range(steps))), machinery, resources
+    loop = make_loop_parts(options, resources, plan, documents.train.documents, MicroBatch(2))
+    return list(train(loop, range(steps))), loop, resources
 
 
 def test_only_the_adapter_moves_and_features_stay_those_of_the_base(tiny_run, tiny_model):
     fast = ["optimizer.lr=0.05", "lr_scheduler=null"]
     _, file, *overrides = arguments = tiny_run(*fast, recipe="ebft_lora")
-    (step, *_), machinery, resources = run(arguments, steps=3)
+    (step, *_), loop, resources = run(arguments, steps=3)
     policy = resources.policy
     base = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
     after = {k.replace(".base_layer", ""): w for k, w in policy.state_dict().items()}
     assert all(torch.equal(after[name], weight) for name, weight in base.items())
     moved = [p for name, p in policy.named_parameters() if "lora_B" in name]
     assert all(p.abs().max() > 0.01 for p in moved)
-    groups = machinery.optimizer.param_groups
+    groups = loop.optimizer.param_groups
     optimized = {id(p) for group in groups for p in group["params"]}
     assert optimized == {id(p) for p in policy.parameters() if p.requires_grad}
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from ebft.config.load import load_recipe
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_machinery, make_resources
+from ebft.runs.setup import make_documents, make_loop_parts, make_resources
 from ebft.training.loop import train
 from ebft.training.parts import Observer
 
@@ -36,13 +36,13 @@ def machinery_of(arguments):
     resources = make_resources(options.model, seed=options.seed)
     plan = options.plan.build(resources)
     documents = make_documents(options.data, options.documents, resources, plan)
-    return make_machinery(options, resources, plan, documents.train.documents, MicroBatch(2))
+    return make_loop_parts(options, resources, plan, documents.train.documents, MicroBatch(2))
 
 
 def steps_of(arguments, steps=2):
-    """The steps of a run and the machinery that ran them."""
-    machinery = machinery_of(arguments)
-    return list(train(machinery, range(steps))), machinery
+    """The steps of a run and the loop that ran them."""
+    loop = machinery_of(arguments)
+    return list(train(loop, range(steps))), loop
 
 
 def logged(folder):
@@ -73,23 +73,23 @@ def test_sft_runs_without_rollouts(ebft, tiny_run, tmp_path):
 
 
 def test_gradients_are_measured_where_the_rollouts_come_from(tiny_run):
-    machinery = machinery_of(tiny_run("lr_scheduler=null"))
+    loop = machinery_of(tiny_run("lr_scheduler=null"))
 
     def weights():
-        return torch.cat([p.detach().flatten() for p in machinery.policy.parameters()])
+        return torch.cat([p.detach().flatten() for p in loop.policy.parameters()])
 
     class Looks(Observer):
         def before_update(self, step, contexts, scored):
             sampled = scored.rollouts
             with torch.no_grad():
-                now = tree_log_probs(machinery.policy, sampled).rollouts
+                now = tree_log_probs(loop.policy, sampled).rollouts
             self.gap = (now - sampled.log_probs).where(sampled.mask, 0).abs().max()
             self.weights, self.heard = weights(), [*self.heard, step]
 
         heard = ()
 
     looks, before = Looks(), weights()
-    for number, _ in enumerate(train(machinery, range(2), looks)):
+    for number, _ in enumerate(train(loop, range(2), looks)):
         torch.testing.assert_close(looks.weights, before, atol=0, rtol=0)
         assert looks.gap < 1e-4
         assert looks.heard == list(range(number + 1))
@@ -146,8 +146,8 @@ def test_rlvr_learns_what_is_verified(tiny_run, prompts):
     more = ["optimizer.lr=1e-2", "lr_scheduler=null", "training.documents_per_step=8",
             "reward.verifier=exact_match"]  # fmt: skip
     arguments = tiny_run(*prompts, *more, recipe="rlvr_full", without="plan.")
-    steps, machinery = steps_of(arguments, steps=12)
-    assert machinery.rollout_parts.feature_map is None
+    steps, loop = steps_of(arguments, steps=12)
+    assert loop.rollout_parts.feature_map is None
     first, last = (float(step.scored.terms.reward().mean()) for step in (steps[0], steps[-1]))
     assert last > 0.9 > 0.5 > first
 

@@ -3,7 +3,7 @@
 Studies are tested by what they plan; validating one validates its runs.
 """
 
-from importlib.machinery import PathFinder
+from importlib.loop import PathFinder
 
 import pytest
 import torch

@@ -88,8 +88,8 @@ def steps_of(arguments):
     _, file, *overrides = arguments
     recipe = load_recipe(Path(file), overrides)
     with FineTuning(recipe.options, recipe.registry, source=recipe.source) as run:
-        steps = list(train(run.prepared.machinery, range(recipe.options.training.steps)))
-        weights = {k: v.clone() for k, v in run.prepared.machinery.policy.state_dict().items()}
+        steps = list(train(run.prepared.loop, range(recipe.options.training.steps)))
+        weights = {k: v.clone() for k, v in run.prepared.loop.policy.state_dict().items()}
     return steps, weights
 
 
