@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from ebft.evaluation.labelled import LabelledPart
     from ebft.options import Options
     from ebft.parts.hooks import hookimpl
+    from ebft.parts.kinds import (
+        BaselinePart,
+        EvaluatorPart,
+        FeatureMapPart,
+        RewardPart,
+        SamplerPart,
+    )
     from ebft.parts.measurements import CorpusMeasurement, Measurement
     from ebft.parts.part import Claim, Part, Resources, part_of
     from ebft.parts.splits import Example, Splits
@@ -33,12 +40,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "BaselinePart",
     "Claim",
     "Contexts",
     "CorpusMeasurement",
     "Document",
     "EngineError",
+    "EvaluatorPart",
     "Example",
+    "FeatureMapPart",
     "Features",
     "Job",
     "LabelledPart",
@@ -49,8 +59,10 @@ __all__ = [
     "PluginError",
     "RecipeOptions",
     "Resources",
+    "RewardPart",
     "Rollouts",
     "SamplerMismatchError",
+    "SamplerPart",
     "Splits",
     "Stateful",
     "Terms",
@@ -74,6 +86,13 @@ _HOMES = {
     ),
     "ebft.evaluation.labelled": ("LabelledPart",),
     "ebft.parts.hooks": ("hookimpl",),
+    "ebft.parts.kinds": (
+        "BaselinePart",
+        "EvaluatorPart",
+        "FeatureMapPart",
+        "RewardPart",
+        "SamplerPart",
+    ),
     "ebft.parts.measurements": ("CorpusMeasurement", "Measurement"),
     "ebft.parts.splits": ("Example", "Splits"),
     "ebft.parts.stateful": ("Stateful",),

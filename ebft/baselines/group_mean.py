@@ -7,11 +7,12 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.parts.part import Claim, Part
+from ebft.parts.kinds import BaselinePart
+from ebft.parts.part import Claim
 from ebft.rollout.records import Terms
 
 
-class GroupMean(Part):
+class GroupMean(BaselinePart):
     """A_j = r_j − mean_i r_i: `plain_rloo` times (n−1)/n.
 
     The mean holds r_j itself, which shrinks the whole gradient by (n−1)/n, beside the bias of

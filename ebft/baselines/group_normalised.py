@@ -8,14 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.parts.part import Claim, Part
+from ebft.parts.kinds import BaselinePart
+from ebft.parts.part import Claim
 from ebft.rollout.records import Terms
 
 EQUAL = 1e-6
 """Rewards whose spread is below this fraction of their terms' size differ by rounding only."""
 
 
-class GroupNormalised(Part):
+class GroupNormalised(BaselinePart):
     """A_j = (r_j − mean_i r_i) / std_i r_i, as in GRPO; std over the n rollouts, divisor n − 1.
 
     Every context gets the same weight, however much or little its rollouts differ, so the

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.parts.part import Claim, Part
+from ebft.parts.kinds import BaselinePart
+from ebft.parts.part import Claim
 from ebft.rollout.records import Terms
 
 
-class LeaveOneOut(Part):
+class LeaveOneOut(BaselinePart):
     """A_j = r_j − b_j, b_j = mean_{i≠j} u_i + 1/((n−1)(n−2)) Σ_{i≠j} Σ_{i'≠i,j} k_ii'.
 
     What the reward would be on average if j had never been sampled, so it does not depend on

@@ -8,11 +8,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from ebft.parts.part import Claim, Part, Resources
+from ebft.parts.kinds import BaselinePart
+from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Terms
 
 
-class MovingAverage(Part):
+class MovingAverage(BaselinePart):
     """A_j = r_j − b, b = exponential average of the mean rewards of the steps before.
 
     Nothing of this step is in b, so the gradient stays unbiased, even for n = 1. The average is

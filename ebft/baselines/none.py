@@ -5,11 +5,12 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.parts.part import Claim, Part
+from ebft.parts.kinds import BaselinePart
+from ebft.parts.part import Claim
 from ebft.rollout.records import Terms
 
 
-class NoBaseline(Part):
+class NoBaseline(BaselinePart):
     """A_j = r_j: the advantage is the reward. Unbiased, with the most variance."""
 
     def claim(self) -> Claim:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ebft.parts.part import Claim, Part
+from ebft.parts.kinds import BaselinePart
+from ebft.parts.part import Claim
 from ebft.rollout.records import Terms
 
 
-class PlainRloo(Part):
+class PlainRloo(BaselinePart):
     """A_j = r_j − mean_{i≠j} r_i, REINFORCE leave-one-out as for rewards of single rollouts.
 
     The others' rewards hold k_ij, so with pairwise terms they do depend on rollout j: the expected

@@ -54,6 +54,9 @@ class Accuracy(LabelledPart):
             raise ValueError("greedy is false and n or k is 0: nothing would be measured")
         return self
 
+    def rollout_plan(self) -> Completion:
+        return Completion(rollout_length=self.rollout_length)
+
     def build(self, resources: Resources) -> AccuracyEvaluator:
         return AccuracyEvaluator(self, resources)
 

@@ -15,6 +15,7 @@ from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, per_document
 from ebft.models.forward import autocast
 from ebft.models.tree_log_probs import tree_log_probs
+from ebft.parts.interfaces import Plan, known_plan
 from ebft.parts.measurements import Measurement
 from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
@@ -45,6 +46,9 @@ class EntropyDrift(LabelledPart):
 
     plan: Annotated[Part, part_of("plans")] = Field(description="where and how long rollouts are")
     n: int = Field(4, ge=1, description="rollouts of each context")
+
+    def rollout_plan(self) -> Plan | None:
+        return known_plan(self.plan)
 
     def build(self, resources: Resources) -> EntropyDriftEvaluator:
         return EntropyDriftEvaluator(self, resources)

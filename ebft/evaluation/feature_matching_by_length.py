@@ -10,7 +10,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
-from ebft.parts.interfaces import FeatureMap, Plan, features_of_lengths
+from ebft.parts.interfaces import FeatureMap, Plan, features_of_lengths, known_plan
+from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.measurements import Measurement
 from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
@@ -31,7 +32,7 @@ class FeatureMatchingByLength(LabelledPart):
     plan: Annotated[Part, part_of("plans")] = Field(
         description="where rollouts start; its rollout_length is the longest of `lengths`"
     )
-    feature_map: Annotated[Part, part_of("feature_maps")] = Field(description="φ")
+    feature_map: Annotated[FeatureMapPart, part_of("feature_maps")] = Field(description="φ")
     lengths: tuple[PositiveInt, ...] = Field(
         (8, 16, 32, 64, 128, 256), min_length=1, description="tokens of a completion"
     )
@@ -45,6 +46,9 @@ class FeatureMatchingByLength(LabelledPart):
                 f"{max(self.lengths)}"
             )
         return self
+
+    def rollout_plan(self) -> Plan | None:
+        return known_plan(self.plan)
 
     def build(self, resources: Resources) -> FeatureMatchingByLengthEvaluator:
         return FeatureMatchingByLengthEvaluator(self, resources)

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
-from ebft.parts.interfaces import FeatureMap, features_of
+from ebft.parts.interfaces import FeatureMap, Plan, features_of, known_plan
+from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.measurements import Measurement
 from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
@@ -29,8 +30,11 @@ class FeatureMatchingLoss(LabelledPart):
     """
 
     plan: Annotated[Part, part_of("plans")] = Field(description="where and how long rollouts are")
-    feature_map: Annotated[Part, part_of("feature_maps")] = Field(description="φ")
+    feature_map: Annotated[FeatureMapPart, part_of("feature_maps")] = Field(description="φ")
     n: int = Field(4, ge=2, description="rollouts of each context")
+
+    def rollout_plan(self) -> Plan | None:
+        return known_plan(self.plan)
 
     def build(self, resources: Resources) -> FeatureMatchingLossEvaluator:
         return FeatureMatchingLossEvaluator(self, resources)

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
-from ebft.parts.interfaces import FeatureMap, features_of
+from ebft.parts.interfaces import FeatureMap, Plan, features_of, known_plan
+from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.measurements import Measurement
 from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
@@ -30,7 +31,7 @@ class KernelScoreEvaluation(LabelledPart):
     """
 
     plan: Annotated[Part, part_of("plans")] = Field(description="where and how long rollouts are")
-    feature_map: Annotated[Part, part_of("feature_maps")] = Field(description="φ")
+    feature_map: Annotated[FeatureMapPart, part_of("feature_maps")] = Field(description="φ")
     kernel: Literal["energy", "rbf", "multi_rbf", "laplace"] = Field(
         "energy", description="k; energy is −‖x − y‖, whose score is the energy score"
     )
@@ -38,6 +39,9 @@ class KernelScoreEvaluation(LabelledPart):
         1.0, gt=0, description="h of rbf, multi_rbf and laplace: a number, for figures to compare"
     )
     n: int = Field(4, ge=2, description="rollouts of each context")
+
+    def rollout_plan(self) -> Plan | None:
+        return known_plan(self.plan)
 
     def build(self, resources: Resources) -> KernelScoreEvaluator:
         return KernelScoreEvaluator(self, resources)

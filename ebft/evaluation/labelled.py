@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ebft.parts.interfaces import Evaluator
+from ebft.parts.kinds import EvaluatorPart
 from ebft.parts.measurements import CorpusMeasurement, Measurement
 from ebft.parts.part import Part, Resources
 from ebft.rollout.records import Document
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class LabelledPart(Part):
+class LabelledPart(EvaluatorPart):
     """An evaluator's options, with a label for its figures."""
 
     label: str = Field(

@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import Field, PositiveInt, model_validator
 
 from ebft.options import Options
+from ebft.parts.kinds import EvaluatorPart
 from ebft.parts.part import Part, part_of
 
-Evaluators = tuple[Annotated[Part, part_of("evaluators")], ...]
+Evaluators = tuple[Annotated[EvaluatorPart, part_of("evaluators")], ...]
 HELD_OUT = ("held-out", "out-of-distribution")
 """Names of the sets that a recipe's own data source gives; the second is for those that have it."""
 

@@ -39,6 +39,9 @@ class Translation(LabelledPart):
         ("\n",), description="a translation ends before the first of these texts"
     )
 
+    def rollout_plan(self) -> Completion:
+        return Completion(rollout_length=self.rollout_length)
+
     def build(self, resources: Resources) -> TranslationEvaluator:
         return TranslationEvaluator(self, resources)
 

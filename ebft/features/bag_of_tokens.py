@@ -10,13 +10,14 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ebft.parts.part import Claim, Part, Resources
+from ebft.parts.kinds import FeatureMapPart
+from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts
 
 Scale = Literal["count", "share", "unit"]
 
 
-class BagOfTokens(Part):
+class BagOfTokens(FeatureMapPart):
     """φ_v = how often token v occurs among the tokens of a rollout or reference.
 
     It knows neither order nor meaning nor the context, so what a run gains with `hidden_states`

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from ebft.errors import UserError
 from ebft.options import Options
-from ebft.parts.interfaces import FeatureMap, base_depth, features_of
-from ebft.parts.part import Claim, Part, Resources, claim_of_all, part_of, single_process_of_all
+from ebft.parts.interfaces import FeatureMap, features_of
+from ebft.parts.kinds import FeatureMapPart
+from ebft.parts.part import Claim, Resources, claim_of_all, part_of, single_process_of_all
 from ebft.parts.stateful import load_part_states, part_states
 from ebft.rollout.records import Features, Rollouts
 
@@ -21,10 +22,12 @@ class WeightedMap(Options):
     """A feature map and the weight of its inner products."""
 
     weight: float = Field(1.0, gt=0, description="of its inner products in those of the whole")
-    feature_map: Annotated[Part, part_of("feature_maps")] = Field(description="the feature map")
+    feature_map: Annotated[FeatureMapPart, part_of("feature_maps")] = Field(
+        description="the feature map"
+    )
 
 
-class Concat(Part):
+class Concat(FeatureMapPart):
     """φ = [√w_1 φ⁽¹⁾, √w_2 φ⁽²⁾, …], so that φ·φ' = Σ_i w_i φ⁽ⁱ⁾·φ'⁽ⁱ⁾.
 
     With feature matching, the loss of the whole is the weighted sum of the maps' losses.
@@ -39,7 +42,7 @@ class Concat(Part):
         return claim_of_all(claims, "its feature maps side by side, whose losses add up")
 
     def base_depth(self) -> float:
-        return max(base_depth(item.feature_map) for item in self.maps)
+        return max(item.feature_map.base_depth() for item in self.maps)
 
     def single_process(self) -> str | None:
         return single_process_of_all(item.feature_map for item in self.maps)

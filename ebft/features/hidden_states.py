@@ -16,14 +16,15 @@ from ebft.features.layers import FrozenLayers
 from ebft.features.pooling import POOLING, Pooling, pool
 from ebft.models.forward import autocast
 from ebft.models.shape import layer_index
-from ebft.parts.part import Claim, Part, Resources
+from ebft.parts.kinds import FeatureMapPart
+from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.rollout.tree import grow
 
 Combine = Literal["concat", "stack", "mean"]
 
 
-class HiddenStates(Part):
+class HiddenStates(FeatureMapPart):
     """φ from the hidden states of some layers of the frozen base model (paper, section 3.2).
 
     One forward over the tree gives the rollouts' features and, from the trunk, the references'.

@@ -13,13 +13,14 @@ from ebft.features.pooling import POOLING, Pooling, pool
 from ebft.models.forward import autocast
 from ebft.models.log_probs import ROWS, logits
 from ebft.models.whole import whole
-from ebft.parts.part import Claim, Part, Resources
+from ebft.parts.kinds import FeatureMapPart
+from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.rollout.tree import grow
 from ebft.transforms.project import projection
 
 
-class NextTokenLogProbs(Part):
+class NextTokenLogProbs(FeatureMapPart):
     """φ = log p(· | context, rollout) of the next token by the frozen base model, pooled.
 
     Two continuations are alike if the base model expects the same to follow them. A vector over

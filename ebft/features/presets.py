@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from ebft.features.hidden_states import HiddenStates, HiddenStatesMap
 from ebft.features.pooling import Pooling
-from ebft.parts.part import Claim, Part, Resources
+from ebft.parts.kinds import FeatureMapPart
+from ebft.parts.part import Claim, Resources
 
 
-class _Preset(Part):
+class _Preset(FeatureMapPart):
     """`hidden_states` with everything but the pooling as in the paper."""
 
     pooling: ClassVar[Pooling]

@@ -41,9 +41,10 @@ def register_plans() -> Parts:
 def register_samplers() -> Parts:
     """Samplers: build to a `Sampler`, contexts → rollouts.
 
-    Rollouts come with the log-probs of the distribution that was sampled from. The part has an
-    option `n`, rollouts of each context. `sync` takes over the policy's weights after every
-    optimizer step and returns figures to log, `{}` if there are none.
+    The part derives from `ebft.SamplerPart`, which has the option `n`, rollouts of each context.
+    Rollouts come with the log-probs of the distribution that was sampled from. `sync` takes over
+    the policy's weights after every optimizer step and returns figures to log, `{}` if there are
+    none.
     """
 
 
@@ -51,11 +52,11 @@ def register_samplers() -> Parts:
 def register_feature_maps() -> Parts:
     """Feature maps: build to a `FeatureMap`, rollouts → features φ of samples and references.
 
-    It computes no gradients. `resources.load_base()` is a frozen copy of the base model. The map
-    is called once a step; `for place, part in rollouts.split()` gives one micro-batch at a time,
-    as much as there is memory for. The part may have `base_depth(self) -> float`, the fraction of
-    the base model's layers that it runs, so that `--dry-run` prices it; without it, all
-    layers are counted.
+    The part derives from `ebft.FeatureMapPart`. It computes no gradients. `resources.load_base()`
+    is a frozen copy of the base model. The map is called once a step;
+    `for place, part in rollouts.split()` gives one micro-batch at a time, as much as there is
+    memory for. `base_depth()` is the fraction of the base model's layers that it runs, so that
+    `--dry-run` prices it; all layers unless it is overridden.
     """
 
 
@@ -71,11 +72,10 @@ def register_transforms() -> Parts:
 def register_rewards() -> Parts:
     """Rewards: build to a `Reward`, rollouts and features → unary and pairwise terms.
 
-    What a rollout earns by itself stays apart from what pairs of rollouts earn. The part has a
-    method `pairwise(self) -> bool`: whether it has terms of pairs with these options, and so needs
-    n > 1. It may have `uses_features(self) -> bool`: where that is false the recipe needs no
-    feature map, none is computed, and the reward is given `None` for features. A reward that does
-    not say is given features.
+    What a rollout earns by itself stays apart from what pairs of rollouts earn. The part derives
+    from `ebft.RewardPart`. `pairwise()` says whether it has terms of pairs with these options, and
+    so needs n > 1; True unless it is overridden. If `uses_features()` returns False, the recipe
+    needs no feature map, none is computed, and the reward is called with `None` for features.
     """
 
 
@@ -83,6 +83,7 @@ def register_rewards() -> Parts:
 def register_baselines() -> Parts:
     """Baselines: build to a `Baseline`, reward terms → advantages `[P, n]`.
 
+    The part derives from `ebft.BaselinePart`, whose `fewest_rollouts` is 1 unless it is overridden.
     The gradient stays unbiased if what is subtracted from the reward of rollout j leaves out every
     term that touches j.
     """
@@ -92,9 +93,9 @@ def register_baselines() -> Parts:
 def register_evaluators() -> Parts:
     """Evaluators: build to an `Evaluator`, policy and held-out documents → measurements.
 
-    Each `Measurement` has a value for every document, so that intervals can be computed, and a
-    weight, 0 for a document that it cannot measure. An evaluator is given some documents of a set
-    at a time and measures each by itself; the set's name (held-out, out-of-distribution) is put
-    before its figures' names. Derived from `ebft.LabelledPart` in place of `ebft.Part`, two of a
-    kind in one recipe can be told apart by their `label`.
+    The part derives from `ebft.EvaluatorPart`. Each `Measurement` has a value for every document,
+    so that intervals can be computed, and a weight, 0 for a document that it cannot measure. An
+    evaluator is given some documents of a set at a time and measures each by itself; the set's name
+    (held-out, out-of-distribution) is put before its figures' names. Two evaluators of a kind that
+    derive from `ebft.LabelledPart` are told apart by their `label`.
     """

@@ -54,6 +54,11 @@ class Plan(Protocol):
     def __call__(self, documents: Sequence[Document]) -> Contexts: ...
 
 
+def known_plan(part: object) -> Plan | None:
+    """The plan that a part is, without being built; None if it has to be built."""
+    return part if isinstance(part, Plan) else None
+
+
 @runtime_checkable
 class Sampler(Protocol):
     """Samples n rollouts after each context from the policy.
@@ -74,13 +79,6 @@ class Sampler(Protocol):
         Returns figures about it to log with the step's own, by name; {} if there is nothing to say.
         """
         ...
-
-
-@runtime_checkable
-class SamplerOptions(Protocol):
-    """What a recipe's checks read of a sampler's options: how many rollouts each context gets."""
-
-    n: int
 
 
 @runtime_checkable
@@ -131,20 +129,6 @@ def features_of_lengths(
 
 
 @runtime_checkable
-class HasBaseDepth(Protocol):
-    """Options of a feature map that say how much of the base model it runs, for estimates."""
-
-    def base_depth(self) -> float:
-        """The fraction of the base model's layers that it needs; 0 if it has no use for them."""
-        ...
-
-
-def base_depth(feature_map: object) -> float:
-    """`HasBaseDepth.base_depth` of a feature map's options; all layers of one that does not say."""
-    return feature_map.base_depth() if isinstance(feature_map, HasBaseDepth) else 1.0
-
-
-@runtime_checkable
 class Transform(Protocol):
     """Changes features as a whole: norms, whitening, projection."""
 
@@ -163,40 +147,6 @@ class Reward(Protocol):
 
 
 @runtime_checkable
-class RewardOptions(Protocol):
-    """What a recipe's checks read of a reward's options."""
-
-    def pairwise(self) -> bool:
-        """Whether it compares rollouts with each other, and so needs n > 1."""
-        ...
-
-
-NO_PAIRWISE = (
-    "{} does not say whether it compares rollouts; give the class `def pairwise(self) -> bool`"
-)
-"""What is said of a reward whose options are no `RewardOptions`."""
-
-
-def compares_rollouts(reward: object) -> bool:
-    """What a reward's options say with `pairwise`; False of none, and of one that does not say."""
-    return isinstance(reward, RewardOptions) and reward.pairwise()
-
-
-@runtime_checkable
-class HasUsesFeatures(Protocol):
-    """Options of a reward that say whether it looks at features."""
-
-    def uses_features(self) -> bool:
-        """False: the recipe needs no feature map, and none is computed."""
-        ...
-
-
-def uses_features(reward: object) -> bool:
-    """Whether a reward's options ask for features; a reward that does not say is given them."""
-    return not isinstance(reward, HasUsesFeatures) or reward.uses_features()
-
-
-@runtime_checkable
 class Baseline(Protocol):
     """Advantages: each rollout's reward less what was to be expected without it.
 
@@ -205,14 +155,6 @@ class Baseline(Protocol):
     """
 
     def __call__(self, terms: Terms) -> Float[Tensor, "P n"]: ...
-
-
-@runtime_checkable
-class NeedsRollouts(Protocol):
-    """Options of a baseline that is of no use with fewer rollouts of a context."""
-
-    @property
-    def fewest_rollouts(self) -> int: ...
 
 
 @runtime_checkable

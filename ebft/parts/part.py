@@ -3,7 +3,7 @@
 A part *is* its options; `build` turns it into the object that the loop calls. A part without state
 needs no more than fields and `__call__`:
 
-    class Constant(ebft.Part):
+    class Constant(ebft.BaselinePart):
         \"""Subtracts the same number from every reward.\"""
 
         value: float = Field(0.0, description="what is subtracted from each reward")

@@ -19,6 +19,7 @@ import pluggy
 from ebft.errors import PluginError
 from ebft.mistakes import Mistake, suggest, validation_error
 from ebft.parts import hooks as hookspecs
+from ebft.parts.kinds import BASES
 from ebft.parts.modules import load_module, reason
 from ebft.parts.part import Part
 
@@ -64,7 +65,7 @@ class Registry:
         if component in named:
             return named[component].part
         if "." in component:
-            return import_part(component)
+            return check_base(kind, import_part(component))
         raise ValueError(f"none of the {kind} is named {component!r}{suggest(component, named)}")
 
     def name_of(self, part: type[Part]) -> str:
@@ -111,6 +112,17 @@ def import_part(dotted: str) -> type[Part]:
     if not (isinstance(found, type) and issubclass(found, Part)):
         raise ValueError(f"{dotted!r} is not a subclass of ebft.Part")
     return found
+
+
+def check_base(kind: str, part: type[Part]) -> type[Part]:
+    """The part itself. Raises `ValueError` if it lacks what a recipe asks of parts of its kind."""
+    base = BASES.get(kind, Part)
+    if not issubclass(part, base):
+        raise ValueError(
+            f"{part.__qualname__} is one of the {kind}, so it derives from ebft.{base.__name__}, "
+            "and not from ebft.Part alone"
+        )
+    return part
 
 
 def load_registry(plugins: Iterable[str] = ()) -> Registry:
@@ -188,5 +200,8 @@ def _collect(
                     f"two plug-ins register {kind} {name!r}: {collected[name].origin} and {origin};"
                     " rename one or uninstall it"
                 )
-            collected[name] = Registered(part, origin)
+            try:
+                collected[name] = Registered(check_base(kind, part), origin)
+            except ValueError as error:
+                raise PluginError(f"plug-in {origin}: {error}") from error
     return dict(sorted(collected.items()))

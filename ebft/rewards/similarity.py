@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from ebft.parts.part import Part
+from ebft.parts.kinds import RewardPart
 from ebft.rollout.records import Features, Terms
 from ebft.scoring.kernels import Kernel, to_references
 
 
-class SimilarityReward(Part):
+class SimilarityReward(RewardPart):
     """What rewards of this form have in common: the weights of their two terms."""
 
     alignment: float = Field(1.0, ge=0, description="α_a, weight of the likeness to the reference")

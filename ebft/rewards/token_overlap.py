@@ -7,11 +7,12 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from ebft.parts.part import Claim, Part
+from ebft.parts.kinds import RewardPart
+from ebft.parts.part import Claim
 from ebft.rollout.records import Features, Rollouts, Terms
 
 
-class TokenOverlap(Part):
+class TokenOverlap(RewardPart):
     """r_j = F1 of the n-grams of rollout and reference, counted with multiplicity, in [0, 1].
 
     0 if either is shorter than an n-gram. Needs no features.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from ebft.parts.part import Claim, Part, Resources
+from ebft.parts.kinds import RewardPart
+from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts, Terms
 from ebft.sandbox import SandboxOptions
 from ebft.verifiers.attempts import attempts_of
@@ -13,7 +14,7 @@ from ebft.verifiers.find import VERIFIER, VerifierName, find_verifier, verify_at
 from ebft.verifiers.functions import Verifier
 
 
-class Verifiable(Part):
+class Verifiable(RewardPart):
     """r_j = verifier(rollout j), any function of texts."""
 
     verifier: VerifierName = Field("exact_match", description=VERIFIER)

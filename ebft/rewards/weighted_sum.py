@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from ebft.errors import UserError
 from ebft.options import Options
-from ebft.parts.interfaces import NO_PAIRWISE, Reward, RewardOptions, uses_features
-from ebft.parts.part import Claim, Part, Resources, claim_of_all, part_of, single_process_of_all
+from ebft.parts.interfaces import Reward
+from ebft.parts.kinds import RewardPart
+from ebft.parts.part import Claim, Resources, claim_of_all, part_of, single_process_of_all
 from ebft.parts.stateful import load_part_states, part_states
 from ebft.rollout.records import Features, Rollouts, Terms
-
-
-def _says_whether_pairwise(reward: Part) -> Part:
-    if not isinstance(reward, RewardOptions):
-        raise ValueError(NO_PAIRWISE.format(type(reward).__name__))
-    return reward
 
 
 class Weighted(Options):
     """A reward and its weight in the sum."""
 
     weight: float = Field(1.0, description="times this")
-    reward: Annotated[Part, part_of("rewards"), AfterValidator(_says_whether_pairwise)] = Field(
-        description="the reward"
-    )
+    reward: Annotated[RewardPart, part_of("rewards")] = Field(description="the reward")
 
 
-class WeightedSum(Part):
+class WeightedSum(RewardPart):
     """r_j = Σ_i w_i r_j⁽ⁱ⁾, term by term, so that baselines still see which terms touch j."""
 
     rewards: tuple[Weighted, ...] = Field(min_length=1, description="`weight` and `reward` of each")
 
     def pairwise(self) -> bool:
         """Whether any of the rewards compares rollouts with each other, and so needs n > 1."""
-        rewards = [cast(RewardOptions, item.reward) for item in self.rewards if item.weight]
-        return any(reward.pairwise() for reward in rewards)
+        return any(item.reward.pairwise() for item in self.rewards if item.weight)
 
     def uses_features(self) -> bool:
         """Whether any of the rewards looks at features."""
-        return any(uses_features(item.reward) for item in self.rewards)
+        return any(item.reward.uses_features() for item in self.rewards)
 
     def single_process(self) -> str | None:
         return single_process_of_all(item.reward for item in self.rewards)

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING
 
 from ebft.errors import UserError
 from ebft.models.load import adapter_folder
-from ebft.parts.interfaces import (
-    NO_PAIRWISE,
-    HasUsesFeatures,
-    NeedsRollouts,
-    Plan,
-    RewardOptions,
-    SamplerOptions,
-    compares_rollouts,
-)
+from ebft.parts.interfaces import Plan
+from ebft.parts.kinds import RewardPart
 
 if TYPE_CHECKING:
     from ebft.runs.options import FineTuneOptions
@@ -52,8 +45,8 @@ def rollouts_are_scored(options: FineTuneOptions) -> Iterator[str]:
 def features_are_used(options: FineTuneOptions) -> Iterator[str]:
     """A feature map if the reward looks at features; transforms if there is a feature map."""
     reward, feature_map = options.reward, options.feature_map
-    if options.uses_features and feature_map is None:
-        said = isinstance(reward, HasUsesFeatures)
+    if reward is not None and reward.uses_features() and feature_map is None:
+        said = type(reward).uses_features is not RewardPart.uses_features
         yield (
             f"feature_map: missing, but the reward {type(reward).__name__} uses features; set "
             "feature_map._component_=layer_concat"
@@ -73,16 +66,12 @@ def pairs_need_two(options: FineTuneOptions) -> Iterator[str]:
     sampler, reward, baseline = options.sampler, options.reward, options.baseline
     if sampler is None or reward is None or baseline is None:
         return
-    if not isinstance(reward, RewardOptions):
-        yield "reward: " + NO_PAIRWISE.format(type(reward).__name__)
-    elif not isinstance(sampler, SamplerOptions):
-        yield f"sampler: {type(sampler).__name__} has no option `n`, rollouts of each context"
-    elif sampler.n == 1 and reward.pairwise():
+    if sampler.n == 1 and reward.pairwise():
         yield (
             "sampler.n = 1: the reward compares a context's rollouts with each other, so it needs "
             "two or more; set sampler.n=2, or take the pairwise terms out (reward.diversity=0)"
         )
-    elif isinstance(baseline, NeedsRollouts) and sampler.n < baseline.fewest_rollouts:
+    elif sampler.n < baseline.fewest_rollouts:
         yield (
             f"sampler.n = {sampler.n}: with the baseline {type(baseline).__name__} nothing is "
             f"learned from fewer than {baseline.fewest_rollouts} rollouts of a context; set "
@@ -155,7 +144,7 @@ def unbiased_if_required(options: FineTuneOptions) -> Iterator[str]:
     plan = options.plan
     claim = options.objective.claim(
         rollouts_end=not isinstance(plan, Plan) or plan.stop_at_eos,
-        pairwise=compares_rollouts(options.reward),
+        pairwise=options.reward is not None and options.reward.pairwise(),
     )
     if not claim.unbiased:
         yield (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 
@@ -15,20 +15,15 @@ from ebft.models.embedded import EMBEDDED
 from ebft.models.known_shapes import SHAPES
 from ebft.models.load import adapter_folder, resolve_device
 from ebft.models.shape import ModelShape
-from ebft.parts.interfaces import Plan, SamplerOptions, base_depth
+from ebft.parts.interfaces import Plan
 from ebft.rollout.records import Document
 from ebft.runs.cost import GIB, DocumentTree, Memory, flops, memory
-from ebft.samplers.hf_tree import HfTree
 
 if TYPE_CHECKING:
     from ebft.models.options import LoraOptions, ModelOptions
+    from ebft.parts.kinds import FeatureMapPart, SamplerPart
     from ebft.parts.part import Part
     from ebft.runs.options import FineTuneOptions
-
-
-@runtime_checkable
-class _HasFeatureMap(Protocol):
-    feature_map: object
 
 
 class Work(NamedTuple):
@@ -58,14 +53,13 @@ class StepEstimate:
     def of(cls, options: FineTuneOptions) -> Self:
         """Raises `ValueError` saying what cannot be known."""
         model = model_shape(options.model)
-        maps = _feature_maps(options)
         return cls(
             options=options,
             model=model,
             tree=document_tree(options.plan, options.sampler, options.documents.length),
             adapter=adapter_weights(options.model.lora, model),
-            depth=base_depth(options.feature_map),
-            reads_base=any(base_depth(feature_map) > 0 for feature_map in maps),
+            depth=1.0 if options.feature_map is None else options.feature_map.base_depth(),
+            reads_base=any(it.base_depth() > 0 for it in _feature_maps(options)),
         )
 
     def work(self) -> list[Work]:
@@ -82,7 +76,7 @@ class StepEstimate:
         if options.uses_features:
             rows = [Work("features", tree.tokens, work.features), *rows]
         if options.sampler is not None:
-            name = "sampling" if isinstance(options.sampler, HfTree) else "sampling *"
+            name = "sampling" if options.sampler.shares_prefixes() else "sampling *"
             rows = [Work(name, tree.predicting_tokens, work.sampling), *rows]
         return rows
 
@@ -156,12 +150,14 @@ def memory_need(options: FineTuneOptions, *, processes: int = 1) -> Callable[[in
     return lambda count: StepEstimate.of(options).memory(count, processes=processes).total
 
 
-def _feature_maps(options: FineTuneOptions) -> list[object]:
+def _feature_maps(options: FineTuneOptions) -> list[FeatureMapPart]:
     """Those of training and of the evaluators."""
     sets = options.evaluation.sets
     evaluators = [*options.evaluation.evaluators, *(it for one in sets for it in one.evaluators)]
-    maps = [part.feature_map for part in evaluators if isinstance(part, _HasFeatureMap)]
-    return [*maps, *([options.feature_map] if options.uses_features else [])]
+    maps = [feature_map for part in evaluators for feature_map in part.feature_maps()]
+    if options.uses_features and options.feature_map is not None:
+        maps.append(options.feature_map)
+    return maps
 
 
 def _is_cpu(device: str) -> bool:
@@ -170,7 +166,7 @@ def _is_cpu(device: str) -> bool:
     return name == "cpu"
 
 
-def document_tree(plan: Part, sampler: Part | None, length: int) -> DocumentTree:
+def document_tree(plan: Part, sampler: SamplerPart | None, length: int) -> DocumentTree:
     """The tree of a document of `length` tokens, by the plan itself.
 
     Without a sampler it is the document alone. Raises `ValueError` for parts that do not say.
@@ -180,8 +176,6 @@ def document_tree(plan: Part, sampler: Part | None, length: int) -> DocumentTree
     if sampler is None:
         no_anchors: Sequence[int] = []
         return DocumentTree(length, no_anchors, 0, plan.rollout_length)
-    if not isinstance(sampler, SamplerOptions):
-        raise ValueError(f"sampler {type(sampler).__name__} has no option `n`")
     prompt = max(length - plan.rollout_length, 1)
     contexts = plan([Document("longest", torch.zeros(length, dtype=torch.long), prompt)])
     return DocumentTree(length, contexts.anchor.tolist(), sampler.n, plan.rollout_length)

@@ -14,7 +14,7 @@ from ebft.evaluation.harness import HarnessOptions
 from ebft.evaluation.options import EvaluationOptions, RunEvaluationOptions
 from ebft.models.options import ModelOptions
 from ebft.options import Options
-from ebft.parts.interfaces import uses_features
+from ebft.parts.kinds import BaselinePart, FeatureMapPart, RewardPart, SamplerPart
 from ebft.parts.part import Part, part_of
 from ebft.training.objective import ObjectiveOptions
 
@@ -125,15 +125,15 @@ class FineTuneOptions(ModelRecipeOptions):
     all three it is SFT, on the documents that the plan accepts.
     """
 
-    sampler: Annotated[Part | None, part_of("samplers", optional=True)] = Field(
+    sampler: Annotated[SamplerPart | None, part_of("samplers", optional=True)] = Field(
         None, description="null, with reward and baseline: no rollouts, SFT"
     )
-    feature_map: Annotated[Part | None, part_of("feature_maps", optional=True)] = Field(
+    feature_map: Annotated[FeatureMapPart | None, part_of("feature_maps", optional=True)] = Field(
         None, description="null: for rewards that use no features"
     )
     transforms: tuple[Annotated[Part, part_of("transforms")], ...] = ()
-    reward: Annotated[Part | None, part_of("rewards", optional=True)] = None
-    baseline: Annotated[Part | None, part_of("baselines", optional=True)] = None
+    reward: Annotated[RewardPart | None, part_of("rewards", optional=True)] = None
+    baseline: Annotated[BaselinePart | None, part_of("baselines", optional=True)] = None
     require_unbiased: bool = Field(
         False,
         description="refuse parts whose policy gradient is biased, or whose author has not said",
@@ -150,7 +150,7 @@ class FineTuneOptions(ModelRecipeOptions):
     @property
     def uses_features(self) -> bool:
         """Whether features are computed in training."""
-        return self.reward is not None and uses_features(self.reward)
+        return self.reward is not None and self.reward.uses_features()
 
     @property
     def method(self) -> str:

@@ -16,7 +16,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from ebft.models.compiled import eager
 from ebft.models.forward import autocast
-from ebft.parts.part import Claim, Part, Resources
+from ebft.parts.kinds import SamplerPart
+from ebft.parts.part import Claim, Resources
 from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.streams import uniforms
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class HfGenerate(Part):
+class HfGenerate(SamplerPart):
     """Samples from the policy with transformers' `generate`, every rollout in a row of its own.
 
     The same rollouts as `hf_tree`, token for token but for rounding: both draw with the same
@@ -35,7 +36,6 @@ class HfGenerate(Part):
     its whole context, so nested contexts (plan `strided`) cost far more than with `hf_tree`.
     """
 
-    n: int = Field(4, ge=1, description="rollouts of each context")
     temperature: float = Field(
         1.0, gt=0, description="divides the logits, when sampling and when training on them"
     )

@@ -16,7 +16,8 @@ from ebft.models.compiled import eager
 from ebft.models.forward import autocast, decode
 from ebft.models.log_probs import ROWS, logits
 from ebft.models.whole import whole
-from ebft.parts.part import Claim, Part, Resources
+from ebft.parts.kinds import SamplerPart
+from ebft.parts.part import Claim, Resources
 from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.streams import uniforms
@@ -29,14 +30,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class HfTree(Part):
+class HfTree(SamplerPart):
     """Samples from the policy with transformers: exact, no second copy of the weights.
 
     Each document is prefilled once; its n·A branches then decode together against that cache, one
     token each at a time: S + n·A·(G−1) token-forwards for a document with A anchors.
     """
 
-    n: int = Field(4, ge=1, description="rollouts of each context")
     temperature: float = Field(
         1.0, gt=0, description="divides the logits, when sampling and when training on them"
     )
@@ -54,6 +54,9 @@ class HfTree(Part):
     def truncated(self) -> bool:
         """Whether some tokens can never be sampled."""
         return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
+
+    def shares_prefixes(self) -> bool:
+        return True
 
     def claim(self) -> Claim:
         if self.truncated:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebft.parts.interfaces import Baseline
+from ebft.parts.kinds import BaselinePart
 from ebft.parts.part import Part, Resources
 from ebft.parts.stateful import Stateful
 from ebft.rollout.records import Terms
@@ -25,7 +26,7 @@ def check_baseline(
     that b_j = r_j − A_j does not change with any term that touches rollout j, and biased that
     some b_j does. Raises `AssertionError`.
     """
-    check_options(part)
+    check_options(part, BaselinePart)
     resources = tiny_resources() if resources is None else resources
     for n in (1, 2, 3, 4, 5):
         for dtype in (torch.float32, torch.float64):

@@ -23,9 +23,10 @@ def require(part: Part, holds: bool, says: str) -> None:
         raise AssertionError(f"{type(part).__name__}: {says}")
 
 
-def check_options(part: Part) -> None:
-    """A docstring, a description of every option, a claim that is one, equality by value."""
-    require(part, isinstance(part, Part), "a part derives from ebft.Part")
+def check_options(part: Part, base: type[Part] = Part) -> None:
+    """The base class of its kind, a docstring, a description of every option, a claim that is one,
+    equality by value."""
+    require(part, isinstance(part, base), f"a part of this kind derives from ebft.{base.__name__}")
     require(
         part, bool(inspect.getdoc(type(part))), "the class has a docstring, which `ebft ls` shows"
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ebft.parts.interfaces import Evaluator
+from ebft.parts.kinds import EvaluatorPart
 from ebft.parts.measurements import CorpusMeasurement, Measurement
 from ebft.parts.part import Part, Resources
 from ebft.rollout.records import Document
@@ -32,7 +33,7 @@ def check_evaluator(
     any division of the documents; figures of the policy that it is given; and a policy left as it
     was. Raises `AssertionError`.
     """
-    check_options(part)
+    check_options(part, EvaluatorPart)
     resources = tiny_resources() if resources is None else resources
     policy, vocabulary = resources.policy, resources.policy.config.vocab_size
     if documents is None:

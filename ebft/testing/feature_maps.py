@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from ebft.parts.interfaces import FeatureMap, HasFeaturesOfLengths
+from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.part import Part, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft.testing.common import (
@@ -30,7 +31,7 @@ def check_feature_map(
     any batch; φ of a rollout depends on its own tokens within its mask alone, and is that of the
     reference if it has the reference's tokens. Raises `AssertionError`.
     """
-    check_options(part)
+    check_options(part, FeatureMapPart)
     resources = tiny_resources() if resources is None else resources
     vocabulary = resources.policy.config.vocab_size
     feature_map = part.build(resources)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from ebft.parts.interfaces import Reward, RewardOptions, uses_features
+from ebft.parts.interfaces import Reward
+from ebft.parts.kinds import RewardPart
 from ebft.parts.part import Part, Resources
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms
 from ebft.testing.common import (
@@ -23,7 +24,7 @@ D = 6
 
 
 def check_reward(
-    part: Part, resources: Resources | None = None, *, tolerance: float = 1e-6
+    part: RewardPart, resources: Resources | None = None, *, tolerance: float = 1e-6
 ) -> None:
     """Checks a reward on random rollouts and features of both plans.
 
@@ -33,14 +34,9 @@ def check_reward(
     That the gradient is unbiased, if it claims so,
     is not checked: of what objective only its author knows. Raises `AssertionError`.
     """
-    check_options(part)
+    check_options(part, RewardPart)
     resources = tiny_resources() if resources is None else resources
     vocabulary = resources.policy.config.vocab_size
-    if not isinstance(part, RewardOptions):
-        raise AssertionError(
-            f"{type(part).__name__}: the class has a method `pairwise(self) -> bool`: whether it "
-            "compares rollouts with each other"
-        )
     reward = part.build(resources)
     require(part, isinstance(reward, Reward), "build() returns something to call")
     pairs = False
@@ -51,7 +47,7 @@ def check_reward(
         terms = reward(rollouts, features)
         require(part, bool(unchanged), "what it is given stays as it is")
         _check_shapes(part, terms, 4, len(contexts))
-        if not uses_features(part):
+        if not part.uses_features():
             require(
                 part,
                 _same(reward(rollouts, None), terms, tolerance),

@@ -15,7 +15,8 @@ from ebft.errors import PluginError
 from ebft.models.forward import decode
 from ebft.models.log_probs import logits
 from ebft.models.tree_log_probs import tree_log_probs
-from ebft.parts.interfaces import Sampler, SamplerOptions
+from ebft.parts.interfaces import Sampler
+from ebft.parts.kinds import SamplerPart
 from ebft.parts.part import Part, Resources
 from ebft.plans.completion import Completion
 from ebft.rollout.records import Contexts, Rollouts
@@ -40,7 +41,7 @@ UNLIKELY = 1e-6
 
 
 def check_sampler(
-    part: Part,
+    part: SamplerPart,
     resources: Resources | None = None,
     *,
     tolerance: float = 1e-6,
@@ -54,10 +55,8 @@ def check_sampler(
     the other documents of the batch; a policy left as it was; and `sync`, after which the new
     weights are sampled from. Raises `AssertionError`.
     """
-    check_options(part)
+    check_options(part, SamplerPart)
     resources = tiny_resources() if resources is None else resources
-    if not isinstance(part, SamplerOptions):
-        raise AssertionError(f"{type(part).__name__}: the part has an option `n`")
     policy = resources.policy
     weights = copy.deepcopy(policy.state_dict())
     sampler = part.build(resources)

@@ -6,7 +6,7 @@ from torch.nn.functional import normalize, one_hot
 import ebft
 
 
-class TokenPairs(ebft.Part):
+class TokenPairs(ebft.FeatureMapPart):
     """How often each pair of neighbouring tokens occurs, hashed into buckets, with L2 norm 1."""
 
     buckets: int = Field(512, ge=1, description="D, the number of features")

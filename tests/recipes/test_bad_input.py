@@ -11,6 +11,7 @@ import torch
 
 from ebft.checkpoints.folder import Checkpoints
 from ebft.models.export import save_policy
+from ebft.parts.kinds import BASES
 from tests.tiny import plain_policy, tiny_tokenizer
 
 COMPLETION = ["plan=completion", "~plan.start", "~plan.stride", "evaluation.evaluators=[]"]
@@ -137,7 +138,7 @@ RETURNS = [
 def test_a_part_that_returns_another_type(ebft, tiny_run, tmp_path, kind, arguments, value, says):
     plugin = tmp_path / "other.py"
     plugin.write_text(
-        "import ebft\n\n\nclass Other(ebft.Part):\n"
+        f"import ebft\n\n\nclass Other(ebft.{BASES[kind].__name__}):\n"
         "    def pairwise(self):\n        return False\n\n"
         f"    def __call__(self, {arguments}):\n        return {value}\n\n\n"
         f"@ebft.hookimpl\ndef register_{kind}():\n    return {{'other': Other}}\n"
@@ -294,7 +295,7 @@ class TestNumbers:
         }[kind]
         plugin = tmp_path / "broken.py"
         plugin.write_text(
-            "import ebft\nfrom ebft import Terms\n\n\nclass Broken(ebft.Part):\n"
+            f"import ebft\nfrom ebft import Terms\n\n\nclass Broken(ebft.{BASES[kind].__name__}):\n"
             f"    def pairwise(self):\n        return True\n\n    def __call__(self, {call}\n"
             f"        return {returns}\n\n\n@ebft.hookimpl\ndef register_{kind}():\n"
             '    return {"broken": Broken}\n'

@@ -189,7 +189,7 @@ def test_what_sft_has_no_use_for_is_refused(ebft, tiny_run, overrides, says):
 REWARD = '''
 import ebft
 
-class Same(ebft.Part):
+class Same(ebft.RewardPart):
     """1 for every rollout."""
     {method}
     def pairwise(self):

@@ -17,7 +17,7 @@ HOOKS = [f"register_{kind}" for kind in KINDS]
 FEATURE_MAP = """
 import ebft
 
-class Lengths(ebft.Part):
+class Lengths(ebft.FeatureMapPart):
     '''The length of each rollout.'''
 
     scale: float = 1.0
@@ -49,6 +49,13 @@ def install(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(tmp_path)
 
     return install
+
+
+def test_a_part_of_another_base_class_is_told_which_to_derive_from(tmp_path):
+    old = write(tmp_path / "old.py", FEATURE_MAP.replace("FeatureMapPart", "Part"))
+    says = r"old.py: Lengths is one of the feature_maps, so it derives from ebft.FeatureMapPart"
+    with pytest.raises(PluginError, match=says):
+        load_registry([old])
 
 
 def test_built_ins_register_like_any_plug_in():

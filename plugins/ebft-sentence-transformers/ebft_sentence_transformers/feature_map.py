@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from ebft.parts.part import Claim, Part, Resources
+from ebft.parts.kinds import FeatureMapPart
+from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts
 from ebft_sentence_transformers.encoder import TextEncoder, load_encoder
 from ebft_sentence_transformers.texts import Text, reference_texts, rollout_texts
 
 
-class SentenceTransformers(Part):
+class SentenceTransformers(FeatureMapPart):
     """φ from a sentence-transformers model, or any HF encoder, on the decoded text.
 
     The encoder sees text, not tokens: it has a tokenizer of its own, and tokens of the policy that

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ebft.parts.part import Claim, Part
+from ebft.parts.kinds import SamplerPart
+from ebft.parts.part import Claim
 
 OURS = frozenset(
     {
@@ -18,10 +19,9 @@ OURS = frozenset(
 """Arguments of `vllm.LLM` that follow from the recipe, so that `engine_options` must not."""
 
 
-class VllmOptions(Part):
+class VllmOptions(SamplerPart):
     """The options of sampler `vllm`."""
 
-    n: int = Field(4, ge=1, description="rollouts of each context")
     temperature: float = Field(
         1.0, gt=0, description="divides the logits, when sampling and when training on them"
     )

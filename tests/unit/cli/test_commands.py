@@ -111,7 +111,7 @@ class TestLs:
     def test_a_plug_in_s_parts(self, ebft, tmp_path):
         plugin = tmp_path / "mine.py"
         plugin.write_text(
-            'import ebft\n\n\nclass Zero(ebft.Part):\n    """Nothing."""\n\n\n'
+            'import ebft\n\n\nclass Zero(ebft.BaselinePart):\n    """Nothing."""\n\n\n'
             '@ebft.hookimpl\ndef register_baselines():\n    return {"zero": Zero}\n'
         )
         _, out, _ = ebft("ls", "baselines", "--plugin", str(plugin))

@@ -65,7 +65,7 @@ def test_bases_of_bases_from_their_own_folders(tmp_path, full):
 
 
 def test_a_plug_in_is_looked_for_beside_the_base_too(tmp_path, full):
-    write(tmp_path, "shared/part.py", "import ebft\n\n\nclass Two(ebft.Part):\n"
+    write(tmp_path, "shared/part.py", "import ebft\n\n\nclass Two(ebft.RewardPart):\n"
           "    def pairwise(self):\n        return False\n\n\n"
           "@ebft.hookimpl\ndef register_rewards():\n    return {'two': Two}\n")  # fmt: skip
     write(tmp_path, "shared/middle.yaml", {"base": "../full.yaml", "plugins": ["part.py"]})

@@ -1,0 +1,74 @@
+"""The base classes of parts, for kinds of which a recipe asks something before they are built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from ebft.parts.interfaces import Plan
+from ebft.parts.part import Part
+
+
+class SamplerPart(Part):
+    """The options of a sampler."""
+
+    n: int = Field(4, ge=1, description="rollouts of each context")
+
+    def shares_prefixes(self) -> bool:
+        """Whether the rollouts of a document share the computation of their prefixes, as the cost
+        model assumes. False: `--dry-run` says that sampling may cost more."""
+        return False
+
+
+class FeatureMapPart(Part):
+    """The options of a feature map."""
+
+    def base_depth(self) -> float:
+        """The fraction of the base model's layers that the map runs, for the cost model; 0 if it
+        does not use the base model."""
+        return 1.0
+
+
+class RewardPart(Part):
+    """The options of a reward."""
+
+    def pairwise(self) -> bool:
+        """Whether the reward compares a context's rollouts with each other, and so needs n > 1."""
+        return True
+
+    def uses_features(self) -> bool:
+        """Whether the reward looks at features. If not, the recipe needs no feature map, none is
+        computed, and the reward is called with `None` for features."""
+        return True
+
+
+class BaselinePart(Part):
+    """The options of a baseline."""
+
+    fewest_rollouts: ClassVar[int] = 1
+    """The fewest rollouts of a context with which the policy learns anything."""
+
+
+class EvaluatorPart(Part):
+    """The options of an evaluator."""
+
+    def rollout_plan(self) -> Plan | None:
+        """The plan of the rollouts that it samples; None if it samples none, or does not say."""
+        return None
+
+    def feature_maps(self) -> tuple[FeatureMapPart, ...]:
+        """The feature maps that it computes: every option that is one."""
+        values: list[Any] = [getattr(self, name) for name in type(self).model_fields]
+        return tuple(value for value in values if isinstance(value, FeatureMapPart))
+
+
+BASES: Mapping[str, type[Part]] = {
+    "samplers": SamplerPart,
+    "feature_maps": FeatureMapPart,
+    "rewards": RewardPart,
+    "baselines": BaselinePart,
+    "evaluators": EvaluatorPart,
+}
+"""What a part of a kind derives from; of the other kinds, `Part`."""
