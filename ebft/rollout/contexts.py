@@ -1,4 +1,4 @@
-"""From documents and anchors to `Contexts`, for any plan; from what was drawn to `Rollouts`."""
+"""Makes `Contexts` from documents and anchors, and `Rollouts` from sampled tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_contexts(
     rollout_length: int,
     stop_at_eos: bool,
 ) -> Contexts:
-    """The contexts of `documents` at `anchors[i]`, ascending, of document i.
+    """Returns the contexts of `documents`; `anchors[i]` are those of document i, ascending.
 
     Padding is token 0; nothing attends to it and no loss is taken on it.
     """
@@ -55,8 +55,11 @@ def make_rollouts(
     tokenizer: PreTrainedTokenizerBase,
     temperature: float,
 ) -> Rollouts:
-    """What was drawn after the contexts: up to end-of-sequence, which belongs to a rollout, if they
-    say so. Token 0 and log-prob 0 stand after it, whatever went on to be drawn there."""
+    """Returns rollouts of the sampled tokens and their log-probs.
+
+    With `contexts.stop_at_eos`, a rollout ends with its first end-of-sequence token, which belongs
+    to it. Tokens and log-probs after it are set to 0.
+    """
     mask = torch.ones_like(tokens, dtype=torch.bool)
     if contexts.stop_at_eos:
         ends = tokens == tokenizer.eos_token_id

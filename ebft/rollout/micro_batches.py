@@ -1,5 +1,5 @@
-"""Which documents of a step go through a network together: as many as a budget of tokens has room
-for, so that memory does not depend on how long they are."""
+"""Divides a step's documents into micro-batches with a budget of tokens, so that memory does not
+depend on the documents' lengths."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ebft.rollout.records import Contexts
 class MicroBatch:
     """How many `documents` of the greatest length go through a network together.
 
-    It decides about memory, not results. All of a run share one, which is halved when memory is
-    short.
+    It changes memory, not results. All parts of a run share one instance, which is halved when
+    memory is short.
     """
 
     documents: int
@@ -30,10 +30,11 @@ class MicroBatch:
 def divide(
     contexts: Contexts, *, n: int, budget: int, processes: Processes = ONE_PROCESS
 ) -> Contexts:
-    """The same contexts in micro-batches of whole documents, whose trees have `budget` tokens or
-    less; a document with more is alone. `n` is the number of rollouts of a context.
+    """Returns the same contexts in micro-batches of whole documents.
 
-    Processes compute in step, so they all get as many micro-batches as the one that needs most.
+    The trees of a micro-batch have at most `budget` tokens; a document with more is a micro-batch
+    by itself. `n` is the number of rollouts of a context. Processes run in lockstep, so all of them
+    get as many micro-batches as the one that needs most.
     """
     sizes = tree_tokens(contexts, n)
     counts = pack(sizes, budget)
@@ -42,14 +43,15 @@ def divide(
 
 
 def tree_tokens(contexts: Contexts, n: int) -> list[int]:
-    """Tokens of each document's tree: its own and those of its rollouts."""
+    """Returns the tokens of each document's tree: its own and those of its rollouts."""
     anchors = torch.bincount(contexts.row, minlength=len(contexts.documents))
     total: list[int] = (contexts.lengths + anchors * n * contexts.rollout_length).tolist()
     return total
 
 
 def pack(sizes: Sequence[int], budget: int) -> list[int]:
-    """How many consecutive sizes, in order, add up to `budget` or less; at least one each.
+    """Groups consecutive sizes so that each group adds up to at most `budget`; returns how many
+    sizes each group has. A size above the budget is a group by itself.
 
     >>> pack([3, 3, 5, 9, 1], budget=8)
     [2, 1, 1, 1]
@@ -67,8 +69,8 @@ def pack(sizes: Sequence[int], budget: int) -> list[int]:
 
 
 def spread(counts: Sequence[int], parts: int) -> list[int]:
-    """The same documents in more parts: those with most documents are halved until there are so
-    many.
+    """Halves the largest groups until there are `parts` of them; returns how many documents each
+    group has.
 
     >>> spread([4, 1], parts=3)
     [2, 2, 1]

@@ -1,4 +1,4 @@
-"""In which documents numbers are NaN or infinite, for messages."""
+"""Finds the documents in which values are NaN or infinite, for messages."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from ebft.rollout.records import Contexts
 
 MOST = 3
-"""Names that a message has room for."""
+"""Names in a message, at most."""
 
 
 def not_finite_in(
     values: Tensor, contexts: Contexts, *, row: Int[Tensor, " N"] | None = None
 ) -> str | None:
-    """The first documents with a bad value; None if all are finite.
+    """Returns the names of the first documents with a bad value; None if all are finite.
 
-    The first dimension of `values` is contexts, or an equal number of rows for each of them, or
-    whatever `row` gives the document of.
+    The first dimension of `values` is contexts, or an equal number of rows for each of them. If
+    `row` is given, it holds the document of each row of `values`.
     """
     bad = ~values.detach().isfinite().flatten(1).all(1)
     if not bad.any():

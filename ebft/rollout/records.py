@@ -23,9 +23,9 @@ class Document:
 
     `name` says where it comes from ("json/decoder.py:3"), for messages and for the random stream
     of its rollouts, so it must be unique in a data set. `prompt_length` is the number of leading
-    tokens that belong to the prompt: 0 for raw text. `check` is what a verifier holds a rollout
-    against. `cluster` is what the document is a part of, a file for one; empty if it is a whole.
-    Documents of a cluster are alike, so intervals take them together.
+    tokens that belong to the prompt: 0 for raw text. `check` is what a verifier compares a rollout
+    with. `cluster` names what the document is a part of, such as a file; empty if nothing.
+    Documents of a cluster are not independent, so intervals are clustered by it.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Document:
 class Contexts:
     """P contexts of B documents: context p is `tokens[row[p], :anchor[p]]`, the whole prefix.
 
-    Contexts of one document stand together and rows ascend. `reference` holds the document's own
+    Contexts of one document are adjacent, and rows ascend. `reference` holds the document's own
     next G tokens after each anchor; `reference_mask` is False where the document ends earlier.
     `stop_at_eos` says whether a rollout ends with the end-of-sequence token, as the reference does.
-    `micro_batches` counts the documents that go through a network together; all of them if None.
+    `micro_batches` is the number of documents of each micro-batch; None: all in one.
     """
 
     documents: tuple[Document, ...]
@@ -64,7 +64,7 @@ class Contexts:
 
     @property
     def reach(self) -> int:
-        """Tokens of the longest context with its rollouts: what a model has to read."""
+        """Tokens of the longest context with a rollout: the context length that a model needs."""
         return int(self.anchor.max()) + self.rollout_length
 
     @property
@@ -78,7 +78,7 @@ class Contexts:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def divided(self, documents: Sequence[int]) -> Contexts:
-        """The same contexts in micro-batches of so many documents each, in order."""
+        """The same contexts in micro-batches; number i has `documents[i]` documents, in order."""
         assert sum(documents) == len(self.documents), (documents, len(self.documents))
         return replace(self, micro_batches=tuple(documents))
 
@@ -117,7 +117,7 @@ class Rollouts:
 
     `log_probs` are under the distribution that was sampled from (temperature included). `mask` is
     True for the tokens that belong to a rollout: all of them, unless it ended early with the
-    end-of-sequence token, which still belongs to it. What stands after that means nothing.
+    end-of-sequence token, which still belongs to it. Values outside the mask are undefined.
     """
 
     contexts: Contexts
@@ -137,7 +137,7 @@ class Rollouts:
             yield place, self.of(contexts, place)
 
     def first(self, length: int) -> Rollouts:
-        """Rollouts and references as they were after `length` tokens."""
+        """Rollouts and references cut to their first `length` tokens."""
         c = self.contexts
         return replace(
             self,
@@ -152,7 +152,7 @@ class Rollouts:
         )
 
     def of(self, contexts: Contexts, place: slice) -> Rollouts:
-        """The rollouts of a part of the contexts, which stands at `place` among them."""
+        """The rollouts of `contexts`, which are those at `place` in the P dimension."""
         return replace(
             self,
             contexts=contexts,
@@ -166,10 +166,10 @@ class Rollouts:
 class Features:
     """φ of the rollouts and of the references (m = 1 for a document's own continuation).
 
-    `layers` says how many equal blocks the D features consist of (one for each layer that was
-    concatenated), for transforms that treat layers apart. `paired` says that reference j belongs
-    to rollout j alone (m = n), as one of the whitenings leaves it. `per_token` says that D is one
-    block for each of the G tokens, and that each token has a reward of its own.
+    `layers` is the number of equal blocks in the D features (one for each concatenated layer), for
+    transforms that treat layers separately. `paired` means that reference j belongs to rollout j
+    alone (m = n), as after one of the whitenings. `per_token` means that D has one block for each
+    of the G tokens, and that each token has its own reward.
     """
 
     samples: Float[Tensor, "P n D"]
@@ -179,8 +179,8 @@ class Features:
     per_token: bool = False
 
     def in_float32(self) -> Features:
-        """The features in float32 at least. Of two rollouts' inner products, which are what is
-        compared, the difference is less than bfloat16's rounding."""
+        """The features in float32 at least. Rewards compare inner products of rollouts, which can
+        differ by less than bfloat16's rounding error."""
         dtype = torch.promote_types(self.samples.dtype, torch.float32)
         samples, references = self.samples.to(dtype), self.references.to(dtype)
         return replace(self, samples=samples, references=references)
@@ -202,8 +202,8 @@ class Features:
 class Terms:
     """A reward in parts: r_j = u_j + 1/(n−1) Σ_{j'≠j} k_jj'.
 
-    The parts stay apart because a baseline for rollout j must leave out every term that touches
-    j, and a sum cannot tell it which those are. The diagonal of `pairwise` must be zero.
+    The terms are not summed because a baseline for rollout j must leave out every term that touches
+    j. The diagonal of `pairwise` must be zero.
 
     >>> unary = torch.tensor([[1.0, 2.0, 3.0]])
     >>> pairwise = torch.tensor([[[0.0, -1.0, -1.0], [-1.0, 0.0, -4.0], [-1.0, -4.0, 0.0]]])
@@ -227,10 +227,10 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A step's rollouts with all that was made of them.
+    """A step's rollouts with their features, reward terms and advantages.
 
-    `features` are those that the reward saw, None if it needs none. Where tokens are rewarded
-    apart, they and the terms have a row for each token, R = P·G, and each token has an advantage.
+    `features` are the reward's input; None if it uses none. If rewards are per token, features and
+    terms have a row for each token, R = P·G, and each token has an advantage.
     """
 
     rollouts: Rollouts

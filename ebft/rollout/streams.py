@@ -25,9 +25,8 @@ MIX_2 = 0x94D049BB133111EB - (1 << 64)
 def uniforms(
     contexts: Contexts, *, n: int, seed: int, step: int
 ) -> Callable[[int], Float[Tensor, "P n"]]:
-    """For a token's number in its rollout, numbers in [0, 1), float64, one for each rollout.
-
-    A function, for the address up to the token is made once.
+    """Returns a function from a token's number in its rollout to float64 numbers in [0, 1), one
+    for each rollout. The address up to the token is computed once.
     """
     state = _context_state(contexts, seed=seed, step=step)
     state = _absorb(state[:, None], torch.arange(n, device=state.device))

@@ -25,11 +25,11 @@ from ebft.rollout.tree_mask import TreeMask
 class Tree:
     """The geometry of the trees of B documents in a row of T tokens, as plain index tensors.
 
-    All but `tokens` and `positions` are columns: `trunk_at` of each document token (of the last one
-    where a document is shorter than S), `reference_at` of each reference token in the trunk,
-    `context_at` of each context's last token, `rollout_at` of each rollout token, and
-    `logit_index` of the hidden state that predicts each, and one token more. Branch j of context p
-    is number p·n + j.
+    The last five are columns of the row: `trunk_at` of each document token (padding repeats that of
+    the last token), `reference_at` of each reference token in the trunk, `context_at` of each
+    context's last token, `rollout_at` of each rollout token, and `logit_index` of the hidden state
+    that predicts each rollout token and the one after the last. Branch j of context p is number
+    p·n + j.
     """
 
     tokens: Int[Tensor, "1 T"]
@@ -42,12 +42,13 @@ class Tree:
     logit_index: Int[Tensor, "P n steps+1"]
 
     def of_rollouts(self, values: Float[Tensor, "T d"], length: int) -> Float[Tensor, "P n G d"]:
-        """What stands at rollout tokens, as far as the branches go, then zeros up to `length`."""
+        """The values at rollout tokens, padded with zeros from the branches' end to `length`."""
         return pad(values[self.rollout_at], (0, 0, 0, length - self.rollout_at.shape[-1]))
 
 
 def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
-    """The trees of all documents with n branches of `steps` tokens a context, all of them 0."""
+    """Returns the trees of all documents, with n branches of `steps` tokens for each context. All
+    branch tokens are 0."""
     (B, S), P = contexts.tokens.shape, len(contexts)
     device = contexts.tokens.device
     lengths, row, anchor = contexts.lengths, contexts.row, contexts.anchor
@@ -61,7 +62,7 @@ def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
     step = torch.arange(steps, device=device)
     rollout_at = tree_mask.trunk + branch * steps + step
     context_at = starts[row] + anchor - 1
-    # The first token of a branch is predicted where the trunk ends for it.
+    # The last token of the context predicts the first token of a branch.
     trunk_end = context_at[:, None, None].expand(P, n, 1)
     logit_index = torch.cat([trunk_end, rollout_at], -1)
     ahead = torch.arange(contexts.rollout_length, device=device)
@@ -79,7 +80,7 @@ def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
 
 
 def grow(rollouts: Rollouts, *, steps: int) -> Tree:
-    """The trees of all documents of `rollouts`, with the first `steps` tokens of each branch."""
+    """Returns the trees of all documents of `rollouts`, with the first `steps` tokens of each."""
     tree = plant(rollouts.contexts, n=rollouts.tokens.shape[1], steps=steps)
     tree.tokens[0, tree.rollout_at] = rollouts.tokens[..., :steps]
     return tree

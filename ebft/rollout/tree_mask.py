@@ -1,11 +1,11 @@
-"""What the tokens of trees attend to, as a few numbers instead of a dense mask.
+"""The attention mask of a row of trees, as intervals instead of a dense mask.
 
 A row holds the trees of some documents, their trunks first, then their branches:
 
     | trunk of document 0 | trunk of document 1 | … | branch 0: G tokens | branch 1: G tokens | …
 
-Every token sees two intervals of the row: of its document's trunk what is before its anchor, and
-its own trunk or branch up to itself. Nothing crosses from one document to another.
+Every token sees two intervals of the row: its document's trunk before its anchor, and its own trunk
+or branch up to itself. No token sees another document.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 QUERIES = 128
-"""Query tokens of a group: fewer waste fewer hidden keys, more make larger products."""
+"""Query tokens of a group: small groups compute fewer masked scores, large ones use larger matrix
+products."""
 NEWEST = 32
-"""Query tokens of a group where the newest of each branch are the only queries."""
+"""Query tokens of a group when only the newest token of each branch is a query."""
 
 
 class Intervals(NamedTuple):
@@ -36,9 +37,10 @@ class Intervals(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Branches of one document that stand together, and the trunk's keys that any of them sees.
+    """Consecutive branches of one document, and the trunk's keys that any of them sees.
 
-    All of them see the first `shared` keys; `hidden` says which of the others each does not see.
+    All of them see the first `shared` keys; `hidden` is True where a branch does not see one of the
+    other keys.
     """
 
     branches: slice
@@ -48,19 +50,20 @@ class Group(NamedTuple):
 
 
 class NewestGroups(NamedTuple):
-    """What is the same for all the steps of sampling, so that it is made once."""
+    """What is the same at every token that is sampled, and is computed once."""
 
     starts: Int[Tensor, " Q"]
     groups: list[Group]
 
 
-@dataclass(frozen=True, eq=False)  # by identity: one is the key of what is made of it
+@dataclass(frozen=True, eq=False)  # compared by identity: it is the key of a cache
 class TreeMask:
-    """What the tokens of a row of trees see: `trunks[i]` tokens of document i, `branches[i]`
-    branches, each of `steps` tokens. Branch q sees the first `anchors[q]` tokens of its trunk.
+    """The attention mask of a row of trees.
 
-    Keys are all the row's tokens. Queries are all of them too, or, if `newest` is given, as while
-    the branches are sampled, token number `newest` of every branch alone. `prepared` is for `at`.
+    Document i has `trunks[i]` tokens and `branches[i]` branches of `steps` tokens each. Branch q
+    sees the first `anchors[q]` tokens of its trunk. Keys are all tokens of the row. Queries are all
+    tokens too; while branches are sampled, `newest` is given, and the only queries are token number
+    `newest` of every branch. `prepared` is set by `at`.
     """
 
     trunks: tuple[int, ...]
@@ -82,7 +85,7 @@ class TreeMask:
 
     @cached_property
     def reach(self) -> int:
-        """Most tokens that any token can see."""
+        """The most tokens that any token sees."""
         branch = int(self.anchors.max()) + self.steps if self.anchors.numel() else 0
         return max(*self.trunks, branch)
 
@@ -92,7 +95,7 @@ class TreeMask:
         return _consecutive(self.trunks)
 
     def at(self, step: int) -> TreeMask:
-        """The same row with token number `step` of every branch as the only queries."""
+        """The same row; the only queries are token number `step` of every branch."""
         return replace(self, newest=step, prepared=self._for_newest)
 
     @cached_property
@@ -115,7 +118,7 @@ class TreeMask:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """All branches, in groups of about as many query tokens as `QUERIES` or `NEWEST` says."""
+        """All branches, in groups of about `QUERIES` or `NEWEST` query tokens."""
         if self.prepared is not None:
             return self.prepared.groups
         size = -(-QUERIES // self.steps) if self.newest is None else NEWEST
@@ -133,7 +136,7 @@ class TreeMask:
 
     @cached_property
     def intervals(self) -> Intervals:
-        """The mask as four numbers a query."""
+        """The mask as four numbers for each query."""
         device = self.anchors.device
         branch = torch.arange(self.anchors.numel(), device=device) * self.steps + self.trunk
         until = self.starts + self.anchors
@@ -142,7 +145,7 @@ class TreeMask:
         trunks = torch.tensor(self.trunks, device=device)
         first = (trunks.cumsum(0) - trunks).repeat_interleave(trunks)
         column = torch.arange(self.columns, device=device)
-        # A trunk token's first interval is empty: all that it sees is its own trunk.
+        # A trunk token sees its own trunk alone, so its first interval is empty.
         starts, until, own = (
             torch.cat([first, below.repeat_interleave(self.steps)])
             for below in (self.starts, until, branch)
