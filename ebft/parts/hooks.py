@@ -19,21 +19,20 @@ Parts = Mapping[str, type[Part]]
 def register_data() -> Parts:
     """Data sources: build to a `DataSource`, the train and held-out texts.
 
-    Called without arguments it gives `Splits`: the examples to train on, those held out, and
-    perhaps those of another distribution, which are never trained on either. No file, row or copy
-    may be in two of them. They are sequences: a list, or one that reads from disk what it is asked
-    for.
+    Called without arguments, it returns `Splits`: the examples to train on, those held out, and
+    optionally held-out examples of another distribution. No file, row or copy may be in two of
+    them. Each split is a sequence: a list, or one that reads examples from disk on access.
     """
 
 
 @hookspec
 def register_plans() -> Parts:
-    """Plans: build to a `Plan`, documents → contexts (which anchors, how long the rollouts).
+    """Plans: build to a `Plan`, documents → contexts (the anchors, and the length of rollouts).
 
-    `accepts` says whether a document has at least one anchor; documents that it refuses are
-    dropped, counted and reported. `ebft.rollout.contexts.make_contexts` makes `Contexts` of
-    documents and their anchors, which must ascend and have a token of the document after them. A
-    plan without state lets `--dry-run` count its tokens.
+    `accepts` says whether a document has at least one anchor; other documents are dropped, counted
+    and reported. `ebft.rollout.contexts.make_contexts` makes `Contexts` from documents and their
+    anchors. Anchors must ascend, and the document must have a token after each. `--dry-run` can
+    count tokens only for a plan without state.
     """
 
 
@@ -42,8 +41,8 @@ def register_samplers() -> Parts:
     """Samplers: build to a `Sampler`, contexts → rollouts.
 
     The part derives from `ebft.SamplerPart`, which has the option `n`, rollouts of each context.
-    Rollouts come with the log-probs of the distribution that was sampled from. `sync` takes over
-    the policy's weights after every optimizer step and returns figures to log, `{}` if there are
+    Rollouts have log-probs under the distribution that was sampled from. `sync` copies the policy's
+    weights to the sampler after every optimizer step, and returns figures to log; `{}` if there are
     none.
     """
 
@@ -53,10 +52,9 @@ def register_feature_maps() -> Parts:
     """Feature maps: build to a `FeatureMap`, rollouts → features φ of samples and references.
 
     The part derives from `ebft.FeatureMapPart`. It computes no gradients. `resources.load_base()`
-    is a frozen copy of the base model. The map is called once a step;
-    `for place, part in rollouts.split()` gives one micro-batch at a time, as much as there is
-    memory for. `base_depth()` is the fraction of the base model's layers that it runs, so that
-    `--dry-run` prices it; all layers unless it is overridden.
+    returns a frozen copy of the base model. The map is called once per step; `rollouts.split()`
+    iterates over micro-batches that fit into memory. `base_depth()` is the fraction of the base
+    model's layers that the map runs, for the cost estimate of `--dry-run`; by default all layers.
     """
 
 
@@ -64,7 +62,7 @@ def register_feature_maps() -> Parts:
 def register_transforms() -> Parts:
     """Feature transforms: build to a `Transform`, features → features (norms, whitening).
 
-    They change features as a whole, in the order in which the recipe lists them.
+    They are applied in the order in which the recipe lists them.
     """
 
 
@@ -72,10 +70,10 @@ def register_transforms() -> Parts:
 def register_rewards() -> Parts:
     """Rewards: build to a `Reward`, rollouts and features → unary and pairwise terms.
 
-    What a rollout earns by itself stays apart from what pairs of rollouts earn. The part derives
-    from `ebft.RewardPart`. `pairwise()` says whether it has terms of pairs with these options, and
-    so needs n > 1; True unless it is overridden. If `uses_features()` returns False, the recipe
-    needs no feature map, none is computed, and the reward is called with `None` for features.
+    Unary terms score a rollout by itself, pairwise terms score pairs of rollouts. The part derives
+    from `ebft.RewardPart`. `pairwise()` says whether it has pairwise terms with these options, and
+    so needs n > 1; by default True. If `uses_features()` returns False, the recipe needs no feature
+    map, none is computed, and the reward is called with `None` for features.
     """
 
 
@@ -83,9 +81,8 @@ def register_rewards() -> Parts:
 def register_baselines() -> Parts:
     """Baselines: build to a `Baseline`, reward terms → advantages `[P, n]`.
 
-    The part derives from `ebft.BaselinePart`, whose `fewest_rollouts` is 1 unless it is overridden.
-    The gradient stays unbiased if what is subtracted from the reward of rollout j leaves out every
-    term that touches j.
+    The part derives from `ebft.BaselinePart`, whose `fewest_rollouts` is 1 by default. The gradient
+    stays unbiased if the baseline of rollout j leaves out every term that touches j.
     """
 
 
@@ -95,7 +92,8 @@ def register_evaluators() -> Parts:
 
     The part derives from `ebft.EvaluatorPart`. Each `Measurement` has a value for every document,
     so that intervals can be computed, and a weight, 0 for a document that it cannot measure. An
-    evaluator is given some documents of a set at a time and measures each by itself; the set's name
-    (held-out, out-of-distribution) is put before its figures' names. Two evaluators of a kind that
-    derive from `ebft.LabelledPart` are told apart by their `label`.
+    evaluator is called with some documents of a set at a time and measures each by itself. The
+    name of the set (held-out, out-of-distribution) is prepended to the names of its figures.
+    Evaluators that derive from `ebft.LabelledPart` have a `label`, which distinguishes two of the
+    same class.
     """

@@ -1,4 +1,4 @@
-"""What each interchangeable part is, as the training loop sees it: a plain object with one call.
+"""What each interchangeable part is for the training loop: a plain object with one call.
 
 A part registers a frozen options model (`ebft.Part`) whose `build` returns one of these. Shape
 letters are those of `ebft.rollout.records`.
@@ -30,11 +30,11 @@ class DataSource(Protocol):
 
 @runtime_checkable
 class Plan(Protocol):
-    """Chooses a document's anchors, and how long rollouts are."""
+    """Chooses the anchors of documents, and the length of rollouts."""
 
     @property
     def rollout_length(self) -> int:
-        """G, most tokens of a rollout."""
+        """G, the most tokens of a rollout."""
         ...
 
     @property
@@ -55,7 +55,7 @@ class Plan(Protocol):
 
 
 def known_plan(part: object) -> Plan | None:
-    """The plan that a part is, without being built; None if it has to be built."""
+    """Returns the part if it is itself a plan; None if it has to be built first."""
     return part if isinstance(part, Plan) else None
 
 
@@ -63,10 +63,10 @@ def known_plan(part: object) -> Plan | None:
 class Sampler(Protocol):
     """Samples n rollouts after each context from the policy.
 
-    The rollouts are of the very contexts that it is given. They depend on the step, the recipe's
-    seed, and their own document, anchor and number alone, so that neither batches nor processes
-    change them (`ebft.rollout.streams`). Tokens are int64. With `contexts.stop_at_eos` the mask
-    ends with the first end-of-sequence token, which it includes: `make_rollouts` does that.
+    The returned `contexts` are the object that the sampler was called with. A rollout depends only
+    on the step, the recipe's seed, and its document, anchor and number, not on the batch or the
+    number of processes (`ebft.rollout.streams`). Tokens are int64. With `contexts.stop_at_eos` the
+    mask ends with the first end-of-sequence token, which it includes (`make_rollouts` does that).
     """
 
     n: int
@@ -74,9 +74,9 @@ class Sampler(Protocol):
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts: ...
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:
-        """Take over the policy's weights after an optimizer step.
+        """Copies the policy's weights to the sampler after an optimizer step.
 
-        Returns figures about it to log with the step's own, by name; {} if there is nothing to say.
+        Returns figures to log with those of the step, by name; {} if there are none.
         """
         ...
 
@@ -85,22 +85,22 @@ class Sampler(Protocol):
 class FeatureMap(Protocol):
     """Computes φ of rollouts and of their references: [P, n, D] and [P, m, D]; no gradients.
 
-    Inner products of features are compared with each other, so those in less than float32 are
-    taken to it before anything is computed of them.
+    Features of a lower precision are cast to float32, because their inner products are compared
+    with each other.
     """
 
     def __call__(self, rollouts: Rollouts) -> Features: ...
 
 
 def features_of(feature_map: FeatureMap, rollouts: Rollouts) -> Features:
-    """What a feature map gives, in float32. Raises `PluginError` if it is no `Features`."""
+    """Returns the map's features, in float32. Raises `PluginError` if it returns another type."""
     features = feature_map(rollouts)
     check_returned("feature_map", features, Features)
     return features.in_float32()
 
 
 def check_returned(key: str, value: object, promised: type) -> None:
-    """Raises `PluginError` for what the part at `key` returned, if it is of another type."""
+    """Raises `PluginError` if what the part at `key` returned is not of the promised type."""
     if not isinstance(value, promised):
         hint = ""
         if promised is Terms:
@@ -112,17 +112,18 @@ def check_returned(key: str, value: object, promised: type) -> None:
 
 @runtime_checkable
 class HasFeaturesOfLengths(Protocol):
-    """A feature map that has features of rollouts' first tokens cheaper than one by one."""
+    """A feature map that computes features of several lengths of rollouts in one pass."""
 
     def of_lengths(self, rollouts: Rollouts, lengths: Sequence[int]) -> Sequence[Features]:
-        """What the map gives of `rollouts.first(length)`, for each of the lengths."""
+        """The features of `rollouts.first(length)`, for each of the lengths."""
         ...
 
 
 def features_of_lengths(
     feature_map: FeatureMap, rollouts: Rollouts, lengths: Sequence[int]
 ) -> Sequence[Features]:
-    """Features of the first tokens of rollouts and references for each length, in float32."""
+    """Returns features of the first `length` tokens of rollouts and references, for each length,
+    in float32."""
     if isinstance(feature_map, HasFeaturesOfLengths):
         return [features.in_float32() for features in feature_map.of_lengths(rollouts, lengths)]
     return [features_of(feature_map, rollouts.first(length)) for length in lengths]
@@ -130,7 +131,7 @@ def features_of_lengths(
 
 @runtime_checkable
 class Transform(Protocol):
-    """Changes features as a whole: norms, whitening, projection."""
+    """Transforms the features of a step: norms, whitening, projection."""
 
     def __call__(self, features: Features) -> Features: ...
 
@@ -139,8 +140,7 @@ class Transform(Protocol):
 class Reward(Protocol):
     """Scores rollouts, term by term.
 
-    `features` is None where the reward's options say that it uses none (`uses_features`), and only
-    there.
+    `features` is None if and only if the reward's options say that it uses none (`uses_features`).
     """
 
     def __call__(self, rollouts: Rollouts, features: Features | None) -> Terms: ...
@@ -148,10 +148,10 @@ class Reward(Protocol):
 
 @runtime_checkable
 class Baseline(Protocol):
-    """Advantages: each rollout's reward less what was to be expected without it.
+    """Computes advantages: each rollout's reward minus its baseline.
 
-    Subtracting lessens the gradient's variance. It stays unbiased if what is subtracted from r_j
-    leaves out every term that touches rollout j, which is why it sees the terms and not their sum.
+    A baseline reduces the gradient's variance. The gradient stays unbiased if b_j leaves out every
+    term that touches rollout j, which is why the input is the terms and not their sum.
     """
 
     def __call__(self, terms: Terms) -> Float[Tensor, "P n"]: ...
@@ -159,9 +159,9 @@ class Baseline(Protocol):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Measures a policy on documents, some of a set at a time: each by itself.
+    """Measures a policy on documents, some of a set at a time, and each document by itself.
 
-    The names of its measurements do not say which documents those are; whoever calls it does.
+    The names of its measurements do not include the name of the set; the caller adds it.
     """
 
     def __call__(

@@ -1,4 +1,4 @@
-"""The base classes of parts, for kinds of which a recipe asks something before they are built."""
+"""The base classes of the kinds of parts, with what a recipe asks before a part is built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SamplerPart(Part):
 
     def shares_prefixes(self) -> bool:
         """Whether the rollouts of a document share the computation of their prefixes, as the cost
-        model assumes. False: `--dry-run` says that sampling may cost more."""
+        model assumes. If not, `--dry-run` says that sampling may cost more."""
         return False
 
 
@@ -39,7 +39,7 @@ class RewardPart(Part):
         return True
 
     def uses_features(self) -> bool:
-        """Whether the reward looks at features. If not, the recipe needs no feature map, none is
+        """Whether the reward uses features. If not, the recipe needs no feature map, none is
         computed, and the reward is called with `None` for features."""
         return True
 
@@ -48,18 +48,18 @@ class BaselinePart(Part):
     """The options of a baseline."""
 
     fewest_rollouts: ClassVar[int] = 1
-    """The fewest rollouts of a context with which the policy learns anything."""
+    """The smallest n with which advantages are not all zero."""
 
 
 class EvaluatorPart(Part):
     """The options of an evaluator."""
 
     def rollout_plan(self) -> Plan | None:
-        """The plan of the rollouts that it samples; None if it samples none, or does not say."""
+        """The plan of the rollouts that it samples; None if it samples none or does not know."""
         return None
 
     def feature_maps(self) -> tuple[FeatureMapPart, ...]:
-        """The feature maps that it computes: every option that is one."""
+        """The feature maps that it computes: every option whose value is a feature map."""
         values: list[Any] = [getattr(self, name) for name in type(self).model_fields]
         return tuple(value for value in values if isinstance(value, FeatureMapPart))
 
@@ -71,4 +71,4 @@ BASES: Mapping[str, type[Part]] = {
     "baselines": BaselinePart,
     "evaluators": EvaluatorPart,
 }
-"""What a part of a kind derives from; of the other kinds, `Part`."""
+"""The base class of each kind; that of the other kinds is `Part`."""

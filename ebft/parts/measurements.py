@@ -1,4 +1,4 @@
-"""What an evaluator measures: figures with their values for every document."""
+"""What an evaluator returns: figures with their values for every document."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 class Measurement:
     """One figure of an evaluation with its value for every document, for intervals.
 
-    `weight` counts what each value is a mean over (tokens, contexts), so that the weighted mean
-    over documents is the figure itself; it is 0 for a document that cannot be measured, whatever
-    its value. `at` is where the figure stands on a curve that several make: the tokens of a
-    completion. A `share` is of documents, between 0 and 1. `measure` fills in the rest: `of` is the
-    name of the evaluation set, and `clusters` numbers what each document is a part of
-    (`Document.cluster`); None if each is a whole.
+    `weight` is the number of items (tokens, contexts) that each value is a mean over, so that the
+    weighted mean over documents is the figure itself. It is 0 for a document that cannot be
+    measured; its value is then ignored. `at` is the x-coordinate of a figure that is a point of a
+    curve: the tokens of a completion. A `share` is a fraction of documents, between 0 and 1.
+    `measure` sets the rest: `of` is the name of the evaluation set, and `clusters` is the number of
+    each document's cluster (`Document.cluster`); None if documents have none.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Measurement:
 class CorpusMeasurement:
     """A figure of all documents together, such as BLEU: `figure` of the sum of their `statistics`.
 
-    `weight` is 0 for a document that cannot be measured, whatever its statistics; else 1.
+    `weight` is 0 for a document that cannot be measured, else 1.
     """
 
     name: str

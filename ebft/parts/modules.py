@@ -1,4 +1,4 @@
-"""Where a recipe's plug-ins are, and importing them."""
+"""Finds and imports a recipe's plug-ins."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from ebft.errors import PluginError
 
 
 def find_plugin(plugin: str, beside: Iterable[Path]) -> str:
-    """A recipe's plug-in with its path spelt out: from the working directory, else `beside`, the
-    folders of the recipe and of its bases. A module name is returned as it is, unless nothing of
-    that name can be imported and a file beside has it. Raises `PluginError` for a missing file."""
+    """Returns the path of a recipe's plug-in, which is looked for in the working directory, then in
+    `beside`, the folders of the recipe and of its bases. A module name is returned unchanged,
+    unless it cannot be imported and `beside` has a file of that name. Raises `PluginError` for a
+    missing file."""
     if not plugin.endswith(".py"):
         files = (folder / f"{plugin}.py" for folder in beside)
         found = next((str(file) for file in files if file.is_file()), plugin)
@@ -36,12 +37,12 @@ def is_importable(module: str) -> bool:
     """Whether Python finds a module of this name."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # it is running, and has no specification
+    except ValueError:  # a module that runs as a script has no specification
         return True
 
 
 def load_module(plugin: str) -> ModuleType:
-    """The module of a name, or of a .py file. Raises `PluginError` saying why there is none."""
+    """Returns the module of a name or of a .py file. Raises `PluginError` if the import fails."""
     try:
         if plugin.endswith(".py"):
             return _load_file(Path(plugin).resolve(strict=True))
@@ -51,7 +52,7 @@ def load_module(plugin: str) -> ModuleType:
 
 
 def reason(error: Exception) -> str:
-    """What an import raised, and in which line of which file."""
+    """Says what an import raised, and in which line of which file."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
     *_, last = traceback.extract_tb(error.__traceback__)
@@ -65,7 +66,7 @@ def _load_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None, f"{path} ends in .py"
     module = importlib.util.module_from_spec(spec)
-    # Registered first so that pickling and dataclasses in the plug-in find their own module.
+    # Registered before it runs: pickling and dataclasses look their own module up.
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

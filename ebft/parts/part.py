@@ -1,7 +1,7 @@
-"""`Part`: the frozen options model that every interchangeable piece of ebft is.
+"""`Part`: the frozen options model that every interchangeable piece of ebft derives from.
 
-A part *is* its options; `build` turns it into the object that the loop calls. A part without state
-needs no more than fields and `__call__`:
+A part *is* its options; `build` returns the object that the loop calls. A part without state needs
+only fields and `__call__`:
 
     class Constant(ebft.BaselinePart):
         \"""Subtracts the same number from every reward.\"""
@@ -40,15 +40,15 @@ class Claim(NamedTuple):
 
 
 def claim_of_all(claims: Sequence[Claim | None], why: str) -> Claim | None:
-    """The claim of a part made of others: the first that is biased, None if one makes none, and
-    otherwise unbiased because of `why`."""
+    """Returns the claim of a part that is made of others: the first biased claim; else None if one
+    of them is None; else unbiased because of `why`."""
     biased = next((claim for claim in claims if claim is not None and not claim.unbiased), None)
     return biased or (None if None in claims else Claim(True, why))
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a part may use when it is built: the policy and what belongs to it.
+    """What a part may use when it is built: the policy, its tokenizer and its environment.
 
     `load_base` returns the frozen base model on `device`: a copy of its weights in `precision`, or
     the policy's own weights without the adapter if it is trained with LoRA.
@@ -68,39 +68,41 @@ class Part(Options):
     """An interchangeable part: registered under a name, chosen by a recipe's `_component_`."""
 
     def build(self, resources: Resources) -> Any:  # noqa: ARG002
-        """The object that the loop calls; the part itself, unless it needs state or a network."""
+        """The object that the loop calls: by default the part itself. Parts with state or a network
+        override this."""
         return self
 
     def claim(self) -> Claim | None:
-        """Whether the gradient is unbiased with this part; None if that is not its concern, or if
-        its author has not said."""
+        """Whether the gradient is unbiased with this part; None if the part does not affect that,
+        or its author does not say."""
         return None
 
     def single_process(self) -> str | None:
-        """Why it cannot be used in a run of several processes; None if it can.
+        """Why the part cannot be used in a run of several processes; None if it can.
 
-        There it is given this process's share of a step. Whatever it keeps of the contexts that it
-        saw (a mean, a moment) it sums over `resources.processes`; if it computes with the policy,
-        it does so inside `ebft.models.whole.whole`, in every process alike.
+        In such a run the part gets this process's share of a step. It must sum its statistics of
+        contexts (a mean, a moment) over `resources.processes`. It must compute with the policy
+        inside `ebft.models.whole.whole`, and in every process.
         """
         return None
 
 
 def single_process_of_all(parts: Iterable[Part]) -> str | None:
-    """Why a part made of others cannot be used in several processes: the first reason of theirs."""
+    """Returns the first reason why one of the parts cannot be used in several processes; None if
+    all of them can."""
     reasons = (part.single_process() for part in parts)
     return next((why for why in reasons if why is not None), None)
 
 
 class FindsParts(Protocol):
-    """The registry, as `part_of` uses it."""
+    """The method of the registry that `part_of` uses."""
 
     def parse(self, kind: str, section: Any, context: Any = None) -> Part: ...
 
 
 @dataclass(frozen=True, slots=True)
 class PartOf(BeforeValidator):
-    """What `part_of` returns: a validator that says of which kind its parts are."""
+    """What `part_of` returns: a validator that knows the kind of its parts."""
 
     kind: str = ""
 
@@ -108,10 +110,10 @@ class PartOf(BeforeValidator):
 def part_of(kind: str, *, optional: bool = False) -> PartOf:
     """Validates a recipe's `{_component_: name, **options}` into a part of `kind`.
 
-    `kind` is the hook's name without `register_`: `Annotated[Part, part_of("rewards")]`. The
-    registry that finds the name is in the validation's context. A value that is a part already
-    passes, so parts can be built in Python without a recipe. `optional` lets null pass too, for a
-    field that may be `Part | None`.
+    `kind` is the hook's name without `register_`: `Annotated[Part, part_of("rewards")]`. The name
+    is looked up in the registry of the validation context. A value that is already a part is
+    accepted, so parts can be built in Python without a recipe. With `optional`, null is accepted
+    too, for a field of type `Part | None`.
     """
 
     def validate(value: Any, info: ValidationInfo) -> Part | None:

@@ -1,8 +1,8 @@
-"""The plug-in manager: which parts exist, under which names, and where each comes from.
+"""The registry: which parts exist, under which names, and which plug-in registered each.
 
-Three sources, loaded in this order: ebft's own packages (`BUILT_IN`, registered like any other),
-installed distributions (entry-point group `ebft`), and a recipe's `plugins:` list (module names or
-paths of .py files). A plug-in that fails to load and a name that two plug-ins claim are errors.
+Parts come from three sources, in this order: ebft's own packages (`BUILT_IN`), installed
+distributions (entry-point group `ebft`), and a recipe's `plugins:` list (module names or paths of
+.py files). A plug-in that fails to load is an error, and so is a name that two plug-ins register.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Registry:
         return self._parts
 
     def find(self, kind: str, component: str) -> type[Part]:
-        """The part class of a registered name, or of a dotted path `package.module.Class`.
+        """Returns the part class of a registered name, or of a dotted path `package.module.Class`.
 
-        Raises `ValueError` naming the close matches or what the kind has.
+        Raises `ValueError`, naming similar names or all names of the kind.
         """
         named = self._parts[kind]
         if component in named:
@@ -69,7 +69,7 @@ class Registry:
         raise ValueError(f"none of the {kind} is named {component!r}{suggest(component, named)}")
 
     def name_of(self, part: type[Part]) -> str:
-        """What `_component_` says for this class: its registered name, or its dotted path."""
+        """Returns the `_component_` of a class: its registered name, or its dotted path."""
         for named in self._parts.values():
             for name, registered in named.items():
                 if registered.part is part:
@@ -77,7 +77,7 @@ class Registry:
         return f"{part.__module__}.{part.__qualname__}"
 
     def origin(self, part: type[Part]) -> str:
-        """The plug-in that registered this class, or else the module that defines it."""
+        """Returns the plug-in that registered this class, or else the module that defines it."""
         for named in self._parts.values():
             for registered in named.values():
                 if registered.part is part:
@@ -85,7 +85,7 @@ class Registry:
         return part.__module__
 
     def parse(self, kind: str, section: Any, context: Any = None) -> Part:
-        """The part that a recipe section `{_component_: name, **options}` describes.
+        """Returns the part of a recipe section `{_component_: name, **options}`.
 
         Raises `ValueError` for a section that is not such a mapping, and pydantic's
         `ValidationError` for an unknown component or options that do not fit.
@@ -103,11 +103,12 @@ class Registry:
 
 
 def import_part(dotted: str) -> type[Part]:
-    """The `Part` subclass at `package.module.Class`; raises `ValueError` if there is none."""
+    """Returns the `Part` subclass at `package.module.Class`; raises `ValueError` if there is none.
+    """
     module_name, _, attribute = dotted.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # its module is the user's, and may raise anything
+    except Exception as error:  # a user's module may raise anything
         raise ValueError(f"cannot import {dotted!r}: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Part)):
         raise ValueError(f"{dotted!r} is not a subclass of ebft.Part")
@@ -115,7 +116,8 @@ def import_part(dotted: str) -> type[Part]:
 
 
 def check_base(kind: str, part: type[Part]) -> type[Part]:
-    """The part itself. Raises `ValueError` if it lacks what a recipe asks of parts of its kind."""
+    """Returns the part. Raises `ValueError` if it does not derive from the base class of its kind.
+    """
     base = BASES.get(kind, Part)
     if not issubclass(part, base):
         raise ValueError(
@@ -126,7 +128,7 @@ def check_base(kind: str, part: type[Part]) -> type[Part]:
 
 
 def load_registry(plugins: Iterable[str] = ()) -> Registry:
-    """The registry of built-ins, installed plug-ins and the `plugins` of a recipe.
+    """Returns the registry of built-ins, installed plug-ins and the `plugins` of a recipe.
 
     Raises `PluginError`.
     """
@@ -139,7 +141,7 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
             return
         try:
             manager.register(module, name)
-            # A hook name with a typing mistake would otherwise never be called, in silence.
+            # pluggy silently ignores a hook whose name is misspelt.
             check_hook_names(manager, module, origin)
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"plug-in {origin}: {error}") from error
@@ -154,7 +156,7 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
         origin = f"{distribution} ({entry.value})"
         try:
             module = entry.load()
-        except Exception as error:  # whatever a third party's import raises, we name the culprit
+        except Exception as error:  # a third party's module may raise anything
             raise PluginError(f"plug-in {origin} failed to load: {reason(error)}") from error
         register(module, f"entry point {entry.name}", origin)
     for plugin in plugins:
@@ -163,8 +165,8 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
 
 
 def check_hook_names(manager: pluggy.PluginManager, module: Any, origin: str) -> None:
-    """Raises `PluginError` for a marked function that is named after no hook: as pluggy's own
-    `check_pending`, with what was probably meant."""
+    """Raises `PluginError` for a marked function whose name is not a hook: as pluggy's own
+    `check_pending`, with a suggestion."""
     hooks = [f"register_{kind}" for kind in KINDS]
     for name in dir(module):
         mark = manager.parse_hookimpl_opts(module, name)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Example:
     """One text of a data source: `prompt` is empty for raw text. `name` is unique in the source.
 
-    `check` is what a verifiable reward holds a rollout against (unit tests, an answer), if any.
-    `cluster` names the larger thing that the text is a part of, a file say: held out as a whole.
+    `check` is what a verifiable reward compares a rollout with (unit tests, an answer), if any.
+    `cluster` names what the text is a part of, such as a file, which is held out as a whole.
     """
 
     name: str
@@ -25,8 +25,8 @@ class Example:
 class Splits:
     """The examples to train on and those held out; no file or row is in both.
 
-    `out_of_distribution` are held-out examples of another kind than train has (another package,
-    another sort of task), none if the source cannot tell.
+    `out_of_distribution` are held-out examples of a kind that train does not have (another package,
+    another type of task); empty if the source does not distinguish them.
     """
 
     train: Sequence[Example]

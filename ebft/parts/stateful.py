@@ -1,4 +1,4 @@
-"""Parts that remember something from one step to the next, and their states."""
+"""Parts that keep state from one step to the next, and saving and loading it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A built part, of whatever kind, that remembers something from one step to the next.
+    """A built part of any kind that keeps state from one step to the next.
 
-    With these two methods it is resumed exactly. `state_dict` is made of dicts (keys: text or whole
-    numbers), lists, tuples, tensors, numbers, text, True, False and None; its tensors may be those
-    in use. A part that holds other parts passes theirs on (`part_states`, `load_part_states`).
+    These two methods make it resume exactly. `state_dict` may contain dicts (with str or int keys),
+    lists, tuples, tensors, numbers, text, True, False and None; its tensors need not be copies. A
+    part that contains other parts includes their states (`part_states`, `load_part_states`).
     """
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on as the part that `state_dict` was called on would have."""
+        """Restores the state, so that the part continues as the saved one would have."""
         ...
 
 
 def part_states(parts: Sequence[object]) -> dict[str, Any]:
-    """The states of those parts that have one, by their place."""
+    """Returns the states of those parts that have one, by their index."""
     return {str(i): part.state_dict() for i, part in enumerate(parts) if isinstance(part, Stateful)}
 
 
 def load_part_states(parts: Sequence[object], states: Mapping[str, Any]) -> None:
-    """Gives parts the states that `part_states` read off their likes.
+    """Loads states that `part_states` returned for the same parts.
 
-    Raises `ValueError` if other parts have state now.
+    Raises `ValueError` if it is not the same parts that have state.
     """
     stateful = {str(i): part for i, part in enumerate(parts) if isinstance(part, Stateful)}
     if stateful.keys() != states.keys():

@@ -1,4 +1,4 @@
-"""Plans: the anchors of documents, and how long rollouts are."""
+"""Plans: the anchors of documents, and the length of rollouts."""
 
 from ebft.parts.hooks import Parts, hookimpl
 from ebft.plans.completion import Completion

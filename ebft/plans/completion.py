@@ -1,4 +1,4 @@
-"""Plan `completion`: one anchor a document, where its prompt ends."""
+"""Plan `completion`: one anchor for each document, where its prompt ends."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ebft.rollout.records import Contexts, Document
 class Completion(Part):
     """The context is the prompt; rollouts end with end-of-sequence or after G tokens.
 
-    The reference is the completion's first G tokens, fewer if it ends before.
+    The reference is the completion's first G tokens, or all of them if it is shorter.
     """
 
-    rollout_length: int = Field(64, ge=1, description="G, most tokens of a rollout")
+    rollout_length: int = Field(64, ge=1, description="G, the most tokens of a rollout")
 
     stop_at_eos: ClassVar[bool] = True
 
