@@ -103,8 +103,7 @@ class Registry:
 
 
 def import_part(dotted: str) -> type[Part]:
-    """Returns the `Part` subclass at `package.module.Class`; raises `ValueError` if there is none.
-    """
+    """Returns the `Part` subclass at `package.module.Class`. Raises `ValueError` without one."""
     module_name, _, attribute = dotted.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
@@ -116,8 +115,7 @@ def import_part(dotted: str) -> type[Part]:
 
 
 def check_base(kind: str, part: type[Part]) -> type[Part]:
-    """Returns the part. Raises `ValueError` if it does not derive from the base class of its kind.
-    """
+    """Returns the part. Raises `ValueError` if it does not derive from its kind's base class."""
     base = BASES.get(kind, Part)
     if not issubclass(part, base):
         raise ValueError(
