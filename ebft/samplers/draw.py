@@ -8,18 +8,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BLOCK = 128
-"""Tokens whose probabilities are summed at once; a draw finds its block, then its token there."""
+"""Tokens of a block: a draw finds its block by the blocks' sums, then its token in the block."""
 
 
 def draw(
     logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N n"], temperature: float
 ) -> tuple[Int[Tensor, "N n"], Float[Tensor, "N n"]]:
-    """n tokens from each row's distribution, and their log-probs under it.
+    """Draws n tokens from each row's distribution; returns them and their log-probs under it.
 
-    Inversion of the cumulative distribution: one uniform number a token decides, so a draw can be
-    repeated anywhere. Sums are float64 because a float32 sum over a vocabulary of 10⁵ is off by
-    more than its rarest tokens are likely; summing by blocks keeps that to one pass. Of a row with
-    NaN or +∞ in it the log-probs are NaN, and the tokens mean nothing.
+    Inverts the cumulative distribution, so that one uniform number decides each token. Sums are
+    float64 because the error of a float32 sum over a vocabulary of 10⁵ exceeds the probability of
+    the rarest tokens; summing by blocks needs one pass. For a row with NaN or +∞, log-probs are NaN
+    and tokens are undefined.
     """
     scaled = logits / temperature if temperature != 1 else logits
     highest = scaled.amax(-1, keepdim=True)
@@ -28,7 +28,7 @@ def draw(
     until = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     total = until[:, -1:]
     target = uniform.double() * total
-    # Rounding may leave a target at the very end: it belongs to the last block with any weight.
+    # A target may be rounded to the total: it belongs to the last block with any weight.
     last_block = (until >= total).byte().argmax(-1, keepdim=True)
     block = torch.minimum(torch.searchsorted(until, target, right=True), last_block)
     inside = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).double()

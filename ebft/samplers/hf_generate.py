@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class HfGenerate(SamplerPart):
-    """Samples from the policy with transformers' `generate`, every rollout in a row of its own.
+    """Samples from the policy with transformers' `generate`, each rollout in its own row.
 
-    The same rollouts as `hf_tree`, token for token but for rounding: both draw with the same
-    random numbers, so nothing depends on the batch. Of an architecture it needs only
-    `generate`, and a batch is done as soon as its last rollout has ended; but every row computes
-    its whole context, so nested contexts (plan `strided`) cost far more than with `hf_tree`.
+    Rollouts equal those of `hf_tree` up to rounding, because both use the same random numbers; they
+    do not depend on the batch. It works with any architecture that has `generate`, and a batch is
+    done when its last rollout has ended. Every row computes its whole context, so nested contexts
+    (plan `strided`) cost far more than with `hf_tree`.
     """
 
     temperature: float = Field(
@@ -42,8 +42,8 @@ class HfGenerate(SamplerPart):
     batch: int = Field(
         8,
         ge=1,
-        description="contexts put through the model at a time, each with its n rollouts; changes "
-        "memory and speed, not results",
+        description="contexts in a forward pass, each with its n rollouts; changes memory and "
+        "speed, not results",
     )
 
     def claim(self) -> Claim:
@@ -57,10 +57,10 @@ class HfGenerate(SamplerPart):
 
 
 def plain(policy: PreTrainedModel) -> PreTrainedModel:
-    """The same weights with a generation config of their own.
+    """Returns a model with the same weights and an empty generation config.
 
-    Whatever the model's says (top_k, top_p, repetition_penalty, its end-of-sequence tokens) would
-    be merged into ours.
+    `generate` would merge the model's own config into ours (top_k, top_p, repetition_penalty,
+    end-of-sequence tokens).
     """
     model = copy.copy(policy)
     model.generation_config = GenerationConfig()
@@ -76,7 +76,7 @@ class HfGenerateSampler:
         self._model = plain(resources.policy)
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
-        """Takes the policy itself to sample from; there is nothing to copy."""
+        """Uses the policy itself; there is nothing to copy."""
         self._model = plain(policy)
         return {}
 
@@ -117,10 +117,10 @@ class HfGenerateSampler:
 
 
 class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
-    """Draws each row's next token by its address in the random stream and leaves only that one.
+    """Draws each row's next token by its address in the random stream and masks all others.
 
-    `generate` is then greedy: the sampling is ours. Its own would draw from a generator whose
-    numbers depend on the batch, and from logits rounded to float32; `see` is given the model's.
+    `generate` then decodes greedily. Its own sampling depends on the batch, and uses logits rounded
+    to float32; `see` records those of the model.
     """
 
     def __init__(self, uniform: Callable[[int], Float[Tensor, "P n"]], temperature: float) -> None:
@@ -130,7 +130,7 @@ class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
         self.log_probs: list[Float[Tensor, " Pn"]] = []
 
     def see(self, _model: torch.nn.Module, _inputs: Any, output: Any) -> None:
-        """Forward hook: keeps the logits of the newest token."""
+        """Forward hook: keeps the logits at the newest token."""
         newest = output.logits[:, -1]
         self._logits = newest.to(torch.promote_types(newest.dtype, torch.float32))
 
@@ -140,17 +140,17 @@ class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
         scores: Float[Tensor, "Pn V"],
     ) -> Float[Tensor, "Pn V"]:
         assert self._logits is not None
-        assert self._logits.shape == scores.shape, "generate asked about other rows than it ran"
+        assert self._logits.shape == scores.shape, "generate passes the scores of the rows it ran"
         uniform = self._uniform(len(self.tokens)).view(-1, 1)
         token, log_prob = draw(self._logits, uniform, self._temperature)
-        self._logits = None  # an architecture that gives logits of a whole context gives a lot
+        self._logits = None  # some architectures return logits of the whole context: frees them
         self.tokens.append(token[:, 0])
         self.log_probs.append(log_prob[:, 0])
         return torch.full_like(scores, float("-inf")).scatter_(1, token, 0)
 
 
 def batches(contexts: Contexts, size: int) -> Iterator[Contexts]:
-    """Parts of at most `size` contexts, in order; each still has all the documents."""
+    """Yields parts of at most `size` contexts, in order; each still has all documents."""
     for start in range(0, len(contexts), size):
         part = slice(start, start + size)
         names = ("row", "anchor", "reference", "reference_mask")
@@ -158,7 +158,7 @@ def batches(contexts: Contexts, size: int) -> Iterator[Contexts]:
 
 
 def left_padded(contexts: Contexts) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
-    """The contexts' tokens, ending in the last column, and 1 where there is a token, else 0."""
+    """Returns the contexts' tokens, padded on the left, and a mask: 1 for tokens, 0 for padding."""
     longest = int(contexts.anchor.max())
     column = torch.arange(longest, device=contexts.anchor.device) - longest
     position = column + contexts.anchor[:, None]

@@ -1,4 +1,4 @@
-"""Sampler `hf_tree`: the policy itself, all branches of a document in lock step on one cache."""
+"""Sampler `hf_tree`: the policy itself decodes all branches of a document together on one cache."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 class HfTree(SamplerPart):
-    """Samples from the policy with transformers: exact, no second copy of the weights.
+    """Samples from the policy with transformers: exact, and without a second copy of the weights.
 
-    Each document is prefilled once; its n·A branches then decode together against that cache, one
-    token each at a time: S + n·A·(G−1) token-forwards for a document with A anchors.
+    Each document is prefilled once. Its n·A branches then decode together on that cache, one token
+    at a time: S + n·A·(G−1) token-forwards for a document with A anchors.
     """
 
     temperature: float = Field(
@@ -42,11 +42,11 @@ class HfTree(SamplerPart):
     )
 
     top_k: int | None = Field(
-        None, ge=1, description="sample from the k likeliest tokens only: off-policy; null: all"
+        None, ge=1, description="sample only from the k likeliest tokens: off-policy; null: all"
     )
     top_p: float | None = Field(
         None, gt=0, le=1,
-        description="sample from the smallest set of tokens with this probability only: "
+        description="sample only from the smallest set of tokens with this probability: "
         "off-policy; null: all",
     )  # fmt: skip
 
@@ -62,7 +62,7 @@ class HfTree(SamplerPart):
         if self.truncated:
             return Claim(
                 False,
-                "top_k and top_p sample from a part of the distribution, and all of it is trained",
+                "top_k and top_p sample from a part of the distribution, but all of it is trained",
             )
         return Claim(True, "it samples from the policy that is trained")
 
@@ -77,11 +77,11 @@ class HfTreeSampler:
         self.n = options.n
         self._options = options
         self._resources, self._policy = resources, resources.policy
-        # Processes decode in step, and others may have rollouts that have not ended.
+        # Processes decode in lockstep, and another may have rollouts that have not ended.
         self._stops = resources.processes.size == 1
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
-        """Takes the policy itself to sample from; there is nothing to copy."""
+        """Uses the policy itself; there is nothing to copy."""
         self._policy = policy
         return {}
 
@@ -116,7 +116,7 @@ class HfTreeSampler:
         uniform = uniforms(contexts, n=n, seed=self._resources.seed, step=step)
         trunk = torch.arange(tree.mask.trunk, device=tree.tokens.device)
         hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.mask.trunks_only())
-        # The first tokens all come from the trunk: one distribution a context, n draws from it.
+        # First tokens are predicted by the trunk: n draws from one distribution for each context.
         drawn = [self._draw(hidden[tree.context_at], uniform(0))]
         ended = torch.zeros_like(drawn[0][0], dtype=torch.bool)
         for t in range(1, G):
@@ -135,7 +135,7 @@ class HfTreeSampler:
     def _draw(
         self, hidden: Float[Tensor, "N d"], uniform: Float[Tensor, "N k"]
     ) -> tuple[Int[Tensor, "N k"], Float[Tensor, "N k"]]:
-        """k tokens after each hidden state, with the logits of `ROWS` of them at a time."""
+        """Draws k tokens after each hidden state, with the logits of `ROWS` of them at a time."""
         options = self._options
         parts = []
         for rows, numbers in zip(
