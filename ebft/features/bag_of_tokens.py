@@ -1,4 +1,4 @@
-"""Feature map `bag_of_tokens`: how often each token occurs. Needs no network: the control."""
+"""Feature map `bag_of_tokens`: how often each token occurs. A control without a network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ Scale = Literal["count", "share", "unit"]
 class BagOfTokens(FeatureMapPart):
     """φ_v = how often token v occurs among the tokens of a rollout or reference.
 
-    It knows neither order nor meaning nor the context, so what a run gains with `hidden_states`
-    over this one is what the network's features are worth.
+    It ignores order, meaning and context, so comparing a run with one of `hidden_states` shows what
+    the network's features contribute.
     """
 
     dimensions: PositiveInt | None = Field(
-        1024, description="D; token v is counted at v mod D. null: one for each token, [P, n, V]"
+        1024, description="D; token v counts at v mod D; null: one for each token, [P, n, V]"
     )
     scale: Scale = Field(
-        "unit", description="count; share: of the rollout's tokens; unit: counts with L2 norm 1"
+        "unit",
+        description="count; share: count / tokens of the rollout; unit: counts with L2 norm 1",
     )
 
     def claim(self) -> Claim:

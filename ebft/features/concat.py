@@ -1,4 +1,4 @@
-"""Feature map `concat`: several feature maps side by side, each with a weight."""
+"""Feature map `concat`: several feature maps concatenated, each with a weight."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ebft.rollout.records import Features, Rollouts
 class WeightedMap(Options):
     """A feature map and the weight of its inner products."""
 
-    weight: float = Field(1.0, gt=0, description="of its inner products in those of the whole")
+    weight: float = Field(1.0, gt=0, description="w_i, the weight of its inner products in the sum")
     feature_map: Annotated[FeatureMapPart, part_of("feature_maps")] = Field(
         description="the feature map"
     )
@@ -30,7 +30,7 @@ class WeightedMap(Options):
 class Concat(FeatureMapPart):
     """φ = [√w_1 φ⁽¹⁾, √w_2 φ⁽²⁾, …], so that φ·φ' = Σ_i w_i φ⁽ⁱ⁾·φ'⁽ⁱ⁾.
 
-    With feature matching, the loss of the whole is the weighted sum of the maps' losses.
+    With feature matching, the loss is the weighted sum of the maps' losses.
     """
 
     maps: tuple[WeightedMap, ...] = Field(
@@ -39,7 +39,7 @@ class Concat(FeatureMapPart):
 
     def claim(self) -> Claim | None:
         claims = [item.feature_map.claim() for item in self.maps]
-        return claim_of_all(claims, "its feature maps side by side, whose losses add up")
+        return claim_of_all(claims, "its feature maps are concatenated, and their losses add up")
 
     def base_depth(self) -> float:
         return max(item.feature_map.base_depth() for item in self.maps)
@@ -52,7 +52,7 @@ class Concat(FeatureMapPart):
 
 
 class ConcatMap:
-    """`Concat` of feature maps that are built, with the roots of their weights."""
+    """`Concat` of built feature maps, with the square roots of their weights."""
 
     def __init__(self, maps: Sequence[tuple[float, FeatureMap]]) -> None:
         self._maps = maps
@@ -74,6 +74,6 @@ class ConcatMap:
         return Features(
             torch.cat([root * features.samples for root, features in each], -1),
             torch.cat([root * features.references for root, features in each], -1),
-            # Blocks that `layers` counts must be equal, which only those of one map are.
+            # `layers` counts blocks of equal size, and different maps need not have the same.
             layers=each[0][1].layers if len(each) == 1 else 1,
         )

@@ -1,4 +1,4 @@
-"""Feature map `hidden_states`: what a frozen copy of the base model makes of a rollout."""
+"""Feature map `hidden_states`: hidden states of the frozen base model."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Combine = Literal["concat", "stack", "mean"]
 class HiddenStates(FeatureMapPart):
     """φ from the hidden states of some layers of the frozen base model (paper, section 3.2).
 
-    One forward over the tree gives the rollouts' features and, from the trunk, the references'.
-    It stops at the deepest layer named and has no LM head. Each token's layers are combined, then
-    its tokens are pooled:
+    One forward over the tree computes the features of rollouts and, from the trunk, those of
+    references. It stops at the deepest layer named and has no LM head. The layers of each token are
+    combined as follows, then the tokens are pooled:
 
-    - `concat`: the layers side by side, with one L2 norm over all of them;
-    - `stack`: the layers side by side, each with its own L2 norm, and 1/√layers over all, so that
-      ‖φ‖ = 1 and φ·φ' is the mean of the layers' cosines;
-    - `mean`: the average of the layers, then its L2 norm.
+    - `concat`: the layers are concatenated, and L2-normalised together;
+    - `stack`: each layer is L2-normalised, and the layers are concatenated and divided by √layers,
+      so that ‖φ‖ = 1 and φ·φ' is the mean of the layers' cosines;
+    - `mean`: the layers are averaged, and the average is L2-normalised.
     """
 
     depths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
@@ -43,7 +43,7 @@ class HiddenStates(FeatureMapPart):
         description="layers, as fractions of the depth: layer max(1, ⌊L·depth⌋)",
     )
     combine: Combine = Field("concat", description="how the layers of a token become one vector")
-    normalize: bool = Field(True, description="L2-normalise each token as `combine` says")
+    normalize: bool = Field(True, description="L2-normalise each token, as `combine` describes")
     pooling: Pooling = Field("last", description=POOLING)
 
     def claim(self) -> Claim:
@@ -72,10 +72,10 @@ class HiddenStatesMap:
 
     @torch.no_grad()
     def of_lengths(self, rollouts: Rollouts, lengths: Sequence[int]) -> list[Features]:
-        """Features of the first tokens, for each length, from one forward: it is causal."""
+        """Features of the first tokens, for each length. One forward suffices, as it is causal."""
         each = [self._features(micro_batch, lengths) for _, micro_batch in rollouts.split()]
         pooling, found = self._options.pooling, []
-        # Side by side, tokens come before layers: the blocks are of no one layer then.
+        # With `all`, D is ordered by token before layer, so no block belongs to one layer.
         layers = 1 if pooling == "all" else self._layers
         for of_length in zip(*each, strict=True):
             samples, references = (torch.cat(column) for column in zip(*of_length, strict=True))

@@ -1,4 +1,4 @@
-"""Hidden states of chosen layers of a frozen decoder, and not one layer more than is needed."""
+"""Hidden states of chosen layers of a frozen decoder, without running the layers after them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class FrozenLayers:
-    """Reads hidden states number `indices` of a decoder: 1 … L, and L after the final norm.
+    """Reads hidden states number `indices` of a decoder, 1 … L; number L is after the final norm.
 
     The model is not changed; its layers after the deepest index do not run.
     """
@@ -58,9 +58,9 @@ class FrozenLayers:
 
 
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
-    """The decoder cut after `count` layers: a new module around the same weights."""
+    """Returns the decoder cut after `count` layers: a new module around the same weights."""
     name, blocks = decoder_blocks(model)
     decoder = copy.copy(model.base_model)
-    # A shallow copy shares its dict of children with the original, which must keep all its layers.
+    # The copy shares its dict of children with the original, which must keep all its layers.
     decoder._modules = {**decoder._modules, name: blocks[:count]}
     return cast("PreTrainedModel", decoder)

@@ -1,4 +1,4 @@
-"""Feature map `next_token_log_probs`: what the frozen base model expects after a rollout."""
+"""Feature map `next_token_log_probs`: what the frozen base model predicts after a rollout."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ebft.transforms.project import projection
 class NextTokenLogProbs(FeatureMapPart):
     """φ = log p(· | context, rollout) of the next token by the frozen base model, pooled.
 
-    Two continuations are alike if the base model expects the same to follow them. A vector over
-    the vocabulary for each token, at temperature 1; as a rule projected to fewer dimensions, by a
-    fixed random matrix R with E (Rx)·(Ry) = x·y.
+    Two continuations have similar features if the base model predicts the same after them. Each
+    token has a vector over the vocabulary, at temperature 1. By default it is projected to fewer
+    dimensions by a fixed random matrix R with E (Rx)·(Ry) = x·y.
     """
 
     dimensions: PositiveInt | None = Field(
         512, description="D, dimensions to project to; null: the whole vocabulary, [P, n, V]"
     )
-    seed: int = Field(0, ge=0, description="of the projection")
+    seed: int = Field(0, ge=0, description="the seed of the projection")
     normalize: bool = Field(True, description="L2-normalise each token before pooling")
     pooling: Pooling = Field("last", description=POOLING)
 
@@ -68,7 +68,7 @@ class NextTokenLogProbsMap:
         tree, contexts = grow(rollouts, steps=rollouts.longest), rollouts.contexts
         (hidden,) = self._read(tree.tokens, tree.positions, tree.mask)
         rollout_hidden = tree.of_rollouts(hidden[0], contexts.rollout_length).flatten(0, 1)
-        # The head is outside of the layers: with LoRA it may be divided over processes.
+        # The head is not in the layers that `_read` gathers; with LoRA it may be sharded.
         samples = whole(self._model, self._pooled, rollout_hidden, rollouts.mask.flatten(0, 1))
         references = whole(
             self._model, self._pooled, hidden[0, tree.reference_at], contexts.reference_mask
@@ -78,7 +78,7 @@ class NextTokenLogProbsMap:
     def _pooled(
         self, hidden: Float[Tensor, "N G d"], mask: Bool[Tensor, "N G"]
     ) -> Float[Tensor, "N F"]:
-        # Log-probs over the vocabulary exist for some `ROWS` tokens at a time.
+        # To save memory, log-probs over the vocabulary exist for about `ROWS` tokens at a time.
         size = max(1, ROWS // hidden.shape[1])
         return torch.cat(
             [
@@ -90,7 +90,7 @@ class NextTokenLogProbsMap:
     def _log_probs(self, hidden: Float[Tensor, "N G d"]) -> Float[Tensor, "N G D"]:
         log_probs = logits(self._model, hidden.flatten(0, 1)).log_softmax(-1)
         if self._projection is not None:
-            # Outside autocast: a product of 10⁵ terms in bfloat16 would be mostly rounding.
+            # Without autocast: a sum of 10⁵ products in bfloat16 would be mostly rounding error.
             with torch.autocast(hidden.device.type, enabled=False):
                 log_probs = log_probs @ self._projection.to(log_probs.dtype)
         if self._options.normalize:

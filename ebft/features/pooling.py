@@ -10,19 +10,19 @@ from torch import Tensor
 
 Pooling = Literal["last", "mean", "all", "each"]
 POOLING = (
-    "features of the last token, their mean, or all tokens side by side; each: as all, but every "
-    "token has a reward of its own, for what it leads to"
+    "features of the last token, their mean, or all tokens concatenated; each: as all, but with "
+    "per-token rewards, and advantages that sum the rewards from a token on"
 )
-"""What a recipe's `pooling` says of itself."""
+"""The description of the option `pooling`."""
 
 
 def pool(
     tokens: Float[Tensor, "*N G D"], mask: Bool[Tensor, "*N G"], pooling: Pooling
 ) -> Float[Tensor, "*N F"]:
-    """Features of the last token, their mean over tokens, or all of them side by side.
+    """Returns features of the last token, their mean over tokens, or all of them concatenated.
 
-    Only tokens in the mask count; each row has at least one. For `all` and `each`, F = G·D and
-    tokens that are missing are zeros.
+    Only tokens in the mask count; each row has at least one. For `all` and `each`, F = G·D, and
+    tokens outside the mask are zeros.
     """
     if pooling == "last":
         position = torch.arange(mask.shape[-1], device=mask.device)

@@ -11,7 +11,7 @@ from ebft.parts.part import Claim, Resources
 
 
 class _Preset(FeatureMapPart):
-    """`hidden_states` with everything but the pooling as in the paper."""
+    """`hidden_states` with the paper's settings, except the pooling."""
 
     pooling: ClassVar[Pooling]
 
@@ -31,7 +31,7 @@ class _Preset(FeatureMapPart):
 class LayerConcat(_Preset):
     """`hidden_states` of the layers at ¼, ½ and ¾ of the depth, concatenated, of the last token.
 
-    The paper's features for code. The three layers of a token have one L2 norm together.
+    The paper's features for code. The three layers of a token are L2-normalised together.
     """
 
     pooling = "last"
@@ -40,7 +40,7 @@ class LayerConcat(_Preset):
 class MeanPool(_Preset):
     """`hidden_states` of the layers at ¼, ½ and ¾ of the depth, concatenated, averaged over tokens.
 
-    The paper's features for translation. Each token's three layers have one L2 norm together,
+    The paper's features for translation. The three layers of a token are L2-normalised together,
     before the mean over the rollout's tokens.
     """
 
