@@ -15,14 +15,14 @@ from ebft.rollout.records import Terms
 class GroupMean(BaselinePart):
     """A_j = r_j − mean_i r_i: `plain_rloo` times (n−1)/n.
 
-    The mean holds r_j itself, which shrinks the whole gradient by (n−1)/n, beside the bias of
-    `plain_rloo`. For n = 1 every advantage is 0.
+    The mean includes r_j itself, which scales the whole gradient by (n−1)/n, in addition to the
+    bias of `plain_rloo`. For n = 1 every advantage is 0.
     """
 
     fewest_rollouts: ClassVar[int] = 2
 
     def claim(self) -> Claim:
-        return Claim(False, "the mean holds r_j: gradient × (n−1)/n, pairwise terms × (n−2)/n")
+        return Claim(False, "the mean includes r_j: gradient × (n−1)/n, pairwise terms × (n−2)/n")
 
     def __call__(self, terms: Terms) -> Float[Tensor, "P n"]:
         reward = terms.reward()

@@ -13,14 +13,14 @@ from ebft.parts.part import Claim
 from ebft.rollout.records import Terms
 
 EQUAL = 1e-6
-"""Rewards whose spread is below this fraction of their terms' size differ by rounding only."""
+"""Rewards whose spread is below this fraction of their terms' size differ only by rounding."""
 
 
 class GroupNormalised(BaselinePart):
     """A_j = (r_j − mean_i r_i) / std_i r_i, as in GRPO; std over the n rollouts, divisor n − 1.
 
-    Every context gets the same weight, however much or little its rollouts differ, so the
-    gradient is that of no fixed objective. Where all rewards are equal the advantages are 0.
+    Every context gets the same weight, even if its rollouts hardly differ, so the gradient is not
+    that of a fixed objective. If all rewards of a context are equal, its advantages are 0.
     """
 
     fewest_rollouts: ClassVar[int] = 2
@@ -34,11 +34,11 @@ class GroupNormalised(BaselinePart):
         if reward.shape[1] == 1:
             return centred
         spread = centred.square().sum(1, keepdim=True).div(reward.shape[1] - 1).sqrt()
-        # Not of the rewards' size: where the terms cancel, rounding is all that is left of it.
+        # Relative to the terms, not to the rewards: where terms cancel, a reward is only rounding.
         equal = spread <= EQUAL * _size(terms).amax(1, keepdim=True)
         return torch.where(equal, 0, centred / spread.where(~equal, 1))
 
 
 def _size(terms: Terms) -> Float[Tensor, "P n"]:
-    """What each reward would be if all that it is made of had one sign."""
+    """Returns each reward computed from the absolute values of its terms."""
     return Terms(terms.unary.abs(), terms.pairwise.abs()).reward()

@@ -1,4 +1,4 @@
-"""Baseline `moving_average`: the mean reward of the steps before."""
+"""Baseline `moving_average`: an average of the mean rewards of earlier steps."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ebft.rollout.records import Terms
 
 
 class MovingAverage(BaselinePart):
-    """A_j = r_j − b, b = exponential average of the mean rewards of the steps before.
+    """A_j = r_j − b, b = exponential moving average of the mean rewards of earlier steps.
 
-    Nothing of this step is in b, so the gradient stays unbiased, even for n = 1. The average is
-    corrected for its start (divided by 1 − decay^t); at the first step b = 0.
+    b does not depend on this step, so the gradient stays unbiased, even for n = 1. The average is
+    bias-corrected (divided by 1 − decay^t); at the first step b = 0.
     """
 
-    decay: float = Field(0.9, ge=0, lt=1, description="weight of the past at each step")
+    decay: float = Field(0.9, ge=0, lt=1, description="weight of the earlier steps at each step")
 
     def claim(self) -> Claim:
-        return Claim(True, "b is made of the rewards of earlier steps only")
+        return Claim(True, "b depends only on the rewards of earlier steps")
 
     def build(self, resources: Resources) -> MovingAverageBaseline:  # noqa: ARG002
         return MovingAverageBaseline(self.decay)

@@ -13,10 +13,10 @@ from ebft.rollout.records import Terms
 class PlainRloo(BaselinePart):
     """A_j = r_j − mean_{i≠j} r_i, REINFORCE leave-one-out as for rewards of single rollouts.
 
-    The others' rewards hold k_ij, so with pairwise terms they do depend on rollout j: the expected
+    The others' rewards include k_ij, so with pairwise terms they depend on rollout j: the expected
     gradient is that of the objective with its pairwise part scaled by (n−2)/(n−1). For feature
     matching that is 2/3 of the diversity at n = 4 and none of it at n = 2. Axolotl's trainer
-    does this; it is here to compare with. Without pairwise terms it equals `leave_one_out`. For
+    does this; it is here for comparison. Without pairwise terms it equals `leave_one_out`. For
     n = 1 the baseline is 0.
     """
 
