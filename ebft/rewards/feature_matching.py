@@ -1,4 +1,4 @@
-"""Reward `feature_matching`: alignment with the reference minus likeness to the other rollouts."""
+"""Reward `feature_matching`: similarity to the reference minus that to the other rollouts."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class FeatureMatching(SimilarityReward):
     """
 
     alignment_similarity: Literal["dot", "cosine"] = Field(
-        "dot", description="likeness to the reference; the paper takes cosine of whitened features"
+        "dot", description="similarity to the reference; the paper uses cosine of whitened features"
     )
     diversity_similarity: Literal["dot", "cosine"] = Field(
-        "dot", description="likeness to the other rollouts"
+        "dot", description="similarity to the other rollouts"
     )
 
     def claim(self) -> Claim:
         if self.alignment != self.diversity:
             return Claim(False, "alignment ≠ diversity: not the gradient of L_CFM")
         if self.alignment_similarity != self.diversity_similarity:
-            return Claim(False, "two similarities, which agree on features of norm 1 only")
+            return Claim(False, "two similarities, which agree only on features of norm 1")
         of = " of the features' directions" if self.alignment_similarity == "cosine" else ""
         scale = "" if self.alignment == 1 else f", times {self.alignment:g}"
         return Claim(True, f"its expected policy gradient is −∇L_CFM{of}{scale}")

@@ -24,9 +24,9 @@ PLAIN = {"linear": kernels.linear, "cosine": kernels.cosine, "energy": kernels.e
 class KernelScore(SimilarityReward):
     """r_j = α_a · 2 k(φ_j, φ_y) − α_d · 2/(n−1) Σ_{j'≠j} k(φ_j, φ_j').
 
-    The policy gradient descends E_c MMD²_k between rollouts and ground truth. With a
-    characteristic kernel (rbf, multi_rbf, laplace, energy) all of φ's distribution is matched and
-    not only its mean, as `feature_matching` does.
+    The policy gradient descends E_c MMD²_k between rollouts and ground truth. A characteristic
+    kernel (rbf, multi_rbf, laplace, energy) matches the whole distribution of φ, where
+    `feature_matching` matches only its mean.
     """
 
     kernel: Name = Field("rbf", description="k")
@@ -35,14 +35,14 @@ class KernelScore(SimilarityReward):
         description="h of rbf, multi_rbf and laplace; median: of the distances between this "
         "step's references",
     )
-    degree: int = Field(2, ge=1, description="of the polynomial kernel (x·y + offset)^degree")
-    offset: float = Field(1.0, ge=0, description="of the polynomial kernel")
+    degree: int = Field(2, ge=1, description="for the polynomial kernel (x·y + offset)^degree")
+    offset: float = Field(1.0, ge=0, description="for the polynomial kernel")
 
     def claim(self) -> Claim:
         if self.alignment != self.diversity:
             return Claim(False, "alignment ≠ diversity: the score is not proper")
         if self.bandwidth == "median" and self.kernel in WITH_BANDWIDTH:
-            return Claim(False, "bandwidth = median is of the references that are scored with it")
+            return Claim(False, "bandwidth = median depends on the references that it scores")
         return Claim(True, "its expected policy gradient is that of the kernel score, −∇MMD²")
 
     @model_validator(mode="after")
@@ -60,7 +60,7 @@ class KernelScore(SimilarityReward):
 
 
 class KernelScoreReward:
-    """`KernelScore` in one of several processes, which all have the same kernel."""
+    """`KernelScore` in one of several processes; all of them use the same bandwidth."""
 
     def __init__(self, options: KernelScore, processes: Processes = ONE_PROCESS) -> None:
         self._options, self._processes = options, processes
@@ -75,7 +75,7 @@ class KernelScoreReward:
         )
 
     def _references(self, features: Features, contexts: Contexts) -> Float[Tensor, "N D"]:
-        """The references of all processes, in an order that does not depend on who has which."""
+        """The references of all processes, in an order that does not depend on their division."""
         references = features.references.flatten(0, 1)
         seeds = context_seeds(contexts, seed=0, step=0)
         order = seeds.repeat_interleave(len(references) // len(contexts)).to(references.device)
@@ -84,10 +84,10 @@ class KernelScoreReward:
 
 
 def make_kernel(options: KernelScore, bandwidth: float | Literal["median"]) -> kernels.Kernel:
-    """k itself, with a number for the bandwidth if it has one."""
+    """Returns k; `bandwidth` is a number if k has one."""
     if options.kernel == "polynomial":
         return partial(kernels.polynomial, degree=options.degree, offset=options.offset)
     if options.kernel not in WITH_BANDWIDTH:
         return PLAIN[options.kernel]
-    assert bandwidth != "median", "of references, which are not here"
+    assert bandwidth != "median", "the caller computes the median of the references"
     return partial(WITH_BANDWIDTH[options.kernel], bandwidth=bandwidth)

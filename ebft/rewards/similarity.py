@@ -10,11 +10,13 @@ from ebft.scoring.kernels import Kernel, to_references
 
 
 class SimilarityReward(RewardPart):
-    """What rewards of this form have in common: the weights of their two terms."""
+    """The options that rewards of this form share: the weights of their two terms."""
 
-    alignment: float = Field(1.0, ge=0, description="α_a, weight of the likeness to the reference")
+    alignment: float = Field(
+        1.0, ge=0, description="α_a, weight of the similarity to the reference"
+    )
     diversity: float = Field(
-        1.0, ge=0, description="α_d, weight of the likeness to the other rollouts"
+        1.0, ge=0, description="α_d, weight of the similarity to the other rollouts"
     )
 
     @model_validator(mode="after")
@@ -39,7 +41,7 @@ def kernel_terms(
     alignment: float,
     diversity: float,
 ) -> Terms:
-    """u_j = 2 α_a mean_m k(φ_j, φ_y,m), k_jj' = −2 α_d k'(φ_j, φ_j')."""
+    """Returns u_j = 2 α_a mean_m k(φ_j, φ_y,m) and k_jj' = −2 α_d k'(φ_j, φ_j')."""
     pairwise = -2 * diversity * to_rollout(features.samples, features.samples)
     pairwise.diagonal(dim1=1, dim2=2).zero_()
     return Terms(2 * alignment * to_references(features, to_reference), pairwise)

@@ -46,7 +46,7 @@ def ngram_f1(
     reference_mask: Bool[Tensor, "P 1 H"],
     order: int,
 ) -> Float[Tensor, "P n"]:
-    """2·matches / (n-grams of the rollout + n-grams of the reference); masks are prefixes."""
+    """Returns 2·matches / (n-grams of rollout + n-grams of reference); masks are prefixes."""
     if min(tokens.shape[-1], reference.shape[-1]) < order:
         return torch.zeros(tokens.shape[:2], device=tokens.device)
     grams, there = tokens.unfold(-1, order, 1), mask[..., order - 1 :]

@@ -1,4 +1,4 @@
-"""Reward `verifiable`: what a verifier says of each rollout's text (RLVR)."""
+"""Reward `verifiable`: a verifier's score of each rollout's text (RLVR)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ebft.verifiers.functions import Verifier
 
 
 class Verifiable(RewardPart):
-    """r_j = verifier(rollout j), any function of texts."""
+    """r_j = verifier(rollout j), where the verifier is any function of texts."""
 
     verifier: VerifierName = Field("exact_match", description=VERIFIER)
     sandbox: SandboxOptions = Field(
-        SandboxOptions(), description="how what the policy writes is run"
+        SandboxOptions(), description="how code that the policy writes is run"
     )
-    workers: int = Field(2, ge=1, description="rollouts that are verified at a time")
+    workers: int = Field(2, ge=1, description="rollouts that are verified at the same time")
 
     def pairwise(self) -> bool:
         return False

@@ -19,12 +19,12 @@ from ebft.rollout.records import Features, Rollouts, Terms
 class Weighted(Options):
     """A reward and its weight in the sum."""
 
-    weight: float = Field(1.0, description="times this")
+    weight: float = Field(1.0, description="w_i, which multiplies the reward")
     reward: Annotated[RewardPart, part_of("rewards")] = Field(description="the reward")
 
 
 class WeightedSum(RewardPart):
-    """r_j = Σ_i w_i r_j⁽ⁱ⁾, term by term, so that baselines still see which terms touch j."""
+    """r_j = Σ_i w_i r_j⁽ⁱ⁾, term by term, so that baselines can leave out terms that touch j."""
 
     rewards: tuple[Weighted, ...] = Field(min_length=1, description="`weight` and `reward` of each")
 
@@ -33,7 +33,7 @@ class WeightedSum(RewardPart):
         return any(item.reward.pairwise() for item in self.rewards if item.weight)
 
     def uses_features(self) -> bool:
-        """Whether any of the rewards looks at features."""
+        """Whether any of the rewards uses features."""
         return any(item.reward.uses_features() for item in self.rewards)
 
     def single_process(self) -> str | None:
@@ -50,7 +50,7 @@ class WeightedSum(RewardPart):
 
 
 class WeightedSumReward:
-    """`WeightedSum` of rewards that are built."""
+    """`WeightedSum` of built rewards."""
 
     def __init__(self, rewards: Sequence[tuple[float, Reward]]) -> None:
         self._rewards = rewards
