@@ -1,9 +1,9 @@
 """The algorithm.
 
 loop                  fine-tuning on one page: sample, score, accumulate, clip, update
-losses                the two parts of the loss, of a micro-batch and summed over a step
+losses                the two parts of the loss, for a micro-batch and summed over a step
 objective             the formulas of the losses, with importance weights
-parts                 what the loop is given, and what it reports of each step
+parts                 the loop's inputs, and what it reports of each step
 checks                what parts must return; which document a NaN is in
-metrics, gradients    a step's figures; the size and the noise of each part's gradient
+metrics, gradients    a step's metrics; the norm and the noise of each part's gradient
 """

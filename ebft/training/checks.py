@@ -1,6 +1,6 @@
-"""What the loop holds parts to in every step: promised shapes, and finite numbers.
+"""What the loop checks of parts in every step: shapes, and finite numbers.
 
-A wrong shape seldom fails where it arises: it broadcasts, and the figures are of something else."""
+A wrong shape seldom fails where it arises: it broadcasts, and the results are silently wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_finite(
 ) -> None:
     """Raises `NumericalError` naming the step and the first document with a bad value.
 
-    `row` is as for `rollout.not_finite`.
+    `row` is that of `not_finite_in`.
     """
     listed = not_finite_in(values, contexts, row=row)
     if listed is not None:
@@ -39,7 +39,7 @@ def check_finite(
 
 
 def check_log_probs(log_probs: LogProbs, contexts: Contexts, *, step: int) -> None:
-    """Raises `NumericalError` naming the document if any of them is not finite."""
+    """Raises `NumericalError` naming the document if any log-prob is not finite."""
     if log_probs.rollouts is not None:
         check_finite("log-probs of rollouts", log_probs.rollouts, contexts, step=step)
     row = torch.arange(len(contexts.documents))
@@ -74,7 +74,7 @@ class Contract:
             _check_shape("sampler", f"rollouts.{name}", getattr(rollouts, name), shape, "[P, n, G]")
         if not bool(rollouts.mask[..., 0].all()):
             raise PluginError("sampler: rollouts.mask is False at the first token of a rollout")
-        # What is drawn from logits that are not finite means nothing.
+        # Tokens that are drawn from logits that are not finite are undefined.
         sampled = rollouts.log_probs.where(rollouts.mask, 0)
         self._check_finite("log-probs of what is sampled", sampled)
         return rollouts
@@ -128,9 +128,9 @@ class Contract:
 
 
 def sync_figures(returned: object) -> dict[str, float]:
-    """What a sampler's `sync` returned, its values as Python's own numbers, which can be saved.
+    """Returns what a sampler's `sync` returned, with its values as Python floats.
 
-    Raises `PluginError` for what is no mapping of names to numbers.
+    Raises `PluginError` if it is not a mapping of names to numbers.
     """
     if not isinstance(returned, Mapping):
         raise PluginError(
@@ -143,7 +143,7 @@ def sync_figures(returned: object) -> dict[str, float]:
             if not isinstance(name, str) or isinstance(value, str | bytes):
                 raise TypeError
             figures[name] = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:  # tensors of several raise the last
+        except (TypeError, ValueError, RuntimeError) as error:  # tensors may raise RuntimeError
             raise PluginError(
                 f"sampler: sync returned {{{name!r}: {value!r}}}, and must return a mapping of "
                 "names to numbers"

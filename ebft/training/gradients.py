@@ -1,4 +1,4 @@
-"""Which part of the loss drives a step: the size and the noise of each part's gradient."""
+"""Which part of the loss drives a step: the norm and the noise of each part's gradient."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def measure_gradients(
     precision: torch.dtype,
     gradient_checkpointing: bool,
 ) -> dict[str, float]:
-    """Norms of the gradients of L_FM and of γ·L_CE, their ratio, and each one's noise scale.
+    """Returns the norms of the gradients of L_FM and γ·L_CE, their ratio, and their noise scales.
 
-    One document at a time, at the policy's present weights, which must be those that the rollouts
-    were sampled from; the policy's gradients are left as they were.
-    Noise scales are in documents: `scoring.gradient_noise`. A step of a single document has none,
-    and one without rollouts (`scored` is None) nothing of the policy gradient.
+    Gradients are computed for one document at a time, at the policy's current weights, which must
+    be those that the rollouts were sampled from. The policy's `.grad` is not changed. Noise scales
+    are in documents (`scoring.gradient_noise`); a step of one document has none. Without rollouts
+    (`scored` is None), the policy gradient is left out.
     """
     documents = len(contexts.documents)
     counts = count(contexts, scored, objective, ONE_PROCESS)
@@ -56,7 +56,7 @@ def measure_gradients(
                 log_probs, one, objective, counts
             )
             for name, loss in losses.items():
-                # Scaled to a whole step, so that gradients of documents are comparable with it.
+                # Scaled so that the mean over documents is the step's gradient.
                 gradients = torch.autograd.grad(
                     documents * loss, parameters, retain_graph=name == "policy_gradient"
                 )
@@ -73,7 +73,7 @@ def measure_gradients(
 
 
 class _Sum:
-    """A sum of gradients, and the squared norm of each."""
+    """The sum of gradients, and the squared norm of each."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._sum = [torch.zeros_like(p) for p in parameters]

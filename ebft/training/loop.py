@@ -1,7 +1,7 @@
 """Fine-tuning, the whole algorithm: one pass of `train`'s loop is one step.
 
-EBFT, RLVR and SFT differ in their parts alone: a reward of features, a reward of a verifier, and
-none at all.
+EBFT, RLVR and SFT differ only in their parts: a reward of features, a reward of a verifier, and no
+reward.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 
 def train(loop: LoopParts, steps: range, observer: Observer = NOBODY) -> Iterator[Step]:
-    """Runs the optimizer steps, yielding each when it is done.
+    """Runs the optimizer steps, yielding a `Step` after each.
 
-    Raises `NumericalError`, and what the parts raise.
+    Raises `NumericalError` for values that are not finite, and what the parts raise.
     """
     parts, optimizer = loop.rollout_parts, loop.optimizer
     for step in steps:
@@ -75,7 +75,7 @@ def sample_and_score(
 ) -> Scored:
     """Contexts → rollouts [P, n, G] → features [P, n, D] → terms [P, n], [P, n, n] → advantages.
 
-    Raises `PluginError` for a part that gives another shape than its kind promises.
+    Raises `PluginError` for a part that returns a wrong type or shape.
     """
     checked = Contract(contexts, n=parts.sampler.n, step=step)
     rollouts = checked.rollouts(parts.sampler(contexts, step=step))
@@ -83,14 +83,14 @@ def sample_and_score(
     features = None
     if parts.feature_map is not None:
         features = checked.features(parts.feature_map(rollouts), key="feature_map")
-        if features.per_token:  # each token is a row of its own until it has an advantage
+        if features.per_token:  # each token is a row until advantages are computed
             features = features.by_token(contexts.rollout_length)
             checked = replace(checked, rows_per_context=contexts.rollout_length)
         for i, transform in enumerate(parts.transforms):
             features = checked.features(transform(features), key=f"transforms.{i}")
 
     terms = checked.terms(parts.reward(rollouts, features))
-    # A baseline may compare contexts: it is given those of the whole step.
+    # A baseline may compare contexts, so it needs those of the whole step.
     everyones = Terms(processes.gather(terms.unary), processes.gather(terms.pairwise))
     everyones_advantages = checked.one_for_each(everyones.unary, parts.baseline(everyones))
     advantages = checked.advantages(processes.own(everyones_advantages, like=terms.unary))
@@ -114,10 +114,9 @@ def accumulate_gradients(
     """Adds ∇(L_FM + γ·L_CE) to the policy's gradients, a micro-batch of the contexts at a time.
 
     Each part of the loss is a sum divided by a count over the *whole* step (contexts for the
-    policy gradient, tokens for the cross-entropy), so the result does not depend on how the step
-    is divided, over micro-batches or over processes. Losses are those of the whole step. Without
-    rollouts (`scored` is None) the loss is γ·L_CE. At γ = 0, L_CE is computed all the same, to be
-    looked at, but takes no part in backward.
+    policy gradient, tokens for the cross-entropy), so the result does not depend on the division
+    into micro-batches and processes. Returns the losses of the whole step. Without rollouts
+    (`scored` is None) the loss is γ·L_CE. At γ = 0, L_CE is computed for the log, without backward.
     """
     counts = count(contexts, scored, objective, processes)
     totals = Totals(objective)
@@ -148,7 +147,7 @@ def accumulate_gradients(
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Float[Tensor, ""]:
-    """Scales all gradients alike so that their norm is at most `largest`; returns it as it was."""
+    """Scales all gradients so that their norm is at most `largest`; returns the norm before."""
     updated = [p for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm([cast(Tensor, p.grad) for p in updated])
     if isinstance(norm, DTensor):

@@ -1,4 +1,4 @@
-"""The two parts of the loss: of a micro-batch, from one forward, and summed over a step."""
+"""The two parts of the loss: for a micro-batch, from one forward, and summed over a step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Counts(NamedTuple):
-    """What the whole step has: contexts, tokens of rollouts, tokens under the cross-entropy."""
+    """Counts over the whole step: contexts, rollout tokens, and tokens of the cross-entropy."""
 
     contexts: int
     rollout_tokens: int
@@ -40,7 +40,7 @@ class Counts(NamedTuple):
 def count(
     contexts: Contexts, scored: Scored | None, objective: ObjectiveOptions, processes: Processes
 ) -> Counts:
-    """What the losses of all processes are divided by."""
+    """Returns the counts over all processes, by which the losses are divided."""
     tokens = cross_entropy_mask(contexts, objective.cross_entropy_tokens).sum()
     sampled = torch.zeros_like(tokens) if scored is None else scored.rollouts.mask.sum()
     mine = torch.stack([torch.full_like(tokens, len(contexts)), sampled, tokens])
@@ -48,7 +48,7 @@ def count(
 
 
 class LogProbs(NamedTuple):
-    """log p of the documents' tokens, and of rollout tokens at their temperature, if any."""
+    """log p of the documents' tokens, and of rollout tokens at the sampling temperature, if any."""
 
     documents: Float[Tensor, "B S"]
     rollouts: Float[Tensor, "P n G"] | None
@@ -62,7 +62,8 @@ def policy_log_probs(
     precision: torch.dtype,
     train_documents: bool = True,
 ) -> LogProbs:
-    """One forward over the contexts' trees; differentiable, the documents' if they are trained."""
+    """Returns log-probs from one forward over the contexts' trees. They are differentiable; those
+    of documents only if `train_documents`."""
     with autocast(contexts.tokens.device, precision):
         if rollouts is None:
             return LogProbs(document_log_probs(policy, contexts), None)
@@ -71,7 +72,7 @@ def policy_log_probs(
 
 
 class PolicyGradientLoss(NamedTuple):
-    """The policy gradient's loss, and the importance ratios if the objective weighs with them."""
+    """The policy gradient's loss, and the importance ratios; None without importance weights."""
 
     loss: Float[Tensor, ""]
     ratios: Float[Tensor, " N"] | None
@@ -84,7 +85,7 @@ def policy_gradient(
     objective: ObjectiveOptions,
     counts: Counts,
 ) -> PolicyGradientLoss:
-    """The loss whose gradient is that of L_FM: these rollouts' share of the whole step's."""
+    """Returns the loss whose gradient is that of L_FM: these rollouts' share of the step's."""
     assert log_probs.rollouts is not None
     importance = importance_weights(log_probs.rollouts, rollouts, objective.importance)
     loss = policy_gradient_loss(
@@ -97,17 +98,17 @@ def policy_gradient(
 def cross_entropy(
     log_probs: LogProbs, contexts: Contexts, objective: ObjectiveOptions, counts: Counts
 ) -> Float[Tensor, ""]:
-    """L_CE, γ not in it: these documents' share of the whole step's."""
+    """Returns L_CE, without the factor γ: these documents' share of the step's."""
     mask = cross_entropy_mask(contexts, objective.cross_entropy_tokens)
     return cross_entropy_loss(log_probs.documents, mask, tokens=counts.tokens)
 
 
 class PolicyGradient(NamedTuple):
-    """The policy gradient's loss over the whole step, and what the trainer saw of the sampler.
+    """The policy gradient's loss over the whole step, and how trainer and sampler differ.
 
     `sampler_gap` is the mean |log p(trainer) − log p(sampler)| over rollout tokens: rounding if
     both have the same weights, much more if the sampler's are stale. `ratios` are the statistics of
-    the importance ratios, if the objective weighs with them.
+    the importance ratios; None without importance weights.
     """
 
     loss: float
@@ -116,14 +117,14 @@ class PolicyGradient(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The two parts of the loss over the whole step; no policy gradient without rollouts."""
+    """The two parts of the loss over the whole step; `policy_gradient` is None without rollouts."""
 
     policy_gradient: PolicyGradient | None
     cross_entropy: float
 
 
 class Totals:
-    """The sums as they grow."""
+    """Sums of the losses over the micro-batches of a step."""
 
     def __init__(self, objective: ObjectiveOptions) -> None:
         self._cap = objective.importance.cap
@@ -131,7 +132,7 @@ class Totals:
         self._rollouts, self._ratios = False, list[Tensor]()
 
     def add_documents(self, cross_entropy: Float[Tensor, ""]) -> None:
-        """The cross-entropy of a micro-batch."""
+        """Adds the cross-entropy of a micro-batch."""
         self._cross_entropy += cross_entropy.detach().cpu()
 
     def add_rollouts(
@@ -141,7 +142,7 @@ class Totals:
         log_probs: LogProbs,
         rollouts: Rollouts,
     ) -> None:
-        """The policy gradient of a micro-batch, from the log-probs of its rollouts."""
+        """Adds the policy gradient's loss of a micro-batch, and the log-probs of its rollouts."""
         assert log_probs.rollouts is not None
         self._rollouts = True
         self._policy_gradient += pg_loss.detach().cpu()
@@ -151,7 +152,7 @@ class Totals:
             self._ratios.append(ratios)
 
     def of_all(self, counts: Counts, processes: Processes) -> Losses:
-        """Over all processes."""
+        """Returns the losses of the step, summed over all processes."""
         cross_entropy = float(processes.sum(self._cross_entropy))
         if not self._rollouts:
             return Losses(None, cross_entropy)

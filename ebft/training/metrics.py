@@ -1,4 +1,4 @@
-"""The numbers of one step that are shown and logged."""
+"""The metrics of one step that are shown and logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ebft.training.parts import Step
 
 
 def step_metrics(step: Step, *, seconds: float, processes: Processes) -> dict[str, float]:
-    """Every logged figure of a step, by name, over all processes; those of rollouts if any."""
+    """Returns all metrics of a step, by name, over all processes; those of rollouts if any."""
     tokens = processes.sum(torch.tensor(trained_tokens(step)))
     memory = processes.gather(torch.tensor([memory_in_use(step.contexts.tokens.device)])).max()
     metrics = {
@@ -36,13 +36,13 @@ def step_metrics(step: Step, *, seconds: float, processes: Processes) -> dict[st
 
 
 def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
-    """Figures of rollouts and their rewards.
+    """Returns the metrics of rollouts and their rewards.
 
-    `cfm` is the unbiased feature-matching loss of this step's documents in the features that the
-    reward saw (undefined, so absent, for n = 1); `alignment` is the mean of the
-    unary terms and `diversity` what the pairwise terms take from it: reward = alignment −
-    diversity. Rewards without features have neither. `advantage_std` is over all advantages of the
-    step; of a single one it is undefined, so absent.
+    `cfm` is the unbiased feature-matching loss of this step's documents, in the features that the
+    reward uses; absent for n = 1, where it is undefined. `alignment` is the mean of the unary
+    terms, and `diversity` is minus the mean of the pairwise terms: reward = alignment − diversity.
+    Rewards without features have none of these. `advantage_std` is the standard deviation of all
+    advantages of the step; absent if there is only one.
     """
     n = scored.rollouts.tokens.shape[1]
     reward = float(processes.gather(scored.reward()).mean())
@@ -62,13 +62,13 @@ def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
 
 
 def trained_tokens(step: Step) -> int:
-    """Tokens of the documents and of their rollouts."""
+    """Returns the number of tokens of this process's documents and of their rollouts."""
     documents = int(step.contexts.lengths.sum())
     return documents if step.scored is None else documents + int(step.scored.rollouts.mask.sum())
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes: the peak of a GPU's allocator, the resident set of this process on a CPU."""
+    """Returns bytes: the peak of the allocator on a GPU, this process's resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return int(psutil.Process().memory_info().rss)

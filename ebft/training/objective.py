@@ -1,10 +1,10 @@
 """The objective: L = L_FM + γ·L_CE, as a loss whose gradient is an unbiased estimate of ∇L.
 
-Rollouts come from the sampler's distribution q, and the gradient is of the policy's p. The two
-differ by rounding if the sampler is the policy itself, and by more if it is an engine of another
+Rollouts come from the sampler's distribution q, and the gradient is that of the policy's p. The two
+differ by rounding if the sampler is the policy itself, and by more if it is an engine with another
 precision. With w = p(ŷ)/q(ŷ), E_q[w A ∇log p] = E_p[A ∇log p] for an advantage of that rollout
-alone. A pairwise reward term compares a rollout with others from q, which stay as they were drawn:
-diversity is then of q's rollouts, with a bias of the order of p − q.
+alone. A pairwise reward term compares a rollout with others from q, which are not reweighted:
+diversity is then that of q's rollouts, with a bias of the order of p − q.
 """
 
 from __future__ import annotations
@@ -22,25 +22,24 @@ from ebft.rollout.records import Contexts, Rollouts
 
 
 class ImportanceOptions(Options):
-    """Weights of rollouts by how likely they are for the trainer compared with the sampler."""
+    """Importance weights: a rollout's probability under the trainer by that under the sampler."""
 
     level: Literal["off", "token", "sequence"] = Field(
         "off",
-        description="off: no weights; token: one for each token, less noise and a bias of second "
-        "order; sequence: one for the whole rollout, unbiased without a cap, "
-        "but for terms of pairs",
+        description="off: no weights; token: one for each token, with less noise and a bias of "
+        "second order; sequence: one for the whole rollout, unbiased without a cap, "
+        "except for pairwise terms",
     )
-    cap: float | None = Field(
-        2.0, gt=1, description="largest ratio that is used as it is; null: any is"
-    )
+    cap: float | None = Field(2.0, gt=1, description="largest ratio that is kept; null: no cap")
     beyond_cap: Literal["truncate", "mask"] = Field(
         "truncate", description="truncate: larger ratios become the cap; mask: they become 0"
     )
 
 
 class RatioStatistics(NamedTuple):
-    """Ratios p/q of a step before the cap: their mean (1 on average), their largest, the fraction
-    beyond the cap, and the effective sample size (Σw)²/Σw² as a fraction of their number."""
+    """Statistics of a step's ratios p/q before the cap: the mean (1 in expectation), the largest,
+    the fraction beyond the cap, and the effective sample size (Σw)²/Σw² as a fraction of their
+    number."""
 
     mean: float
     largest: float
@@ -49,9 +48,9 @@ class RatioStatistics(NamedTuple):
 
 
 class Importance(NamedTuple):
-    """The weights of tokens (H = G) or of rollouts (H = 1), and the ratios p/q of all that count.
+    """The weights of tokens (H = G) or of rollouts (H = 1), and the ratios p/q within the mask.
 
-    Both None if rollouts are not weighed.
+    Both are None if `level` is off.
     """
 
     weights: Float[Tensor, "P n H"] | None
@@ -61,7 +60,7 @@ class Importance(NamedTuple):
 def importance_weights(
     trainer: Float[Tensor, "P n G"], rollouts: Rollouts, options: ImportanceOptions
 ) -> Importance:
-    """What rollouts are weighed with in the policy gradient; `trainer` is the policy's log p."""
+    """Returns the policy gradient's weights of rollouts; `trainer` is the policy's log p."""
     if options.level == "off":
         return Importance(None, None)
     ratio = importance_ratios(trainer, rollouts.log_probs, rollouts.mask, options.level)
@@ -75,17 +74,14 @@ def importance_ratios(
     mask: Bool[Tensor, "P n G"],
     level: Literal["token", "sequence"],
 ) -> Float[Tensor, "P n H"]:
-    """p/q of each token (H = G; 1 outside the mask), or of each whole rollout (H = 1).
-
-    No gradient goes through them.
-    """
-    # Not times the mask: what a sampler has after a rollout's end may be infinite.
+    """p/q of each token (H = G; 1 outside the mask), or of each rollout (H = 1), detached."""
+    # Not multiplied by the mask: log-probs after a rollout's end may be infinite.
     difference = (trainer - sampler).where(mask, 0).detach()
     return (difference.sum(-1, keepdim=True) if level == "sequence" else difference).exp()
 
 
 def cap_ratios(ratio: Float[Tensor, "P n H"], options: ImportanceOptions) -> Float[Tensor, "P n H"]:
-    """The ratios with the cap applied to those beyond it."""
+    """Returns the ratios with the cap applied."""
     if options.cap is None:
         return ratio
     if options.beyond_cap == "mask":
@@ -94,7 +90,7 @@ def cap_ratios(ratio: Float[Tensor, "P n H"], options: ImportanceOptions) -> Flo
 
 
 def ratio_statistics(ratio: Float[Tensor, " N"], cap: float | None) -> RatioStatistics:
-    """Statistics of all of a step's ratios; without a cap, none is beyond it."""
+    """Returns statistics of all of a step's ratios; without a cap, `beyond_cap` is 0."""
     ratio = ratio.double()
     beyond = torch.zeros_like(ratio) if cap is None else (ratio > cap).double()
     effective = ratio.sum().square() / ratio.square().sum() / ratio.numel()
@@ -113,28 +109,28 @@ class ObjectiveOptions(Options):
     reduction: Reduction = Field(
         "sum",
         description="sum: log p of a rollout, the exact gradient of L_FM; token_mean: divided by "
-        "the rollout's tokens, as the authors' code scales it",
+        "the rollout's tokens, as in the authors' code",
     )
     cross_entropy_tokens: Literal["completion", "all"] = Field(
-        "completion", description="tokens under the cross-entropy: after the prompt, or all"
+        "completion", description="tokens of the cross-entropy: after the prompt, or all"
     )
     importance: ImportanceOptions = Field(
-        ImportanceOptions(), description="weights for samplers that are not quite the policy"
+        ImportanceOptions(), description="weights for samplers that differ from the policy"
     )
 
     def claim(self, *, rollouts_end: bool, pairwise: bool) -> Claim:
-        """Whether it leaves the policy gradient unbiased. `rollouts_end`: rollouts may have
-        different lengths; `pairwise`: the reward compares them with each other."""
+        """Whether the policy gradient is unbiased with these options. `rollouts_end`: rollouts may
+        have different lengths; `pairwise`: the reward compares them with each other."""
         importance = self.importance
         if self.reduction == "token_mean" and rollouts_end:
             return Claim(False, "reduction = token_mean divides a rollout by its own length")
         if importance.level == "token":
             return Claim(False, "importance.level = token leaves out the tokens before each")
         if importance.level == "sequence" and importance.cap is not None:
-            return Claim(False, f"importance.cap = {importance.cap:g} cuts weights off; null: not")
+            return Claim(False, f"importance.cap = {importance.cap:g} caps weights; null: no cap")
         if importance.level == "sequence" and pairwise:
             return Claim(False, "importance.level = sequence weighs one rollout of each pair alone")
-        return Claim(True, "every rollout counts alike")
+        return Claim(True, "every rollout has the same weight")
 
 
 def policy_gradient_loss(
@@ -148,11 +144,11 @@ def policy_gradient_loss(
 ) -> Float[Tensor, ""]:
     """−1/contexts · Σ_c 1/n Σ_j A_j log p(ŷ_j), the REINFORCE surrogate (paper, equation 8).
 
-    Its gradient is an unbiased estimate of ∇L_CFM when A is a reward minus a baseline that does
-    not touch rollout j. `contexts` counts those of the whole optimizer step, of which these P are
-    a part, so that parts add up to the same loss however the step is divided. A token's own
-    advantage takes the place of its rollout's where rewards are per token. `weights` are those
-    of `ebft.training.objective`, of tokens (H = G) or of rollouts (H = 1).
+    Its gradient is an unbiased estimate of ∇L_CFM if A is a reward minus a baseline that does not
+    depend on rollout j. `contexts` is the number of contexts of the whole optimizer step, of which
+    these P are a part, so that micro-batches add up to the same loss. If rewards are per token,
+    each token has its own advantage. `weights` are importance weights of tokens (H = G) or of
+    rollouts (H = 1).
     """
     if weights is not None:
         log_probs = log_probs * weights.detach()
@@ -165,10 +161,10 @@ def policy_gradient_loss(
 
 
 def advantages_to_go(advantages: Float[Tensor, "R n"], tokens: int) -> Float[Tensor, "P n G"]:
-    """Σ_{t ≥ s} A_t for each token s, from a row of advantages for each of a context's G tokens.
+    """Returns Σ_{t ≥ s} A_t for each token s, from a row of advantages for each of G tokens.
 
-    A token has no part in what was rewarded before it: leaving that out of its advantage takes
-    noise away and keeps the expected gradient, that of −Σ_t E[r_t].
+    A token does not affect the rewards of earlier tokens. Leaving these out of its advantage
+    reduces noise and does not change the expected gradient, that of −Σ_t E[r_t].
     """
     by_token = advantages.view(-1, tokens, advantages.shape[1]).transpose(1, 2)
     return by_token.flip(-1).cumsum(-1).flip(-1)
@@ -177,9 +173,9 @@ def advantages_to_go(advantages: Float[Tensor, "R n"], tokens: int) -> Float[Ten
 def cross_entropy_loss(
     log_probs: Float[Tensor, "B S"], mask: Bool[Tensor, "B S"], *, tokens: int
 ) -> Float[Tensor, ""]:
-    """Mean negative log-prob, in nats, of the documents' tokens under `mask`.
+    """Returns the mean negative log-prob, in nats, of the documents' tokens under `mask`.
 
-    `tokens` counts those of the whole optimizer step.
+    `tokens` is the number of such tokens in the whole optimizer step.
     """
     return -(log_probs * mask).sum() / tokens
 
@@ -187,7 +183,7 @@ def cross_entropy_loss(
 def cross_entropy_mask(
     contexts: Contexts, tokens: Literal["completion", "all"]
 ) -> Bool[Tensor, "B S"]:
-    """Which tokens of the documents the cross-entropy is taken on; the first has no prediction."""
+    """Returns which document tokens the cross-entropy is computed on; the first has no log-prob."""
     device = contexts.tokens.device
     prompts = [
         document.prompt_length if tokens == "completion" else 0 for document in contexts.documents

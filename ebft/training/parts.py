@@ -1,4 +1,4 @@
-"""What the loop is given, as plain objects, and what it reports of each step."""
+"""The loop's inputs, as plain objects, and what it reports of each step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RolloutParts:
-    """What samples rollouts and what scores them; no feature map if the reward uses none."""
+    """The parts that sample and score rollouts; `feature_map` is None if the reward uses none."""
 
     sampler: Sampler
     feature_map: FeatureMap | None
@@ -34,11 +34,11 @@ class RolloutParts:
 
 @dataclass(frozen=True, slots=True)
 class LoopParts:
-    """Everything the loop calls.
+    """All inputs of the loop.
 
-    `documents(step)` is a pure function: this process's share of the step's documents. Without
-    `rollout_parts` there are no rollouts, and the loss is γ·cross-entropy alone: SFT.
-    `longest_tree` is the tokens of the longest document with its rollouts.
+    `documents(step)` is a pure function that returns this process's share of the step's documents.
+    Without `rollout_parts` there are no rollouts, and the loss is γ·cross-entropy: SFT.
+    `longest_tree` is the number of tokens of the longest document with its rollouts.
     """
 
     policy: PreTrainedModel
@@ -58,23 +58,23 @@ class LoopParts:
 
     @property
     def micro_batch_tokens(self) -> int:
-        """Tokens that go through a network together at most."""
+        """The most tokens that go through a network together."""
         return self.micro_batch.documents * self.longest_tree
 
     @property
     def n(self) -> int:
-        """Rollouts of a context."""
+        """Rollouts of each context."""
         return 0 if self.rollout_parts is None else self.rollout_parts.sampler.n
 
 
 class Observer:
-    """Whoever is told of a step in progress; this one does nothing about it."""
+    """Callbacks during a step; these do nothing."""
 
     def announce(self, what: str) -> None:
-        """What comes next: "sampling", "training 3/16"."""
+        """Called before each phase of a step: "sampling", "training 3/16"."""
 
     def before_update(self, step: int, contexts: Contexts, scored: Scored | None) -> None:
-        """The step's gradients are complete, and the weights are still those sampled from."""
+        """Called when the step's gradients are complete, before the weights change."""
 
 
 NOBODY = Observer()
@@ -82,9 +82,9 @@ NOBODY = Observer()
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did, for whoever watches; `scored` is None if there were no rollouts.
+    """The results of one step; `scored` is None if there were no rollouts.
 
-    `sync` has the figures of the sampler's sync with the policy's new weights.
+    `sync` has the figures that the sampler returned from its sync with the new weights.
     """
 
     number: int
@@ -97,5 +97,5 @@ class Step:
 
     @property
     def done(self) -> int:
-        """Steps done with this one: its number as people count."""
+        """The number of steps done, including this one."""
         return self.number + 1
