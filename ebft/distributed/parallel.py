@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them: who is who, and what they tell each other."""
+"""A run of several processes that torchrun has started: joining them, and their collectives."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from ebft.options import Options
 
 
 class ParallelOptions(Options):
-    """How several processes work together; a single one has no use for it."""
+    """How several processes work together; not used by a single one."""
 
     replicas: PositiveInt = Field(
         1,
-        description="copies of the policy's weights, each divided over its part of the processes; "
-        "more than 1 (as many as machines, say) where gathering weights over all is slow",
+        description="copies of the policy's weights, each sharded over its part of the processes; "
+        "use more than 1 (for example one per machine) if gathering weights over all is slow",
     )
     timeout: PositiveInt = Field(
-        1800, description="seconds that processes wait for another before the run ends"
+        1800, description="seconds that a process waits for the others before the run ends"
     )
 
 
 def join(launch: Launch, options: ParallelOptions, device: torch.device) -> Processes:
-    """Meets the other processes, on this one's own GPU if `device` is one."""
+    """Connects to the other processes, and selects this one's GPU if `device` is a GPU.
+
+    Raises `MissingProcessError` if one of them does not connect in time.
+    """
     if launch.size == 1:
         return ONE_PROCESS
     if device.type == "cuda":
@@ -40,7 +43,7 @@ def join(launch: Launch, options: ParallelOptions, device: torch.device) -> Proc
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         timeout=timeout,
-        # torch itself would take addresses of an earlier start for those of this one.
+        # Without the prefix, torch would read addresses that an earlier start has written.
         store=dist.PrefixStore(meet(store, launch, timeout), store),  # type: ignore[attr-defined]
         rank=launch.rank,
         world_size=launch.size,
@@ -49,7 +52,7 @@ def join(launch: Launch, options: ParallelOptions, device: torch.device) -> Proc
 
 
 def make_mesh(size: int, replicas: int, device: torch.device) -> DeviceMesh:
-    """All processes in one dimension; with replicas in two, (replicas, parts of the weights)."""
+    """Returns a mesh of one dimension (shards); with replicas of two, (replicas, shards)."""
     if replicas == 1:
         return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
     return init_device_mesh(
@@ -58,7 +61,7 @@ def make_mesh(size: int, replicas: int, device: torch.device) -> DeviceMesh:
 
 
 class ManyProcesses:
-    """The processes of a run through torch.distributed; `mesh` is how weights are divided."""
+    """The processes of a run through torch.distributed; weights are sharded over `mesh`."""
 
     def __init__(self, launch: Launch, mesh: DeviceMesh) -> None:
         self.rank, self.size, self.local_size = launch.rank, launch.size, launch.local_size
@@ -107,9 +110,10 @@ class ManyProcesses:
 
 
 def shares(lengths: Sequence[int], parts: int) -> list[list[int]]:
-    """Indices divided into parts of equal count whose lengths add up to about the same.
+    """Divides indices into parts of equal count and about equal total length.
 
-    Dealt from the longest to the shortest, to and fro over the parts; each part is in order.
+    Indices are dealt from the longest to the shortest, back and forth over the parts. Each part is
+    sorted.
     """
     assert len(lengths) % parts == 0, (len(lengths), parts)
     dealt: list[list[int]] = [[] for _ in range(parts)]

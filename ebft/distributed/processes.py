@@ -1,8 +1,8 @@
-"""The processes that train together, as the loop and its parts see them.
+"""The processes that train together, as the loop and its parts use them.
 
 A step's documents are divided over the processes. Every loss is divided by counts over the whole
-step and gradients are summed, so one process and many compute the same; whatever needs the contexts
-of a whole step asks here for those of the others.
+step and gradients are summed, so the result does not depend on the number of processes. Code that
+needs the contexts of a whole step gathers those of the other processes here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Which of how many processes this one is; `local_rank` counts those of its machine."""
+    """The rank of this process and the number of processes, of the run and (`local_`) of this
+    machine."""
 
     rank: int
     local_rank: int
@@ -30,15 +31,15 @@ class Launch:
 
     @classmethod
     def of_environment(cls) -> Self:
-        """What torchrun has told this process; a single one if nothing has.
+        """Reads the environment variables of torchrun; without them, this is the only process.
 
-        Raises `UserError` if something else than torchrun has started several.
+        Raises `UserError` if several processes were not started by torchrun.
         """
         say = os.environ.get
         if int(say("WORLD_SIZE", "1")) > 1 and say("TORCHELASTIC_USE_AGENT_STORE") != "True":
             raise UserError(
                 f"WORLD_SIZE = {say('WORLD_SIZE')}: several processes are started by torchrun; "
-                "say `tune run --nproc_per_node N FILE`"
+                "use `tune run --nproc_per_node N FILE`"
             )
         return cls(
             rank=int(say("RANK", "0")),
@@ -50,10 +51,10 @@ class Launch:
 
 @runtime_checkable
 class Processes(Protocol):
-    """What may be asked of all processes; each of them has to ask the same, in the same order.
+    """Collectives over all processes; each process must call the same ones, in the same order.
 
-    `local_size` counts those on this one's machine, itself among them; `mesh` is over which of them
-    weights are divided, None if there is one process alone.
+    `local_size` is the number of processes on this machine. Weights are sharded over `mesh`, which
+    is None if there is only one process.
     """
 
     rank: int
@@ -63,44 +64,44 @@ class Processes(Protocol):
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes, logs and prints."""
+        """Whether this is the process that writes, logs and prints."""
         ...
 
     def share(self, lengths: Sequence[int]) -> list[int]:
-        """Which of a step's documents, of so many tokens each, are this process's: as many as every
-        other's, and about as long.
+        """Returns the indices of this process's share of a step's documents, given their lengths.
 
-        The number of documents is a multiple of the number of processes.
+        Shares have equal counts and about equal total lengths. The number of documents must be a
+        multiple of the number of processes.
         """
         ...
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of all processes' values, elementwise."""
+        """Returns the elementwise sum of all processes' values."""
         ...
 
     def gather(self, values: Tensor) -> Tensor:
-        """All processes' values, one after another along the first dimension."""
+        """Returns all processes' values, concatenated along the first dimension."""
         ...
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on one of them."""
+        """Returns whether the flag is set on at least one process."""
         ...
 
     def broadcast(self, text: str | None) -> str | None:
-        """What the main process says; what the others would say does not matter."""
+        """Returns the main process's text; those of the others are ignored."""
         ...
 
     def close(self) -> None:
-        """Takes leave of the others, when all is done."""
+        """Closes the connection to the other processes, at the end of a run."""
         ...
 
     def own(self, gathered: Tensor, like: Tensor) -> Tensor:
-        """This process's rows of what was made of a `gather`: those that came from `like`."""
+        """Returns this process's rows of a tensor that was computed from a `gather` of `like`."""
         ...
 
 
 class OneProcess:
-    """A process by itself: everything is its own."""
+    """The only process of a run."""
 
     mesh: DeviceMesh | None = None
     rank, size, local_size, is_main = 0, 1, 1, True

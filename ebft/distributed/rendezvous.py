@@ -1,7 +1,7 @@
-"""Where processes meet: the store that torchrun keeps, and a name for each of its starts.
+"""The rendezvous of processes in torchrun's store, which gives each start a unique name.
 
-The store outlives the processes: after a restart it still has what the earlier ones have written.
-Nor does its count of restarts tell the starts apart, for every machine has its own.
+The store outlives the processes: after a restart it still has the keys of earlier starts. The
+restart count cannot distinguish starts, because every machine counts its own.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from ebft.distributed.processes import Launch
 from ebft.errors import MissingProcessError
 
 EVERY = 0.05
-"""Seconds between two looks at who has come."""
+"""Seconds between two polls of the store."""
 LONGER = 5.0
-"""Seconds that the others wait for the first one's answer, beyond those that it waits for them."""
+"""Seconds that the others wait longer than rank 0, so that rank 0 reports what is missing."""
 
 
 def open_store(timeout: timedelta) -> TCPStore:
-    """A connection of this process's own to torchrun's store; what is not there in time raises."""
+    """Opens a new connection to torchrun's store. Reading a key that is not set within `timeout`
+    raises."""
     return TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout
     )
 
 
 def meet(store: Store, launch: Launch, timeout: timedelta) -> str:
-    """Waits for all processes of this start, and returns a name that only they have.
+    """Waits for all processes of this start, and returns a name that only they share.
 
-    Each says under its number who it is, and the first answers whoever it finds there, until all
-    have had an answer: one that it finds may be of an earlier start, and gone. Raises
-    `MissingProcessError` if one does not come in time. The first knows which, and so speaks first.
+    Each process writes a random name under its rank, and rank 0 answers the names that it finds,
+    until every rank has acknowledged an answer. A name that it finds may be left from an earlier
+    start. Raises `MissingProcessError` if a process does not come in time.
     """
     name, until = uuid4().hex, time.monotonic() + timeout.total_seconds()
     if launch.rank > 0:
@@ -57,7 +58,7 @@ def meet(store: Store, launch: Launch, timeout: timedelta) -> str:
 
 
 def wait(until: float, *, missing: int) -> None:
-    """A moment; raises `MissingProcessError` if it is too late for process `missing` to come."""
+    """Sleeps until the next poll. Raises `MissingProcessError` naming `missing` after `until`."""
     if time.monotonic() > until:
         raise MissingProcessError(
             f"the other processes timed out waiting: process {missing} has not come"

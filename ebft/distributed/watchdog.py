@@ -1,7 +1,8 @@
-"""A watchdog in each of several processes: where it is, and whether the run has ended elsewhere.
+"""A watchdog in each of several processes: it records what the process is doing, and ends it when
+the run has ended elsewhere.
 
-A process that waits for others learns after a time that they do not come, but not which of them is
-missing, nor where that one is. So each writes its place down where all can read it.
+A process that times out waiting for others does not learn which of them is missing, nor what that
+one is doing. So each writes its place in the code to torchrun's store, where all can read it.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from ebft.distributed.rendezvous import meet, open_store
 from ebft.errors import first_line
 
 EVERY = 2
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 LATEST = timedelta(minutes=30)
-"""For a process to come to the others: machines may load Python and torch at different speeds."""
+"""How long processes may take to start: machines load Python and torch at different speeds."""
 PATIENCE = 10
 """Seconds for a process to end by itself when another has failed."""
 
 
 class Watchdog:
-    """A thread beside the one that trains; what it notes, torchrun keeps.
+    """A thread that writes the training thread's place to torchrun's store.
 
-    Ends the process when torchrun itself has ended, or when another process has failed and this
-    one does not notice.
+    It ends the process when torchrun has ended, or when another process has failed and this one
+    does not notice.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -44,16 +45,16 @@ class Watchdog:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread: Python aborts on its way out if one is then inside the store's code."""
+        """Ends the thread. Python aborts at exit if a thread is inside the store's code then."""
         self._done.set()
         self._thread.join()
 
     def first_to_fail(self) -> bool:
-        """Whether no other process of this run has asked before."""
+        """Returns True for the first process of this start that calls it."""
         return bool(self._store.add(self._key("failures"), 1) == 1)
 
     def missing(self) -> str:
-        """Which processes do not wait as this one has, and where they are instead."""
+        """Says which processes did not wait for the others, and where they are instead."""
         launch = self._launch
         self._store.set(self._key(f"waits/{launch.rank}"), "")
         time.sleep(2 * EVERY)
@@ -63,7 +64,7 @@ class Watchdog:
             if not self._store.check([self._key(f"waits/{rank}")])
         ]
         if not missing:
-            return "all processes have waited for each other: is the network whole?"
+            return "all processes wait for each other; check the network between them"
         where = "; ".join(f"process {rank} is {self._place_of(rank)}" for rank in missing)
         return f"the other processes timed out waiting: {where}"
 
@@ -89,7 +90,7 @@ class Watchdog:
                 self._done.wait(EVERY)
         except RuntimeError as error:
             self._done.wait(EVERY)
-            # Without torchrun here there is nothing to say: it was ended, and this process with it.
+            # If torchrun itself has ended, this process ends with it, without a message.
             if not self._done.is_set() and os.getppid() == self._parent:
                 print(
                     f"error: process {self._launch.rank}: cannot reach torchrun's store at "
@@ -101,7 +102,8 @@ class Watchdog:
 
 
 def place(frame: FrameType) -> str:
-    """Where a thread is: its function, file and line, outside of torch and of Python's own."""
+    """Says where a thread is: its innermost function, file and line outside torch and Python's
+    standard library."""
     outermost: FrameType | None = frame
     while outermost is not None and is_library(outermost.f_code.co_filename):
         outermost = outermost.f_back
@@ -110,6 +112,6 @@ def place(frame: FrameType) -> str:
 
 
 def is_library(file: str) -> bool:
-    """Whether a file is of torch, or of Python's standard library."""
+    """Returns whether a file belongs to torch or to Python's standard library."""
     path = Path(file)
     return "torch" in path.parts or path.is_relative_to(Path(os.__file__).parent) or file[:1] == "<"
