@@ -1,9 +1,9 @@
 """Attention over a row of trees at the cost of what its tokens see, for any Hugging Face decoder.
 
-A dense mask over all T tokens costs T², but a branch token sees its prefix and its own few tokens.
-Here each trunk attends to itself causally, and the branches, in groups of similar anchors, to as
-much of their trunk as the group needs and to themselves. Backward computes the probabilities
-again, so no [queries, keys] matrix is ever kept.
+A dense mask over all T tokens costs T², but a branch token sees only its prefix and its own few
+tokens. Here each trunk attends to itself causally. Branches attend, in groups of similar anchors,
+to the part of their trunk that the group needs, and to themselves. Backward computes the
+probabilities again, so no [queries, keys] matrix is kept.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ TREE = "ebft_tree"
 FLEX = "ebft_flex"
 """`ebft.models.flex`, registered there."""
 DENSE = "ebft_dense"
-"""The oracle: transformers' SDPA under the tree's mask, with the same refusals."""
+"""The reference implementation: transformers' SDPA with the tree's dense mask."""
 REFUSED = ("sliding_window", "softcap", "s_aux")
-"""What some architectures ask of attention that is not done here."""
+"""Attention options of some architectures that are not supported here."""
 
 
 def needs_mask(model: PreTrainedModel) -> bool:
-    """Whether the model was loaded with the dense oracle, and not with what reads a `TreeMask`.
+    """Returns whether the model's attention needs the dense mask, and not a `TreeMask`.
 
-    Raises `ValueError` for any other attention: it would not know what the tree's tokens see.
+    Raises `ValueError` for an attention implementation that does not support trees.
     """
     name = model.config._attn_implementation
     if name not in (TREE, FLEX, DENSE):
         raise ValueError(
-            f"the model was loaded with attention {name}, which knows no trees; give "
-            f'attn_implementation="{TREE}" (or "{FLEX}", or "{DENSE}") when it is loaded'
+            f"the model was loaded with attention {name}, which does not support trees; load it "
+            f'with attn_implementation="{TREE}" (or "{FLEX}", or "{DENSE}")'
         )
     return bool(name == DENSE)
 
 
 def no_mask(device: torch.device) -> Bool[Tensor, "1 1 0 0"]:
-    """Passes through an architecture's mask-making, and fails wherever it would be used as one."""
+    """Returns a placeholder that passes through an architecture's mask code, and fails if used."""
     return torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device)
 
 
@@ -66,7 +66,7 @@ def tree_attention(
     """transformers' attention interface; without `tree_mask` it is transformers' own SDPA.
 
     A row of trees is one row: B = 1.
-    Raises `ValueError` for sliding windows, capped scores and sinks, which it would get wrong.
+    Raises `ValueError` for sliding windows, capped scores and sinks, which are not supported.
     """
     if tree_mask is None:
         return sdpa_attention_forward(  # type: ignore[no-any-return]
@@ -77,7 +77,7 @@ def tree_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query, key, value = (in_autocast(x) for x in (query, key, value))
     own = tree_mask.columns - tree_mask.trunk
-    # One split, so that backward joins their gradients once instead of padding each to the row.
+    # With one split, backward concatenates gradients once instead of padding each to the row.
     trunk_k, own_k = torch.split(key[:, :, : tree_mask.columns], [tree_mask.trunk, own], 2)
     trunk_v, own_v = torch.split(value[:, :, : tree_mask.columns], [tree_mask.trunk, own], 2)
     parts = []
@@ -110,7 +110,7 @@ def dense_attention(
     tree_mask: TreeMask | None = None,
     **others: Any,
 ) -> tuple[Float[Tensor, "B T H d"], None]:
-    """transformers' own SDPA under `attention_mask`; refuses what `tree` does, for a tree."""
+    """transformers' SDPA with `attention_mask`; for a tree, raises where `tree_attention` does."""
     if tree_mask is not None:
         refuse(module, tree_mask, others)
         key, value = key[:, :, : tree_mask.columns], value[:, :, : tree_mask.columns]
@@ -120,17 +120,17 @@ def dense_attention(
 
 
 def in_autocast(x: Tensor) -> Tensor:
-    """In autocast's precision if it is on, as SDPA takes its inputs: rotated keys are float32."""
+    """Casts to autocast's precision if it is on, as SDPA does: rotary embeddings give float32."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def refuse(module: torch.nn.Module, tree_mask: TreeMask, options: dict[str, Any]) -> None:
-    """Raises `ValueError` for what the model asks of attention and would not get."""
+    """Raises `ValueError` for attention options of the model that are not supported."""
     for option in REFUSED:
         value = options.get(option)
         if value is None or (option == "sliding_window" and value >= tree_mask.reach):
-            continue  # a window that holds everything is none
+            continue  # a window as large as the tree changes nothing
         advice = "give another model"
         if option == "sliding_window":
             advice += f", or documents and rollouts of at most {value} tokens together"
@@ -141,14 +141,14 @@ def refuse(module: torch.nn.Module, tree_mask: TreeMask, options: dict[str, Any]
 
 
 def fold(x: Float[Tensor, "H N d"], heads: int, branches: int) -> Float[Tensor, "H_kv Q R d"]:
-    """A branch's queries of all heads that share a key head together: R = H/H_kv · N/Q."""
+    """Groups the queries of a branch and of all heads that share a key head: R = H/H_kv · N/Q."""
     H, N, d = x.shape
     split = x.view(heads, H // heads, branches, N // branches, d)
     return split.transpose(1, 2).reshape(heads, branches, -1, d)
 
 
 def unfold(x: Float[Tensor, "H_kv Q R d"], H: int) -> Float[Tensor, "N H d"]:
-    """What `fold` made, with every query's heads together."""
+    """Inverts `fold`; returns the heads of each query."""
     heads, branches, _, d = x.shape
     split = x.view(heads, branches, H // heads, -1, d)
     return split.permute(1, 3, 0, 2, 4).reshape(-1, H, d)
@@ -163,7 +163,7 @@ class _BranchAttention(torch.autograd.Function):
     """softmax([q·K_trunk below the anchor, q·K_own up to itself]) · [V_trunk, V_own].
 
     Shapes: q [H_kv, Q, R, d], scaled and folded, trunk K, V [H_kv, S, d], own K, V [H_kv, Q, G, d].
-    Queries are all tokens of a branch, or the newest alone.
+    Queries are all tokens of a branch, or only the newest.
     """
 
     @staticmethod
@@ -183,7 +183,7 @@ class _BranchAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, K, V, k, v, out = ctx.saved_tensors
-        exact = torch.promote_types(K.dtype, torch.float32)  # many branches add up in these
+        exact = torch.promote_types(K.dtype, torch.float32)  # sums over many branches
         dK, dV = torch.zeros_like(K, dtype=exact), torch.zeros_like(V, dtype=exact)
         # The softmax's derivative is p·(dp − mean dp), with dp = grad·valueᵀ and its mean grad·out.
         mean = (grad * out).sum(-1, keepdim=True, dtype=exact)
@@ -205,9 +205,9 @@ class _BranchAttention(torch.autograd.Function):
 def _own_scores(
     q: Float[Tensor, "H Q R d"], k: Float[Tensor, "H Q G d"], tree_mask: TreeMask
 ) -> Float[Tensor, "H Q R G"]:
-    """Scores of queries against their own branch, −∞ for what comes later; float32 at least."""
+    """Scores of queries against their own branch, −∞ for later tokens; float32 at least."""
     s = _exact(q @ k.mT)
-    if tree_mask.newest is None:  # the newest token alone sees all of its branch
+    if tree_mask.newest is None:  # the newest token sees all of its branch
         later = torch.ones(
             tree_mask.steps, tree_mask.steps, dtype=torch.bool, device=q.device
         ).triu(1)
@@ -221,7 +221,7 @@ def _probabilities(
     own: Float[Tensor, "H Q R G"],
     group: Group,
 ) -> Float[Tensor, "H Q R K+G"]:
-    """A group's attention: over its trunk's keys, then over each branch's own."""
+    """A group's attention probabilities: over its trunk's keys, then over each branch's own."""
     trunk = _exact(_each(_flat(q) @ K.mT, group.branches))
     trunk[..., group.shared :].masked_fill_(group.hidden, float("-inf"))
     return torch.cat([trunk, own], -1).softmax(-1)
@@ -239,7 +239,7 @@ def _each(x: Float[Tensor, "H N d"], branches: slice) -> Float[Tensor, "H Q R d"
     return torch.unflatten(x, 1, (branches.stop - branches.start, -1))
 
 
-# Compiled, it would be compiled anew for every tree: its loops are over groups of branches.
+# Not compiled: its loops depend on the tree, so every tree would recompile it.
 for _name, _attention in ((TREE, tree_attention), (DENSE, dense_attention)):
     AttentionInterface.register(
         _name,

@@ -1,4 +1,4 @@
-"""The keys and values of a row of trees, at their columns: what sampling reads and adds to."""
+"""The KV cache of a row of trees, for sampling."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ebft.models.attention import in_autocast
 
 
 class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
-    """Room for a row of `columns` tokens in every layer, taken once.
+    """Keys and values of a row of `columns` tokens in every layer, allocated once.
 
-    transformers' own caches copy all that they hold at every step to append to it, and those for
-    sliding windows drop what is old in the order of the cache, which is not that of a tree.
+    transformers' own caches copy their whole content to append a token. Those for sliding windows
+    drop the first entries, which in a tree are not the oldest.
     """
 
     def __init__(self, columns: int) -> None:
@@ -23,7 +23,7 @@ class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
         self._columns = columns
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self.writes_to: slice | Int[Tensor, " N"] = slice(0)
-        """Where the tokens of the next forward stand."""
+        """The columns of the tokens of the next forward."""
 
     def update(
         self,
@@ -33,7 +33,7 @@ class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
         *_args: Any,
         **_others: Any,
     ) -> tuple[Float[Tensor, "1 H T d"], Float[Tensor, "1 H T d"]]:
-        """Keys and values of the whole row, the new ones among them; zeros where none are yet."""
+        """Writes the new keys and values; returns those of the whole row, zeros where unset."""
         new = in_autocast(key_states), in_autocast(value_states)
         if layer_idx not in self._kept:
             keys, values = (x.new_zeros(*x.shape[:2], self._columns, x.shape[3]) for x in new)
@@ -43,5 +43,5 @@ class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
-        """0, for architectures that ask; where tokens stand is given as their positions."""
+        """Returns 0. Some architectures ask for it, but positions are passed explicitly."""
         return 0

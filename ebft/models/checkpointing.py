@@ -1,4 +1,4 @@
-"""Gradient checkpointing: layers keep their inputs alone and are computed again in backward."""
+"""Gradient checkpointing: layers keep only their inputs, and are computed again in backward."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def checkpointing(model: PreTrainedModel, *, enabled: bool) -> Iterator[None]:
-    """Within it, forwards of `model` keep each layer's input and nothing else.
+    """Context manager in which forwards of `model` keep only each layer's input.
 
-    Backward belongs inside too. Raises `ValueError` for a model without layers that can.
+    Backward must run inside it too. Raises `ValueError` for a model without layers that support it.
 
-    transformers checkpoints in training mode only, where dropout is on and the cache of sampling
-    is silently given up. So only the layers are told that they train, not what is in them, and
-    not while they compute: some call dropout themselves.
+    transformers checkpoints only in training mode, where dropout is on and the KV cache is silently
+    dropped. So only the layers are in training mode, not their submodules, and not during their own
+    forward, because some layers call dropout themselves.
     """
     if not enabled:
         yield
@@ -34,7 +34,7 @@ def checkpointing(model: PreTrainedModel, *, enabled: bool) -> Iterator[None]:
             f"{type(model).__name__} has no layers that can be checkpointed; set "
             "training.gradient_checkpointing=false"
         )
-    # transformers' switch for whole models has had two names; these are what either one sets.
+    # transformers' switch for whole models has had two names; both set these attributes.
     try:
         for layer in layers:
             layer._gradient_checkpointing_func = partial(checkpoint_in_eval_mode, layer)
@@ -46,7 +46,7 @@ def checkpointing(model: PreTrainedModel, *, enabled: bool) -> Iterator[None]:
 
 
 def checkpoint_in_eval_mode(layer: Module, forward: Callable[..., Any], *inputs: Any) -> Any:
-    """`forward(*inputs)` of a layer, now and again in backward, as if the layer did not train."""
+    """Checkpoints `forward(*inputs)` of a layer, which runs in eval mode both times."""
 
     def run(*inputs: Any) -> Any:
         layer.training = False

@@ -1,4 +1,4 @@
-"""`torch.compile` of a decoder's layers, for training: less time, and less kept for backward."""
+"""`torch.compile` of a decoder's layers, for training: less time and less memory for backward."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 COMPILERS = (os.environ.get("CXX", "g++"), "clang++")
-"""Where torch looks for one."""
+"""The C++ compilers that torch looks for."""
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Has every decoder layer compiled when it first runs, in place; its weights stay as they are.
+    """Makes every decoder layer compile when it first runs, in place; weights do not change.
 
-    All layers share their compiled code, and sizes are symbols in it: trees of other lengths do
-    not compile anew. Attention over trees is left out (`models.attention`), so a layer becomes one
-    graph before it and one after. Raises `ValueError` for a model without a list of layers, and
-    `UserError` if torch would find no compiler.
+    All layers share their compiled code. Sizes are dynamic, so other tree lengths do not recompile
+    it. Attention over trees is not compiled (`models.attention`), so a layer has one graph before
+    it and one after. Raises `ValueError` for a model without a list of layers, and `UserError` if
+    there is no C++ compiler.
     """
     if model.device.type == "cpu" and not any(map(which, COMPILERS)):
         raise UserError(
@@ -38,11 +38,10 @@ def compile_layers(model: PreTrainedModel) -> None:
 
 
 def eager(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """Within it, compiled layers of the model run as they were written.
+    """Context manager in which compiled layers of the model run eagerly.
 
-    For sampling: a graph for each step's cache would take longer to compile than it saves. Where no
-    layer is compiled nothing changes, for torch's switch is one for all that is compiled anywhere,
-    FlexAttention's kernels too.
+    It is used for sampling, where compiling takes longer than it saves. If no layer is compiled,
+    it does nothing, because torch's switch is global and would turn off FlexAttention's kernels.
     """
     if not any(module._compiled_call_impl is not None for module in model.modules()):
         return nullcontext()

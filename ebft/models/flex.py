@@ -1,8 +1,8 @@
 """FlexAttention over a row of trees: fused kernels for GPUs, from the tree's intervals.
 
-The mask is made of index tensors, and lengths are padded to few sizes, so a kernel that was
-compiled once serves every tree of about its size. On a CPU FlexAttention has no backward: there it
-serves sampling, features and evaluation, for comparison with `tree`.
+The mask consists of index tensors, and lengths are padded to a few sizes, so a compiled kernel is
+reused for all trees of about the same size. On a CPU, FlexAttention has no backward: it can be used
+there for sampling, features and evaluation, to compare with `tree`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ebft.models.attention import FLEX, in_autocast, refuse
 from ebft.rollout.tree_mask import Intervals, TreeMask
 
 RECOMPILE_LIMIT = 512
-"""Kernels of one process: four kinds of pass, each for some tens of sizes."""
+"""Most kernels of a process: there are four kinds of pass, each with some tens of sizes."""
 BLOCK = 128
-"""Tokens of a block: FlexAttention skips whole blocks that no query of another one sees."""
+"""Tokens of a block: FlexAttention skips a block of keys that no query of a block sees."""
 
 NO_BACKWARD = (
-    "model.attention = flex: FlexAttention cannot train on a CPU, for it has no backward there; "
-    "set model.attention=tree, or model.device=cuda"
+    "model.attention = flex: FlexAttention cannot train on a CPU, because it has no backward "
+    "there; set model.attention=tree, or model.device=cuda"
 )
 
 
@@ -49,7 +49,7 @@ def flex_tree_attention(
 ) -> tuple[Float[Tensor, "1 T H d"], None]:
     """transformers' attention interface; without `tree_mask` it is transformers' own SDPA.
 
-    Raises `ValueError` for training on a CPU, and for what `tree` refuses.
+    Raises `ValueError` for training on a CPU, and where `tree_attention` does.
     """
     if tree_mask is None:
         return sdpa_attention_forward(  # type: ignore[no-any-return]
@@ -60,7 +60,7 @@ def flex_tree_attention(
     if query.device.type == "cpu":
         if torch.is_grad_enabled() and query.requires_grad:
             raise ValueError(NO_BACKWARD)
-        # It refuses inputs that require gradients even where none are taken.
+        # It rejects inputs that require gradients even in no-grad mode.
         query, key, value = query.detach(), key.detach(), value.detach()
     T = query.shape[2]
     key, value = key[:, :, : tree_mask.columns], value[:, :, : tree_mask.columns]
@@ -75,11 +75,11 @@ def flex_tree_attention(
 
 @cache
 def kernel(device: str) -> Callable[..., Tensor]:
-    """FlexAttention, compiled for a GPU; plain on a CPU, where it is there to compare with."""
+    """Returns FlexAttention, compiled for a GPU, or uncompiled for a CPU."""
     if device == "cpu":
         return cast("Callable[..., Tensor]", flex_attention)
-    # Compiled for each size and kind of pass. Over the limit torch would run it as it is written,
-    # with all scores in memory; a whole graph is an error instead.
+    # Compiled for each size and kind of pass. Beyond the limit torch would fall back to eager mode,
+    # with all scores in memory; `fullgraph` makes that an error.
     compiled = torch.compile(  # type: ignore[call-overload]  # the limit is in no overload
         flex_attention, dynamic=False, fullgraph=True, recompile_limit=RECOMPILE_LIMIT
     )
@@ -87,13 +87,13 @@ def kernel(device: str) -> Callable[..., Tensor]:
 
 
 def bucket(length: int) -> int:
-    """The length padded to: eight sizes between one power of two and the next, all of blocks."""
+    """Returns the length to pad to: one of eight between two powers of two, all whole blocks."""
     step = max(BLOCK, 1 << max(0, (length - 1).bit_length() - 4))
     return -(-length // step) * step
 
 
 def block_mask(tree_mask: TreeMask) -> BlockMask:
-    """What each block of queries needs of each block of keys; made once a tree."""
+    """Returns the `BlockMask` of a tree; cached."""
     if tree_mask not in _made:
         _made[tree_mask] = _block_mask(tree_mask)
     return _made[tree_mask]
@@ -121,7 +121,7 @@ def _block_mask(tree_mask: TreeMask) -> BlockMask:
 def blocks(
     intervals: Intervals, columns: int
 ) -> tuple[Bool[Tensor, "Q_blocks K_blocks"], Bool[Tensor, "Q_blocks K_blocks"]]:
-    """Blocks of keys of which some may be seen by a block of queries, and all by all of it."""
+    """Returns which blocks of keys a block of queries may see in part, and which it sees whole."""
     first, until, own, itself = (x.view(-1, BLOCK) for x in intervals)
     start = torch.arange(0, columns, BLOCK, device=first.device)
     some = torch.zeros(len(first), len(start), dtype=torch.bool, device=first.device)
@@ -138,7 +138,8 @@ def blocks(
 
 
 def _ordered(wanted: Bool[Tensor, "Q K"]) -> tuple[Int[Tensor, "1 1 Q"], Int[Tensor, "1 1 Q K"]]:
-    """How many blocks of keys each block of queries wants, and their numbers, these first."""
+    """Returns the number of blocks of keys that each block of queries needs, and the indices of
+    all blocks, those needed first."""
     order = wanted.int().argsort(dim=1, descending=True, stable=True)
     return wanted.sum(1).int()[None, None], order.int()[None, None]
 
@@ -148,7 +149,7 @@ def _padded(x: Float[Tensor, "1 H N d"]) -> Float[Tensor, "1 H M d"]:
 
 
 def _padded_intervals(intervals: Intervals) -> Intervals:
-    # Padding sees the first key: the softmax of nothing is NaN.
+    # Padding sees the first key, because a softmax over no keys is NaN.
     length = len(intervals.first)
     more = (0, bucket(length) - length)
     return Intervals(*(pad(x, more, value=v) for x, v in zip(intervals, (0, 1, 1, 0), strict=True)))

@@ -1,4 +1,4 @@
-"""Forward passes over decoders of any architecture, up to their last hidden states."""
+"""Forward passes of decoders of any architecture, up to their last hidden states."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """Mixed precision of forwards: matrix products in `precision`, weights as they are."""
+    """Returns autocast: matrix products in `precision`, weights in their own precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
 
 
@@ -29,10 +29,11 @@ def decode(
     tree_mask: TreeMask,
     cache: TreeCache | None = None,
 ) -> Float[Tensor, "1 N d"]:
-    """Last hidden states of the decoder (final norm included), without the LM head.
+    """Returns the last hidden states of the decoder (final norm included), without the LM head.
 
-    With a cache, the N new keys are put where it `writes_to`, and all that it holds are seen.
-    Raises `ValueError` for a model whose attention has no tree (`models.attention`).
+    With a cache, the N new keys are written to its columns `writes_to`, and attention uses all of
+    its keys that the mask shows. Raises `ValueError` for a model whose attention does not support
+    trees (`models.attention`).
     """
     output = model.base_model(
         input_ids=tokens,

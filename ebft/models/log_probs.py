@@ -1,7 +1,7 @@
-"""log p(token | hidden state) through the LM head, without ever holding all the logits.
+"""log p(token | hidden state) through the LM head, without all logits in memory at once.
 
-Logits are most of a small model's memory and much of its time: [tokens, vocabulary] in float32.
-Here they exist for `ROWS` tokens at a time. Forward keeps one number a token, the logsumexp;
+Logits take most of a small model's memory and much of its time: [tokens, vocabulary] in float32.
+Here they exist for `ROWS` tokens at a time. Forward keeps one number for each token, the logsumexp;
 backward computes the logits again and turns them into gradients in place.
 """
 
@@ -25,10 +25,10 @@ def token_log_probs(
     targets: Int[Tensor, " N"],
     temperature: float = 1.0,
 ) -> Float[Tensor, " N"]:
-    """log p of each target at a temperature, differentiable in the hidden states and the head.
+    """Returns log p of each target, in nats, differentiable in the hidden states and the head.
 
-    Matrix products are in autocast's precision if it is on; everything else, what they add up to
-    included, is float32, or float64 for a float64 model.
+    Matrix products are in autocast's precision if it is on. Everything else, including their
+    accumulation, is float32, or float64 for a float64 model.
     """
     hidden, weight, bias, cap = _inputs(model, hidden)
     device = hidden.device.type
@@ -41,7 +41,7 @@ def token_log_probs(
 
 
 def logits(model: PreTrainedModel, hidden: Float[Tensor, "N d"]) -> Float[Tensor, "N V"]:
-    """What the model's own head makes of last hidden states, in float32 at least."""
+    """Returns the model's logits from last hidden states, in float32 at least."""
     return _logits(*_inputs(model, hidden))
 
 
@@ -56,7 +56,7 @@ class Head(NamedTuple):
 
 
 def head(model: PreTrainedModel) -> Head:
-    """The model's LM head. Raises `ValueError` for one that is not one linear layer."""
+    """Returns the model's LM head. Raises `ValueError` if it is not one linear layer."""
     linear = model.get_output_embeddings()
     if not isinstance(linear, nn.Linear):
         raise ValueError(f"{type(model).__name__} has no linear LM head: {linear!r}")
@@ -66,8 +66,8 @@ def head(model: PreTrainedModel) -> Head:
 
 
 def _scale(config: PretrainedConfig) -> float:
-    # Cohere's models multiply by the first; by the second HyperCLOVA X multiplies, and the others
-    # that have it (Granite, MiniCPM3) divide. What is here in no form, `models.probe` finds.
+    # Cohere's models multiply by `logit_scale`. HyperCLOVA X multiplies by `logits_scaling`, the
+    # others (Granite, MiniCPM3) divide by it. `models.probe` detects any other scaling.
     factor = getattr(config, "logit_scale", None)
     scaling = getattr(config, "logits_scaling", None)
     if scaling is not None:
@@ -78,7 +78,7 @@ def _scale(config: PretrainedConfig) -> float:
 def _inputs(
     model: PreTrainedModel, hidden: Float[Tensor, "N d"]
 ) -> tuple[Tensor, Tensor, Tensor | None, float | None]:
-    """Hidden states, weight and bias whose plain product is the scaled logits, and their cap."""
+    """Returns hidden states, weight and bias that give the scaled logits, and the logits' cap."""
     weight, bias, scale, cap = head(model)
     if scale != 1:
         hidden, bias = hidden * scale, None if bias is None else bias * scale
@@ -144,8 +144,8 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """`total += a @ b`, in total's precision: a sum over many parts in bfloat16 would stand still
-    once the next part is smaller than its last digit."""
+    """`total += a @ b` in total's precision: a bfloat16 sum stops growing when the next summand is
+    less than its last digit."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
     else:

@@ -1,8 +1,7 @@
 """The equality probe: before a run, on the real model, a tree must equal independent rows.
 
-Everything rests on it, and nothing else would show that an architecture reads masks, positions or
-windows in a way of its own, or sees the document before in a row: the losses would still be
-finite, only wrong.
+Nothing else would show that an architecture reads masks, positions or windows in a way of its own,
+or attends to the previous document of a row: the losses would be finite, but wrong.
 """
 
 from __future__ import annotations
@@ -26,24 +25,23 @@ if TYPE_CHECKING:
 
 DOCUMENTS = 64
 CONTEXTS = 3
-"""Contexts that are probed, of the two longest documents: the first, the middle, the last."""
+"""Contexts of the two longest documents that are probed: the first, the middle, the last."""
 TOLERANCE = 2e-3
-"""Nats. In float32 rounding comes to about 1e-5; a mask or position that is off by one, to 0.1."""
+"""Nats. float32 rounding makes about 1e-5; a mask or position that is off by one makes 0.1."""
 
 
 @torch.no_grad()
 def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Plan) -> float:
-    """The largest |log p(tree) − log p(rows)| of any token, in float32 whatever the precision.
+    """Returns the largest |log p(tree) − log p(rows)| of any token, in nats, without autocast.
 
-    It looks at the two longest of the first documents, for the others may not be tokenised yet.
-
-    Raises `NumericalError` if it is more than `TOLERANCE`, or not a number: the model must not be
-    trained, and what is measured of it would be wrong.
+    It probes the two longest of the first `DOCUMENTS` documents, because later ones may not be
+    tokenised yet. Raises `NumericalError` if the gap is more than `TOLERANCE` or not finite: such a
+    model cannot be trained or measured.
     """
     first = [documents[place] for place in range(min(DOCUMENTS, len(documents)))]
     longest = sorted(first, key=lambda document: document.tokens.numel())[-2:]
     contexts = _few(plan(longest)).to(policy.device)
-    # Any tokens do as rollouts: the reference itself, and the same backwards.
+    # Any tokens can serve as rollouts: here the reference, and the reference reversed.
     tokens = torch.stack([contexts.reference, contexts.reference.flip(-1)], 1)
     nothing = torch.zeros(tokens.shape, device=tokens.device)
     everything = torch.ones_like(tokens, dtype=torch.bool)
@@ -88,7 +86,7 @@ def _few(contexts: Contexts) -> Contexts:
 
 
 def _alone(policy: PreTrainedModel, prefix: Tensor, continuation: Tensor) -> Float[Tensor, " G"]:
-    """log p of a continuation by the model's own forward over one plain row."""
+    """log p of a continuation, from the model's own forward over one plain row."""
     ids = torch.cat([prefix, continuation])[None]
     logits = policy(input_ids=ids, logits_to_keep=len(continuation) + 1).logits[0, :-1]
     log_probs: Tensor = logits.log_softmax(-1).gather(1, continuation[:, None])[:, 0]

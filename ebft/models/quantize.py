@@ -1,8 +1,8 @@
 """QLoRA's base model (Dettmers et al., arXiv 2305.14314): linear layers in 4 bits, and an adapter.
 
-The format, NF4 with scales that are quantised themselves, is torchao's, as in torchtune. A layer
-computes with the weights that its 4 bits stand for, and so do the frozen feature network, which is
-the policy without its adapter, and a merged model.
+The format is torchao's NF4 with quantised scales, as in torchtune. A layer computes with its
+dequantised weights. So do a merged model and the frozen feature network, which is the policy
+without its adapter.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 BLOCK = 64
 """Weights that share a scale."""
 SCALES = 256
-"""Scales, at most, that are quantised together."""
+"""The most scales that are quantised together."""
 
 
 def quantize_to(model: PreTrainedModel, device: torch.device) -> None:
     """Moves a model to a device, in place, with its decoder's linear layers in 4 bits.
 
-    A layer is quantised on the device, so that of the whole model in float32 it never holds more
-    than one. Embeddings, norms and the LM head stay as they are. Raises `UserError` for a layer
-    whose size is no multiple of 64.
+    Layers are quantised on the device one by one, so that it holds at most one of them in float32.
+    Embeddings, norms and the LM head are not quantised. Raises `UserError` for a layer whose number
+    of weights is not a multiple of 64.
     """
     layers = _layers(model)
     weights = {name: layer.weight for name, layer in layers.items()}
@@ -43,18 +43,18 @@ def quantize_to(model: PreTrainedModel, device: torch.device) -> None:
 
 
 def round_to_nf4(model: PreTrainedModel) -> None:
-    """Gives the decoder's linear layers the numbers that their 4 bits would stand for, in place."""
+    """Rounds the weights of the decoder's linear layers to their NF4 values, in place."""
     for layer in _layers(model).values():
         layer.weight.data = dense(_nf4(layer.weight.data))
 
 
 def dense(weight: Tensor) -> Tensor:
-    """The numbers that a weight stands for; a weight that is not quantised as it is."""
+    """Returns the dequantised weight; a weight that is not quantised is returned unchanged."""
     return cast(Tensor, weight.get_original_weight()) if isinstance(weight, NF4Tensor) else weight
 
 
 def is_quantized(weight: Tensor) -> bool:
-    """Whether a weight is in 4 bits."""
+    """Returns whether a weight is in 4 bits."""
     return isinstance(weight, NF4Tensor)
 
 

@@ -1,4 +1,4 @@
-"""The dimensions of a model, as far as its costs depend on them."""
+"""The dimensions of a model that its costs depend on."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 
 def layer_index(depth: float, layers: int) -> int:
-    """The hidden state at a fraction of the depth: max(1, ⌊L·f⌋); number 0 is the embeddings."""
+    """Returns the index of the hidden state at a fraction of the depth: max(1, ⌊L·f⌋). Index 0 is
+    the embeddings."""
     return max(1, int(layers * depth))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Dimensions of a decoder with grouped-query attention and MLPs of one kind in all layers.
+    """Dimensions of a decoder with grouped-query attention and the same kind of MLP in all layers.
 
-    `mlp_matrices` are 3 of a gated MLP (Llama, Qwen, …) and 2 of a plain one (GPT-NeoX, …).
+    `mlp_matrices` is 3 for a gated MLP (Llama, Qwen, …) and 2 for a plain one (GPT-NeoX, …).
     """
 
     hidden: int
@@ -36,8 +37,8 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> ModelShape:
-        """Read off a transformers configuration. Raises `ValueError` naming what it lacks, or that
-        its layers are of another kind (mixtures of experts, …)."""
+        """Reads them from a transformers configuration. Raises `ValueError` for missing keys, and
+        for layers of another kind (mixtures of experts, …)."""
         text = config.get_text_config().to_dict()
         names = (
             "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -65,13 +66,13 @@ class ModelShape:
 
     @property
     def layer_weights(self) -> int:
-        """Weights of the matrices of one layer."""
+        """The number of weights in the matrices of one layer."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
         return attention + self.mlp_matrices * self.hidden * self.intermediate
 
     @property
     def projections(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of the matrices of a layer, by their usual names."""
+        """The numbers of inputs and outputs of a layer's matrices, by their usual names."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
             "q_proj": (self.hidden, queries),
@@ -84,10 +85,8 @@ class ModelShape:
         }
 
     def adapter_weights(self, rank: int, names: Collection[str] | None = None) -> int:
-        """Weights of LoRA's A and B of the named matrices of all layers (None: of every matrix).
-
-        Raises `ValueError` for a name that is not among `projections`.
-        """
+        """Returns the number of weights of LoRA's A and B for the named matrices of all layers
+        (None: every matrix). Raises `ValueError` for a name that is not in `projections`."""
         there = self.projections
         if unknown := sorted(set(names or ()) - there.keys()):
             raise ValueError(f"the size of {', '.join(unknown)} is not known before it is loaded")
@@ -99,12 +98,12 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All of them but the norms' and biases', which are few."""
+        """The number of weights, without norms and biases, which are few."""
         return self.layers * self.layer_weights + self.head_weights * (1 if self.tied else 2)
 
 
 def _layer_weights(config: PretrainedConfig) -> int:
-    """Weights of the matrices of a layer, counted in a model without memory."""
+    """Returns the number of weights in a layer's matrices, counted on the meta device."""
     from transformers import AutoModelForCausalLM
 
     from ebft.models.blocks import decoder_blocks

@@ -1,8 +1,8 @@
-"""Divides a policy's weights over processes, with FSDP2.
+"""Shards a policy's weights over processes, with FSDP2.
 
-FSDP gathers a layer's weights in hooks around the layer's own forward. What is outside of the
-layers — the embeddings, the last norm, and the LM head, which `models.log_probs` uses without a
-forward of its own — is gathered by a root around all that is computed at once: `models.whole`.
+FSDP gathers a layer's weights in hooks around the layer's own forward. The weights outside the
+layers (the embeddings, the last norm, and the LM head, which `models.log_probs` uses without its
+forward) are gathered by a root module around the whole computation: `models.whole`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, precision: torch.dtype) -> None:
-    """Leaves each process of `mesh` with its part of the model's weights, in place.
+    """Shards the model's weights over the processes of `mesh`, in place.
 
-    Weights, gradients and so the optimizer's moments stay float32; on GPUs the layers' weights are
-    gathered in `precision`. What is outside of them is not: the residual stream begins there, and
-    the head adds up its gradient in parts. Gradients are summed over the processes, for each one's
-    loss is part of a sum.
+    Weights, gradients and optimizer moments stay float32. On GPUs the layers' weights are gathered
+    in `precision`; weights outside the layers are gathered in float32, because the residual stream
+    starts there and the head accumulates its gradient in parts. Gradients are summed over the
+    processes, because each process's loss is a part of a sum.
     """
     on_gpu = mesh.device_type == "cuda"
 
@@ -53,7 +53,7 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, precision: torch.dtype) -> N
 
 
 def keep(root: Root, kept: bool) -> None:
-    """Gathers all weights at once, and leaves them whole after every forward; or no longer."""
+    """Gathers all weights and keeps them after every forward; if not `kept`, shards them again."""
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(not kept, recurse=False)
@@ -64,7 +64,8 @@ def keep(root: Root, kept: bool) -> None:
 
 
 def gather_weights(policy: PreTrainedModel, *, merge_adapter: bool) -> WholeWeights:
-    """What `save_policy` writes, on the CPU of the main process; nothing on the others."""
+    """Returns the weights that `save_policy` writes, on the CPU of the main process; the other
+    processes get none."""
     if not has_adapter(policy):
         return WholeWeights(whole_weights(policy), {})
     adapter = whole_weights(policy, trained_alone=True)
@@ -72,9 +73,8 @@ def gather_weights(policy: PreTrainedModel, *, merge_adapter: bool) -> WholeWeig
 
 
 def whole_weights(model: PreTrainedModel, *, trained_alone: bool = False) -> dict[str, Tensor]:
-    """The whole model's weights, on the CPU of the main process; none on the others.
-
-    A weight with two names (tied embeddings) is there once, as `save_pretrained` wants it.
+    """Returns all of the model's weights on the CPU of the main process; the other processes get
+    none. A weight with two names (tied embeddings) is included once, as `save_pretrained` expects.
     """
     options = StateDictOptions(
         full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_alone
@@ -86,7 +86,7 @@ def whole_weights(model: PreTrainedModel, *, trained_alone: bool = False) -> dic
 
 
 def unsharded(state: Any) -> Any:
-    """Nested state with its tensors whole and on the CPU; every process gives its parts of them."""
+    """Returns a nested state with its tensors gathered, on the CPU. All processes must call it."""
     match state:
         case DTensor():
             return state.full_tensor().cpu()
@@ -98,7 +98,7 @@ def unsharded(state: Any) -> Any:
 
 
 def is_like(parameter: Tensor, value: Any) -> bool:
-    """Whether the value is divided over the processes just as the parameter is."""
+    """Returns whether the value is sharded in the same way as the parameter."""
     return (
         isinstance(parameter, DTensor)
         and isinstance(value, DTensor)
@@ -108,11 +108,11 @@ def is_like(parameter: Tensor, value: Any) -> bool:
 
 
 def sharded_like(parameter: Tensor, value: Any) -> Any:
-    """This process's part of a value of the parameter's shape; other values as they are."""
+    """Returns this process's shard of a value of the parameter's shape; other values unchanged."""
     if not (isinstance(parameter, DTensor) and isinstance(value, Tensor)):
         return value
     if value.shape != parameter.shape:
         return value
     mesh, placements = parameter.device_mesh, parameter.placements
-    # Every process has read the same file: nothing has to be sent.
+    # Every process has read the same file, so nothing has to be sent.
     return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)

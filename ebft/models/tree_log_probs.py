@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class TreeLogProbs(NamedTuple):
-    """log p of each rollout token at the sampling temperature, of each document token at 1.
+    """log p of each rollout token at the sampling temperature, and of each document token at 1.
 
-    A document's first token has none, nor has what follows its end: those entries are 0. So are
-    entries after the end of the longest rollout; those after a shorter one's mean nothing.
+    The entries of a document's first token and of padding are 0. Entries after the end of the
+    longest rollout are 0; those after the end of a shorter rollout are undefined.
     """
 
     rollouts: Float[Tensor, "P n G"]
@@ -33,22 +33,23 @@ class TreeLogProbs(NamedTuple):
 def tree_log_probs(
     policy: PreTrainedModel, rollouts: Rollouts, *, train_documents: bool = True
 ) -> TreeLogProbs:
-    """Log-probs of a whole tree from one forward, differentiable.
+    """Returns the log-probs of a whole tree from one forward, differentiable.
 
-    Those of the documents are not if they are not trained, which spares the LM head's backward.
+    Without `train_documents`, those of documents are detached, which skips their backward through
+    the LM head.
     """
     return TreeLogProbs(*whole(policy, _log_probs, policy, rollouts, train_documents))
 
 
 def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
-    """`TreeLogProbs.documents` of the trunks alone, without rollouts; differentiable."""
+    """Returns `TreeLogProbs.documents` without rollouts; differentiable."""
     return whole(policy, _document_log_probs, policy, contexts)
 
 
 def _log_probs(
     policy: PreTrainedModel, rollouts: Rollouts, train_documents: bool
 ) -> tuple[Float[Tensor, "P n G"], Float[Tensor, "B S"]]:
-    # From the last token of the longest rollout nothing is predicted.
+    # The last token of the longest rollout predicts nothing, so it is left out.
     longest = rollouts.longest
     tree = grow(rollouts, steps=longest - 1)
     hidden = decode(policy, tree.tokens, tree.positions, tree.mask)[0]
@@ -75,6 +76,6 @@ def _of_trunks(
 ) -> Float[Tensor, "B S"]:
     column = torch.arange(contexts.tokens.shape[1], device=hidden.device)
     predicted = (column > 0) & (column < contexts.lengths[:, None])
-    before = tree.trunk_at[predicted.roll(-1, 1)]  # the token in front of each
+    before = tree.trunk_at[predicted.roll(-1, 1)]  # the token before each
     values = token_log_probs(policy, hidden[before], contexts.tokens[predicted])
     return values.new_zeros(predicted.shape).masked_scatter(predicted, values)

@@ -1,4 +1,4 @@
-"""`whole`: computing with a policy whose weights may be divided over processes."""
+"""`whole`: computing with a policy whose weights may be sharded over processes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ Result = TypeVar("Result")
 
 
 class Root(nn.Module):
-    """What FSDP gathers the weights for: its forward is any function that computes with the model.
-
-    `keep` gathers the weights until it is told otherwise.
+    """FSDP's root module: its forward calls any function that computes with the model, with the
+    weights gathered. `keep` keeps them gathered between forwards, or ends that.
     """
 
     def __init__(self, model: nn.Module, keep: Callable[[Root, bool], None]) -> None:
@@ -27,16 +26,16 @@ class Root(nn.Module):
 
 
 roots: WeakKeyDictionary[nn.Module, Root] = WeakKeyDictionary()
-"""The models that `models.shard` has divided, each with what gathers its weights."""
+"""The root of each model that `models.shard` has sharded."""
 twins: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
-"""Models around another's weights, each with the other: a policy without its adapter."""
+"""Maps a model that shares another's weights to the other: a policy without its adapter."""
 
 
 def whole(model: nn.Module, function: Callable[..., Result], *arguments: Any) -> Result:
-    """`function(*arguments)` with the model's weights at hand; differentiable.
+    """Returns `function(*arguments)`, called with the model's weights gathered; differentiable.
 
-    All processes must do it alike, with as many forwards of the model's layers inside. A model
-    that is not divided has its weights at hand anyway.
+    All processes must call it, with the same number of forwards of the model's layers inside. For a
+    model that is not sharded, this is a plain call.
     """
     root = _root(model)
     if root is None:
@@ -47,7 +46,8 @@ def whole(model: nn.Module, function: Callable[..., Result], *arguments: Any) ->
 
 @contextmanager
 def kept_whole(model: nn.Module) -> Iterator[None]:
-    """Within it every process has all the weights, and need not compute alike. Not to train."""
+    """Context manager in which every process has all weights, and may compute independently. Not
+    for training."""
     root = _root(model)
     if root is None:
         yield

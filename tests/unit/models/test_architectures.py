@@ -89,7 +89,7 @@ def test_what_a_tree_would_get_wrong_is_refused(config, option, attention):
 
 
 def test_an_attention_without_trees_is_refused():
-    with pytest.raises(ValueError, match="loaded with attention eager, which knows no trees"):
+    with pytest.raises(ValueError, match="attention eager, which does not support trees"):
         probe_tree(model(ARCHITECTURES["llama"], "eager"), tiny_documents([30]), PLAN)
 
 
