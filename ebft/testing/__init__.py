@@ -1,12 +1,12 @@
-"""The conformance kit: what every part has to keep to, checked by one call for each kind.
+"""The conformance kit: checks the contract of a part, with one function for each kind.
 
     from ebft.testing import check_feature_map
 
     def test_it_keeps_to_the_contract():
         check_feature_map(MyFeatures(buckets=7))
 
-Each check builds the part on a tiny model, runs it, and raises `AssertionError` naming the property
-that does not hold. Nothing is downloaded and no test framework is needed.
+Each check builds the part on a tiny model, runs it, and raises `AssertionError` naming a property
+that does not hold. Nothing is downloaded, and no test framework is needed.
 """
 
 from ebft.testing.baselines import check_baseline

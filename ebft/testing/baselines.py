@@ -1,4 +1,4 @@
-"""`check_baseline`: are advantages what they should be, and is the claim about bias true?"""
+"""`check_baseline`: are advantages valid, and is the claim about bias true?"""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CONTEXTS = 3
 def check_baseline(
     part: Part, resources: Resources | None = None, *, tolerance: float = 1e-9
 ) -> None:
-    """Checks a baseline on random terms, for n = 1 … 5, as a run calls it: step after step.
+    """Checks a baseline on random terms for n = 1 … 5, over several steps as in a run.
 
-    Shapes, dtype, finiteness; a state that can be saved and loaded; and its claim: unbiased means
-    that b_j = r_j − A_j does not change with any term that touches rollout j, and biased that
+    It checks shapes, dtype and finiteness; a state that can be saved and loaded; and the claim:
+    unbiased means that no b_j = r_j − A_j depends on a term that touches rollout j, and biased that
     some b_j does. Raises `AssertionError`.
     """
     check_options(part, BaselinePart)
@@ -45,7 +45,7 @@ def check_baseline(
 
 
 def random_terms(n: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Terms:
-    """Terms of n rollouts after each of 3 contexts; pairwise ones that are not symmetric."""
+    """Returns terms of n rollouts for each of 3 contexts; pairwise terms are not symmetric."""
     generator = torch.Generator().manual_seed(seed)
     unary = torch.randn(CONTEXTS, n, generator=generator, dtype=torch.float64)
     pairwise = torch.randn(CONTEXTS, n, n, generator=generator, dtype=torch.float64)
@@ -62,7 +62,7 @@ def _check_state(part: Part, baseline: Baseline, n: int, resources: Resources) -
     require(
         part,
         torch.equal(resumed(terms), baseline(terms)),
-        "with the state loaded, it goes on as the one that saved it",
+        "with the state loaded, it continues as the one that saved it",
     )
 
 
@@ -98,7 +98,7 @@ def _check_claim(part: Part, resources: Resources, tolerance: float) -> None:
 
 
 def _depends_on(part: Part, n: int, j: int, resources: Resources, tolerance: float) -> bool:
-    """Whether what is subtracted from r_j changes if every term that touches j does."""
+    """Returns whether b_j changes when every term that touches j changes."""
     terms, other = random_terms(n, seed=1), random_terms(n, seed=2)
     unary, pairwise = terms.unary.clone(), terms.pairwise.clone()
     unary[:, j], pairwise[:, j], pairwise[:, :, j] = (
@@ -110,7 +110,7 @@ def _depends_on(part: Part, n: int, j: int, resources: Resources, tolerance: flo
 
 
 def _advantages(part: Part, terms: Terms, resources: Resources) -> Float[Tensor, "P n"]:
-    """The advantages of a second step, after a first that is the same for all callers."""
+    """Returns the advantages of a second step, after a first step that is always the same."""
     baseline: Baseline = part.build(resources)
     baseline(random_terms(terms.unary.shape[1], seed=7))
     return baseline(terms)

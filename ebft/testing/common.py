@@ -1,4 +1,4 @@
-"""What the checks of all kinds of parts share."""
+"""Functions that the checks of all kinds of parts share."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ebft.testing.tiny import tiny_documents
 
 
 def require(part: Part, holds: bool, says: str) -> None:
-    """Raises `AssertionError` naming the part and the property; also under `python -O`."""
+    """Raises `AssertionError` naming the part and the property, also under `python -O`."""
     if not holds:
         raise AssertionError(f"{type(part).__name__}: {says}")
 
 
 def check_options(part: Part, base: type[Part] = Part) -> None:
-    """The base class of its kind, a docstring, a description of every option, a claim that is one,
+    """Checks the base class, the docstring, the description of every option, the claim's type, and
     equality by value."""
     require(part, isinstance(part, base), f"a part of this kind derives from ebft.{base.__name__}")
     require(
@@ -47,7 +47,7 @@ def check_options(part: Part, base: type[Part] = Part) -> None:
 
 
 def check_tensor(part: Part, name: str, value: Any, shape: Sequence[int]) -> None:
-    """A floating-point tensor of that shape, finite, without gradients."""
+    """Checks for a finite floating-point tensor of that shape that requires no gradient."""
     require(part, isinstance(value, Tensor), f"{name} is a tensor, not {type(value).__name__}")
     require(
         part,
@@ -60,13 +60,13 @@ def check_tensor(part: Part, name: str, value: Any, shape: Sequence[int]) -> Non
 
 
 def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    """Whether they differ by no more than `tolerance` times the size of what is compared."""
+    """Returns whether the largest difference is at most `tolerance` · max(1, max |b|)."""
     scale = max(1.0, float(b.abs().max()) if b.numel() else 0.0)
     return a.shape == b.shape and bool(((a - b).abs() <= tolerance * scale).all())
 
 
 def tensors(record: Any) -> Iterator[Tensor]:
-    """Every tensor of a record and of the records that it holds."""
+    """Yields every tensor of a record and of the records in it."""
     for field in fields(record):
         value = getattr(record, field.name)
         if isinstance(value, Tensor):
@@ -76,7 +76,7 @@ def tensors(record: Any) -> Iterator[Tensor]:
 
 
 class Unchanged:
-    """Remembers the tensors of records, to tell whether a call has written into them."""
+    """Copies the tensors of records, and is true as long as nothing has written into them."""
 
     def __init__(self, *records: Any) -> None:
         self._before = [(t, t.clone()) for record in records for t in tensors(record)]
@@ -86,7 +86,7 @@ class Unchanged:
 
 
 def contexts_of_both_plans(resources: Resources) -> dict[str, Contexts]:
-    """Contexts of plans `strided` (rollouts of full length) and `completion` (they may end)."""
+    """Returns contexts of plans `strided` (rollouts have G tokens) and `completion` (may end)."""
     vocabulary, device = resources.policy.config.vocab_size, resources.device
     raw = tiny_documents([19, 12, 16], vocabulary=vocabulary)
     pairs = tiny_documents([8, 14, 6], prompt_length=4, vocabulary=vocabulary)
@@ -97,9 +97,9 @@ def contexts_of_both_plans(resources: Resources) -> dict[str, Contexts]:
 
 
 def promises_independence(part: Part) -> bool:
-    """Whether what the part makes of rollout j may depend on no other rollout.
+    """Returns whether the part's output for rollout j must not depend on other rollouts.
 
-    Only a part that claims a biased gradient may mix them.
+    Only a part that claims a biased gradient may mix rollouts.
     """
     claim = part.claim()
     return claim is None or claim.unbiased

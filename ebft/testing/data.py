@@ -1,4 +1,4 @@
-"""`check_data`: texts of which none is both trained on and held out, the same every time."""
+"""`check_data`: does a source read the same texts every time, and none in two splits?"""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from ebft.testing.common import check_options, require
 from ebft.testing.tiny import tiny_resources
 
 LOOKED_AT = 10_000
-"""Examples of each split: of a large source, the first."""
+"""The most examples of each split that are checked: the first ones."""
 
 
 def check_data(part: Part, resources: Resources | None = None) -> None:
-    """Checks a data source on what it reads.
+    """Checks the texts that a data source reads.
 
-    Some texts, to train on or held out; names that are unique; no text in two splits; the same
-    texts in the same order when built again. Raises `AssertionError`.
+    It checks that there are some, to train on or held out; that names are unique; that no text is
+    in two splits; and that it reads the same texts in the same order when built again. Raises
+    `AssertionError`.
     """
     check_options(part)
     resources = tiny_resources() if resources is None else resources

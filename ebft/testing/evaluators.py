@@ -1,4 +1,4 @@
-"""`check_evaluator`: one value for each document, whatever documents it is given with it."""
+"""`check_evaluator`: does each document have a value that does not depend on the others?"""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def check_evaluator(
     documents: Sequence[Document] | None = None,
     tolerance: float = 1e-6,
 ) -> None:
-    """Checks an evaluator on raw text and on prompts, or on the `documents` that it is for.
+    """Checks an evaluator on raw text and on prompts, or on the given `documents`.
 
-    A finite value for every document that has weight; the same figures when called again, and for
-    any division of the documents; figures of the policy that it is given; and a policy left as it
-    was. Raises `AssertionError`.
+    It checks that values of documents with weight are finite; that figures are the same when called
+    again, and for each document by itself; and that the policy is not changed. Raises
+    `AssertionError`.
     """
     check_options(part, EvaluatorPart)
     resources = tiny_resources() if resources is None else resources

@@ -1,4 +1,4 @@
-"""`check_feature_map`: is φ one fixed function of each continuation, in the right shapes?"""
+"""`check_feature_map`: is φ a fixed function of each continuation, with the right shapes?"""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ebft.testing.tiny import tiny_resources, tiny_rollouts
 def check_feature_map(
     part: Part, resources: Resources | None = None, *, tolerance: float = 1e-6
 ) -> None:
-    """Checks a feature map on rollouts of both plans; `tolerance` is what counts as rounding.
+    """Checks a feature map on rollouts of both plans; differences up to `tolerance` are rounding.
 
-    Shapes, dtype, finiteness, no gradients; the same features when called or built again and for
-    any batch; φ of a rollout depends on its own tokens within its mask alone, and is that of the
-    reference if it has the reference's tokens. Raises `AssertionError`.
+    It checks shapes, dtype, finiteness and no gradients; the same features when called or built
+    again and for any batch; and that φ of a rollout depends only on its tokens within its mask, and
+    equals φ of the reference for the reference's tokens. Raises `AssertionError`.
     """
     check_options(part, FeatureMapPart)
     resources = tiny_resources() if resources is None else resources
@@ -143,7 +143,7 @@ def _check_lengths(
         require(
             part,
             _same(found, feature_map(rollouts.first(length)), tolerance),
-            "of_lengths gives the features of rollouts that are so long",
+            "of_lengths gives the features of rollouts.first(length)",
         )
 
 

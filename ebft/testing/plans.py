@@ -1,4 +1,4 @@
-"""`check_plan`: contexts that the rest of ebft can rely on, of any documents that it accepts."""
+"""`check_plan`: are contexts valid for all documents that it accepts?"""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ebft.testing.tiny import tiny_documents, tiny_resources
 def check_plan(part: Part, resources: Resources | None = None) -> None:
     """Checks a plan on documents of many lengths, with prompts and without.
 
-    It refuses what is shorter than `shortest_document`. Every document that it accepts has at least
-    one anchor, in ascending order, after a token and before the document's last; references are the
-    document's own tokens after the anchor, with a mask that ends where the document does; a
-    document's contexts do not depend on the others. Raises `AssertionError`.
+    It must refuse documents shorter than `shortest_document`. Every document that it accepts has at
+    least one anchor; anchors ascend, with a token of the document before and after each. References
+    are the document's own tokens after the anchor, masked after the document's end. A document's
+    contexts do not depend on the other documents. Raises `AssertionError`.
     """
     check_options(part)
     resources = tiny_resources() if resources is None else resources

@@ -1,4 +1,4 @@
-"""`check_reward`: are terms apart as they should be, and does `pairwise()` tell the truth?"""
+"""`check_reward`: are unary and pairwise terms separate, and is `pairwise()` true?"""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def check_reward(
 ) -> None:
     """Checks a reward on random rollouts and features of both plans.
 
-    Shapes, finiteness, no gradients; a diagonal of zeros; u_j and k_jj' that only the rollouts
-    they name touch, and that follow them into another order; pairwise terms if and only if
-    `pairwise()` says so; n = 1 if there are none; no features needed if `uses_features()` says so.
-    That the gradient is unbiased, if it claims so,
-    is not checked: of what objective only its author knows. Raises `AssertionError`.
+    It checks shapes, finiteness and no gradients; a diagonal of zeros; that u_j and k_jj' depend
+    only on the rollouts they name, and are permuted with them; that there are pairwise terms if and
+    only if `pairwise()` says so, and n = 1 works if not; and that features are used only if
+    `uses_features()` says so. A claim of an unbiased gradient is not checked, because the objective
+    is not known. Raises `AssertionError`.
     """
     check_options(part, RewardPart)
     resources = tiny_resources() if resources is None else resources
@@ -116,7 +116,7 @@ def _check_who_touches_what(
     require(
         part,
         close(other.unary[:, 1:], terms.unary[:, 1:], tolerance),
-        "u_j depends on rollout j alone; what compares rollouts belongs into terms.pairwise",
+        "u_j depends on rollout j alone; what compares rollouts belongs in terms.pairwise",
     )
     require(
         part,

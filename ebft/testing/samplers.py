@@ -1,4 +1,4 @@
-"""`check_sampler`: are rollouts drawn from the policy, and are their log-probs the policy's?"""
+"""`check_sampler`: are rollouts sampled from the policy, and are their log-probs the policy's?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 DRAWS = 2048
 UNLIKELY = 1e-6
-"""A p-value below this says that draws are not from the distribution they should be from."""
+"""The p-value below which draws are not from the expected distribution."""
 
 
 def check_sampler(
@@ -49,11 +49,11 @@ def check_sampler(
 ) -> None:
     """Checks a sampler on contexts of both plans, with a small vocabulary.
 
-    Shapes, dtypes and masks; log-probs that are the policy's at the stated temperature, to
-    `tolerance`; first and second tokens in the frequencies that the policy says (2,048 draws);
-    rollouts that the seed and the step decide, not the global generator, nor, if `batch_invariant`,
-    the other documents of the batch; a policy left as it was; and `sync`, after which the new
-    weights are sampled from. Raises `AssertionError`.
+    It checks shapes, dtypes and masks; that log-probs are the policy's at the stated temperature,
+    to `tolerance`; that first and second tokens have the policy's frequencies (2,048 draws); that
+    rollouts depend on the seed and the step, not on the global generator and, if `batch_invariant`,
+    not on the other documents of the batch; that the policy is not changed; and that it samples
+    from the new weights after `sync`. Raises `AssertionError`.
     """
     check_options(part, SamplerPart)
     resources = tiny_resources() if resources is None else resources
@@ -110,7 +110,7 @@ def _check_shapes(
     require(
         part,
         inside and bool((full | ended).all()) and bool(mask[..., 0].all()),
-        "a rollout goes on until end-of-sequence, which still belongs to it, or to G tokens",
+        "a rollout continues until end-of-sequence, which belongs to it, or to G tokens",
     )
 
 
@@ -156,7 +156,7 @@ def _check_frequencies(part: Part, resources: Resources) -> None:
         [9], prompt_length=6, vocabulary=resources.policy.config.vocab_size
     )
     count, n = DRAWS // 64, 64
-    # The same text under many names: contexts of one distribution, each with its own numbers.
+    # One text under many names: one distribution, and different random numbers for each context.
     documents = [replace(document, name=f"{document.name}.{i}") for i in range(count)]
     contexts = replace(Completion(rollout_length=2)(documents), stop_at_eos=False)
     contexts = contexts.to(resources.device)
@@ -191,7 +191,7 @@ def _next_token(
 
 
 def _p_value(counts: Float[Tensor, " V"], expected: Float[Tensor, " V"]) -> float:
-    # A chi-squared statistic wants five or more in each class: rare tokens are counted together.
+    # The chi-squared test needs five or more draws in each class, so rare tokens are merged.
     rare = expected < 5
     if bool(rare.any()):
         counts = torch.cat([counts[~rare], counts[rare].sum()[None]])

@@ -1,6 +1,6 @@
-"""A tiny model with its tokenizer, documents and rollouts: all that a part's test needs, offline.
+"""A tiny model with its tokenizer, documents and rollouts, for tests of parts, offline.
 
-Policies are random Llamas of four small layers; in float64, so that equalities hold to rounding.
+Policies are random Llamas of four small layers, in float64 so that equalities hold to rounding.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ CONFIG = LlamaConfig(
 
 
 def tiny_policy(seed: int = 0, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
-    """A random policy whose arithmetic is in `dtype` throughout."""
+    """Returns a random policy that computes in `dtype` throughout."""
     policy = plain_policy(seed)
-    # transformers' RMSNorm computes in float32 whatever the input; torch's keeps float64.
+    # transformers' RMSNorm always computes in float32; torch's keeps float64.
     for parent in list(policy.modules()):
         for name, child in parent.named_children():
             if type(child).__name__ == "LlamaRMSNorm":
@@ -54,14 +54,15 @@ def tiny_policy(seed: int = 0, dtype: torch.dtype = torch.float64) -> PreTrained
 
 
 def plain_policy(seed: int = 0) -> PreTrainedModel:
-    """The same decoder as transformers makes and saves it: float32, its own norms."""
+    """Returns the same decoder as transformers makes and saves it: float32, with its own norms."""
     torch.manual_seed(seed)
     policy = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIG)).eval()
     return cast("PreTrainedModel", policy)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
-    """Every character of `LETTERS` is a token; any other is unknown. End-of-sequence is token 1."""
+    """Returns a tokenizer in which each character of `LETTERS` is a token and all others are
+    unknown. End-of-sequence is token 1."""
     vocabulary = {"<pad>": 0, "<eos>": 1, "<unk>": 2}
     for letter in LETTERS:
         vocabulary[letter] = len(vocabulary)
@@ -76,7 +77,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
 def tiny_documents(
     lengths: Sequence[int], seed: int = 0, prompt_length: int = 0, vocabulary: int = VOCAB
 ) -> list[Document]:
-    """Documents of random tokens, one of each length."""
+    """Returns documents of random tokens, one of each length."""
     generator = torch.Generator().manual_seed(seed)
     return [
         Document(
@@ -87,7 +88,7 @@ def tiny_documents(
 
 
 def tiny_resources(policy: PreTrainedModel | None = None, *, seed: int = 0) -> Resources:
-    """What a part is built with: a tiny policy (or yours), on its device."""
+    """Returns the resources to build a part with, for a tiny policy or the given one."""
     policy = tiny_policy() if policy is None else policy
 
     def load_base() -> PreTrainedModel:
@@ -104,7 +105,7 @@ def tiny_resources(policy: PreTrainedModel | None = None, *, seed: int = 0) -> R
 
 
 def tiny_rollouts(contexts: Contexts, n: int, seed: int = 0, vocabulary: int = VOCAB) -> Rollouts:
-    """n rollouts of random tokens after each context, some shorter if they may end early."""
+    """Returns n rollouts of random tokens for each context, some shorter if they may end early."""
     generator = torch.Generator().manual_seed(seed)
     shape = (len(contexts), n, contexts.rollout_length)
     tokens = torch.randint(2, vocabulary, shape, generator=generator)

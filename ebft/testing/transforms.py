@@ -1,4 +1,4 @@
-"""`check_transform`: are features still features after it, and independent where it says so?"""
+"""`check_transform`: are its features valid, and independent unless it claims a biased gradient?"""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def check_transform(
 ) -> None:
     """Checks a transform on random features of several widths.
 
-    Shapes, dtype, finiteness, no gradients; the same result when built again; a state that can be
-    saved and loaded; and, unless it claims a biased gradient, features of a rollout that no other
-    rollout touches. Raises `AssertionError`.
+    It checks shapes, dtype, finiteness and no gradients; the same result when built again; a state
+    that can be saved and loaded; and, unless it claims a biased gradient, that features of a
+    rollout do not depend on other rollouts. Raises `AssertionError`.
     """
     check_options(part)
     resources = tiny_resources() if resources is None else resources
@@ -51,7 +51,7 @@ def check_transform(
 def random_features(
     n: int, D: int, dtype: torch.dtype = torch.float64, *, device: torch.device, seed: int = 0
 ) -> Features:
-    """Features of n rollouts and one reference after each of 5 contexts, in two layers."""
+    """Returns features of n rollouts and one reference for each of 5 contexts, with two layers."""
     generator = torch.Generator().manual_seed(seed)
     samples = torch.randn(5, n, D, generator=generator, dtype=torch.float64)
     references = torch.randn(5, 1, D, generator=generator, dtype=torch.float64)
@@ -81,7 +81,7 @@ def _check_state(
     require(
         part,
         _same(resumed(features), expected, tolerance),
-        "with the state loaded, it goes on as the one that saved it",
+        "with the state loaded, it continues as the one that saved it",
     )
 
 

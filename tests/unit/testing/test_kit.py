@@ -320,7 +320,7 @@ class Broken(HfTreeSampler):
     [
         ("temperature", "log-probs are the policy's at temperature 0.5"),
         ("log-probs", "they are 0.001 off"),
-        ("mask", "goes on until end-of-sequence"),
+        ("mask", "continues until end-of-sequence"),
         ("early", "has all of its G tokens"),
         ("shape", r"tokens are \[P, n, G\]"),
         ("step", "another step samples other tokens"),
