@@ -1,4 +1,4 @@
-"""Feature map `ebft_example`: which tokens follow each other."""
+"""Feature map `ebft_example`: counts of pairs of neighbouring tokens."""
 
 from pydantic import Field
 from torch.nn.functional import normalize, one_hot

@@ -1,4 +1,4 @@
-"""Feature map `sentence_transformers`: a text encoder on the decoded rollouts."""
+"""Feature map `sentence_transformers`: a text encoder applied to decoded rollouts."""
 
 from ebft.parts.hooks import Parts, hookimpl
 from ebft_sentence_transformers.feature_map import SentenceTransformers

@@ -1,4 +1,4 @@
-"""A text encoder: loads it, encodes each text once, remembers references."""
+"""A text encoder: loading it, encoding each distinct text once, and caching references."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ INSTALL = "pip install 'sentence-transformers>=6.2,<7'"
 def load_encoder(
     path: str, *, device: torch.device, dtype: torch.dtype, trust_remote_code: bool
 ) -> SentenceTransformer:
-    """The encoder, frozen, in eval mode. Raises `UserError` naming `feature_map.path`."""
+    """Returns the encoder, frozen, in eval mode.
+
+    Raises `UserError` if sentence-transformers or the model at `path` cannot be loaded.
+    """
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
@@ -50,13 +53,13 @@ def load_encoder(
             f"feature_map.path = {path}: cannot be loaded as a text encoder "
             f"({reason[0] if reason else type(error).__name__})"
         ) from error
-    # The completion stands at the end of a text: what does not fit is cut from the beginning.
+    # The completion is at the end of a text, so texts are truncated at the beginning.
     model.tokenizer.truncation_side = "left"
     return model.requires_grad_(False).eval()
 
 
 def without_norm(model: SentenceTransformer) -> SentenceTransformer:
-    """The model without the L2 normalisation that many end with."""
+    """Removes the L2 normalisation that many models end with, in place; returns the model."""
     from sentence_transformers.models import Normalize
 
     for name, module in list(model.named_children()):
@@ -66,7 +69,7 @@ def without_norm(model: SentenceTransformer) -> SentenceTransformer:
 
 
 class TextEncoder:
-    """Texts → features [N, D] in float32, equal texts of one call encoded once."""
+    """Texts → features [N, D] in float32; equal texts of a call are encoded once."""
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class TextEncoder:
         batch_size: int,
         cached: int,
     ) -> None:
-        # Otherwise the option would do nothing for a model that has a norm of its own.
+        # Otherwise normalize=false would have no effect on a model that ends with a norm.
         self._model = model if normalize else without_norm(model)
         self._normalize = normalize
         self._prompt, self._batch_size = prompt, batch_size
@@ -95,12 +98,12 @@ class TextEncoder:
             convert_to_tensor=True,
             show_progress_bar=False,
         )
-        # Cloned because `encode` returns inference tensors, which nothing may save for backward.
+        # Cloned because `encode` returns inference tensors, which autograd cannot save.
         features = features.clone().float()
         return features[[place[text] for text in texts]]
 
     def cached(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
-        """The same for texts that come again: those seen lately are not encoded again."""
+        """The same with a cache (least recently used) of the features of earlier texts."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         fresh = dict(zip(new, self(new), strict=True)) if new else {}
         found = {text: fresh[text] if text in fresh else self._known[text] for text in texts}

@@ -1,4 +1,4 @@
-"""φ from a text encoder: what a rollout says, in an embedding that was trained to compare texts."""
+"""φ from a text encoder: an embedding of the decoded rollout that was trained to compare texts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ebft_sentence_transformers.texts import Text, reference_texts, rollout_text
 class SentenceTransformers(FeatureMapPart):
     """φ from a sentence-transformers model, or any HF encoder, on the decoded text.
 
-    The encoder sees text, not tokens: it has a tokenizer of its own, and tokens of the policy that
-    decode to the same text have the same features. A text that is longer than the encoder's limit
-    loses its beginning, so that the completion stays.
+    The encoder has its own tokenizer, so rollouts that decode to the same text have the same
+    features. A text that is longer than the encoder's limit is truncated at its beginning, so that
+    the completion is kept.
     """
 
     path: str = Field(
-        description="a local folder or a hub id; HF encoders that are no sentence-transformers "
-        "models are pooled by their mean"
+        description="a local folder or a hub id; HF encoders that are not sentence-transformers "
+        "models are mean-pooled"
     )
     text: Text = Field(
         "completion",
@@ -32,29 +32,29 @@ class SentenceTransformers(FeatureMapPart):
         "that φ is conditional on it",
     )
     normalize: bool = Field(True, description="L2-normalise each text's features")
-    prompt: str = Field("", description="put before every text, for encoders that want one")
-    batch_size: int = Field(64, ge=1, description="texts put through the encoder at a time")
+    prompt: str = Field("", description="prepended to every text, for encoders that need one")
+    batch_size: int = Field(64, ge=1, description="texts in a forward pass of the encoder")
     cached_references: int = Field(
         100_000, ge=0, description="references whose features are kept from one epoch to the next"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="the encoder's weights; features are float32"
+        "float32", description="dtype of the encoder's weights; features are float32"
     )
     trust_remote_code: bool = Field(
-        False, description="run Python code that comes with a hub id; only for those you trust"
+        False, description="run Python code from the hub; only for repositories that you trust"
     )
 
     def claim(self) -> Claim:
-        return Claim(True, "a fixed function of each rollout's text, of a frozen encoder")
+        return Claim(True, "a fixed function of each rollout's text, by a frozen encoder")
 
     def base_depth(self) -> float:
-        """It has a network of its own, which estimates do not know."""
+        """0: it does not use the base model. The cost model does not include its encoder."""
         return 0.0
 
     def build(self, resources: Resources) -> SentenceTransformersMap:
-        """The map with its encoder loaded, on the policy's device.
+        """Loads the encoder on the policy's device.
 
-        Raises `UserError` if sentence-transformers or the model is not there.
+        Raises `UserError` if sentence-transformers or the model cannot be loaded.
         """
         model = load_encoder(
             self.path,

@@ -15,7 +15,7 @@ Text = Literal["completion", "context_and_completion"]
 
 
 def rollout_texts(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase, text: Text) -> list[str]:
-    """P·n texts, a context's n rollouts beside each other."""
+    """Returns P·n texts; the n rollouts of a context are adjacent."""
     contexts = rollouts.contexts
     return _texts(contexts, rollouts.tokens, rollouts.mask, tokenizer, text)
 
@@ -23,7 +23,7 @@ def rollout_texts(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase, text: 
 def reference_texts(
     contexts: Contexts, tokenizer: PreTrainedTokenizerBase, text: Text
 ) -> list[str]:
-    """P texts, one reference a context."""
+    """Returns P texts, one reference for each context."""
     tokens, mask = contexts.reference[:, None], contexts.reference_mask[:, None]
     return _texts(contexts, tokens, mask, tokenizer, text)
 
@@ -43,5 +43,5 @@ def _texts(
         for row, anchor, group, kept in zip(rows, anchors, tokens.tolist(), lengths, strict=True)
         for one, length in zip(group, kept, strict=True)
     ]
-    # Decoded as one sequence: the pieces of a character may lie on both sides of the anchor.
+    # Decoded as one sequence, because the bytes of a character may be on both sides of the anchor.
     return [tokenizer.decode(sequence, skip_special_tokens=True) for sequence in sequences]

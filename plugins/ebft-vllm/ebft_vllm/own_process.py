@@ -1,4 +1,4 @@
-"""An engine in a process of its own on the trainer's machine."""
+"""An engine in its own process on the trainer's machine."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ WHERE = "the vLLM engine's process"
 
 
 class OwnProcessEngine:
-    """Starts `ebft_vllm.server` and talks to it; ends it when it does not answer in time.
+    """Starts `ebft_vllm.server` and sends it requests; ends it when it does not answer in time.
 
-    The process ends by itself when this one is gone, however that ended.
+    The server's process ends by itself when this process has ended for any reason.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class OwnProcessEngine:
     def _ask(self, name: str, *arguments: Any, timeout: float) -> Any:
         message = (name, arguments)
         try:
-            # Beside the wait, which is for both: a process that does not read takes in little.
+            # Sent in a thread, so that the timeout applies too if the process does not read.
             threading.Thread(target=_send, args=(self._connection, message), daemon=True).start()
             if not self._connection.poll(timeout):
                 self._end()
@@ -93,7 +93,7 @@ class OwnProcessEngine:
 
 def _spawn(devices: str | None) -> tuple[subprocess.Popen[bytes], Connection]:
     ours, theirs = socket.socketpair()
-    # Else a file of the user's that is called datasets.py would be taken for the library.
+    # Otherwise a file datasets.py in the user's working directory would be imported.
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = devices
@@ -104,14 +104,14 @@ def _spawn(devices: str | None) -> tuple[subprocess.Popen[bytes], Connection]:
             stdin=subprocess.DEVNULL,
             stdout=sys.__stderr__.fileno() if sys.__stderr__ else subprocess.DEVNULL,
             env=environment,
-            # Ctrl-C is for the trainer, which lets the step end; the engine must live until then.
+            # On Ctrl-C the trainer finishes the step, and the engine must not end before that.
             start_new_session=True,
         )
     return process, Connection(ours.detach())
 
 
 def _send(connection: Connection, message: tuple[str, tuple[Any, ...]]) -> None:
-    with suppress(OSError):  # it is gone, and then no answer comes either
+    with suppress(OSError):  # the process has ended, which the wait for the answer reports
         connection.send(message)
 
 

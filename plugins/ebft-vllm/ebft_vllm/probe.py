@@ -1,8 +1,8 @@
-"""The probe: does the engine compute what the trainer computes?
+"""The probe: does the engine compute the same log-probs as the trainer?
 
-It goes the way that rollouts go (a context of several cached blocks, sampling, log-probs), so that
-it sees weights that did not arrive, a head that was not repacked and prefixes that were not
-forgotten alike.
+It uses the same code path as rollouts (a context of several cached blocks, sampling, log-probs), so
+that it detects weights that were not copied, a head that was not repacked, and a prefix cache that
+was not reset.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 LENGTH = 8
 """Tokens of a probe's rollouts."""
 BLOCKS = 2
-"""Whole blocks of the prefix cache that a context fills, if the model's limit lets it."""
+"""Whole blocks of the prefix cache that a context fills, if the model's limit allows it."""
 
 
 def probe_contexts(*, count: int, vocabulary: int, block_size: int, limit: int | None) -> Contexts:
-    """`count` fixed contexts of random tokens; the same for every run of the same model.
+    """Returns `count` fixed contexts of random tokens, the same for every run of the same model.
 
-    `limit` is the most tokens that a context and its rollout may have; None: as many as they like.
+    `limit` is the most tokens that a context and its rollout may have together; None: no limit.
     """
     generator = torch.Generator().manual_seed(0)
     length = BLOCKS * block_size + 1
@@ -47,7 +47,7 @@ def probe_contexts(*, count: int, vocabulary: int, block_size: int, limit: int |
 
 @torch.no_grad()
 def largest_gap(policy: PreTrainedModel, rollouts: Rollouts, precision: torch.dtype) -> float:
-    """max |log p(sampler) − log p(trainer)| over the tokens of rollouts; infinite if any is NaN."""
+    """Returns max |log p(sampler) − log p(trainer)| over rollout tokens; infinite if any is NaN."""
     with autocast(rollouts.tokens.device, precision):
         trainers = tree_log_probs(policy, rollouts).rollouts
     gap = (rollouts.log_probs - trainers).abs()[rollouts.mask]

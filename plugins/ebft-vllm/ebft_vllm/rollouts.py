@@ -1,4 +1,4 @@
-"""Contexts → what the engine is asked, and its samples → rollouts."""
+"""Converts contexts to jobs of the engine, and its samples to rollouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def make_job(
     contexts: Contexts, *, n: int, temperature: float, eos: int, seed: int, step: int
 ) -> Job:
-    """One request a context, each with its own seed from (seed, step, document, anchor)."""
+    """Returns one request for each context, with its seed from (seed, step, document, anchor)."""
     rows = contexts.tokens.tolist()
     seeds = context_seeds(contexts, seed=seed, step=step).tolist()
     requests = [
@@ -35,7 +35,7 @@ def make_job(
 def check_lengths(contexts: Contexts, limit: int | None) -> None:
     """Raises `UserError` naming the document whose context leaves no room for a rollout.
 
-    `limit` is the most tokens of the two together; None: there is none.
+    `limit` is the most tokens of the two together; None: no limit.
     """
     if limit is not None and contexts.reach > limit:
         length = contexts.rollout_length
@@ -54,10 +54,10 @@ def rollouts_of(
     tokenizer: PreTrainedTokenizerBase,
     temperature: float,
 ) -> Rollouts:
-    """The engine's samples as rollouts.
+    """Returns the engine's samples as rollouts.
 
-    Raises `EngineError` if they are not n for each context, each of G tokens or ended early by
-    the contexts' own rule.
+    Raises `EngineError` if a context does not have n samples, or a sample has not G tokens and does
+    not end with end-of-sequence where the contexts allow it.
     """
     P, G, device = len(contexts), contexts.rollout_length, contexts.tokens.device
     if [len(group) for group in samples] != [n] * P:

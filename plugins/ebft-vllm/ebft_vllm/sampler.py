@@ -37,7 +37,7 @@ BEFORE_TRAINING = -1
 
 
 class VllmSampler:
-    """Asks an engine for rollouts, keeps its weights those of the policy, and checks that."""
+    """Samples rollouts from an engine, copies the policy's weights to it, and probes it."""
 
     def __init__(self, options: VllmOptions, resources: Resources) -> None:
         require_vllm()
@@ -51,7 +51,7 @@ class VllmSampler:
         if has_adapter(policy) and dtype != "float32":
             log.warning(
                 "sampler.dtype = %s: the engine rounds weights with the adapter's updates in them, "
-                "so updates that are small beside the weights do not reach it; say "
+                "so updates that are small relative to the weights are lost; set "
                 "sampler.dtype=float32 to sample from what is trained", dtype,
             )  # fmt: skip
         self._limit = options.max_length or context_length(policy.config)
@@ -91,14 +91,14 @@ class VllmSampler:
         )  # fmt: skip
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:
-        """Gives the engine the policy's weights and probes it: seconds, and the probe's gap.
+        """Copies the policy's weights to the engine, merged if it has an adapter, and probes it.
 
-        The engine is given merged weights if the policy has an adapter.
-        Raises `SamplerMismatchError` if the gap is more than `probe_tolerance`.
+        Returns `sync_seconds` and `probe_gap` (nats). Raises `SamplerMismatchError` if the gap is
+        more than `probe_tolerance`.
         """
         since = perf_counter()
-        # A state dict, because `named_parameters` leaves a tied head out and vLLM would keep its
-        # old one without a word.
+        # `named_parameters` leaves out a tied head, and vLLM would silently keep its old one; a
+        # state dict has it.
         weights = {name: w.detach() for name, w in merged(policy).state_dict().items()}
         try:
             self.engine.load(weights)
@@ -116,7 +116,7 @@ class VllmSampler:
         return {"sync_seconds": seconds, "probe_gap": gap}
 
     def probe(self, policy: PreTrainedModel, *, step: int) -> float:
-        """Largest |log p(engine) − log p(trainer)|, in nats, of rollouts from fixed contexts."""
+        """Returns the largest |log p(engine) − log p(trainer)|, in nats, on fixed contexts."""
         return largest_gap(policy, self(self._probe, step=step), self._resources.precision)
 
 
@@ -125,7 +125,7 @@ def _when(step: int) -> str:
 
 
 def start_engine(options: VllmOptions, policy: PreTrainedModel, dtype: str) -> Engine:
-    """Starts the engine that the options name, with random weights. Raises `EngineError`."""
+    """Starts the engine with random weights. Raises `EngineError` if it does not start."""
     with tempfile.TemporaryDirectory(prefix="ebft-vllm-") as folder:
         save_config(policy, folder)
         start = Start(
@@ -143,10 +143,10 @@ def start_engine(options: VllmOptions, policy: PreTrainedModel, dtype: str) -> E
 
 
 def share_of_gpu(options: VllmOptions, device: torch.device) -> dict[str, float]:
-    """How much of the trainer's GPU the engine may count on, if it is to be on it.
+    """Returns `gpu_memory_utilization` for an engine on the trainer's GPU.
 
-    vLLM does not start where less than `gpu_memory_utilization` of all memory is free, although it
-    takes no more than the weights and `kv_cache_gib`.
+    vLLM does not start if less than this fraction of all memory is free, although it needs only
+    memory for the weights and `kv_cache_gib`.
     """
     if device.type != "cuda" or options.devices is not None:
         return {}
@@ -158,7 +158,7 @@ def save_config(policy: PreTrainedModel, folder: str) -> None:
     """Writes the config.json from which vLLM builds the same architecture."""
     config = type(policy.config).from_dict(policy.config.to_dict())
     config.architectures = [type(policy).__name__]
-    # How the weights were stored once says nothing about those that will be given.
+    # It describes weights on disk, but the engine loads unquantised ones from memory.
     if "quantization_config" in vars(config):
         del config.quantization_config
     config.save_pretrained(folder)
@@ -167,16 +167,16 @@ def save_config(policy: PreTrainedModel, folder: str) -> None:
 class Vllm(VllmOptions):
     """Samples from a vLLM engine that holds a copy of the policy's weights.
 
-    Worth its second copy for long completions and large models; for short rollouts at many anchors
-    hf_tree does less work. After every optimizer step the engine takes over the weights in memory,
-    forgets its prefix cache, and is probed: it samples from fixed contexts, and its log-probs must
-    be the trainer's.
+    It pays off for long completions and large models; for short rollouts at many anchors, hf_tree
+    does less work. After every optimizer step the weights are copied to the engine in memory, its
+    prefix cache is reset, and it is probed: it samples from fixed contexts, and its log-probs must
+    equal the trainer's.
     """
 
     def build(self, resources: Resources) -> VllmSampler:
-        """The sampler with its engine started, holding the policy's weights, and probed.
+        """Starts the engine, copies the policy's weights to it and probes it.
 
-        Raises `UserError` if vLLM is not installed, `EngineError` if the engine does not start and
-        `SamplerMismatchError` if it computes something else than the trainer.
+        Raises `UserError` if vLLM is not installed, `EngineError` if the engine does not start, and
+        `SamplerMismatchError` if its log-probs differ from the trainer's.
         """
         return VllmSampler(self, resources)

@@ -1,5 +1,5 @@
 """The engine's own process: `python -m ebft_vllm.server FD PID` serves one connection until it
-closes, or until the trainer, which is process PID, is gone.
+closes, or until the trainer (process PID) has ended.
 
 A request is `(name, arguments)`, an answer `("done", result)` or `("failed", reason, traceback)`.
 """
@@ -17,17 +17,17 @@ from typing import Any
 from ebft_vllm.local import LocalEngine
 
 EVERY = 1.0
-"""Seconds between looks at whether the trainer is there."""
+"""Seconds between checks that the trainer is running."""
 
 
 class Server:
-    """Does what the trainer asks for, one request after the other."""
+    """Answers the trainer's requests, one after the other."""
 
     def __init__(self) -> None:
         self._engine: LocalEngine | None = None
 
     def answer(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        """The result of a request; raises whatever vLLM raises."""
+        """Returns the result of a request; raises what vLLM raises."""
         if name == "start":
             self._engine = LocalEngine(*arguments)
             return None
@@ -41,7 +41,7 @@ class Server:
 
 
 def serve(connection: Connection) -> None:
-    """Answers until the other end is gone, because it closed or because its process ended."""
+    """Answers requests until the trainer closes the connection or ends."""
     server = Server()
     while True:
         try:
@@ -60,7 +60,7 @@ def serve(connection: Connection) -> None:
 
 
 def end_with(trainer: int) -> None:
-    """Ends this process when the trainer is gone, also in the middle of a call that hangs."""
+    """Ends this process when the trainer has ended, even during a call that hangs."""
     while os.getppid() == trainer:
         time.sleep(EVERY)
     os._exit(1)
@@ -69,5 +69,5 @@ def end_with(trainer: int) -> None:
 if __name__ == "__main__":
     threading.Thread(target=end_with, args=(int(sys.argv[2]),), daemon=True).start()
     serve(Connection(int(sys.argv[1])))
-    # vLLM's threads would be joined otherwise, and one that hangs would keep the process.
+    # A normal exit would join vLLM's threads, and one that hangs would keep the process alive.
     os._exit(0)

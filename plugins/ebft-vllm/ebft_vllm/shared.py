@@ -1,7 +1,7 @@
-"""Weights in memory that another process on the same machine maps: no disk, no sockets.
+"""Weights in shared memory, which another process on the same machine maps.
 
-The memory is anonymous (`memfd`): it is not limited by the size of /dev/shm, which containers keep
-small, and it disappears with the process that made it, however that ends.
+The memory is anonymous (`memfd`): it is not limited by the size of /dev/shm, which is often small
+in containers, and it is freed when the process that made it ends for any reason.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64
-"""Bytes: every tensor starts at a multiple, as kernels like it."""
+"""Bytes; every tensor starts at a multiple, for fast kernels."""
 
 
 class SharedWeights:
-    """A block of memory that holds one set of weights after the other, always laid out alike."""
+    """A block of memory for the policy's weights, with the same layout at every sync."""
 
     def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         self.layout: list[dict[str, Any]] = []
@@ -43,7 +43,7 @@ class SharedWeights:
         self._views = dict(_views(self._memory, self.layout))
 
     def write(self, weights: Mapping[str, Tensor]) -> None:
-        """Copies weights in, cast to the engine's type. Raises `ValueError` for other names."""
+        """Copies weights in, cast to the engine's dtype. Raises `ValueError` for other names."""
         if weights.keys() != self._views.keys():
             names = sorted(weights.keys() ^ self._views.keys())
             raise ValueError(f"the policy's weights have changed their names: {names[:3]}")
@@ -51,7 +51,7 @@ class SharedWeights:
             view.copy_(weights[name])
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         self._views.clear()
         self._memory.close()
         os.close(self._file)
@@ -59,13 +59,13 @@ class SharedWeights:
 
 @contextmanager
 def open_weights(path: str, layout: list[dict[str, Any]]) -> Iterator[dict[str, Tensor]]:
-    """The weights that `SharedWeights` has at `path`, as tensors of its memory, not of copies."""
+    """Maps the weights of the `SharedWeights` at `path`; the tensors are views, not copies."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
-    # Not closed: the map lives as long as a tensor of it does, and no longer.
+    # The map is not closed here: it is freed with the last tensor that views it.
     yield dict(_views(memory, layout))
 
 
