@@ -39,7 +39,7 @@ class InProcessEngine:
         self._engine: LocalEngine = self._ask("start", lambda: LocalEngine(start), start_timeout)
 
     def load(self, weights: dict[str, Tensor]) -> None:
-        self._ask("take over weights", lambda: self._engine.load(weights.items()), self._timeout)
+        self._ask("load weights", lambda: self._engine.load(weights.items()), self._timeout)
 
     def sample(self, job: Job) -> Samples:
         samples: Samples = self._ask("sample", lambda: self._engine.sample(job), self._timeout)

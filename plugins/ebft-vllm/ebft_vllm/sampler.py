@@ -110,8 +110,8 @@ class VllmSampler:
             raise SamplerMismatchError(
                 f"{_when(step)}: after the sync, the vLLM engine's log-probs differ from the "
                 f"trainer's by up to {gap:.3g} nats on the probe's contexts, more than "
-                f"sampler.probe_tolerance = {self._tolerance:g}: the weights have not arrived as "
-                "they are, or the two compute differently"
+                f"sampler.probe_tolerance = {self._tolerance:g}: the weights were not copied "
+                "correctly, or the two compute differently"
             )
         return {"sync_seconds": seconds, "probe_gap": gap}
 
