@@ -61,7 +61,7 @@ def check_evaluator(
         part,
         all(torch.equal(now[name], weight) for name, weight in before.items())
         and not policy.training,
-        "the policy stays as it is",
+        "it does not modify the policy",
     )
 
 

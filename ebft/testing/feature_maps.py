@@ -40,7 +40,7 @@ def check_feature_map(
         rollouts = tiny_rollouts(contexts, n=3, vocabulary=vocabulary)
         unchanged = Unchanged(rollouts)
         features = feature_map(rollouts)
-        require(part, bool(unchanged), "the rollouts that it is given stay as they are")
+        require(part, bool(unchanged), "it does not modify its input")
         _check_shapes(part, features, rollouts)
         _check_repeatable(part, features, rollouts, feature_map, resources, tolerance)
         _check_a_function_of_the_tokens(part, features, rollouts, feature_map, tolerance)
@@ -58,10 +58,10 @@ def _check_shapes(part: Part, features: Features, rollouts: Rollouts) -> None:
     require(
         part,
         features.samples.dtype == features.references.dtype,
-        "samples and references have one dtype",
+        "samples and references have the same dtype",
     )
-    require(part, D % features.layers == 0, f"D = {D} are {features.layers} equal layers")
-    require(part, not features.paired or m == n, "paired references are one for each rollout")
+    require(part, D % features.layers == 0, f"D = {D} is a multiple of layers = {features.layers}")
+    require(part, not features.paired or m == n, "paired features have m = n references")
 
 
 def _check_repeatable(

@@ -46,11 +46,9 @@ def check_plan(part: Part, resources: Resources | None = None) -> None:
 
 def _check_contexts(part: Part, plan: Plan, contexts: Contexts, documents: list[Document]) -> None:
     require(part, isinstance(contexts, Contexts), "it returns ebft.Contexts")
-    require(
-        part, list(contexts.documents) == documents, "its documents are those that it was given"
-    )
+    require(part, list(contexts.documents) == documents, "its documents are the argument documents")
     rows = contexts.row.tolist()
-    require(part, rows == sorted(rows), "contexts of a document stand together, rows ascend")
+    require(part, rows == sorted(rows), "contexts of a document are adjacent, and rows ascend")
     require(
         part,
         set(rows) == set(range(len(documents))),

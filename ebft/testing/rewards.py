@@ -45,7 +45,7 @@ def check_reward(
         features = _features(contexts, n=4)
         unchanged = Unchanged(rollouts, features)
         terms = reward(rollouts, features)
-        require(part, bool(unchanged), "what it is given stays as it is")
+        require(part, bool(unchanged), "it does not modify its input")
         _check_shapes(part, terms, 4, len(contexts))
         if not part.uses_features():
             require(

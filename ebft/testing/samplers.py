@@ -66,7 +66,7 @@ def check_sampler(
     for contexts in plans.values():
         unchanged = Unchanged(contexts)
         rollouts = sampler(contexts, step=0)
-        require(part, bool(unchanged), "the contexts that it is given stay as they are")
+        require(part, bool(unchanged), "it does not modify its input")
         _check_shapes(part, rollouts, contexts, sampler.n, resources)
         _check_log_probs(part, policy, rollouts, tolerance)
         _check_seed(part, rollouts, sampler, resources, tolerance)
@@ -77,7 +77,7 @@ def check_sampler(
                     _same(sampler(some, step=0), rollouts, place, tolerance),
                     "rollouts of a document do not depend on the other documents of the batch",
                 )
-    require(part, _intact(policy, weights), "the policy stays as it is while it is sampled from")
+    require(part, _intact(policy, weights), "sampling does not modify the policy")
     _check_frequencies(part, resources)
     _check_sync(part, sampler, policy, plans["strided"], tolerance)
 
@@ -88,7 +88,7 @@ def _check_shapes(
     require(part, isinstance(rollouts, Rollouts), "it returns ebft.Rollouts")
     tokens, mask = rollouts.tokens, rollouts.mask
     shape = (len(contexts), n, contexts.rollout_length)
-    require(part, rollouts.contexts is contexts, "rollouts name the contexts they were given")
+    require(part, rollouts.contexts is contexts, "rollouts.contexts is the argument contexts")
     require(part, tuple(tokens.shape) == shape, f"tokens are [P, n, G] = {list(shape)}")
     require(part, tokens.dtype == torch.long, f"tokens are int64, not {tokens.dtype}")
     vocabulary = resources.policy.config.vocab_size
@@ -138,7 +138,7 @@ def _check_seed(
         require(
             part,
             _same(sampler(contexts, step=0), rollouts, whole, tolerance),
-            "the same step samples the same, whatever torch's global generator does",
+            "the same step samples the same, independent of torch's global generator",
         )
         again = part.build(resources)(contexts, step=0)
         require(part, _same(again, rollouts, whole, tolerance), "built again, it samples the same")

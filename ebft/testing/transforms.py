@@ -39,7 +39,7 @@ def check_transform(
             require(part, isinstance(transform, Transform), "build() returns something to call")
             unchanged = Unchanged(features)
             result = transform(features)
-            require(part, bool(unchanged), "the features that it is given stay as they are")
+            require(part, bool(unchanged), "it does not modify its input")
             _check_shapes(part, result, features)
             again = part.build(resources)(features)
             require(part, _same(again, result, tolerance), "built again, it gives the same")
@@ -65,9 +65,9 @@ def _check_shapes(part: Part, result: Features, features: Features) -> None:
     check_tensor(part, "samples", result.samples, (P, n, D))
     check_tensor(part, "references", result.references, (P, m, D))
     dtypes = {result.samples.dtype, result.references.dtype}
-    require(part, dtypes == {features.samples.dtype}, "the dtype stays what it was")
-    require(part, D % result.layers == 0, f"D = {D} are {result.layers} equal layers")
-    require(part, not result.paired or m == n, "paired references are one for each rollout")
+    require(part, dtypes == {features.samples.dtype}, "the dtype is that of the input")
+    require(part, D % result.layers == 0, f"D = {D} is a multiple of layers = {result.layers}")
+    require(part, not result.paired or m == n, "paired features have m = n references")
 
 
 def _check_state(

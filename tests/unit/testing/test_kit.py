@@ -91,10 +91,10 @@ class Baseline(BaselinePart):
         ("others", "claims to be unbiased"),
         ("biased", "claims to be biased"),
         ("shape", r"shape \[3, 1\], not \[3\]"),
-        ("writes", "stay as they are"),
+        ("writes", "does not modify its input"),
         ("nan", "with n = 1 is finite"),
         ("order", "another order"),
-        ("double", "the dtype stays"),
+        ("double", "the dtype is that of the input"),
     ],
 )
 def test_baselines(how, says):
@@ -204,7 +204,7 @@ class FeatureMap(FeatureMapPart):
         ("mask", "outside the mask"),
         ("reference", "a rollout with the reference's tokens"),
         ("leaks", "other documents|references do not depend"),
-        ("layers", "D = 6 are 4 equal layers"),
+        ("layers", "D = 6 is a multiple of layers = 4"),
     ],
 )
 def test_feature_maps(how, says):
@@ -260,8 +260,8 @@ class Moving:
         ("references", "do not depend on the other rollouts"),
         ("state", "with the state loaded"),
         ("order", "another order"),
-        ("half", "the dtype stays"),
-        ("writes", "stay as they are"),
+        ("half", "the dtype is that of the input"),
+        ("writes", "does not modify its input"),
     ],
 )
 def test_transforms(how, says):
@@ -328,7 +328,7 @@ class Broken(HfTreeSampler):
         ("global", "global generator"),
         ("batch", "other documents"),
         ("stale", "log-probs are the policy's"),
-        ("copies", "stay as they are"),
+        ("copies", "does not modify its input"),
         ("silent", "sync returned NoneType, and must return a mapping"),
     ],
 )
@@ -391,7 +391,7 @@ def only(contexts, some):
     ("how", "says"),
     [
         ("short", "shorter than shortest_document"),
-        ("drops", "its documents are those that it was given"),
+        ("drops", "its documents are the argument documents"),
         ("reference", "a reference is the document's own next tokens"),
         ("mask", "masked after its end"),
         ("order", "rows ascend"),
@@ -439,7 +439,7 @@ class Evaluator(EvaluatorPart):
         ("calls", "called again"),
         ("shape", "a value and a weight for each of"),
         ("nan", "values that have weight are finite"),
-        ("trains", "the policy stays as it is"),
+        ("trains", "does not modify the policy"),
         ("names", "different names"),
     ],
 )
