@@ -45,7 +45,7 @@ class ModelShape:
             "vocab_size",
         )  # fmt: skip
         if missing := [name for name in names if not isinstance(text.get(name), int)]:
-            raise ValueError(f"its configuration does not say {', '.join(missing)}")
+            raise ValueError(f"its configuration does not have {', '.join(missing)}")
         hidden, layers, heads, intermediate, vocab = (text[name] for name in names)
         without_mlp = cls(
             hidden=hidden,
@@ -61,7 +61,7 @@ class ModelShape:
         mlp = _layer_weights(config) - without_mlp.layer_weights
         matrices, rest = divmod(mlp, hidden * intermediate)
         if matrices not in (2, 3) or rest:
-            raise ValueError("its layers have more in them than attention and one MLP")
+            raise ValueError("its layers contain more than attention and one MLP")
         return replace(without_mlp, mlp_matrices=matrices)
 
     @property
@@ -89,7 +89,7 @@ class ModelShape:
         (None: every matrix). Raises `ValueError` for a name that is not in `projections`."""
         there = self.projections
         if unknown := sorted(set(names or ()) - there.keys()):
-            raise ValueError(f"the size of {', '.join(unknown)} is not known before it is loaded")
+            raise ValueError(f"the size of {', '.join(unknown)} is only known after loading")
         return self.layers * sum(rank * sum(there[name]) for name in names or there)
 
     @property

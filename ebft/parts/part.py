@@ -122,8 +122,8 @@ def part_of(kind: str, *, optional: bool = False) -> PartOf:
         finder: FindsParts | None = (info.context or {}).get("registry")
         if finder is None:
             raise ValueError(
-                "a part is given by its name, and there is no registry to find it in; give the "
-                "part itself, or validate with context={'registry': load_registry()}"
+                "there is no registry to find a part by its name; pass the part itself, or "
+                "validate with context={'registry': load_registry()}"
             )
         return finder.parse(kind, value, info.context)
 

@@ -119,8 +119,8 @@ def check_base(kind: str, part: type[Part]) -> type[Part]:
     base = BASES.get(kind, Part)
     if not issubclass(part, base):
         raise ValueError(
-            f"{part.__qualname__} is one of the {kind}, so it derives from ebft.{base.__name__}, "
-            "and not from ebft.Part alone"
+            f"{part.__qualname__} is one of the {kind}, so it must derive from "
+            f"ebft.{base.__name__}, not only from ebft.Part"
         )
     return part
 

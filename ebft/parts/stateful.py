@@ -35,7 +35,7 @@ def load_part_states(parts: Sequence[object], states: Mapping[str, Any]) -> None
     stateful = {str(i): part for i, part in enumerate(parts) if isinstance(part, Stateful)}
     if stateful.keys() != states.keys():
         raise ValueError(
-            f"parts {sorted(stateful)} have state, and it is given for {sorted(states)}"
+            f"parts {sorted(stateful)} have state, but it was saved for {sorted(states)}"
         )
     for place, part in stateful.items():
         part.load_state_dict(states[place])

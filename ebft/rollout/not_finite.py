@@ -17,7 +17,7 @@ def not_finite_in(
     """Returns the names of the first documents with a bad value; None if all are finite.
 
     The first dimension of `values` is contexts, or an equal number of rows for each of them. If
-    `row` is given, it holds the document of each row of `values`.
+    `row` is given, it has the document's number for each row of `values`.
     """
     bad = ~values.detach().isfinite().flatten(1).all(1)
     if not bad.any():

@@ -83,7 +83,7 @@ class Contexts:
         return replace(self, micro_batches=tuple(documents))
 
     def one_by_one(self) -> Contexts:
-        """The same contexts with each document a micro-batch of its own."""
+        """The same contexts with one document in each micro-batch."""
         return self.divided([1] * len(self.documents))
 
     def split(self) -> Iterator[tuple[slice, Contexts]]:

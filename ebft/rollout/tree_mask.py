@@ -62,7 +62,7 @@ class TreeMask:
 
     Document i has `trunks[i]` tokens and `branches[i]` branches of `steps` tokens each. Branch q
     sees the first `anchors[q]` tokens of its trunk. Keys are all tokens of the row. Queries are all
-    tokens too; while branches are sampled, `newest` is given, and the only queries are token number
+    tokens too, unless `newest` is set (while branches are sampled): then they are token number
     `newest` of every branch. `prepared` is set by `at`.
     """
 

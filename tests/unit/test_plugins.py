@@ -53,7 +53,7 @@ def install(tmp_path, monkeypatch):
 
 def test_a_part_of_another_base_class_is_told_which_to_derive_from(tmp_path):
     old = write(tmp_path / "old.py", FEATURE_MAP.replace("FeatureMapPart", "Part"))
-    says = r"old.py: Lengths is one of the feature_maps, so it derives from ebft.FeatureMapPart"
+    says = r"old.py: Lengths is one of the feature_maps, so it must derive from ebft.FeatureMapPart"
     with pytest.raises(PluginError, match=says):
         load_registry([old])
 
