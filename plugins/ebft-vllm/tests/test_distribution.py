@@ -1,4 +1,4 @@
-"""hf_tree and vllm sample the same distribution, with the log-probs that say so."""
+"""hf_tree and vllm sample from the same distribution, and their log-probs agree with it."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_tokens_have_the_same_distribution(make_policy, make_resources):
                 [histogram(rollouts.tokens[p, :, :tokens]) for rollouts in (ours, theirs)]
             )
             assert p_value(counts) > 1e-4, (p, tokens)
-    # It would have found a temperature of 1.0 instead.
+    # The test detects a wrong temperature.
     warmer = drawn(HfTree, resources, temperature=1.2)(CONTEXTS, step=0)
     found = [
         p_value(torch.stack([histogram(r.tokens[p, :, :2]) for r in (ours, warmer)]))
@@ -51,7 +51,7 @@ def histogram(tokens):
 
 
 def p_value(counts):
-    """χ² of two histograms; outcomes that are expected fewer than 10 times count as one."""
+    """χ² of two histograms; outcomes that are expected fewer than 10 times are merged."""
     common = counts.sum(0) >= 20
     rare = counts[:, ~common].sum(1, keepdim=True)
     table = torch.cat([counts[:, common], rare], 1)
@@ -73,5 +73,5 @@ def test_nearly_greedy_tokens_agree_but_for_near_ties(make_policy, make_resource
     for p in differs.any(-1).nonzero()[:, 0].tolist():
         first = int(differs[p].byte().argmax())
         chances = [float(r.log_probs[p, 0, first].exp()) for r in (ours, theirs)]
-        # Both drew a token that the other had almost as good a chance of drawing.
+        # Neither token was improbable or certain, so a rounding error can explain the difference.
         assert all(1e-3 < chance < 0.999 for chance in chances), (p, first, chances)

@@ -45,7 +45,7 @@ def test_a_tied_head_that_is_not_among_the_weights_is_found(sampler, make_policy
     if type(sampler.engine).__name__ == "InProcessEngine":
         sampler.engine.load(dict(sampler.policy.named_parameters()))
     else:
-        # The memory that is shared has a place for each weight; an old head stands in for none.
+        # Shared memory has a place for each weight, so an old head replaces a missing one.
         old = {"lm_head.weight": make_policy().lm_head.weight.detach()}
         sampler.engine.load(dict(sampler.policy.state_dict()) | old)
     assert sampler.probe(sampler.policy, step=0) > 0.05
@@ -64,7 +64,7 @@ def test_rollouts_are_reproducible_and_independent_of_company(sampler):
 
 
 def test_more_contexts_than_one_pass_of_the_engine_takes(policy, make_resources):
-    # vLLM would cut the context that is left over in two, and fail: its generators are seeded.
+    # With chunked prefill, vLLM would split the last context in two, and fail with a seed.
     options = Vllm(
         n=2, engine="in_process", kv_cache_gib=0.1, max_length=96,
         engine_options={"max_num_batched_tokens": 112},

@@ -1,4 +1,4 @@
-"""Whole runs that end badly: one line, in time, and a checkpoint with every update."""
+"""Runs that fail: one line, in time, and a checkpoint with every update."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How much of a text the sampler gives the engine. The engine is a stand-in: nothing is sampled."""
+"""How many tokens the sampler sends to the engine, tested with a fake engine."""
 
 import copy
 
@@ -20,7 +20,7 @@ LONGROPE = {
 
 
 class StandIn:
-    """Draws token 0 for sure, whatever is asked."""
+    """Always samples token 0, with probability 1."""
 
     def load(self, weights):
         pass
@@ -45,7 +45,7 @@ def build(monkeypatch, make_policy, make_resources):
 
 
 def contexts(anchor):
-    """One context of so many tokens, and rollouts of 4."""
+    """Returns one context of the given number of tokens, with rollouts of 4."""
     plan = Strided(start=anchor, stride=anchor, rollout_length=4)
     return plan(tiny_documents([anchor + 4]))
 

@@ -1,4 +1,4 @@
-"""A policy with an adapter: the engine is given the merged weights, and computes the same."""
+"""A policy with an adapter: the engine loads the merged weights, and computes the same."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_lora_arrives_merged(make_policy, make_resources, engine, monkeypatch):
             assert sampler.sync(policy, step=step)["probe_gap"] < 1e-3
         contexts = Strided(start=40, stride=16, rollout_length=6)(tiny_documents([90]))
         assert sampler(contexts, step=0).tokens.shape == (len(contexts), 3, 6)
-        # Without merging, the base's weights would be given and the probe would stop the run.
+        # Without merging, the engine would load the base's weights and the probe would fail.
         monkeypatch.setattr("ebft_vllm.sampler.merged", lambda policy: make_policy())
         with pytest.raises(SamplerMismatchError, match="step 3"):
             sampler.sync(policy, step=2)

@@ -42,7 +42,7 @@ def test_files_in_the_working_directory_are_not_taken_for_libraries(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     process, connection = own_process._spawn(None)
     try:
-        connection.send(("sample", (None,)))  # which it refuses: no engine has been started
+        connection.send(("sample", (None,)))  # fails, because no engine has been started
         assert connection.recv()[0] == "failed"
     finally:
         own_process._end(process, connection)

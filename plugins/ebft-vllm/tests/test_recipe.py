@@ -1,4 +1,4 @@
-"""The recipe of this plug-in, which the core's own tests skip where it is not installed."""
+"""The recipe of this plug-in; the tests of ebft skip it if the plug-in is not installed."""
 
 from ebft_vllm import Vllm
 
