@@ -40,7 +40,7 @@ def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
 
     `cfm` is the unbiased feature-matching loss of this step's documents, in the features that the
     reward uses; absent for n = 1, where it is undefined. `alignment` is the mean of the unary
-    terms, and `diversity` is minus the mean of the pairwise terms: reward = alignment − diversity.
+    terms, and `diversity` is what the pairwise terms subtract: reward = alignment − diversity.
     Rewards without features have none of these. `advantage_std` is the standard deviation of all
     advantages of the step; absent if there is only one.
     """

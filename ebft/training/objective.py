@@ -22,7 +22,7 @@ from ebft.rollout.records import Contexts, Rollouts
 
 
 class ImportanceOptions(Options):
-    """Importance weights: a rollout's probability under the trainer by that under the sampler."""
+    """Importance weights: the probability under the trainer divided by that under the sampler."""
 
     level: Literal["off", "token", "sequence"] = Field(
         "off",
