@@ -121,7 +121,7 @@ def _block_mask(tree_mask: TreeMask) -> BlockMask:
 def blocks(
     intervals: Intervals, columns: int
 ) -> tuple[Bool[Tensor, "Q_blocks K_blocks"], Bool[Tensor, "Q_blocks K_blocks"]]:
-    """Returns which blocks of keys a block of queries may see in part, and which it sees whole."""
+    """Returns two masks: blocks of keys that a block of queries may see, and that it sees whole."""
     first, until, own, itself = (x.view(-1, BLOCK) for x in intervals)
     start = torch.arange(0, columns, BLOCK, device=first.device)
     some = torch.zeros(len(first), len(start), dtype=torch.bool, device=first.device)

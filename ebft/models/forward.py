@@ -31,9 +31,9 @@ def decode(
 ) -> Float[Tensor, "1 N d"]:
     """Returns the last hidden states of the decoder (final norm included), without the LM head.
 
-    With a cache, the N new keys are written to its columns `writes_to`, and attention uses all of
-    its keys that the mask shows. Raises `ValueError` for a model whose attention does not support
-    trees (`models.attention`).
+    With a cache, the N new keys are written to its columns `writes_to`, and queries attend to all
+    keys of the cache within the mask. Raises `ValueError` for a model whose attention does not
+    support trees (`models.attention`).
     """
     output = model.base_model(
         input_ids=tokens,

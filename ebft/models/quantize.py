@@ -28,7 +28,7 @@ SCALES = 256
 def quantize_to(model: PreTrainedModel, device: torch.device) -> None:
     """Moves a model to a device, in place, with its decoder's linear layers in 4 bits.
 
-    Layers are quantised on the device one by one, so that it holds at most one of them in float32.
+    Layers are quantised on the device one by one, so at most one of them is there in float32.
     Embeddings, norms and the LM head are not quantised. Raises `UserError` for a layer whose number
     of weights is not a multiple of 64.
     """

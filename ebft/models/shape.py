@@ -37,8 +37,8 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> ModelShape:
-        """Reads them from a transformers configuration. Raises `ValueError` for missing keys, and
-        for layers of another kind (mixtures of experts, …)."""
+        """Reads the dimensions from a transformers configuration. Raises `ValueError` for missing
+        keys, and for layers of another kind (mixtures of experts, …)."""
         text = config.get_text_config().to_dict()
         names = (
             "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",

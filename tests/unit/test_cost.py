@@ -60,7 +60,7 @@ def test_a_mixture_of_experts_is_not_taken_for_a_dense_model():
         vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, num_local_experts=4,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="more in them than attention and one MLP"):
+    with pytest.raises(ValueError, match="more than attention and one MLP"):
         ModelShape.of(config)
 
 
