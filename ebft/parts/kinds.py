@@ -55,7 +55,7 @@ class EvaluatorPart(Part):
     """The options of an evaluator."""
 
     def rollout_plan(self) -> Plan | None:
-        """The plan of the rollouts that it samples; None if it samples none or does not know."""
+        """The plan of the rollouts that it samples; None if there is none or it is not known."""
         return None
 
     def feature_maps(self) -> tuple[FeatureMapPart, ...]:

@@ -128,7 +128,7 @@ def check_base(kind: str, part: type[Part]) -> type[Part]:
 def load_registry(plugins: Iterable[str] = ()) -> Registry:
     """Returns the registry of built-ins, installed plug-ins and the `plugins` of a recipe.
 
-    Raises `PluginError`.
+    Raises `PluginError` for a plug-in that cannot be loaded or registered.
     """
     manager = pluggy.PluginManager("ebft")
     manager.add_hookspecs(hookspecs)

@@ -30,7 +30,7 @@ def part_states(parts: Sequence[object]) -> dict[str, Any]:
 def load_part_states(parts: Sequence[object], states: Mapping[str, Any]) -> None:
     """Loads states that `part_states` returned for the same parts.
 
-    Raises `ValueError` if it is not the same parts that have state.
+    Raises `ValueError` if other parts have state than those that were saved.
     """
     stateful = {str(i): part for i, part in enumerate(parts) if isinstance(part, Stateful)}
     if stateful.keys() != states.keys():
