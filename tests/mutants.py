@@ -1,30 +1,48 @@
 # ruff: noqa: E501 — a mutant is one line
-"""Breaks each formula once, on purpose, and says which test notices: `make mutants`.
+"""Breaks each formula and each guard once, on purpose, and says which test notices.
 
-Each mutant is one replacement in one file, run in a copy of the repository against the property
-and golden tests until the first failure. A mutant that survives is a formula nothing checks.
+`make mutants` runs all of them. Each mutant is one replacement in one file, run in a copy of the
+repository against `TESTS`, or the tests that it names, until the first failure.
+A mutant that survives is something that nothing checks.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 TESTS = [
     "tests/property",
     "tests/golden",
-    *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
+    *(
+        f"tests/unit/{part}"
+        for part in ("baselines", "rewards", "models", "samplers", "features", "data", "verifiers")
+    ),
+    "tests/unit/sandbox",
+    "tests/security",
+    "tests/unit/config",
+    "tests/unit/runs/test_trial.py",
+    "tests/hostile",
 ]
+LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
+DOCUMENTS, SPLIT = (f"tests/unit/data/test_{name}.py" for name in ("documents", "split"))
+ARCHITECTURES = "tests/unit/models/test_architectures.py"
 
 
 class Mutant(NamedTuple):
+    """`tests` are where to look for the one that notices: `TESTS`, if it is not said."""
+
     file: str
     formula: str
     broken: str
+    tests: str = ""
 
 
 MUTANTS = [
@@ -55,6 +73,19 @@ MUTANTS = [
     Mutant("scoring/kernels.py", "+ offset) ** degree", "- offset) ** degree"),
     Mutant("scoring/kernels.py", "torch.pdist(points).median()", "torch.pdist(points).mean()"),
     Mutant("scoring/interval.py", "if share and variance < ROUNDING", "if variance < ROUNDING"),
+    Mutant("kernels.py", "x @ y.mT\n\n\ndef cosine", "(x @ y.mT).abs()\n\n\ndef cosine"),
+    Mutant("kernels.py", "normalize(z.reshape(*z.shape[:-1], blocks, -1), dim=-1)", "z.reshape(*z.shape[:-1], blocks, -1)"),
+    Mutant("kernels.py", "x @ y.mT / blocks", "x @ y.mT"),
+    Mutant("rewards/feature_matching.py", "features.layers if features.stacked", "features.layers if False"),
+    Mutant("transforms/whiten_context_authors.py", "features.layers if features.stacked", "features.layers if True"),
+    Mutant("transforms/whiten_context_authors.py", "features.layers if features.stacked", "features.layers if False"),
+    Mutant("kernels.py", "square() / (-2 * bandwidth**2)", "square() / (2 * bandwidth**2)"),
+    Mutant("kernels.py", "squared / (-2 *", "-squared / (-2 *"),
+    Mutant("kernels.py", "torch.exp(-distance(x, y) / bandwidth)", "-distance(x, y).square()"),
+    Mutant("kernels.py", "return -distance(x, y)\n", "return distance(x, y)\n"),
+    Mutant("kernels.py", "+ offset) ** degree", "- offset) ** degree"),
+    Mutant("kernels.py", "torch.pdist(points).median()", "torch.pdist(points).mean()"),
+    Mutant("scoring/interval.py", "if share and C > 1", "if C > 1"),
     Mutant("scoring/interval.py", "** (1 / C), C)", "/ C, C)"),
     Mutant("training/objective.py", "return -per_rollout", "return per_rollout"),
     Mutant("training/objective.py", ".mean(1).sum() / contexts", ".mean(1).mean()"),
@@ -78,8 +109,20 @@ MUTANTS = [
     Mutant("training/loop.py", "objective.gamma * ce_loss", "ce_loss"),
     Mutant("scoring/interval.py", "* C / (C - 1)", "* (C - 1) / C"),
     Mutant("scoring/interval.py", "stats.t.ppf((1 + level) / 2, C - 1)", "stats.t.ppf(level, C - 1)"),
+    Mutant("scoring/interval.py", "index_add(0, numbers, share * (value", "index_add(0, torch.arange(len(share)) % C, share * (value"),
+    Mutant("training/loop.py", "of_rollouts.loss + loss", "of_rollouts.loss - loss"),
+    Mutant("training/loop.py", "objective.gamma * of_documents", "of_documents"),
+    Mutant("scoring/interval.py", "(1 - h).sqrt()", "1"),
+    Mutant("scoring/interval.py", "stats.t.ppf((1 + level) / 2,", "stats.t.ppf(level,"),
     Mutant("scoring/interval.py", "share * (value - mean)", "share * value"),
-    Mutant("scoring/interval.py", "part += sign * parts", "part += parts"),
+    Mutant("scoring/interval.py", "part += sign * u", "part += u"),
+    Mutant("scoring/interval.py", "- ratio.square().sum() ", ""),
+    Mutant("scoring/interval.py", "h.square() / (1 - h)\n", "h.square()\n"),
+    Mutant("scoring/interval.py", "< FEWEST:", "< 1:"),
+    Mutant("scoring/interval.py", "(1 - h).sqrt() / len(group)", "(1 - h).sqrt()"),
+    Mutant("scoring/interval.py", "m / len(group)", "m"),
+    Mutant("scoring/seeds.py", "/ S**0.5", "/ S"),
+    Mutant("scoring/seeds.py", "ddof=1", "ddof=0"),
     Mutant("scoring/seeds.py", "2 * self.variance / seeds", "2 * self.variance"),
     Mutant("scoring/gradient_noise.py", "K * mean_squared_norm - one", "mean_squared_norm - one / K"),
     Mutant("scoring/entropy_drift.py", "spread = centred.square()", "spread = centred.abs()"),
@@ -112,6 +155,7 @@ MUTANTS = [
     Mutant("rollout/tree.py", "trunk_end = context_at[:, None, None]", "trunk_end = context_at[:, None, None] + 1"),
     Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None] + 0 * step"),
     Mutant("plans/strided.py", "self.rollout_length + 1, self.stride", "self.rollout_length, self.stride"),
+    Mutant("rollout/strided.py", "document.tokens.numel() - G + 1, self.stride", "document.tokens.numel() - G, self.stride"),
     Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),
     Mutant("models/shape.py", "int(layers * depth)", "round(layers * depth) + 1"),
     Mutant("features/bag_of_tokens.py", "mask.to(counts.dtype)", "torch.ones_like(mask, dtype=counts.dtype)"),
@@ -121,41 +165,275 @@ MUTANTS = [
     Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
     Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
+    Mutant("training/clip.py", "nn.utils.clip_grads_with_norm_(updated, largest, norm)", "pass", LOOP),
+    Mutant("training/loop.py", "m.policy.parameters(), m.clip_grad_norm", "m.policy.parameters(), 1e9", LOOP),
+    Mutant("training/loop.py", "check_gradients(grad_norm, contexts, step=step)", "pass", LOOP),
+    Mutant("training/check_finite.py", "if not torch.isfinite(norm)", "if False", LOOP),
+    Mutant("training/loop.py", "m.optimizer.zero_grad(set_to_none=True)", "pass", LOOP),
+    Mutant("training/loop.py", "m.lr_scheduler.step()", "pass", LOOP),
+    Mutant("training/loop.py", "check_log_probs(log_probs, micro_batch, step=step)", "pass", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("training/contract.py", "if features.paired and m != n", "if False", CONTRACT),
+    Mutant("training/contract.py", "bool(terms.pairwise.diagonal(dim1=1, dim2=2).any())", "False", CONTRACT),
+    Mutant("training/contract.py", "not bool(rollouts.mask[..., 0].all())", "False", CONTRACT),
+    Mutant("training/contract.py", "rollouts.log_probs.where(rollouts.mask, 0)", "rollouts.log_probs", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("log-probs of what is sampled", sampled)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("features of rollouts", features.samples)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("features of references", features.references)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("rewards", terms.reward())', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("advantages", advantages)', "pass", CONTRACT),
+    Mutant("data/documents.py", "document.tokens.numel() > options.length", "False", DOCUMENTS),
+    Mutant("data/documents.py", "document.tokens.numel() < options.shortest", "document.tokens.numel() <= options.shortest", DOCUMENTS),
+    Mutant("data/documents.py", "document.tokens.numel() <= document.begins", "False", DOCUMENTS),
+    Mutant("data/documents.py", "plan([document]).reach <= reads", "True", DOCUMENTS),
+    Mutant("rollout/strided.py", "return self.start + self.rollout_length", "return self.start", DOCUMENTS),
+    Mutant("rollout/strided.py", "numel() >= self._first", "numel() > self._first", DOCUMENTS),
+    Mutant("rollout/completion.py", "1 <= document.prompt_length <", "0 <= document.prompt_length <", DOCUMENTS),
+    Mutant("rollout/completion.py", "document.prompt_length < document", "document.prompt_length <= document", DOCUMENTS),
+    Mutant("data/split.py", "max(round(held_out * distinct), 1)", "round(held_out * distinct)", SPLIT),
+    Mutant("data/split.py", "1), distinct - 1)", "1), distinct)", SPLIT),
+    Mutant("data/split.py", "train = without_copies(examples, of=held_out)", "train = examples", SPLIT),
+    Mutant("data/split.py", "if len(prompts) > 1:", "if True:", SPLIT),
+    Mutant("data/split.py", "if len(prompts) > 1:", "if False:", SPLIT),
+    Mutant("models/probe.py", "if gap > TOLERANCE", "if False", ARCHITECTURES),
+    Mutant("models/probe.py", "TOLERANCE = 2e-3", "TOLERANCE = 2.0", ARCHITECTURES),
+    Mutant("rollout/micro_batches.py", "if counts and size <= room", "if counts", "tests/property/test_micro_batches.py"),
+    Mutant("rollout/micro_batches.py", "anchors * n * contexts", "anchors * contexts", "tests/property/test_micro_batches.py"),
+    Mutant("checkpoints/room.py", "if size > free:", "if False:", "tests/unit/checkpoints/test_room.py"),
+    Mutant("checkpoints/folder.py", "[-keep:]", "", "tests/unit/checkpoints/test_folder.py"),
+    Mutant("checkpoints/folder.py", "choose = min if", "choose = max if", "tests/unit/checkpoints/test_folder.py"),
+    Mutant("evaluation/measure.py", "weight.isfinite() &", "", "tests/unit/evaluation/test_evaluators.py"),
+    Mutant("evaluation/measure.py", "(value.isfinite() | (weight == 0))", "True", "tests/unit/evaluation/test_evaluators.py"),
+    Mutant("training/totals.py", ".where(rollouts.mask, 0)", "", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("training/totals.py", "gap / counts.rollout_tokens", "gap", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("importance.py", "(ratio > cap)", "(ratio >= cap)", "tests/property/test_importance.py"),
+    Mutant("importance.py", "ratio <= options.cap", "ratio < options.cap", "tests/property/test_importance.py"),
+    Mutant("importance.py", "/ ratio.numel()", "", "tests/property/test_importance.py"),
+    Mutant("objective.py", "clamp(min=1)", "clamp(min=0)", "tests/unit/training/test_objective.py"),
+    Mutant("objective.py", " & (column < contexts.lengths[:, None])", "", "tests/unit/training/test_objective.py"),
+    Mutant("rollout/not_finite.py", "flatten(1).all(1)", "flatten(1).any(1)", "tests/unit/training/test_finite.py"),
+    Mutant("features/hidden_states.py", 'layers > 1 and self._options.combine == "stack"', "layers > 1", "tests/property/test_whitening.py"),
+    Mutant("features/concat.py", "stacked=each[0][1].stacked if len(each) == 1 else False", "stacked=each[0][1].stacked", "tests/unit/features/test_maps.py"),
+    Mutant("transforms/whiten_context_paper.py", "layers=1, stacked=False", "", "tests/property/test_whitening.py"),
+    Mutant("scoring/interval.py", "torch.stack(leverages).mean(0)", "leverages[0]", "tests/property/test_clusters.py"),
+    Mutant("data/values.py", "if not value.isascii():", "if False:"),
+    Mutant("data/values.py", "there.count(column) > 1", "False"),
+    Mutant("data/values.py", '"backslashreplace"', '"replace"'),
+    Mutant("data/jsonl.py", "type(value) is not kind", "not isinstance(value, kind)"),
+    Mutant("data/jsonl.py", "check_text(text, place)", "pass"),
+    Mutant("data/formats.py", "column in row.repeated", "False"),
+    Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) < len(names):"),
+    Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) > len(names):"),
+    Mutant("data/formats.py", "csv.reader(file, strict=True)", "csv.reader(file)"),
+    Mutant("data/formats.py", "csv.field_size_limit(sys.maxsize)", "pass"),
+    Mutant("data/stored.py", "\\n{content}", ""),
+    Mutant("data/stored.py", "{path.suffix}", ""),
+    Mutant("data/stored.py", "{sorted(columns.items())!r}", ""),
+    Mutant("data/stored.py", "_digest(path, key) != content", "False"),
+    Mutant("data/gettext.py", "if not re.fullmatch(", "if not re.search("),
+    Mutant("data/python_functions.py", "(SyntaxError, RecursionError, MemoryError)", "SyntaxError"),
+    Mutant("data/hub.py", "rows.select_columns(sorted(set(columns.values())))", "rows"),
+    Mutant("digests.py", "{len(documents)} documents on demand, {documents.digest}", ""),
+    Mutant("rollout/texts.py", "skip_special_tokens=False", "skip_special_tokens=True"),
+    Mutant("rollout/texts.py", "clean_up_tokenization_spaces=False", "clean_up_tokenization_spaces=True"),
+    Mutant("rollout/texts.py", "tokens[:-1] if ends", "tokens[:-2] if ends"),
+    Mutant("verifiers/attempts.py", "if self._ends:", "if True:"),
+    Mutant("verifiers/attempts.py", ".rstrip(REPLACEMENT)", ""),
+    Mutant("verifiers/numbers.py", "(?<![\\w.%)\\]}}])[{MINUS}]", "[{MINUS}]"),
+    Mutant("verifiers/numbers.py", "number if count == 1", "number if count"),
+    Mutant("verifiers/numbers.py", "or NOT_ALONE.match(text, found.end())", ""),
+    Mutant("verifiers/numbers.py", "len(found[0]) > LONGEST or", ""),
+    Mutant("verifiers/functions.py", "outcome.passed and is_worth", "outcome.passed"),
+    Mutant("sandbox/apart.py", "[*IMPORT.findall(self.context + self.reference), self.context]", "[self.context]"),
+    Mutant("sandbox/apart.py", "names.union(DEFINED.findall(self.context)[-1:])", "names"),
+    Mutant("sandbox/calls.py", "not self._codec.is_own(target)", "False"),
+    Mutant("sandbox/calls.py", "not _is_open(target, more[0])", "False"),
+    Mutant("sandbox/calls.py", "class ProgramEnded(BaseException)", "class ProgramEnded(Exception)"),
+    Mutant("sandbox/calls.py", 'return name not in ("eq", "instancecheck") and NotImplemented', "return one._ebft_peer.ask(name, one, other)"),
+    Mutant("sandbox/values.py", "issubclass(found, Exception)", "issubclass(found, BaseException)"),
+    Mutant("sandbox/checking.py", "if name in tested or not (name in space or hasattr(builtins, name))", "if True"),
+    Mutant("sandbox/checking.py", "if end.code:", "if False:"),
+    Mutant("sandbox/checking.py", "if not result.wasSuccessful():", "if False:"),
+    Mutant("rollout/strided.py", "- G + 1, self.stride", "- G, self.stride"),
+    Mutant("sandbox/syscalls.py", "yield EQUAL, 1, 0, machine.audit", "yield EQUAL, 1, 1, machine.audit"),
+    Mutant("sandbox/syscalls.py", "bit of their own\n", "bit of their own\n    yield AND, 0, 0, 0x3FFFFFFF\n"),
+    Mutant("sandbox/syscalls.py", "8 * argument + 4), (EQUAL, 0, 1, 0)]", "8 * argument + 4), (EQUAL, 0, 0, 0)]"),
+    Mutant("sandbox/syscalls.py", "[(EQUAL, 0, 3, 0), (LOAD", "[(EQUAL, 0, 0, 0), (LOAD"),
+    Mutant("sandbox/syscalls.py", "0x3D0F00, 0x7D0F00)", "0x3D0B00, 0x3D0F00, 0x7D0F00)"),
+    Mutant("sandbox/syscalls.py", "CLONE[machine.column], 0, [(EQUAL, 0, 1, thread)]", "CLONE[machine.column], 0, [(ANY_BIT, 0, 1, thread)]"),
+    Mutant("sandbox/syscalls.py", "yield RETURN, 0, 0, ERRNO | errno.ENOSYS", "yield RETURN, 0, 0, ALLOW"),
+    Mutant("sandbox/syscalls.py", "(ACCESS_MODE | TRUNCATE, 0))", "(ACCESS_MODE, 0))"),
+    Mutant("sandbox/syscalls.py", "OPENING = (", "OPENING = ((ACCESS_MODE, 3), "),
+    Mutant("sandbox/syscalls.py", "CREATE | UNNAMED)]", "CREATE)]"),
+    Mutant("sandbox/syscalls.py", "CREATE | UNNAMED)]", "UNNAMED)]"),
+    Mutant("sandbox/syscalls.py", "yield RETURN, 0, 0, ASK", "yield RETURN, 0, 0, ALLOW"),
+    Mutant("sandbox/syscalls.py", "[(EQUAL, 0, 3, UNIX), (LOAD", "[(EQUAL, 0, 0, UNIX), (LOAD"),
+    Mutant("sandbox/syscalls.py", "(EQUAL, 0, 1, kind)]", "(EQUAL, 0, 0, kind)]"),
+    Mutant("sandbox/syscalls.py", "call[machine.column], argument, [(EQUAL, 0, 1, command)]", "call[machine.column], argument, [(EQUAL, 0, 0, command)]"),
+    Mutant("sandbox/syscalls.py", "    yield from _if(SENDTO[machine.column], 4, _null(4))\n    yield refuse", "    yield from _if(SENDTO[machine.column], 4, _null(4))\n    yield RETURN, 0, 0, ALLOW"),
+    Mutant("sandbox/syscalls.py", '"dup": (32, 23)', '"kill": (62, 129), "dup": (32, 23)'),
+    Mutant("sandbox/counting.py", "self._threads < 0", "self._threads < -99"),
+    Mutant("sandbox/counting.py", "self._files < 0", "self._files < -1"),
+    Mutant("sandbox/counting.py", "0 if error else GO_ON", "GO_ON"),
+    Mutant("sandbox/child.py", "libc.alarm(seconds)", "pass"),
+    Mutant("sandbox/child.py", "call(libc.prctl, DEATH_SIGNAL, SIGKILL, 0, 0, 0)", "pass"),
+    Mutant("sandbox/child.py", "if os.getppid() != parent:", "if False:"),
+    Mutant("sandbox/child.py", "call(libc.prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)", "pass"),
+    Mutant("sandbox/child.py", "call(libc.syscall, CAPABILITIES[os.uname().machine], header, none)", "pass"),
+    Mutant("sandbox/child.py", "call(libc.syscall, RESTRICT_SELF, ruleset, 0)", "pass"),
+    Mutant("sandbox/child.py", 'add_filter(settings["filter"], 0, libc)', "pass"),
+    Mutant("sandbox/child.py", "os.close(listener)", "pass"),
+    Mutant("sandbox/child.py", "os.close(ruleset)", "pass"),
+    Mutant("sandbox/child.py", "os.close(0)", "pass"),
+    Mutant("sandbox/child.py", "(most, most))\n", "(most, resource.getrlimit(getattr(resource, f'RLIMIT_{name}'))[1]))\n"),
+    Mutant("sandbox/child.py", 'failure = describe(error) or "error"', 'failure = ""'),
+    Mutant("sandbox/run.py", '("CPU", options.cpu_seconds),', ""),
+    Mutant("sandbox/run.py", '("AS", options.memory_mib * MIB),', ""),
+    Mutant("sandbox/run.py", "scratch // MOST_FILES if isolated", "scratch if isolated"),
+    Mutant("sandbox/run.py", '("NOFILE", 64),', ""),
+    Mutant("sandbox/run.py", '("CORE", 0),', ""),
+    Mutant("sandbox/run.py", 'limits.append(("NPROC", 0))', "pass"),
+    Mutant("sandbox/run.py", "env=ENVIRONMENT |", "env=os.environ | ENVIRONMENT |"),
+    Mutant("sandbox/run.py", '"PYTHONHASHSEED": "0"', ""),
+    Mutant("sandbox/run.py", '"-S", "-s", "-P"', '"-s", "-P"'),
+    Mutant("sandbox/run.py", '"-P", "-B"', '"-P"'),
+    Mutant("sandbox/run.py", "start_new_session=True", "start_new_session=False"),
+    Mutant("sandbox/run.py", "os.killpg(process.pid, signal.SIGKILL)", "os.kill(process.pid, signal.SIGKILL)"),
+    Mutant("sandbox/run.py", "stdout=subprocess.DEVNULL", "stdout=None"),
+    Mutant("sandbox/run.py", "if report[:WORD] != word:", "if not report:"),
+    Mutant("sandbox/run.py", "while left > 0:", "while True:"),
+    Mutant("sandbox/run.py", "int(options.isolation == \"full\" and counter is None)", "int(counter is None)"),
+    Mutant("sandbox/landlock.py", "(path, READ_FILE | (READ_DIR", "(path, READ_FILE | WRITE_FILE | (READ_DIR"),
+    Mutant("sandbox/landlock.py", "max(v for v in RIGHTS if v <= known)", "1"),
+    Mutant("sandbox/landlock.py", "own |= TRUNCATE & handled(known)", "own |= TRUNCATE"),
+    Mutant("models/load.py", "use_safetensors=True,", "use_safetensors=None,"),
+    Mutant("models/options.py", "trust_remote_code: bool = Field(\n        False", "trust_remote_code: bool = Field(\n        True"),
+    Mutant("named.py", 'f"{dotted}.".startswith(f"{it}.")', "dotted.startswith(it)"),
+    Mutant("named.py", "if importable is not None and", "if importable is None and"),
+    Mutant("plugin_modules.py", "sys.path[:] = before", "pass"),
+    Mutant("plugins.py", "has_hooks or _forgets_to_mark(module)", "has_hooks"),
+    Mutant("config/kinds.py", "isinstance(found, type) and issubclass(found, Optimizer)", "callable(found)"),
+    Mutant("config/kinds.py", "found.__module__ in SCHEDULES", "True"),
+    Mutant("config/kinds.py", '"schedule" in found.__name__', "True"),
+    Mutant("config/kinds.py", "if not self._steps_by_number(type(schedule)):", "if False:"),
+    Mutant("config/component.py", "isinstance(value, bool) and _is_number", "False and _is_number"),
+    Mutant("config/overrides.py", "word.value != value.strip() or isinstance", "isinstance"),
+    Mutant("config/overrides.py", "case _ if comment:", "case _ if False:"),
+    Mutant("config/explain.py", "message += _closest(value, message) if is_text else _quotes(value)", "message += _closest(str(value), message)"),
+    Mutant("parts.py", 'if kind in ("int", "float", "bool") else', 'if kind in ("float", "bool") else'),
+    Mutant("parts.py", 'if kind in ("int", "float", "bool") else', 'if kind in ("int", "bool") else'),
+    Mutant("parts.py", 'if kind in ("int", "float", "bool") else', 'if kind in ("int", "float") else'),
+    Mutant("runs/trial.py", "        optimizer.step()\n", "        pass\n"),
+    Mutant("runs/trial.py", "range(min(steps, MOST_STEPS))", "range(1)"),
+    Mutant("runs/trial.py", "if steps > MOST_STEPS:", "if False:"),
+    Mutant("runs/trial.py", "or not isfinite(rate)", ""),
+    Mutant("runs/trial.py", "or rate < 0", ""),
+    Mutant("verifiers/attempts.py", "if not stop:", "if False:"),
+    Mutant("cli/main.py", "    try:\n        os.getcwd()", "    try:\n        pass"),
+    Mutant("cli/main.py", 'if os.path.expanduser("~") == "~":', "if False:"),
+    Mutant("models/arrived.py", 'return f"its files lack {_some(missing)}; {remedy}"', "return None"),
+    Mutant("models/arrived.py", 'return kind == "weight" and', "return False and"),
+    Mutant("models/arrived.py", "parent not in outside", "True"),
+    Mutant("models/arrived.py", 'return isinstance(getattr(modules[parent], "weight", None), Tensor)', "return False"),
+    Mutant("models/configuration.py", "if how := section.get(key):", "if how := None:"),
+    Mutant("models/lora.py", "loaded.unexpected_keys if name not in own", "own if name not in saved"),
+    Mutant("models/lora.py", "if not torch.equal(own[name], saved[name].to(own[name]))", "if False"),
+    Mutant("models/lora.py", "        _untie_if_adapted(model)\n", "        pass\n"),
+    Mutant("models/refusing.py", "isinstance(error, UserError) or is_out_of_memory(error)", "False"),
+    Mutant("models/vocabulary.py", "number in put or number not in special", "number not in special"),
+    Mutant("models/vocabulary.py", "number in put or number not in special", "number in put"),
+    Mutant("data/documents.py", "int(document.tokens.max()) >= embeds", "int(document.tokens.max()) > embeds"),
+    Mutant("data/documents.py", "if tokens[: len(start)] == start else tokens", "if False else tokens"),
+    Mutant("data/documents.py", "completion[-1:] == [tokenizer.eos_token_id]", "False"),
+    Mutant("data/encode.py", "return whole[:at]", "return whole[max(at - 1, 0) : at]"),
+    Mutant("rollout/strided.py", "return max(self.start, document.begins)", "return self.start"),
+    Mutant("objective.py", "else 0, document.begins)", "else 0, 0)"),
+    Mutant("printable.py", "if letter.isprintable() or letter in keep", "if True", "tests/unit/test_printable.py"),
+    Mutant("printable.py", "if len(line) <= most", "if True", "tests/unit/test_printable.py"),
+    Mutant("errors.py", "printable(line)", "line", "tests/unit/test_printable.py"),
+    Mutant("console.py", "print(printable(line),", "print(line,", "tests/unit/test_printable.py"),
+    Mutant("console.py", "markup=False", "markup=True", "tests/unit/test_printable.py"),
+    Mutant("console.py", "emoji=False", "emoji=True", "tests/unit/test_printable.py"),
+    Mutant("console.py", "text if control else printable(text, keep=\"\\n\")", "text", "tests/unit/test_printable.py"),
+    Mutant("console.py", "printable(shown[key] or \"\")", "shown[key]", "tests/unit/test_printable.py"),
+    Mutant("console.py", 'printable(self.format(record), keep="\\n" if record.exc_info else "")', "self.format(record)", "tests/unit/test_printable.py"),
+    Mutant("study/report/page.py", "finalize=_shown,", "", "tests/unit/report/test_study.py -k labels"),
+    Mutant("study/report/page.py", "autoescape=True", "autoescape=False", "tests/unit/report/test_study.py -k labels"),
+    Mutant("study/report/page.py", "ENTITIES.get(letter, letter)", "letter", "tests/unit/report/test_study.py -k labels"),
+    Mutant("study/report/page.py", "ESCAPED.sub(r\"\\\\\\g<0>\", printable(text))", "printable(text)", "tests/unit/report/test_study.py -k labels"),
+    Mutant("study/report/make.py", "if file in written:", "if False:", "tests/unit/report/test_study.py -k slashes"),
+    Mutant("study/report/effects.py", "all(unlike(found[0], other) is None for other in found)", "True", "tests/unit/report/test_study.py -k paired"),
+    Mutant("reading.py", "if not stat.S_ISREG(file.stat().st_mode):", "if False:", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "Field(ge=0, lt=2**63)", "Field(ge=0)", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "Field(ge=0, lt=2**63)", "Field(lt=2**63)", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "range(DEEPEST)", "range(100 * DEEPEST)", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "[: SHOWN - 1]", "", "tests/unit/test_reading.py"),
+    Mutant("evaluation/lines.py", "if not 0 <= number < count:", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("evaluation/lines.py", "if not weight >= 0:", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("evaluation/lines.py", "if not 0 < sum(weights) < inf:", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("evaluation/lines.py", "if weight > 0 and not isfinite(value):", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("checkpoints/manifest.py", 'or ".." in path.parts', "", "tests/hostile -k manifest"),
+    Mutant("checkpoints/manifest.py", "path.is_absolute() or", "", "tests/hostile -k manifest"),
+    Mutant("checkpoints/manifest.py", "    check_regular(file)\n", "", "tests/hostile -k pipe"),
+    Mutant("study/contents.py", 'if "/" in name or', "if", "tests/hostile -k plan"),
+    Mutant("study/contents.py", "Annotated[Count, Field(ge=1)]", "Count", "tests/hostile -k steps"),
+    Mutant("study/folder.py", "if file.exists() and not file.is_file():", "if False:", "tests/unit/study/test_folder.py"),
+    Mutant("runs/output.py", "if self.evaluations.exists() and not _is_empty(self.evaluations):", "if False:", "tests/hostile -k pipe"),
 ]  # fmt: skip
 
 
 def main() -> int:
     """0 if every mutant is killed."""
-    with tempfile.TemporaryDirectory() as folder:
-        if failed := first_failure(Path(folder)):
-            sys.exit(f"without any mutant, {failed}: whatever it kills proves nothing")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "files", nargs="*", help="only the mutants of files with this in their name"
+    )
+    parser.add_argument("--first", type=int, default=1, help="number of the first: to go on")
+    parser.add_argument("--jobs", type=int, default=1, help="how many to run at a time")
+    options = parser.parse_args()
+    chosen = [
+        (number, mutant)
+        for number, mutant in enumerate(MUTANTS, 1)
+        if number >= options.first
+        and (not options.files or any(name in mutant.file for name in options.files))
+    ]
+    tests = sorted({path for _, mutant in chosen for path in tests_of(mutant)})
+    if failed := first_failure(tests):
+        sys.exit(f"without any mutant, {failed}: whatever it kills proves nothing")
     survivors = 0
-    for number, mutant in enumerate(MUTANTS, 1):
-        with tempfile.TemporaryDirectory() as folder:
-            killer = first_failure(Path(folder), mutant)
-        survivors += killer is None
-        what = f"{mutant.file}: {mutant.formula!r} → {mutant.broken!r}"
-        print(f"{number:>3}. {what}\n     {killer or 'SURVIVES'}", flush=True)
-    print(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} killed")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        killers = pool.map(lambda it: first_failure(tests_of(it[1]), it[1]), chosen)
+        for (number, mutant), killer in zip(chosen, killers, strict=True):
+            survivors += killer is None
+            what = f"{mutant.file}: {mutant.formula!r} → {mutant.broken!r}"
+            print(f"{number:>3}. {what}\n     {killer or 'SURVIVES'}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} killed")
     return int(survivors > 0)
 
 
-def first_failure(folder: Path, mutant: Mutant | None = None) -> str | None:
+def tests_of(mutant: Mutant) -> list[str]:
+    # The tests of its own part are the likeliest to notice.
+    own = f"tests/unit/{Path(mutant.file).parent}"
+    return mutant.tests.split() or sorted(TESTS, key=lambda folder: folder != own)
+
+
+def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | None:
     """The first test that fails in a copy of the repository, with the mutant in place."""
-    for part in ("ebft", "tests", "recipes", "docs", "pyproject.toml"):
-        source = ROOT / part
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
-    if mutant is not None:
-        file = folder / "ebft" / mutant.file
-        text = file.read_text()
-        assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
-        file.write_text(text.replace(mutant.formula, mutant.broken, 1))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
-    # The copy has to come before the installed package.
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    with TemporaryDirectory() as path:
+        folder = Path(path)
+        for part in ("ebft", "tests", "recipes", "docs", "pyproject.toml"):
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
+        if mutant is not None:
+            file = folder / "ebft" / mutant.file
+            text = file.read_text()
+            assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
+            file.write_text(text.replace(mutant.formula, mutant.broken, 1))
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+        # The copy has to come before the installed package.
+        environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
     if done.returncode == 0:
         return None
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]

@@ -83,7 +83,7 @@ def restore_state(
             now = loop.optimizer.state_dict()["param_groups"]
             _load_optimizer(loop, {**state["optimizer"], "param_groups": now}, shards)
         log.warning("the learning rate goes on at %.4g", loop.optimizer.param_groups[0]["lr"])
-    with _fits("the random generators"):
+    with fits("the random generators"):
         restore_random(state["random"], loop.device)
 
 
@@ -116,17 +116,18 @@ def replay_schedule(loop: LoopParts, steps: int) -> None:
 
 
 def _load(name: str, part: Any, state: Any) -> None:
-    with _fits(name):
+    with fits(name):
         part.load_state_dict(state)
 
 
 def _load_optimizer(loop: LoopParts, state: Mapping[str, Any], shards: Path) -> None:
-    with _fits("optimizer"):
+    with fits("optimizer"):
         loop.optimizer.load_state_dict(dict(put_back(state, loop, shards)))
 
 
 @contextmanager
-def _fits(name: str) -> Iterator[None]:
+def fits(name: str) -> Iterator[None]:
+    """Raises `UserError` where state does not fit what it is restored to, of this name."""
     try:
         yield
     # What torch and Python raise for state of any other form.

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ebft
+from ebft.console import say
 
 PACKAGES = (
     "torch", "torchtune", "torchao", "transformers", "datasets", "safetensors", "pydantic",
@@ -42,9 +43,12 @@ def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
         "embedded model": _embedded(),
     }
     for name, value in lines.items():
-        print(f"{name:24}{value}")
+        say(f"{name:24}{value}")
     if repair:
-        print(f"\n`tune run` is not ebft's here (`ebft run` does the same). To repair it: {repair}")
+        say(
+            "",
+            f"`tune run` is not ebft's here (`ebft run` does the same). To repair it: {repair}",
+        )
     return 1 if repair else 0
 
 
@@ -96,10 +100,10 @@ def _embedded() -> str:
     from ebft.errors import UserError
     from ebft.models.embedded import EMBEDDED, cache_folder, find_gguf
 
-    folder = cache_folder() / "models" / EMBEDDED
-    if (folder / "config.json").is_file():
-        return f"{EMBEDDED}, converted in {folder}"
     try:
+        folder = cache_folder() / "models" / EMBEDDED
+        if (folder / "config.json").is_file():
+            return f"{EMBEDDED}, converted in {folder}"
         return f"{EMBEDDED} in {find_gguf()}, converted when first used"
     except UserError as error:
         return str(error)

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import ebft
 from ebft.cli import compare, cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
+from ebft.console import give_up, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
-from ebft.runs.console import give_up
+from ebft.printable import printable
 from ebft.runs.run_job import prepare_process
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What it says of a file or folder that may not be read or written."""
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
+"""What it says where a folder stands in a file's place, or the like."""
 COMMANDS = (run, eval_command, compare, study, report, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
@@ -44,17 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_process(sys.stderr)
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
+        check_folders()
         status: int = arguments.command(arguments)
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(*str(error).split("\n"), file=sys.stderr)
         return 2
     except EXPLAINED as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(*f"error: {error}".split("\n"), file=sys.stderr)
         return 1
     except FailedElsewhereError:
         return 1
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         if not only_prints(arguments):
@@ -64,9 +70,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if (explained := explain(error)) is None:
             raise
-        print(f"error: {explained}", file=sys.stderr)
+        say(f"error: {explained}", file=sys.stderr)
         return 1
     return status
+
+
+def check_folders() -> None:
+    """Raises `UserError` without a working directory, where no relative path leads anywhere, and
+    without a home: libraries' caches would be in a folder called ~."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("the working directory has been deleted; change into another") from error
+    if os.path.expanduser("~") == "~":
+        raise UserError(
+            f"HOME is not set, and no home is known of user {os.getuid()}, where libraries keep "
+            "their caches; set the environment variable HOME to a folder that can be written"
+        )
 
 
 def explain(error: OSError) -> str | None:
@@ -81,6 +101,11 @@ def explain(error: OSError) -> str | None:
             f"cannot use {error.filename}: {error.strerror}; get the permission, or choose another "
             "place"
         )
+    if error.errno in IN_THE_WAY and error.filename is not None:
+        return (
+            f"cannot use {error.filename2 or error.filename}: {error.strerror}; remove what is "
+            "there, or choose another place"
+        )
     return None
 
 
@@ -90,9 +115,16 @@ def only_prints(arguments: argparse.Namespace) -> bool:
     return "dry_run" not in arguments or bool(arguments.dry_run)
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose messages quote the command line."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The parsed command line. Exits with status 2 and the usage if it is not one."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ebft",
         description="Energy-Based Fine-Tuning of language models.",
         epilog=EPILOG,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ebft.cli.arguments import add_recipe
+from ebft.console import say
 
 EPILOG = """\
 examples:
@@ -18,7 +19,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "validate",
         help="find the mistakes in a recipe",
-        description="Checks a recipe without running it: one line for every mistake.",
+        description="Checks a recipe without running it: one line for every mistake. Only the "
+        "modules that its `plugins` lists are imported.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -32,7 +34,8 @@ def validate(arguments: argparse.Namespace) -> int:
     from ebft.config.load import load_recipe
 
     missing = load_recipe(arguments.file, arguments.overrides).job.missing()
-    print(f"{arguments.file}: valid" + (", but not on this machine:" if missing else ""))
-    for line in missing:
-        print(f"  {line}")
+    say(
+        f"{arguments.file}: valid" + (", but not on this machine:" if missing else ""),
+        *(f"  {line}" for line in missing),
+    )
     return 0

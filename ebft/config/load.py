@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from ebft.config.dump import check_text, plain_options
 from ebft.config.environment import refuse_environment
 from ebft.config.explain import explain
 from ebft.config.overrides import Override, apply_overrides, parse_override
@@ -70,12 +71,13 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
     # After the plug-ins: one of them may define it.
     if "recipe" not in resolved:
         raise UserError(f"{path}: recipe: missing; it has no default")
-    kind = find_job(resolved["recipe"], path)
+    kind = find_job(resolved["recipe"], path, registry)
     changes = [*written.changes, *parsed]
     options = _validate(written.files, resolved, kind.schema, registry, changes)
+    check_text(plain_options(options, registry))
     job = kind(options, registry, source=path)
     if problems := job.problems():
-        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+        raise UserError(*(f"{path}: {problem}" for problem in problems))
     return Recipe(path, resolved, job)
 
 
@@ -106,4 +108,4 @@ def _validate(
     try:
         return schema.model_validate(resolved, context={"registry": registry, "source": files[0]})
     except ValidationError as error:
-        raise UserError("\n".join(explain(error, files[-1], changes))) from error
+        raise UserError(*explain(error, resolved, files[-1], changes)) from error

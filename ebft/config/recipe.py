@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
 from ebft.errors import UserError
 from ebft.mistakes import suggest
+from ebft.named import find_named
 from ebft.options import Options
 
 if TYPE_CHECKING:
@@ -79,15 +79,18 @@ class Job(ABC, Generic[O]):
         """
 
 
-def find_job(name: Any, source: Path) -> type[Job[Any]]:
-    """The job that a file's `recipe:` names. Raises `UserError` if there is none."""
+def find_job(name: Any, source: Path, registry: Registry) -> type[Job[Any]]:
+    """The job that a file's `recipe:` names, in what `registry` may import.
+
+    Raises `UserError` if there is none.
+    """
     if not isinstance(name, str) or (name not in JOBS and ":" not in name):
         known = suggest(str(name), JOBS)
         raise UserError(f"{source}: recipe = {name}: no such recipe{known} (or `module:Class`)")
     try:
-        found = resolve_name(JOBS.get(name, name))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{source}: recipe = {name}: cannot be imported: {error}") from error
+        found = find_named(JOBS.get(name, name), registry.importable)
+    except ValueError as error:
+        raise UserError(f"{source}: recipe = {name}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Job)):
         raise UserError(f"{source}: recipe = {name}: is not a subclass of ebft.Job")
     return found

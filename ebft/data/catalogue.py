@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ebft.errors import UserError
+from ebft.data.values import safe_name
+from ebft.errors import UserError, first_line
 
 INSTALL = "pip install polib"
 # %(name)s, %d, {name}, {}, <b> and &nbsp;: what both languages share, and no words.
@@ -42,7 +43,7 @@ def read_catalogues(root: Path, language: str) -> Iterator[Message]:
         if file.suffix == ".mo" and file.with_suffix(".po") in files:
             continue
         place = [part for part in file.relative_to(root).parts[:-3] if part != "locale"]
-        catalogue = "/".join([*place, file.stem])
+        catalogue = safe_name(Path(*place, file.stem))
         # Neither fuzzy nor obsolete ones.
         for number, entry in enumerate(_read(file).translated_entries(), 1):
             source, translation = entry.msgid.strip(), entry.msgstr.strip()
@@ -70,5 +71,5 @@ def _read(file: Path) -> Any:
         raise UserError(f"data: gettext reads catalogues with polib; run: {INSTALL}") from error
     try:
         return polib.pofile(str(file)) if file.suffix == ".po" else polib.mofile(str(file))
-    except (OSError, ValueError) as error:  # UnicodeDecodeError too
-        raise UserError(f"data: {file}: cannot be read: {error}") from error
+    except Exception as error:  # of a damaged file polib raises whatever meets it
+        raise UserError(f"data: {safe_name(file)}: cannot be read: {first_line(error)}") from error

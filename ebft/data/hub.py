@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from datasets import load_dataset
@@ -9,8 +10,12 @@ from pydantic import Field, PositiveInt
 
 from ebft.data.rows import RowOptions, Rows
 from ebft.data.split import apart_from, split
+from ebft.data.values import check_columns
 from ebft.errors import UserError, first_line
 from ebft.parts.splits import Splits
+
+# It logs a traceback before it raises; the error raised here says what is wrong.
+logging.getLogger("datasets.packaged_modules.json.json").setLevel(logging.CRITICAL)
 
 
 class Hub(RowOptions):
@@ -54,4 +59,7 @@ class Hub(RowOptions):
             ) from error
         if len(rows) == 0:
             raise UserError(f"data: {dataset}, split {split}: has no rows")
-        return Rows(rows, self.columns(), f"{dataset}/{split}")
+        columns, source = self.columns(), f"{dataset}/{split}"
+        check_columns(rows.column_names, columns, source)
+        # Pictures or sounds in another column are not decoded.
+        return Rows(rows.select_columns(sorted(set(columns.values()))), columns, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from ebft.data.copies import without_near_copies
 from ebft.data.split import split, without_copies
+from ebft.data.values import safe_name
 from ebft.errors import UserError
 from ebft.parts.part import Part
 from ebft.parts.splits import Example, Splits
@@ -42,12 +44,12 @@ class PythonFiles(Part):
     def __call__(self) -> Splits:
         """Raises `UserError` naming the key if there is nothing to read."""
         root = self.path if self.path is not None else Path(sysconfig.get_path("stdlib"))
-        if root.is_file():
+        if os.path.isfile(root):
             raise UserError(
                 f"data.path = {root}: is a file, and this reads a folder of .py files; for rows of "
                 "JSONL, JSON, Parquet or CSV set data=files"
             )
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise UserError(f"data.path = {root}: no such folder; give one that has .py files")
         examples = read_sources(root, skipped=SKIPPED if self.path is None else frozenset())
         if not examples:
@@ -73,12 +75,14 @@ def read_sources(root: Path, *, skipped: frozenset[str], prefix: str = "") -> li
         if skipped.intersection(name.parts):
             continue
         try:
+            if not file.is_file():
+                raise OSError("no regular file")  # a pipe or a device may never end
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
-            unreadable.append(name.as_posix())
+            unreadable.append(safe_name(name))
             continue
         if text.strip():
-            examples.append(Example(prefix + name.as_posix(), text))
+            examples.append(Example(prefix + safe_name(name), text))
     if unreadable:
         log.warning("%d files cannot be read as UTF-8, e.g. %s", len(unreadable), unreadable[0])
     return examples
@@ -91,12 +95,10 @@ def is_in_package(example: Example, package: str) -> bool:
 
 def read_installed(package: str, root: Path) -> list[Example]:
     """The sources of an installed package. Raises `UserError` if there are none."""
-    spec = find_spec(package) if package.isidentifier() else None
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     examples = [
         example
-        for folder in folders
-        for example in read_sources(Path(folder), skipped=SKIPPED, prefix=f"{package}/")
+        for folder in package_folders(package)
+        for example in read_sources(folder, skipped=SKIPPED, prefix=f"{package}/")
     ]
     if not examples:
         raise UserError(
@@ -104,3 +106,17 @@ def read_installed(package: str, root: Path) -> list[Example]:
             "one that has .py files"
         )
     return examples
+
+
+def package_folders(package: str) -> list[Path]:
+    """The folders of an installed package, or of one inside it; none if it has none.
+
+    Nothing is imported: what is inside a package is found in its folder.
+    """
+    top, *inner = package.split(".")
+    try:
+        spec = find_spec(top) if package.replace(".", "_").isidentifier() else None
+    except ValueError:  # a module without a place, as __main__ is
+        spec = None
+    places = () if spec is None else spec.submodule_search_locations or ()
+    return [folder for place in places if (folder := Path(place, *inner)).is_dir()]

@@ -13,6 +13,7 @@ from ebft.evaluation.measure import EvaluationSet
 from ebft.evaluation.options import EvaluationOptions, SetOptions
 from ebft.evaluation.plans import check_plans
 from ebft.models.context_length import check_context_length, context_length
+from ebft.models.vocabulary import embedded_tokens
 from ebft.parts.interfaces import DataSource
 from ebft.parts.part import Resources
 from ebft.plans.completion import Completion
@@ -52,7 +53,12 @@ def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
     texts = source().held_out
     length = DocumentOptions(length=options.length)
     split = tokenize(
-        texts, resources.tokenizer, length, Completion(rollout_length=1), split=options.name
+        texts,
+        resources.tokenizer,
+        length,
+        Completion(rollout_length=1),
+        split=options.name,
+        embeds=embedded_tokens(resources.policy),
     )
     for why, count in split.dropped.items():
         log.warning("%s: dropped %d of %d: %s", options.name, count, len(texts), why)

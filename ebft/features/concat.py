@@ -76,4 +76,5 @@ class ConcatMap:
             torch.cat([root * features.references for root, features in each], -1),
             # `layers` counts blocks of equal size, and different maps need not have the same.
             layers=each[0][1].layers if len(each) == 1 else 1,
+            stacked=each[0][1].stacked if len(each) == 1 else False,
         )

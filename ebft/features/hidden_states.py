@@ -33,7 +33,8 @@ class HiddenStates(FeatureMapPart):
 
     - `concat`: the layers are concatenated, and L2-normalised together;
     - `stack`: each layer is L2-normalised, and the layers are concatenated and divided by √layers,
-      so that ‖φ‖ = 1 and φ·φ' is the mean of the layers' cosines;
+      so that ‖φ‖ = 1 and φ·φ' is the mean of the layers' cosines; `whiten_context_authors` whitens
+      each layer apart, and a reward's cosine is the mean of the layers' cosines;
     - `mean`: the layers are averaged, and the average is L2-normalised.
     """
 
@@ -80,7 +81,10 @@ class HiddenStatesMap:
         for of_length in zip(*each, strict=True):
             samples, references = (torch.cat(column) for column in zip(*of_length, strict=True))
             per_token = pooling == "each"
-            found.append(Features(samples, references, layers=layers, per_token=per_token))
+            stacked = layers > 1 and self._options.combine == "stack"
+            found.append(
+                Features(samples, references, layers=layers, per_token=per_token, stacked=stacked)
+            )
         return found
 
     def _features(

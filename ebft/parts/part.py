@@ -31,6 +31,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+def _strict(schema: Any) -> Any:
+    """The schema with every number and boolean in it strict."""
+    match schema:
+        case {"type": str(kind), **more}:
+            kept = {key: more.pop(key) for key in ("default", "metadata") if key in more}
+            inner = {key: _strict(value) for key, value in more.items()}
+            strict = {"strict": True} if kind in ("int", "float", "bool") else {}
+            return {"type": kind, **inner, **kept, **strict}
+        case dict():
+            return {key: _strict(value) for key, value in schema.items()}
+        case list() | tuple():
+            return type(schema)(map(_strict, schema))
+        case _:
+            return schema
+
+
 class Claim(NamedTuple):
     """Whether the expected policy gradient with a part is exactly that of an objective that the
     part names, and why: L_CFM for feature matching, the expected score for a verifier."""
@@ -75,6 +91,13 @@ class Part(Options):
     def claim(self) -> Claim | None:
         """Whether the gradient is unbiased with this part; None if the part does not affect that,
         or its author does not say."""
+        return None
+
+    def missing(self) -> str | None:
+        """What it needs that is not on this machine, and how to get it; None if it needs nothing.
+
+        Asked before a model is loaded, and by `ebft validate`.
+        """
         return None
 
     def single_process(self) -> str | None:

@@ -8,7 +8,7 @@ distributions (entry-point group `ebft`), and a recipe's `plugins:` list (module
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -18,6 +18,7 @@ import pluggy
 
 from ebft.errors import PluginError
 from ebft.mistakes import Mistake, suggest, validation_error
+from ebft.named import LIBRARIES, find_named
 from ebft.parts import hooks as hookspecs
 from ebft.parts.kinds import BASES
 from ebft.parts.modules import load_module, reason
@@ -48,10 +49,17 @@ class Registered:
 
 
 class Registry:
-    """Every registered part by kind and name; `parse` turns recipe sections into parts."""
+    """Every registered part by kind and name; `parse` turns recipe sections into parts.
 
-    def __init__(self, parts: Mapping[str, Mapping[str, Registered]]) -> None:
-        self._parts = parts
+    `importable` are the modules that a dotted path may lead into; None: any.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Mapping[str, Registered]],
+        importable: Collection[str] | None = None,
+    ) -> None:
+        self._parts, self.importable = parts, importable
 
     def kinds(self) -> Mapping[str, Mapping[str, Registered]]:
         return self._parts
@@ -65,7 +73,10 @@ class Registry:
         if component in named:
             return named[component].part
         if "." in component:
-            return check_base(kind, import_part(component))
+            found = find_named(component, self.importable)
+            if not (isinstance(found, type) and issubclass(found, Part)):
+                raise ValueError("is not a subclass of ebft.Part")
+            return check_base(kind, found)
         raise ValueError(f"none of the {kind} is named {component!r}{suggest(component, named)}")
 
     def name_of(self, part: type[Part]) -> str:
@@ -102,18 +113,6 @@ class Registry:
         return part.model_validate(options, context=context or {"registry": self})
 
 
-def import_part(dotted: str) -> type[Part]:
-    """Returns the `Part` subclass at `package.module.Class`. Raises `ValueError` without one."""
-    module_name, _, attribute = dotted.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a user's module may raise anything
-        raise ValueError(f"cannot import {dotted!r}: {type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Part)):
-        raise ValueError(f"{dotted!r} is not a subclass of ebft.Part")
-    return found
-
-
 def check_base(kind: str, part: type[Part]) -> type[Part]:
     """Returns the part. Raises `ValueError` if it does not derive from its kind's base class."""
     base = BASES.get(kind, Part)
@@ -128,13 +127,16 @@ def check_base(kind: str, part: type[Part]) -> type[Part]:
 def load_registry(plugins: Iterable[str] = ()) -> Registry:
     """Returns the registry of built-ins, installed plug-ins and the `plugins` of a recipe.
 
-    Raises `PluginError` for a plug-in that cannot be loaded or registered.
+    Dotted paths lead into these modules and `LIBRARIES` alone. Raises `PluginError` for a plug-in
+    that cannot be loaded or registered.
     """
     manager = pluggy.PluginManager("ebft")
     manager.add_hookspecs(hookspecs)
     origins: dict[str, str] = {}
+    importable = {*LIBRARIES}
 
-    def register(module: Any, name: str, origin: str) -> None:
+    def register(module: Any, name: str, origin: str, *, has_hooks: bool = True) -> None:
+        importable.add(module.__name__)
         if manager.is_registered(module):
             return
         try:
@@ -143,7 +145,7 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
             check_hook_names(manager, module, origin)
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"plug-in {origin}: {error}") from error
-        if not (manager.get_hookcallers(module) or ()):
+        if not manager.get_hookcallers(module) and (has_hooks or _forgets_to_mark(module)):
             raise PluginError(f"plug-in {origin} implements none of ebft's hooks (@ebft.hookimpl)")
         origins[name] = origin
 
@@ -158,8 +160,15 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
             raise PluginError(f"plug-in {origin} failed to load: {reason(error)}") from error
         register(module, f"entry point {entry.name}", origin)
     for plugin in plugins:
-        register(load_module(plugin), f"plugins: {plugin}", plugin)
-    return Registry({kind: _collect(manager, kind, origins) for kind in KINDS})
+        # A module may be there for the classes that the recipe names; those of a file have no name.
+        is_file = plugin.endswith(".py")
+        register(load_module(plugin), f"plugins: {plugin}", plugin, has_hooks=is_file)
+    return Registry({kind: _collect(manager, kind, origins) for kind in KINDS}, importable)
+
+
+def _forgets_to_mark(module: Any) -> bool:
+    """Whether it has a function that is named after a hook."""
+    return any(callable(vars(module).get(f"register_{kind}")) for kind in KINDS)
 
 
 def check_hook_names(manager: pluggy.PluginManager, module: Any, origin: str) -> None:
@@ -178,7 +187,7 @@ def check_hook_names(manager: pluggy.PluginManager, module: Any, origin: str) ->
 @cache
 def default_registry() -> Registry:
     """Built-ins and installed plug-ins, for parts that are built in Python without a recipe."""
-    return load_registry()
+    return Registry(load_registry().kinds())
 
 
 def _collect(

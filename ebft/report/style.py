@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
+from math import nan
 from typing import TYPE_CHECKING
+
+from ebft.printable import printable
+from ebft.scoring.interval import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,9 +36,16 @@ def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
     axes.set_axisbelow(True)
 
 
+def bars(intervals: Iterable[Interval | None]) -> list[float]:
+    """Half-widths to draw: NaN, which is no bar, where there is no interval."""
+    return [nan if it is None or it.too_few else it.half_width for it in intervals]
+
+
 def plain(text: str) -> str:
-    """What matplotlib shows as this text: two dollar signs would be a formula."""
-    return text.replace("$", r"\$")
+    """What matplotlib shows as this text: two dollar signs would be a formula, and a legend leaves
+    out what begins with an underscore."""
+    shown = printable(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def png(figure: Figure) -> bytes:

@@ -25,7 +25,9 @@ class Document:
     of its rollouts, so it must be unique in a data set. `prompt_length` is the number of leading
     tokens that belong to the prompt: 0 for raw text. `check` is what a verifier compares a rollout
     with. `cluster` names what the document is a part of, such as a file; empty if nothing.
-    Documents of a cluster are not independent, so intervals are clustered by it.
+    Documents of a cluster are not independent, so intervals are clustered by it. `begins` is the
+    number of leading tokens that the tokenizer puts before every text, such as a
+    beginning-of-sequence token: they are never predicted.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Document:
     prompt_length: int = 0
     check: str = ""
     cluster: str = ""
+    begins: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +170,11 @@ class Features:
     """φ of the rollouts and of the references (m = 1 for a document's own continuation).
 
     `layers` is the number of equal blocks in the D features (one for each concatenated layer), for
-    transforms that treat layers separately. `paired` means that reference j belongs to rollout j
-    alone (m = n), as after one of the whitenings. `per_token` means that D has one block for each
-    of the G tokens, and that each token has its own reward.
+    transforms that treat layers separately. `stacked` means that these blocks are features of their
+    own (`combine: stack`), which the authors' whitening and a cosine treat one by one. `paired`
+    means that reference j belongs to rollout j alone (m = n), as after one of the whitenings.
+    `per_token` means that D has one block for each of the G tokens, and that each token has its own
+    reward.
     """
 
     samples: Float[Tensor, "P n D"]
@@ -177,6 +182,7 @@ class Features:
     layers: int = 1
     paired: bool = False
     per_token: bool = False
+    stacked: bool = False
 
     def in_float32(self) -> Features:
         """The features in float32 at least. Rewards compare inner products of rollouts, which can

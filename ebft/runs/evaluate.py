@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from ebft.config.dump import resolved_yaml
+from ebft.console import show
+from ebft.errors import UserError
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
 from ebft.evaluation.measure import EvaluationSet, measure
@@ -19,7 +21,6 @@ from ebft.plans.strided import Strided
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.console import show
 from ebft.runs.options import EvaluateOptions
 from ebft.runs.output import OutputFolder
 from ebft.runs.setup import held_out_documents, make_resources, read_splits
@@ -37,6 +38,10 @@ def evaluate(options: EvaluateOptions, registry: Registry) -> None:
     `NumericalError` for a model that does not compute the right log-probs and for a figure that is
     not finite.
     """
+    if missing := options.missing_for_parts():
+        raise UserError(*missing)
+    if options.harness is not None:
+        check_harness(options.harness)
     output = OutputFolder(options.output_dir, overwrite=options.overwrite)
     output.lock()
     try:
@@ -44,8 +49,6 @@ def evaluate(options: EvaluateOptions, registry: Registry) -> None:
         output.check_overwritten(options.recipe)
         resources = make_resources(options.model, seed=options.seed, merge_adapter=False)
         sets = make_sets(options, resources)
-        if options.harness is not None:
-            check_harness(options.harness)
         output.take(resolved_yaml(options, registry))
         for one in sets:
             log.info("%s: %d documents", one.name, len(one.documents))

@@ -77,6 +77,8 @@ class FineTuning:
         recipe, checkpoint = plain_options(options, registry), options.checkpoint
         checkpoints = Checkpoints(output.checkpoints, keep=checkpoint.keep, best=checkpoint.best_is)
         self._processes = processes = self._join()
+        if missing := options.missing_for_parts():
+            raise UserError(*missing)
         self._start = start = Start(options, recipe, output, checkpoints, processes)
         self.prepared = prepared = prepare(options, start, processes)
         loop, digests = prepared.loop, prepared.digests
@@ -85,10 +87,11 @@ class FineTuning:
             known = remembered(
                 options.evaluation, registry, digests, model=options.model, seed=options.seed
             )
+        state = None if start.resumed is None else start.resumed.restore(loop)
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, loop.optimizer
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
-            start.clear_logs()
+            start.clear_logs()  # not before the state is restored: a damaged one deletes nothing
         self._progress = progress = self._show_progress()
         if processes.is_main:  # not before the loggers are there: it deletes what is overwritten
             start.take(resolved_yaml(options, registry))
@@ -102,8 +105,8 @@ class FineTuning:
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
         self._measuring = Measuring(options, loop, prepared.sets, history, progress, known)
-        if start.resumed is not None:
-            self._checkpointer.restore(start.resumed, digests)
+        if start.resumed is not None and state is not None:
+            self._checkpointer.restore(start.resumed, state, digests)
             progress.start_at(start.step)
         describe(options, prepared)
 
@@ -111,7 +114,7 @@ class FineTuning:
         """Meets the other processes, if there are any."""
         options, launch = self._options, Launch.of_environment()
         if problems := find_problems_of_processes(options, launch.size):
-            raise UserError("\n".join(f"{self._source}: {problem}" for problem in problems))
+            raise UserError(*(f"{self._source}: {problem}" for problem in problems))
         set_seed(options.seed)
         return join(launch, options.parallel, resolve_device(options.model.device))
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ebft.checkpoints.state import restore_before_update
-from ebft.errors import MemoryShortError
+from ebft.errors import MemoryShortError, is_out_of_memory
 from ebft.runs.checkpointer import Checkpointer
-from ebft.runs.memory import MemoryBudget, is_out_of_memory
+from ebft.runs.memory import MemoryBudget
 from ebft.training.parts import LoopParts
 
 log = logging.getLogger("ebft")

@@ -113,4 +113,4 @@ def not_on_this_machine(options: ModelRecipeOptions) -> list[str]:
             path = getattr(source, name)
             if isinstance(path, Path) and not path.exists():
                 found.append(f"{key}.{name} = {path}: no such file or folder")
-    return found
+    return found + options.missing_for_parts()

@@ -18,8 +18,6 @@ from ebft.runs.cost import GIB
 if TYPE_CHECKING:
     from ebft.runs.options import StepOptions
 
-SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
-"""What torch's allocators say in a RuntimeError."""
 SHARE = 0.8
 """How much of the free memory to use: estimates are within 15 %, and others may need some."""
 CGROUP = Path("/proc/self/cgroup")
@@ -32,13 +30,6 @@ FILES = {
 
 
 log = logging.getLogger("ebft")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation has failed, of torch on any device or of Python."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from ebft.config.component import Component
+from ebft.config.kinds import LoggerComponent, OptimizerComponent, ScheduleComponent
 from ebft.config.recipe import RecipeOptions
 from ebft.data.documents import DocumentOptions
 from ebft.distributed.parallel import ParallelOptions
@@ -106,6 +106,11 @@ class ModelRecipeOptions(RecipeOptions):
         """The parts that there are by their key path, for checks that concern them all."""
         return {"data": self.data, "plan": self.plan}
 
+    def missing_for_parts(self) -> list[str]:
+        """One line for each part and each evaluator that needs what is not on this machine."""
+        parts = self.parts() | self.evaluation.parts()
+        return [f"{key}: {what}" for key, part in parts.items() if (what := part.missing())]
+
 
 class EvaluateOptions(ModelRecipeOptions):
     """Measures a model without training it: `recipe: evaluate`."""
@@ -140,11 +145,13 @@ class FineTuneOptions(ModelRecipeOptions):
     )
     objective: ObjectiveOptions
     evaluation: RunEvaluationOptions = RunEvaluationOptions()
-    optimizer: Component
-    lr_scheduler: Component | None = Field(None, description="null: the learning rate is constant")
+    optimizer: OptimizerComponent
+    lr_scheduler: ScheduleComponent | None = Field(
+        None, description="null: the learning rate is constant"
+    )
     training: StepOptions
     checkpoint: CheckpointOptions = CheckpointOptions()
-    metric_loggers: tuple[Component, ...] = ()
+    metric_loggers: tuple[LoggerComponent, ...] = ()
     parallel: ParallelOptions = ParallelOptions()
 
     @property

@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from typing import TYPE_CHECKING, TextIO
 
-from tqdm import tqdm
-
-from ebft.errors import EXPLAINED, MemoryShortError
-from ebft.runs.console import give_up, write_all_letters
+from ebft.console import BesideBars, write_all_letters
+from ebft.errors import EXPLAINED, MemoryShortError, is_out_of_memory
 
 if TYPE_CHECKING:
     from ebft.config.load import Recipe
 
 
-class BesideBars(logging.Handler):
-    """Writes messages to a stream without breaking a progress bar that is on it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__()
-        self._stream = stream
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            tqdm.write(self.format(record), file=self._stream)
-        except OSError:  # its reader is gone: no reason for a run to end
-            give_up(self._stream)
-        except Exception:
-            self.handleError(record)
-
-
 def prepare_process(stream: TextIO) -> None:
-    """Makes this process one that runs recipes: it logs to `stream`, and finds what they name."""
+    """Makes this process one that runs recipes: it logs to `stream`, in all letters."""
     log_to(stream)
     write_all_letters()
-    # Plug-ins and classes that a recipe names may lie in the working directory.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
 
 
 def log_to(stream: TextIO) -> None:
@@ -59,8 +36,6 @@ def run_job(recipe: Recipe) -> bool:
     Raises what its job does, and `MemoryShortError` for a lack of memory.
     """
     from transformers.utils.logging import disable_progress_bar
-
-    from ebft.runs.memory import is_out_of_memory
 
     disable_progress_bar()  # the run has its own; loading weights takes a second
     try:

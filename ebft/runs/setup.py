@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
-from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ConstantLR
 
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.order import DocumentOrder, told_apart
@@ -25,6 +25,7 @@ from ebft.models.context_length import check_context_length, context_length
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
 from ebft.models.probe import probe_tree
+from ebft.models.vocabulary import embedded_tokens
 from ebft.parts.interfaces import DataSource, Plan
 from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
@@ -34,14 +35,16 @@ from ebft.runs.estimate import memory_need
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.start import Start
+from ebft.runs.trial import INSTEAD
 from ebft.training.parts import LoopParts, RolloutParts
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedModel
 
-    from ebft.config.component import Component
+    from ebft.config.kinds import OptimizerComponent, ScheduleComponent
     from ebft.models.options import ModelOptions
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -206,7 +209,10 @@ def tokenize_split(
 ) -> Tokenized:
     """The documents of a split. Raises `UserError` if the plan accepts none."""
     reads = context_length(resources.policy.config)
-    return tokenize(examples, resources.tokenizer, options, plan, split=split, reads=reads)
+    return tokenize(
+        examples, resources.tokenizer, options, plan,
+        split=split, reads=reads, embeds=embedded_tokens(resources.policy),
+    )  # fmt: skip
 
 
 def make_loop_parts(
@@ -223,7 +229,7 @@ def make_loop_parts(
     if training.compile:
         compile_layers(resources.policy)
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
-    optimizer = options.optimizer.instantiate(parameters)
+    optimizer = make_optimizer(options.optimizer, parameters)
     lr_scheduler = make_lr_scheduler(options.lr_scheduler, optimizer)
     parts = make_rollout_parts(options, resources)
     # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
@@ -252,21 +258,20 @@ def make_loop_parts(
     )
 
 
-def make_lr_scheduler(schedule: Component | None, optimizer: Optimizer) -> LRScheduler:
-    """The recipe's schedule; without one the learning rate is constant.
+def make_optimizer(component: OptimizerComponent, parameters: list[Parameter]) -> Optimizer:
+    """The recipe's optimizer of these weights. Raises `UserError` if it does not take them."""
+    try:
+        optimizer: Optimizer = component.instantiate(parameters)
+    except UserError as error:
+        raise UserError(f"optimizer: {error}; {INSTEAD}") from error
+    return optimizer
 
-    Raises `UserError` for one that waits for a figure that the loop does not give it.
-    """
+
+def make_lr_scheduler(schedule: ScheduleComponent | None, optimizer: Optimizer) -> LRScheduler:
+    """The recipe's schedule; without one the learning rate is constant."""
     if schedule is None:
         return ConstantLR(optimizer, factor=1.0)
-    scheduler: LRScheduler = schedule.instantiate(optimizer)
-    if isinstance(scheduler, ReduceLROnPlateau) or not hasattr(scheduler, "last_epoch"):
-        raise UserError(
-            f"lr_scheduler._component_ = {schedule.path}: follows a measurement, or "
-            "does not count its steps, and the loop steps a schedule by number alone; take "
-            "another, such as torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
-        )
-    return scheduler
+    return schedule.instantiate(optimizer)
 
 
 def make_rollout_parts(options: FineTuneOptions, resources: Resources) -> RolloutParts | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +12,17 @@ from ebft.config.overrides import Override, override
 from ebft.config.read import read_recipe
 from ebft.config.recipe import JOBS, find_job
 from ebft.errors import UserError
+from ebft.parts.registry import default_registry
 from ebft.runs.estimate import StepEstimate
 from ebft.runs.jobs import not_on_this_machine
 from ebft.runs.metric_logs import STEP_LOG
 from ebft.runs.options import FineTuneOptions
 from ebft.study.arms import Arm, arms
+from ebft.study.folder import file_name
 from ebft.study.options import StudyOptions
 
 NOT_IDENTITY = ("output_dir", "overwrite", "seed")
 """Keys of a recipe that do not make another arm."""
-NAME_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +75,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        plain = unicodedata.normalize("NFKD", self.arm.label)  # ¼ becomes 1, a sign, 4
-        label = re.sub(r"[^\w.+=-]+", "_", plain, flags=re.ASCII)[:NAME_LENGTH]
-        return f"{label}-seed{self.seed}-{self.arm.fingerprint}"
+        return f"{file_name(self.arm.label)}-seed{self.seed}-{self.arm.fingerprint}"
 
 
 def plan_arms(options: StudyOptions) -> list[PlannedArm]:
@@ -96,7 +93,7 @@ def plan_arms(options: StudyOptions) -> list[PlannedArm]:
             found if same is None else replace(same, arms=[*same.arms, *found.arms])
         )
     if mistakes:
-        raise UserError("\n".join(dict.fromkeys(mistakes)))
+        raise UserError(*dict.fromkeys(mistakes))
     return list(planned.values())
 
 
@@ -162,7 +159,9 @@ def _problems(options: StudyOptions) -> Iterator[str]:
 def _may_be_fine_tuning(base: Path) -> bool:
     """False for ebft's other recipes; what a plug-in's are shows when they are loaded."""
     name = read_recipe(base).tree.get("recipe")
-    return name not in JOBS or issubclass(find_job(name, base).schema, FineTuneOptions)
+    if name not in JOBS:
+        return True
+    return issubclass(find_job(name, base, default_registry()).schema, FineTuneOptions)
 
 
 def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:

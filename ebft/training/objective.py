@@ -183,10 +183,12 @@ def cross_entropy_loss(
 def cross_entropy_mask(
     contexts: Contexts, tokens: Literal["completion", "all"]
 ) -> Bool[Tensor, "B S"]:
-    """Returns which document tokens the cross-entropy is computed on; the first has no log-prob."""
+    """Returns which document tokens the cross-entropy is computed on: not on the tokens that the
+    tokenizer puts before every text, nor on the first, which has no log-prob."""
     device = contexts.tokens.device
     prompts = [
-        document.prompt_length if tokens == "completion" else 0 for document in contexts.documents
+        max(document.prompt_length if tokens == "completion" else 0, document.begins)
+        for document in contexts.documents
     ]
     first = torch.tensor(prompts, device=device).clamp(min=1)
     column = torch.arange(contexts.tokens.shape[1], device=device)

@@ -58,14 +58,12 @@ class DataTarget:
         self.inputs = st.sampled_from(sorted(seeds)).flatmap(
             lambda name: st.tuples(st.just(name), mutated([seeds[name]]))
         )
-        self._count = 0
 
     def __call__(self, given: tuple[str, bytes]) -> None:
         name, content = given
-        self._count += 1  # data sets are cached by their file's name
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
-        file = self._folder / f"{self._count}-{name}"
+        file = self._folder / name
         file.write_bytes(content)
         if name.endswith(".py"):
             PythonFiles(path=self._folder)()
@@ -92,7 +90,9 @@ class CheckpointTarget:
         )
         self._documents = documents.train.documents
         loop = self._loop()
-        state = {**gather_state(loop), "metrics": [], "history": {}}
+        state = {
+            **gather_state(loop), "micro_batch_tokens": 0, "metrics": [], "history": {},
+        }  # fmt: skip
         about = About(2, self._recipe, {"base": "", "train": "", "held_out": ""})
         snapshot = Snapshot(self._resources.policy, self._resources.tokenizer, about, state)
         whole = Checkpoints(folder / "whole", keep=1).save(snapshot, step=2)

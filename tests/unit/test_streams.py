@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 
+from ebft.digests import digest_documents
 from ebft.plans.strided import Strided
-from ebft.rollout.streams import context_seeds
+from ebft.rollout.streams import context_seeds, document_keys
 from tests.tiny import tiny_documents
 
 PLAN = Strided(start=2, stride=3, rollout_length=4)
@@ -27,3 +28,12 @@ def test_a_context_keeps_its_seed_in_other_company():
     assert torch.equal(both[-len(alone) :], alone)
     renamed = PLAN([replace(documents[1], name="another")])
     assert not torch.equal(context_seeds(renamed, seed=1, step=2), alone)
+
+
+def test_a_name_that_is_not_utf_8_is_a_name_like_others():
+    (document,) = tiny_documents([20])
+    names = ["caf\udce9", "caf\udce8", "café"]
+    keys = document_keys(names)
+    assert len(keys.unique()) == len(names)
+    digests = {digest_documents([replace(document, name=name)]) for name in names}
+    assert len(digests) == len(names)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ebft.evaluation.lines import DocumentsLine
+from ebft.report.compare import unlike
 from ebft.scoring.interval import Interval, difference
 from ebft.scoring.seeds import Spread, over_seeds, pooled_spread
 from ebft.study.report.records import RunRecord, StudyRecord
@@ -18,11 +19,13 @@ COLUMNS = [
     "difference", "difference_documents", "difference_seeds", "difference_pooled",
 ]  # fmt: skip
 """`change` is since before training, `difference` from the reference arm; the others are
-half-widths of 95 % intervals, over documents or over seeds."""
+half-widths of 95 % intervals, over documents or over seeds; over documents infinite where they are
+of too few clusters."""
+OVER_SEEDS = [name for name in COLUMNS if name.endswith(("_seeds", "_pooled"))]
 
 
 def effects(study: StudyRecord) -> pd.DataFrame:
-    """One row for each measure and arm; NaN where a figure does not exist or has no interval."""
+    """One row for each measure and arm; NaN where a figure does not exist or was not paired."""
     rows = [
         _row(study, measure, label, spread)
         for measure in study.measures()
@@ -30,7 +33,9 @@ def effects(study: StudyRecord) -> pd.DataFrame:
         for label in study.labels()
         if any(measure in run.last for run in study.of(label))
     ]
-    return pd.DataFrame(rows, columns=COLUMNS).replace([np.inf, -np.inf], np.nan)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table[OVER_SEEDS] = table[OVER_SEEDS].replace(np.inf, np.nan)
+    return table
 
 
 def paired_documents(
@@ -100,4 +105,4 @@ def _spread(study: StudyRecord, measure: str) -> Spread:
 
 
 def _alike(found: Sequence[DocumentsLine]) -> bool:
-    return len({it.documents_digest for it in found}) == 1
+    return all(unlike(found[0], other) is None for other in found)

@@ -112,7 +112,7 @@ def test_planted_leaks_are_found(tmp_path):
     ("options", "message"),
     [
         ({"path": "nowhere"}, r"data.path = nowhere: no such folder"),
-        ({"package": "no_such_package"}, r"not installed; run: pip install --no-deps no_such"),
+        ({"package": "no_such_package"}, r"or run: pip install --no-deps no_such"),
         (
             {"languages": {"de": "German", "nl": "Dutch"}},
             r"data.languages: nl: nothing to train on",
@@ -135,9 +135,29 @@ def test_a_template_without_the_text_is_refused():
             Gettext(template=template)
 
 
+@pytest.mark.parametrize("folder", ["*", "d?", "..", "", "/de", "[a-z]", "de/../fr"])
+def test_a_language_is_the_name_of_a_folder(folder):
+    with pytest.raises(ValueError, match=r"is no folder of a locale; give one, such as de or"):
+        Gettext(languages={folder: "German"})
+
+
 def test_the_catalogues_of_django():
     splits = Gettext(out_of_distribution=("contrib/auth",))()
     assert len(splits.train) > 300
     assert len(splits.out_of_distribution) > 50
     assert all("contrib/auth" in e.name for e in splits.out_of_distribution)
     assert not any("contrib/auth" in e.name for e in (*splits.train, *splits.held_out))
+
+
+def test_a_package_is_not_imported(tmp_path, monkeypatch):
+    """What is inside of one is found in its folder."""
+    (tmp_path / "gettext_package").mkdir()
+    (tmp_path / "gettext_package" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        UserError, match="installed; give another, or run: pip install --no-deps gettext_pack"
+    ):
+        Gettext(package="gettext_package.inner")()
+    (tmp_path / "gettext_package" / "inner").mkdir()
+    with pytest.raises(UserError, match=r"nothing to train on under .*gettext_package/inner"):
+        Gettext(package="gettext_package.inner")()

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from ebft.data.documents import DocumentOptions, tokenize
 from ebft.data.files import Files
+from ebft.data.hub import Hub
 from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder
 from ebft.data.rows import Rows
@@ -56,6 +58,25 @@ class TestRows:
     def test_a_row_without_a_text_is_named(self):
         with pytest.raises(UserError, match=r"completion = text: x.jsonl, row 2 has None there"):
             list(rows(text=["a", None]))
+
+    def test_a_text_that_is_not_utf_8_is_refused(self):
+        texts = pa.array([b"a", b"\xe9"]).view(pa.string())
+        broken = Rows(Dataset(pa.table({"text": texts})), {"completion": "text"}, "o/n")
+        with pytest.raises(UserError, match=r"data: o/n, among rows 1 to 2: a text is not UTF-8"):
+            broken[:]
+
+    def test_other_columns_of_the_hub_are_not_read(self, monkeypatch):
+        class Unreadable(Dataset):
+            def __getitem__(self, place):
+                assert self.column_names == ["text"]
+                return super().__getitem__(place)
+
+        dataset = Unreadable(Dataset.from_dict({"text": ["a", "b"], "picture": [b"", b""]}).data)
+        monkeypatch.setattr("ebft.data.hub.load_dataset", lambda *_, **__: dataset)
+        splits = Hub(dataset="o/n", completion="text")()
+        assert {e.completion for e in (*splits.train, *splits.held_out)} == {"a", "b"}
+        with pytest.raises(UserError, match=r"o/n/train has no such column; there are: text, pic"):
+            Hub(dataset="o/n")()
 
     def test_nothing_is_read_but_what_is_asked_for(self):
         class Counting:

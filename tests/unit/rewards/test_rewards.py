@@ -4,7 +4,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ebft.errors import UserError
 from ebft.parts.registry import load_registry
 from ebft.plans.completion import Completion
 from ebft.rewards.feature_matching import FeatureMatching
@@ -106,7 +105,7 @@ def test_any_function_verifies(rollouts):
     ("verifier", "says"),
     [
         ("exact_mtach", "did you mean 'exact_match'"),
-        ("a.b.c", "cannot import 'a.b.c'"),
+        ("a.b.c", "cannot be imported: No module named 'a'"),
         ("math.pi", "is not a function"),
     ],
 )
@@ -134,11 +133,6 @@ def test_function_tests_run_the_function_and_not_what_comes_after_it():
     assert unit_tests(Attempt(context, rollout, "", check, "d"), SandboxOptions()) == 0
     wrong = rollout.replace("*", "+")
     assert function_tests(Attempt(context, wrong, "", check, "d"), SandboxOptions()) == 0
-
-
-def test_unit_tests_need_tests():
-    with pytest.raises(UserError, match=r"document a\.py has no check; name the column"):
-        unit_tests(Attempt("", "x = 1", "", "", "a.py"), SandboxOptions())
 
 
 def test_a_weighted_sum_from_a_recipe(rollouts):
