@@ -10,7 +10,7 @@ import hashlib
 import re
 from pathlib import Path, PurePosixPath
 
-from ebft.reading import check_regular, read_text
+from ebft.files import check_regular, read_text
 
 MANIFEST = "manifest.sha256"
 LINE = re.compile(r"(?P<checksum>[0-9a-f]{64})  (?P<name>[^\0]+)")

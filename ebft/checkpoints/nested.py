@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ebft.reading import check_regular, parse_json, read_text
+from ebft.files import check_regular, parse_json, read_text
 
 TENSOR, TUPLE, ITEMS, SHARDED = "$tensor", "$tuple", "$items", "$divided"
 

@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from ebft.reading import check_regular
+from ebft.files import check_regular
 
 
 def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -24,9 +24,9 @@ from torch import Tensor
 
 import ebft
 from ebft.checkpoints.nested import read_nested, write_nested
+from ebft.files import Count, Number, Text, parse_json, read_text, record
 from ebft.models.export import WholeWeights, save_policy
 from ebft.models.lora import has_adapter
-from ebft.reading import Count, Number, Text, parse_json, read_text, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

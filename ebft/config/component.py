@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from ebft.errors import UserError, first_line
 from ebft.mistakes import Mistake, unknown_key, validation_error
-from ebft.named import find_named, importable_in
+from ebft.parts.named import find_named, importable_in
 
 
 @dataclass(frozen=True, slots=True)

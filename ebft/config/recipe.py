@@ -10,8 +10,8 @@ from pydantic import Field
 
 from ebft.errors import UserError
 from ebft.mistakes import suggest
-from ebft.named import find_named
 from ebft.options import Options
+from ebft.parts.named import find_named
 
 if TYPE_CHECKING:
     from ebft.parts.registry import Registry

@@ -12,9 +12,10 @@ import torch
 from pydantic import Field
 
 from ebft.console import Bar
-from ebft.data.encode import begins_with, encode, encode_completions
+from ebft.data.corpus import Corpus, InMemory
 from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
+from ebft.models.encode import begins_with, encode, encode_completions
 from ebft.options import Options
 from ebft.parts.interfaces import Plan
 from ebft.parts.splits import Example
@@ -68,7 +69,7 @@ class Tokenized:
     Documents that are tokenised on demand are not dropped beforehand, so none is counted.
     """
 
-    documents: Sequence[Document]
+    documents: Corpus
     dropped: Mapping[str, int]
 
 
@@ -147,7 +148,7 @@ def tokenize(
         raise UserError(
             f"data: none of {sum(dropped.values())} {split} documents can be used ({counts}): {fix}"
         )
-    return Tokenized(tuple(documents), dropped)
+    return Tokenized(InMemory(documents), dropped)
 
 
 def why_dropped(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import overload
 
 import numpy as np
 
+from ebft.data.corpus import Corpus
 from ebft.data.split import batches
 from ebft.errors import UserError
 from ebft.parts.splits import Example
@@ -17,7 +18,7 @@ from ebft.rollout.records import Document
 TRIES = 1000
 
 
-class OnDemand(Sequence[Document]):
+class OnDemand(Corpus):
     """Each document is tokenised when it is asked for, from what is on disk; nothing is kept.
 
     Which document stands at a place depends on the place alone, so an order over places is as
@@ -27,7 +28,7 @@ class OnDemand(Sequence[Document]):
     out. At the place of a document that is not accepted stands the next one that is, so those
     after many dropped ones come more often.
 
-    `digest` is of all texts and of where they are cut.
+    The digest is of all texts and of where they are cut, for there are no tokens yet.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class OnDemand(Sequence[Document]):
         self._examples, self._tokenize, self._why_not = examples, tokenize, why_not
         self._width = width
         # The first place of each text, and after the last one's the number of places.
-        cuts, self.digest = self._survey()
+        cuts, self._digest = self._survey()
         self._first = np.concatenate([[0], np.cumsum(cuts)])
 
     def __len__(self) -> int:
@@ -70,6 +71,19 @@ class OnDemand(Sequence[Document]):
             f"data: none of {len(reasons)} documents in a row can be used ({why}); change "
             "documents.length or the plan, or leave such texts out of the data"
         )
+
+    def digest(self) -> str:
+        return f"{len(self)} documents on demand, {self._digest}"
+
+    def choose(self, places: Iterable[int], count: int) -> list[Document]:
+        # At the place of a document that is not accepted stands another one, which counts once.
+        found: dict[str, Document] = {}
+        for place in places:
+            document = self[place]
+            found.setdefault(document.name, document)
+            if len(found) == count:
+                break
+        return list(found.values())
 
     def _cut(self, place: int) -> Example:
         """The text at a place: a whole one, or its part from one cut to the next."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ebft.digests import digest_documents
+from ebft.data.corpus import digest_documents
 from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.evaluation.lines import DocumentsLine, check_values
 from ebft.evaluation.measure import EvaluationSet, clusters

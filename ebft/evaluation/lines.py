@@ -15,8 +15,7 @@ from pydantic import BaseModel, TypeAdapter, model_validator
 from torch import Tensor
 
 from ebft.errors import UserError
-from ebft.parts.measurements import Measurement
-from ebft.reading import (
+from ebft.files import (  # fmt: skip
     Count,
     Flag,
     Number,
@@ -25,7 +24,8 @@ from ebft.reading import (
     read_text,
     record,
     whole_lines,
-)  # fmt: skip
+)
+from ebft.parts.measurements import Measurement
 from ebft.scoring.interval import mean_interval
 
 

@@ -16,9 +16,18 @@ import ebft
 from ebft.config.dump import fingerprint
 from ebft.errors import UserError
 from ebft.evaluation.lines import check_values
-from ebft.files import check_writable, write_whole
+from ebft.files import (
+    Count,
+    Flag,
+    Number,
+    Text,
+    check_writable,
+    parse_json,
+    read_text,
+    record,
+    write_whole,
+)
 from ebft.parts.measurements import Measurement
-from ebft.reading import Count, Flag, Number, Text, parse_json, read_text, record
 
 if TYPE_CHECKING:
     from ebft.evaluation.options import RunEvaluationOptions

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from ebft.data.corpus import Corpus
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
-from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder
 from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.measure import EvaluationSet
@@ -67,16 +67,7 @@ def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
     return EvaluationSet(options.name, documents, evaluators)
 
 
-def choose(documents: Sequence[Document], count: int) -> list[Document]:
+def choose(documents: Corpus, count: int) -> list[Document]:
     """So many of the documents, or all there are; the same ones in every run."""
     order = DocumentOrder(HELD_OUT_SEED, len(documents))
-    if not isinstance(documents, OnDemand):
-        return [documents[i] for i in order(0, min(count, len(documents)))]
-    # Where documents are not accepted, others stand at their places as well: each counts once.
-    found: dict[str, Document] = {}
-    for i in order(0, len(documents)):
-        document = documents[i]
-        found.setdefault(document.name, document)
-        if len(found) == count:
-            break
-    return list(found.values())
+    return documents.choose(order(0, len(documents)), count)

@@ -11,6 +11,7 @@ from pydantic import AliasPath, BaseModel, Field, TypeAdapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.errors import UserError, first_line
+from ebft.files import Flag, parse_json, read_text, record
 from ebft.models import embedded, flex
 from ebft.models.arrived import not_arrived
 from ebft.models.attention import DENSE, FLEX, TREE
@@ -20,7 +21,6 @@ from ebft.models.options import ModelOptions
 from ebft.models.quantize import quantize_to, round_to_nf4
 from ebft.models.refusing import refusing
 from ebft.models.vocabulary import check_vocabulary
-from ebft.reading import Flag, parse_json, read_text, record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

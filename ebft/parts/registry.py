@@ -18,10 +18,10 @@ import pluggy
 
 from ebft.errors import PluginError
 from ebft.mistakes import Mistake, suggest, validation_error
-from ebft.named import LIBRARIES, find_named
 from ebft.parts import hooks as hookspecs
 from ebft.parts.kinds import BASES
 from ebft.parts.modules import load_module, reason
+from ebft.parts.named import LIBRARIES, find_named
 from ebft.parts.part import Part
 
 BUILT_IN = (

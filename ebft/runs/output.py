@@ -14,8 +14,7 @@ from ebft.checkpoints.differences import compare, is_below
 from ebft.checkpoints.folder import PREFIX
 from ebft.config.read import read_yaml
 from ebft.errors import UserError
-from ebft.files import check_writable, write_whole
-from ebft.reading import check_regular
+from ebft.files import check_regular, check_writable, write_whole
 from ebft.runs.metric_logs import remove_logs
 
 RECIPE = "recipe.yaml"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.lr_scheduler import ConstantLR
 
+from ebft.data.corpus import digest_documents
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.order import DocumentOrder, told_apart
-from ebft.digests import digest_documents, digest_weights
 from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.errors import UserError
 from ebft.evaluation.measure import EvaluationSet
@@ -22,6 +22,7 @@ from ebft.evaluation.options import HELD_OUT
 from ebft.evaluation.sets import make_evaluation_sets
 from ebft.models.compiled import compile_layers
 from ebft.models.context_length import check_context_length, context_length
+from ebft.models.digest import digest_weights
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
 from ebft.models.probe import probe_tree
@@ -96,7 +97,7 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     sets = make_evaluation_sets(options.evaluation, resources, documents.evaluated)
     digests = {
         "base": base,
-        "train": digest_documents(documents.train.documents),
+        "train": documents.train.documents.digest(),
         "held_out": digest_documents([document for one in sets for document in one.documents]),
     }
     if start.resumed is not None:

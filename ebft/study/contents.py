@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
 
-from ebft.reading import Count, Flag, Number, Text
+from ebft.files import Count, Flag, Number, Text
 
 DONE = "done"
 FAILED = "failed"

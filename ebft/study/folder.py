@@ -25,8 +25,7 @@ from filelock import FileLock
 from pydantic import TypeAdapter
 
 from ebft.errors import UserError
-from ebft.files import write_whole
-from ebft.reading import parse_json, read_text, record, whole_lines
+from ebft.files import parse_json, read_text, record, whole_lines, write_whole
 from ebft.study.contents import (
     DESCRIPTION,
     PLAN,

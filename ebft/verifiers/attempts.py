@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
-from ebft.data.encode import begins_with
+from ebft.models.encode import begins_with
 from ebft.rollout.records import Rollouts
 from ebft.rollout.texts import text_of, without_end, without_start
 

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 from pydantic import AfterValidator, ValidationInfo
 
 from ebft.mistakes import suggest
-from ebft.named import find_named, importable_in
+from ebft.parts.named import find_named, importable_in
 from ebft.sandbox import SandboxOptions, require
 from ebft.verifiers.attempts import Attempt
 from ebft.verifiers.functions import Verifier, exact_match, final_answer, function_tests, unit_tests

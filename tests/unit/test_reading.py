@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from ebft.reading import (
+from ebft.files import (  # fmt: skip
     DEEPEST,
     Count,
     Number,
@@ -19,7 +19,7 @@ from ebft.reading import (
     read_text,
     record,
     whole_lines,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

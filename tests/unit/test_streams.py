@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from ebft.digests import digest_documents
+from ebft.data.corpus import digest_documents
 from ebft.plans.strided import Strided
 from ebft.rollout.streams import context_seeds, document_keys
 from tests.tiny import tiny_documents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ebft.data.encode import begins_with
+from ebft.models.encode import begins_with
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.texts import text_of, without_end, without_start
 

@@ -15,7 +15,6 @@ from ebft.data.hub import Hub
 from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder
 from ebft.data.rows import Rows
-from ebft.digests import digest_documents
 from ebft.errors import UserError
 from ebft.evaluation.sets import choose
 from ebft.parts.splits import Example
@@ -135,14 +134,14 @@ class TestDocuments:
 
     def test_a_resumed_run_knows_the_texts_without_tokenising_them(self):
         texts = [Example("a", "abcdef\nabc\n"), Example("b", "ba\n" * 9)]
-        digest = digest_documents(lazy(texts))
-        assert digest == digest_documents(lazy(texts))
+        digest = lazy(texts).digest()
+        assert digest == lazy(texts).digest()
         changed = [*texts[:1], Example("b", "ba\n" * 8 + "bb\n")]
         for other in (lazy(changed), lazy(texts[::-1]), lazy(texts, characters=2.0)):
-            assert digest_documents(other) != digest
+            assert other.digest() != digest
         unread = lazy(texts)
         unread._tokenize = None
-        assert digest_documents(unread) == digest
+        assert unread.digest() == digest
 
     def test_none_that_fits_is_an_error_before_training(self):
         with pytest.raises(UserError, match=r"none of 2 documents in a row .*2 longer than"):

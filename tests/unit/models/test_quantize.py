@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ebft.digests import digest_weights
 from ebft.errors import UserError
 from ebft.models.compiled import compile_layers
+from ebft.models.digest import digest_weights
 from ebft.models.lora import add_adapter, merged, without_adapter
 from ebft.models.options import LoraOptions
 from ebft.models.probe import probe_tree

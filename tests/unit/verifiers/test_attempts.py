@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ebft.data.encode import begins_with, encode
+from ebft.models.encode import begins_with, encode
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Document, Rollouts
 from ebft.rollout.texts import without_start

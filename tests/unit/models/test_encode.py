@@ -5,8 +5,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ebft.data.documents import DocumentOptions, tokenize
-from ebft.data.encode import encode, encode_completions
 from ebft.errors import UserError
+from ebft.models.encode import encode, encode_completions
 from ebft.parts.splits import Example
 from ebft.plans.completion import Completion
 
