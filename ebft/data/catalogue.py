@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ebft.data.values import safe_name
 from ebft.errors import UserError
 
 INSTALL = "pip install polib"
@@ -42,7 +43,7 @@ def read_catalogues(root: Path, language: str) -> Iterator[Message]:
         if file.suffix == ".mo" and file.with_suffix(".po") in files:
             continue
         place = [part for part in file.relative_to(root).parts[:-3] if part != "locale"]
-        catalogue = "/".join([*place, file.stem])
+        catalogue = safe_name(Path(*place, file.stem))
         # Neither fuzzy nor obsolete ones.
         for number, entry in enumerate(_read(file).translated_entries(), 1):
             source, translation = entry.msgid.strip(), entry.msgstr.strip()

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ebft.data.jsonl import read_rows
 from ebft.data.split import apart_from
+from ebft.data.values import safe_name
 from ebft.errors import UserError
 from ebft.parts import Part
 from ebft.splits import Example, Splits
@@ -38,7 +39,7 @@ class GSM8K(Part):
         return apart_from(train, held_out, key=f"data.train_path = {self.train_path}")
 
     def _read(self, path: Path, key: str) -> list[Example]:
-        examples = []
+        examples, name = [], safe_name(Path(path.name))
         for number, row in enumerate(read_rows(path, key, FIELDS), 1):
             reasoning, marked, answer = row["answer"].rpartition("####")
             if not marked:
@@ -47,7 +48,7 @@ class GSM8K(Part):
                 reasoning = CALCULATOR.sub("", reasoning)
             examples.append(
                 Example(
-                    name=f"{path.name}:{number}",
+                    name=f"{name}:{number}",
                     prompt=f"Question: {row['question'].strip()}\nAnswer:",
                     completion=f" {reasoning.strip()}\n#### {answer.strip()}",
                     check=answer.strip(),

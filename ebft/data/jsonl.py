@@ -1,58 +1,164 @@
-"""Rows of a JSON Lines file that a benchmark comes as, with the fields that it is known to have."""
+"""Objects of JSON Lines and JSON files, and the rows of those that a benchmark comes as."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ebft.errors import UserError
+from ebft.data.values import check_text, listed, shown
+from ebft.errors import UserError, first_line
 
 UNREADABLE = (OSError, UnicodeDecodeError, EOFError, zlib.error)
 """What a file raises that is damaged, cut off or not text."""
+AROUND = 20
+"""Characters before and after a fault that errors quote."""
 
 
-def open_text(path: Path) -> IO[str]:
-    """The file's text, decompressed if its name ends in .gz."""
+class Repeating(dict[str, Any]):
+    """An object in which keys come more than once: `repeated`."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        counts = Counter(name for name, _ in pairs)
+        self.repeated = {name for name, count in counts.items() if count > 1}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Repeating(pairs)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
+LONG_NUMBERS = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)
+"""Slower: for integers of more digits than Python reads."""
+
+
+def check_file(path: Path, where: str) -> None:
+    """Raises `UserError` beginning with `where` if there is nothing to read at the path."""
+    if os.path.isfile(path):  # unlike Path.is_file, False for whatever keeps it from looking
+        return
+    if os.path.exists(path):
+        raise UserError(f"{where}: is no regular file; give the path of one")
+    raise UserError(f"{where}: no such file")
+
+
+def open_text(path: Path, newline: str | None = None) -> IO[str]:
+    """The file's text, decompressed if its name ends in .gz; without a byte order mark."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
+    return path.open(encoding="utf-8-sig", newline=newline)
+
+
+def unreadable(where: str, error: BaseException) -> UserError:
+    """The error for a file that raised one of `UNREADABLE`."""
+    if isinstance(error, UnicodeDecodeError):
+        byte = error.object[error.start]
+        return UserError(f"{where}: is not UTF-8 (byte 0x{byte:02x}); save it as UTF-8")
+    return UserError(f"{where}: cannot be read: {first_line(error)}")
+
+
+def objects_of_lines(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON Lines file, each behind its line's number.
+
+    Raises `UserError` beginning with `where` and naming the line, or what `UNREADABLE` lists.
+    """
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if text := line.strip():
+                row = _decode(text, where, line=number)
+                if not isinstance(row, dict):
+                    raise UserError(
+                        f"{where}: line {number} is not a JSON object: {shown(row)}; every line "
+                        "holds one, with a key for each column"
+                    )
+                yield number, row
+
+
+def objects_of_json(path: Path, where: str) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON file: those of a list, which is held in memory, or one a line.
+
+    Raises as `objects_of_lines` does.
+    """
+    if _is_lines(path):
+        yield from (row for _, row in objects_of_lines(path, where))
+        return
+    with open_text(path) as file:
+        content = _decode(file.read(), where)
+    for number, row in enumerate(content if isinstance(content, list) else [content], 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: item {number} is not a JSON object: {shown(row)}")
+        yield row
 
 
 def read_rows(path: Path, key: str, fields: Mapping[str, type]) -> list[dict[str, Any]]:
-    """The rows of a .jsonl or .jsonl.gz file; each has `fields` of these types.
+    """The rows of a .jsonl or .jsonl.gz file; each has `fields` of these types; lists are of texts.
 
     `key` is the recipe key that errors name. Raises `UserError` naming the file and the row.
     """
-    if not path.is_file():
-        raise UserError(f"{key} = {path}: no such file")
-    rows = []
+    where = f"{key} = {path}"
+    check_file(path, where)
     try:
-        with open_text(path) as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    rows.append(_row(line, fields, f"{key} = {path}: line {number}"))
+        rows = [
+            _checked(row, fields, f"{where}: line {number}")
+            for number, row in objects_of_lines(path, where)
+        ]
     except UNREADABLE as error:
-        raise UserError(f"{key} = {path}: cannot be read: {error}") from error
+        raise unreadable(where, error) from error
     if not rows:
-        raise UserError(f"{key} = {path}: the file has no rows")
+        raise UserError(f"{where}: the file has no rows")
     return rows
 
 
-def _row(line: str, fields: Mapping[str, type], where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error})") from error
-    except RecursionError as error:
-        raise UserError(f"{where} is nested too deeply") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where} is not a JSON object")
+def _checked(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dict[str, Any]:
     for name, kind in fields.items():
-        if not isinstance(row.get(name), kind):
-            there = ", ".join(row)
-            raise UserError(f"{where} has no {kind.__name__} {name!r}; there are: {there}")
+        if name not in row:
+            raise UserError(f"{where} has no {name!r}; there are: {listed(row)}")
+        if isinstance(row, Repeating) and name in row.repeated:
+            raise UserError(f"{where} has {name!r} more than once; keep one")
+        value, place = row[name], f"{where}, {name}:"
+        if kind is str:
+            check_text(value, place)
+        elif type(value) is not kind:  # True is no number
+            raise UserError(f"{place} has {shown(value)} there, and this is a {kind.__name__}")
+        elif kind is list:
+            for text in value:
+                check_text(text, place)
     return row
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether a JSON file has an object a line: the first line with something in it is one."""
+    with open_text(path) as lines:
+        first = next((line for line in lines if line.strip()), "")
+    if not first.lstrip().startswith("{"):
+        return False
+    try:
+        DECODER.decode(first)
+    except json.JSONDecodeError:
+        return False
+    except (ValueError, RecursionError):
+        return True
+    return True
+
+
+def _decode(text: str, where: str, line: int = 1) -> Any:
+    try:
+        return DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        around = text[max(0, error.pos - AROUND) : error.pos + AROUND]
+        raise UserError(
+            f"{where}: line {line + error.lineno - 1} is not JSON ({error.msg} near "
+            f"{shown(around)}); repair it, or leave it out"
+        ) from error
+    except RecursionError as error:
+        raise UserError(
+            f"{where}: line {line} is nested too deeply: {shown(text)}; leave it out"
+        ) from error
+    except ValueError:
+        return LONG_NUMBERS.decode(text)

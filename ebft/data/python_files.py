@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ebft.data.copies import without_near_copies
 from ebft.data.split import split, without_copies
+from ebft.data.values import safe_name
 from ebft.errors import UserError
 from ebft.parts import Part
 from ebft.splits import Example, Splits
@@ -75,10 +76,10 @@ def read_sources(root: Path, *, skipped: frozenset[str], prefix: str = "") -> li
         try:
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
-            unreadable.append(name.as_posix())
+            unreadable.append(safe_name(name))
             continue
         if text.strip():
-            examples.append(Example(prefix + name.as_posix(), text))
+            examples.append(Example(prefix + safe_name(name), text))
     if unreadable:
         log.warning("%d files cannot be read as UTF-8, e.g. %s", len(unreadable), unreadable[0])
     return examples

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import Field
 
+from ebft.data.values import check_text, listed
 from ebft.errors import UserError
 from ebft.parts import Part
 from ebft.splits import Example
@@ -67,7 +68,13 @@ class Rows(Sequence[Example]):
     def _read(self, numbers: Indices) -> list[Example]:
         if len(numbers) == 0:
             return []
-        batch = self._dataset[_as_slice(numbers)]
+        try:
+            batch = self._dataset[_as_slice(numbers)]
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"data: {self._source}, among rows {numbers.min() + 1} to {numbers.max() + 1}: a "
+                f"text is not UTF-8 ({error.reason}); repair it, or leave the row out"
+            ) from error
         texts = {
             option: self._texts(batch, option, column, numbers)
             for option, column in self._columns.items()
@@ -85,15 +92,11 @@ class Rows(Sequence[Example]):
     ) -> list[str]:
         where = f"data.{option} = {column}: {self._source}"
         if column not in batch:
-            raise UserError(
-                f"{where}, row {numbers[0] + 1} has no such column; there are: {', '.join(batch)}"
-            )
-        for number, value in zip(numbers, batch[column], strict=True):
-            if not isinstance(value, str):
-                raise UserError(
-                    f"{where}, row {number + 1} has {value!r} there; a text is needed in every row"
-                )
-        return batch[column]
+            raise UserError(f"{where} has no such column; there are: {listed(batch)}")
+        return [
+            check_text(value, f"{where}, row {number + 1}")
+            for number, value in zip(numbers, batch[column], strict=True)
+        ]
 
 
 def pick(examples: Sequence[Example], places: Indices) -> Sequence[Example]:

@@ -1,0 +1,123 @@
+"""Rows of the formats that `files` reads: texts as they stand there, of named columns alone.
+
+No type is guessed. What other columns hold is not looked at, beyond what finds the rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ebft.data.jsonl import (
+    UNREADABLE,
+    Repeating,
+    objects_of_json,
+    objects_of_lines,
+    open_text,
+    unreadable,
+)
+from ebft.data.values import check_columns, check_text, listed, safe_name
+from ebft.errors import UserError
+
+Row = Mapping[str, Any]
+AT_ONCE = 1000
+"""Rows of a Parquet file that are in memory at once."""
+
+
+def format_of(path: Path) -> str | None:
+    """The format that a file's name says, without .gz: one of `READERS`, or None."""
+    suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+    return suffix if suffix in READERS else None
+
+
+def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The texts of every row by the option that names their column, as `columns` says.
+
+    `key` is the recipe key of the path. Raises `UserError` naming the file, or the column and the
+    row.
+    """
+    where, source = f"{key} = {path}", safe_name(Path(path.name))
+    reader = READERS[format_of(path) or ""]
+    places = {option: f"data.{option} = {column}: {source}" for option, column in columns.items()}
+    try:
+        for number, row in enumerate(reader(path, where, columns), 1):
+            yield {
+                option: _text(row, column, f"{places[option]}, row {number}")
+                for option, column in columns.items()
+            }
+    except (*UNREADABLE, pa.ArrowException) as error:
+        raise unreadable(where, error) from error
+
+
+def _text(row: Row, column: str, where: str) -> str:
+    if column not in row:
+        raise UserError(f"{where} has no such column; there are: {listed(row)}")
+    if isinstance(row, Repeating) and column in row.repeated:
+        raise UserError(f"{where} has this key more than once; keep one")
+    return check_text(row[column], where)
+
+
+def _json_lines(path: Path, where: str, _: Mapping[str, str]) -> Iterator[Row]:
+    return (row for _, row in objects_of_lines(path, where))
+
+
+def _json(path: Path, where: str, _: Mapping[str, str]) -> Iterator[Row]:
+    return objects_of_json(path, where)
+
+
+def _csv(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)  # else a text of more than 128 KiB is refused
+    with open_text(path, newline="") as file:
+        records = csv.reader(file, strict=True)
+        names: list[str] | None = None
+        while True:
+            line = records.line_num + 1
+            try:
+                record = next(records, None)
+            except csv.Error as error:
+                raise UserError(
+                    f"{where}: line {line}: {error}; texts with quotes in them are quoted, and "
+                    "those quotes doubled"
+                ) from error
+            if record is None:
+                return
+            if not record:  # a blank line
+                continue
+            if names is None:
+                names = record
+                check_columns(names, columns, safe_name(Path(path.name)))
+                wanted = {column: names.index(column) for column in columns.values()}
+                continue
+            if len(record) != len(names):
+                raise UserError(
+                    f"{where}: line {line} has {len(record)} fields, and the first {len(names)}; "
+                    "texts with commas or ends of lines in them are quoted"
+                )
+            yield {column: record[at] for column, at in wanted.items()}
+
+
+def _parquet(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row]:
+    del where
+    # An open file: a path might be taken for a URI.
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        table = pq.ParquetFile(file)
+        check_columns(table.schema_arrow.names, columns, safe_name(Path(path.name)))
+        names = sorted(set(columns.values()))
+        for batch in table.iter_batches(AT_ONCE, columns=names):
+            values = [batch.column(name).to_pylist() for name in names]
+            yield from (dict(zip(names, row, strict=True)) for row in zip(*values, strict=True))
+
+
+READERS: Mapping[str, Callable[[Path, str, Mapping[str, str]], Iterator[Row]]] = {
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".csv": _csv,
+}

@@ -1,0 +1,85 @@
+"""What a row has in a column: a text, or something that errors name in few words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from reprlib import Repr
+from typing import Any
+
+from ebft.errors import UserError
+
+LONGEST = 60
+"""Characters of a value that errors quote."""
+LISTED = 20
+"""Most columns that errors list."""
+
+_quote = Repr()
+_quote.maxstring = _quote.maxother = LONGEST
+
+
+def shown(value: object) -> str:
+    """A value as errors quote it: printable, and not longer than it has to be."""
+    text = _quote.repr(value)
+    return text if len(text) <= 2 * LONGEST else f"{text[: 2 * LONGEST]}…"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns as errors list them: quoted if they are not plain words."""
+    names = list(names)
+    plain = [name if name and name == name.strip() and _is_short(name) else shown(name)
+             for name in names[:LISTED]]  # fmt: skip
+    return ", ".join([*plain, *(["…"] if len(names) > LISTED else [])])
+
+
+def _is_short(name: str) -> bool:
+    return name.isprintable() and len(name) <= LONGEST
+
+
+def safe_name(path: PurePath) -> str:
+    """A path as the name of a text; bytes of it that are not UTF-8 are written `\\xe9`."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def check_columns(there: Sequence[str], columns: Mapping[str, str], source: str) -> None:
+    """Raises `UserError` for a column that is not there, or there twice. `columns` are by the
+    option that names them."""
+    for option, column in columns.items():
+        where = f"data.{option} = {column}: {source}"
+        if column not in there:
+            raise UserError(f"{where} has no such column; there are: {listed(there)}")
+        if there.count(column) > 1:
+            raise UserError(f"{where} has {there.count(column)} columns of this name; rename one")
+
+
+def check_text(value: Any, where: str) -> str:
+    """The value, if it is a text that can be written as UTF-8. Raises `UserError` beginning with
+    `where`."""
+    if not isinstance(value, str):
+        if _is_chat(value):
+            raise UserError(
+                f"{where} has the messages of a chat there, which are not read yet; give a column "
+                "of text, or write columns of prompt and completion with the tokenizer's "
+                "apply_chat_template"
+            )
+        raise UserError(f"{where} has {shown(value)} there; a text is needed in every row")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            around = value[max(0, error.start - 10) : error.start + 10]
+            raise UserError(
+                f"{where} has half a surrogate pair there, which is no character: "
+                f"{shown(around)}; repair the text, or leave the row out"
+            ) from error
+    return value
+
+
+def _is_chat(value: Any) -> bool:
+    """Whether a value is a list of turns: {"role": …, "content": …} or {"from": …, "value": …}."""
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in value)
+    )
