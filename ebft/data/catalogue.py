@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ebft.data.values import safe_name
-from ebft.errors import UserError
+from ebft.errors import UserError, first_line
 
 INSTALL = "pip install polib"
 # %(name)s, %d, {name}, {}, <b> and &nbsp;: what both languages share, and no words.
@@ -71,5 +71,5 @@ def _read(file: Path) -> Any:
         raise UserError(f"data: gettext reads catalogues with polib; run: {INSTALL}") from error
     try:
         return polib.pofile(str(file)) if file.suffix == ".po" else polib.mofile(str(file))
-    except (OSError, ValueError) as error:  # UnicodeDecodeError too
-        raise UserError(f"data: {file}: cannot be read: {error}") from error
+    except Exception as error:  # of a damaged file polib raises whatever meets it
+        raise UserError(f"data: {safe_name(file)}: cannot be read: {first_line(error)}") from error

@@ -56,5 +56,5 @@ class Files(RowOptions):
         return Rows(
             stored_texts(path, key, columns),
             {option: option for option in columns},
-            safe_name(Path(path.name)),
+            safe_name(path.name),
         )

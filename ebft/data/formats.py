@@ -43,7 +43,7 @@ def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dic
     `key` is the recipe key of the path. Raises `UserError` naming the file, or the column and the
     row.
     """
-    where, source = f"{key} = {path}", safe_name(Path(path.name))
+    where, source = f"{key} = {path}", safe_name(path.name)
     reader = READERS[format_of(path) or ""]
     places = {option: f"data.{option} = {column}: {source}" for option, column in columns.items()}
     try:
@@ -92,7 +92,7 @@ def _csv(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row]:
                 continue
             if names is None:
                 names = record
-                check_columns(names, columns, safe_name(Path(path.name)))
+                check_columns(names, columns, safe_name(path.name))
                 wanted = {column: names.index(column) for column in columns.values()}
                 continue
             if len(record) != len(names):
@@ -108,7 +108,7 @@ def _parquet(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row
     # An open file: a path might be taken for a URI.
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         table = pq.ParquetFile(file)
-        check_columns(table.schema_arrow.names, columns, safe_name(Path(path.name)))
+        check_columns(table.schema_arrow.names, columns, safe_name(path.name))
         names = sorted(set(columns.values()))
         for batch in table.iter_batches(AT_ONCE, columns=names):
             values = [batch.column(name).to_pylist() for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,7 +74,7 @@ class Gettext(Part):
 
     def _root(self) -> Path:
         if self.path is not None:
-            if not self.path.is_dir():
+            if not os.path.isdir(self.path):
                 raise UserError(f"data.path = {self.path}: no such folder; give one that exists")
             return self.path
         spec = find_spec(self.package)

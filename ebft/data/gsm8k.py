@@ -39,7 +39,7 @@ class GSM8K(Part):
         return apart_from(train, held_out, key=f"data.train_path = {self.train_path}")
 
     def _read(self, path: Path, key: str) -> list[Example]:
-        examples, name = [], safe_name(Path(path.name))
+        examples, name = [], safe_name(path.name)
         for number, row in enumerate(read_rows(path, key, FIELDS), 1):
             reasoning, marked, answer = row["answer"].rpartition("####")
             if not marked:

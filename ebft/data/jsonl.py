@@ -127,7 +127,7 @@ def _checked(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dic
         elif type(value) is not kind:  # True is no number
             raise UserError(f"{place} has {shown(value)} there, and this is a {kind.__name__}")
         elif kind is list:
-            for text in value:
+            for text in row[name]:
                 check_text(text, place)
     return row
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,12 +44,12 @@ class PythonFiles(Part):
     def __call__(self) -> Splits:
         """Raises `UserError` naming the key if there is nothing to read."""
         root = self.path if self.path is not None else Path(sysconfig.get_path("stdlib"))
-        if root.is_file():
+        if os.path.isfile(root):
             raise UserError(
                 f"data.path = {root}: is a file, and this reads a folder of .py files; for rows of "
                 "JSONL, JSON, Parquet or CSV set data=files"
             )
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise UserError(f"data.path = {root}: no such folder; give one that has .py files")
         examples = read_sources(root, skipped=SKIPPED if self.path is None else frozenset())
         if not examples:
@@ -74,6 +75,8 @@ def read_sources(root: Path, *, skipped: frozenset[str], prefix: str = "") -> li
         if skipped.intersection(name.parts):
             continue
         try:
+            if not file.is_file():
+                raise OSError("no regular file")  # a pipe or a device may never end
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             unreadable.append(safe_name(name))

@@ -37,9 +37,9 @@ def _is_short(name: str) -> bool:
     return name.isprintable() and len(name) <= LONGEST
 
 
-def safe_name(path: PurePath) -> str:
+def safe_name(path: str | PurePath) -> str:
     """A path as the name of a text; bytes of it that are not UTF-8 are written `\\xe9`."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def check_columns(there: Sequence[str], columns: Mapping[str, str], source: str) -> None:

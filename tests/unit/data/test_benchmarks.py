@@ -151,7 +151,7 @@ def test_final_answer_needs_one():
         ('{"question": "a"\n', "line 1 is not JSON"),
         pytest.param("[" * 10**5, "line 1 is nested too deeply", id="deep"),
         ("[1]\n", "line 1 is not a JSON object"),
-        ('{"question": "a", "answer": 4}\n', "line 1 has no str 'answer'; there are: question, a"),
+        ('{"question": "a", "answer": 4}\n', "line 1, answer: has 4 there; a text"),
         ('{"question": "a", "answer": "4"}\n', "row 1: the answer has no ####"),
     ],
 )
