@@ -125,7 +125,7 @@ def _checked(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dic
         if kind is str:
             check_text(value, place)
         elif type(value) is not kind:  # True is no number
-            raise UserError(f"{place} has {shown(value)} there, and this is a {kind.__name__}")
+            raise UserError(f"{place} has {shown(value)} there; this is of type {kind.__name__}")
         elif kind is list:
             for text in row[name]:
                 check_text(text, place)

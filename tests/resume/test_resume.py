@@ -271,6 +271,31 @@ def test_documents_that_have_changed_are_noticed(ebft, tiny_run, python_folder, 
     assert ebft(*tiny_run(own, *more, allowed))[0] == 0
 
 
+@pytest.mark.parametrize("on_demand", ["true", "false"])
+def test_rows_that_have_changed_under_the_same_time_are_noticed(
+    ebft, tiny_run, python_folder, tmp_path, on_demand
+):
+    file = tmp_path / "texts.jsonl"
+    texts = [source.read_text() for source in sorted(python_folder.iterdir())]
+
+    def write():
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        os.utime(file, (1_600_000_000, 1_600_000_000))
+
+    own = [
+        "data=files", f"data.path={file}", "data.completion=text",
+        f"documents.on_demand={on_demand}",
+    ]  # fmt: skip
+    more = [*own, "training.steps=4", "checkpoint.resume=auto"]
+    write()
+    assert ebft(*tiny_run(*own))[0] == 0
+    texts[0] = texts[0][::-1]
+    write()
+    status, _, err = ebft(*tiny_run(*more))
+    assert status == 2
+    assert "what is at its path has changed: data: " in err
+
+
 def test_a_base_model_that_has_changed_is_noticed(ebft, tiny_run, tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model, tmp_path / "base")
     own = f"model.path={folder}"

@@ -162,6 +162,7 @@ class TestTexts:
     @settings(max_examples=5)
     @given(texts=st.lists(st.tuples(ANY_TEXT, ANY_TEXT), min_size=20))
     def test_of_every_format(self, tmp_path_factory, write, texts):
+        texts = [*zip(GUESSED, GUESSED[::-1], strict=True), *texts]
         path = write(tmp_path_factory.mktemp("texts"), texts)
         assert read(path) == texts
 
