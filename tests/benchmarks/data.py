@@ -3,7 +3,7 @@
     python -m tests.benchmarks.data         writes docs/benchmarks/data.md
 
 The file has runs of lines of the standard library, drawn from a seed. Each way to read it is
-measured in a process of its own, after one that has converted the file for `datasets`.
+measured in a process of its own, after one that has put the file's texts into the cache.
 """
 
 import argparse
@@ -42,7 +42,7 @@ TEXT = """\
 Commit {commit}, {machine}, one thread, Python {python}.
 
 A JSONL file of Python code in texts of 50 to 300 lines, documents of at most {length:,} tokens, a
-step of {documents}. The file has been converted for `datasets` before. Memory is private memory
+step of {documents}. The file's texts have been put into the cache before. Memory is private memory
 above that of the imports; what is mapped from disk is not in it.
 
 {table}

@@ -60,14 +60,12 @@ class DataTarget:
         self.inputs = st.sampled_from(sorted(seeds)).flatmap(
             lambda name: st.tuples(st.just(name), mutated([seeds[name]]))
         )
-        self._count = 0
 
     def __call__(self, given: tuple[str, bytes]) -> None:
         name, content = given
-        self._count += 1  # data sets are cached by their file's name
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
-        file = self._folder / f"{self._count}-{name}"
+        file = self._folder / name
         file.write_bytes(content)
         if name.endswith(".py"):
             PythonFiles(path=self._folder)()
