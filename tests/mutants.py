@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[1]
 TESTS = [
     "tests/property",
     "tests/golden",
-    *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
+    *(
+        f"tests/unit/{part}"
+        for part in ("baselines", "rewards", "models", "samplers", "features", "data")
+    ),
 ]
 
 
@@ -28,6 +31,22 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    Mutant("data/values.py", "if not value.isascii():", "if False:"),
+    Mutant("data/values.py", "there.count(column) > 1", "False"),
+    Mutant("data/values.py", '"backslashreplace"', '"replace"'),
+    Mutant("data/jsonl.py", "type(value) is not kind", "not isinstance(value, kind)"),
+    Mutant("data/jsonl.py", "check_text(text, place)", "pass"),
+    Mutant("data/formats.py", "column in row.repeated", "False"),
+    Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) < len(names):"),
+    Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) > len(names):"),
+    Mutant("data/formats.py", "strict=True)\n        names", "strict=False)\n        names"),
+    Mutant("data/formats.py", "csv.field_size_limit(sys.maxsize)", "pass"),
+    Mutant("data/stored.py", "\\n{content}", ""),
+    Mutant("data/stored.py", "{path.suffix}", ""),
+    Mutant("data/stored.py", "{sorted(columns.items())!r}", ""),
+    Mutant("data/stored.py", "_digest(path, key) != content", "False"),
+    Mutant("data/hub.py", "rows.select_columns(sorted(set(columns.values())))", "rows"),
+    Mutant("digests.py", "{len(documents)} documents on demand, {documents.digest}", ""),
     Mutant("rollout/records.py", "pairwise.sum(-1) / others", "pairwise.mean(-1)"),
     Mutant("rewards/similarity.py", "-2 * diversity", "-1 * diversity"),
     Mutant("rewards/similarity.py", "2 * alignment *", "alignment *"),

@@ -89,6 +89,19 @@ def test_mbpp(tmp_path):
     assert not passes(example, "def double(x): return 4")
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"test_list": ["a", 5]}, "test_list: has 5 there; a text is needed"),
+        ({"task_id": True}, "task_id: has True there; this is of type int"),
+        ({"code": "\ud83d"}, "code: has half a surrogate pair there"),
+    ],
+)
+def test_mbpp_with_values_of_other_kinds(tmp_path, change, says):
+    with pytest.raises(UserError, match=f"line 2, {says}"):
+        MBPP(path=write(tmp_path / "m.jsonl", [TASK, TASK | change]))()
+
+
 def test_mbpp_trains_on_no_task_that_is_held_out_too(tmp_path):
     rows = [task(11, "a"), task(12, "b"), task(601, "a"), task(602, "c")]
     splits = MBPP(path=write(tmp_path / "m.jsonl", rows))()

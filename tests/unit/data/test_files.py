@@ -138,6 +138,12 @@ class TestFiles:
             ("null.jsonl", '{"answer": "x"}\n{"answer": null}\n', r"row 2 has None there"),
             ("true.json", '[{"answer": "x"}, {"answer": true}]', r"row 2 has True there"),
             ("one.jsonl", '{"answer": "x"}\n', r"1 different texts"),
+            ("half.jsonl", '{"answer": "\\ud83d"}\n', r"row 1 has half a surrogate pair"),
+            ("twice.jsonl", '{"answer": "x", "answer": "y"}\n', r"row 1 has this key more than"),
+            ("twice.csv", "answer,answer\nx,y\n", r"twice.csv has 2 columns of this name"),
+            ("comma.csv", "answer,b\nx,1\ny,z,2\n", r"line 3 has 3 fields, and the first 2"),
+            ("short.csv", "answer,b\nx\n", r"line 2 has 1 fields, and the first 2"),
+            ("open.csv", 'answer,b\n"x,1\ny,2\n', r"line 2: unexpected end of data"),
         ],
     )
     def test_bad_files(self, tmp_path, name, content, message):
@@ -167,14 +173,8 @@ class TestTexts:
         assert read(path) == texts
 
     def test_words_do_not_make_numbers_of_what_follows(self, tmp_path):
-        answers = [f"word{i}" for i in range(10_000)] + [
-            "00700",
-            "1.10",
-            "True",
-            "1e3",
-            "2020-01-01",
-        ]
-        texts = [("q", answer) for answer in answers]
+        words = [f"word{i}" for i in range(10_000)]
+        texts = [("q", answer) for answer in (*words, *GUESSED, "x" * 200_000)]
         assert read(WRITERS["csv"](tmp_path, texts)) == texts
 
     def test_columns_that_no_option_names(self, tmp_path):

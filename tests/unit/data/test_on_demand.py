@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ebft.data.documents import DocumentOptions, tokenize
 from ebft.data.files import Files
+from ebft.data.hub import Hub
 from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder
 from ebft.data.rows import Rows
@@ -56,6 +57,19 @@ class TestRows:
     def test_a_row_without_a_text_is_named(self):
         with pytest.raises(UserError, match=r"completion = text: x.jsonl, row 2 has None there"):
             list(rows(text=["a", None]))
+
+    def test_other_columns_of_the_hub_are_not_read(self, monkeypatch):
+        class Unreadable(Dataset):
+            def __getitem__(self, place):
+                assert self.column_names == ["text"]
+                return super().__getitem__(place)
+
+        dataset = Unreadable(Dataset.from_dict({"text": ["a", "b"], "picture": [b"", b""]}).data)
+        monkeypatch.setattr("ebft.data.hub.load_dataset", lambda *_, **__: dataset)
+        splits = Hub(dataset="o/n", completion="text")()
+        assert {e.completion for e in (*splits.train, *splits.held_out)} == {"a", "b"}
+        with pytest.raises(UserError, match=r"o/n/train has no such column; there are: text, pic"):
+            Hub(dataset="o/n")()
 
     def test_nothing_is_read_but_what_is_asked_for(self):
         class Counting:
