@@ -39,7 +39,7 @@ MUTANTS = [
     Mutant("data/formats.py", "column in row.repeated", "False"),
     Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) < len(names):"),
     Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) > len(names):"),
-    Mutant("data/formats.py", "strict=True)\n        names", "strict=False)\n        names"),
+    Mutant("data/formats.py", "csv.reader(file, strict=True)", "csv.reader(file)"),
     Mutant("data/formats.py", "csv.field_size_limit(sys.maxsize)", "pass"),
     Mutant("data/stored.py", "\\n{content}", ""),
     Mutant("data/stored.py", "{path.suffix}", ""),

@@ -73,34 +73,37 @@ def _json(path: Path, where: str, _: Mapping[str, str]) -> Iterator[Row]:
 
 
 def _csv(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row]:
+    records = _records(path, where)
+    _, names = next(records, (0, []))
+    if not names:
+        return
+    check_columns(names, columns, safe_name(path.name))
+    wanted = {column: names.index(column) for column in columns.values()}
+    for line, record in records:
+        if len(record) != len(names):
+            raise UserError(
+                f"{where}: line {line} has {len(record)} fields, and the first {len(names)}; "
+                "texts with commas or ends of lines in them are quoted"
+            )
+        yield {column: record[at] for column, at in wanted.items()}
+
+
+def _records(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file without blank lines, each behind the number of its first line."""
     csv.field_size_limit(sys.maxsize)  # else a text of more than 128 KiB is refused
     with open_text(path, newline="") as file:
         records = csv.reader(file, strict=True)
-        names: list[str] | None = None
-        while True:
-            line = records.line_num + 1
-            try:
-                record = next(records, None)
-            except csv.Error as error:
-                raise UserError(
-                    f"{where}: line {line}: {error}; texts with quotes in them are quoted, and "
-                    "those quotes doubled"
-                ) from error
-            if record is None:
-                return
-            if not record:  # a blank line
-                continue
-            if names is None:
-                names = record
-                check_columns(names, columns, safe_name(path.name))
-                wanted = {column: names.index(column) for column in columns.values()}
-                continue
-            if len(record) != len(names):
-                raise UserError(
-                    f"{where}: line {line} has {len(record)} fields, and the first {len(names)}; "
-                    "texts with commas or ends of lines in them are quoted"
-                )
-            yield {column: record[at] for column, at in wanted.items()}
+        line = 1
+        try:
+            for record in records:
+                if record:
+                    yield line, record
+                line = records.line_num + 1
+        except csv.Error as error:
+            raise UserError(
+                f"{where}: line {line}: {error}; texts with quotes in them are quoted, and those "
+                "quotes doubled"
+            ) from error
 
 
 def _parquet(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row]:

@@ -12,7 +12,7 @@ from ebft.errors import UserError
 
 LONGEST = 60
 """Characters of a value that errors quote."""
-LISTED = 20
+LISTED = 12
 """Most columns that errors list."""
 
 _quote = Repr()

@@ -61,6 +61,9 @@ def catalogue(inputs: Inputs) -> list[str]:
 
 
 CASES = [
+    Case("no file", pairs("x.jsonl", "", "data.path=gone.jsonl"), "data.path = gone.jsonl: no such file"),
+    Case("a folder without Python", lambda it: [f"data.path={it.folder}"], "no .py file with text in it"),
+    Case("no such column", rows({"q": "q", "answer": "a"}), "data.completion = a: rows.jsonl, row 1 has no such column; there are: q, answer"),
     Case("an empty file", pairs("empty.jsonl", ""), "empty.jsonl: the file is empty"),
     Case("a line cut off", pairs("cut.jsonl", '{"q": "", "a": ""}\n{"q":'), "line 2 is not JSON"),
     Case("a line of another format", pairs("x.jsonl", "\x1b[2J" * 9999), "line 1 is not JSON"),

@@ -205,34 +205,6 @@ def test_a_misspelt_file_names_the_near_one(ebft, tiny_run):
 
 
 class TestData:
-    @pytest.fixture
-    def pairs(self, refused):
-        def run(file: Path, *more: str) -> str:
-            columns = ["data=files", f"data.path={file}", "data.prompt=q", "data.completion=a"]
-            return refused(*columns, "plan=completion", *more, without="plan.")
-
-        return run
-
-    def test_no_file(self, pairs, tmp_path):
-        assert "gone.jsonl: no such file" in pairs(tmp_path / "gone.jsonl")
-
-    def test_an_empty_file(self, pairs, tmp_path):
-        (tmp_path / "empty.jsonl").touch()
-        assert "empty.jsonl: the file is empty" in pairs(tmp_path / "empty.jsonl")
-
-    def test_a_broken_line(self, pairs, tmp_path):
-        file = tmp_path / "broken.jsonl"
-        file.write_text('{"q": "a", "a": "b"}\n{"q": \n')
-        assert "line 2 is not JSON" in pairs(file)
-
-    def test_a_column_that_is_not_there(self, pairs, tmp_path):
-        file = tmp_path / "other.jsonl"
-        file.write_text('{"q": "a", "answer": "b"}\n')
-        assert "data.completion = a: other.jsonl, row 1 has no such column" in pairs(file)
-
-    def test_a_folder_without_python(self, refused, tmp_path):
-        assert "no .py file with text in it" in refused(f"data.path={tmp_path}")
-
     def test_every_document_too_short(self, refused, tmp_path):
         for number in range(4):
             (tmp_path / f"{number}.py").write_text("ab" + "c" * number)
