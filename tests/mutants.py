@@ -45,6 +45,8 @@ MUTANTS = [
     Mutant("data/stored.py", "{path.suffix}", ""),
     Mutant("data/stored.py", "{sorted(columns.items())!r}", ""),
     Mutant("data/stored.py", "_digest(path, key) != content", "False"),
+    Mutant("data/gettext.py", "if not re.fullmatch(", "if not re.search("),
+    Mutant("data/python_functions.py", "(SyntaxError, RecursionError, MemoryError)", "SyntaxError"),
     Mutant("data/hub.py", "rows.select_columns(sorted(set(columns.values())))", "rows"),
     Mutant("digests.py", "{len(documents)} documents on demand, {documents.digest}", ""),
     Mutant("rollout/records.py", "pairwise.sum(-1) / others", "pairwise.mean(-1)"),

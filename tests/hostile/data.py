@@ -55,9 +55,12 @@ def pipe(inputs: Inputs) -> list[str]:
     return ["data=files", f"data.path={inputs.folder}/pipe.jsonl", "data.completion=a"]
 
 
-def catalogue(inputs: Inputs) -> list[str]:
-    inputs.write("de/LC_MESSAGES/a.mo", b"\xde\x12\x04\x95" + bytes(10))
-    return ["data=gettext", f"data.path={inputs.folder}", "data.languages={de: German}", *PAIRS]
+def gettext(*more: str, content: bytes = b""):
+    def make(inputs: Inputs) -> list[str]:
+        inputs.write("de/LC_MESSAGES/a.mo", content)
+        return ["data=gettext", f"data.path={inputs.folder}", *PAIRS, *more]
+
+    return make
 
 
 CASES = [
@@ -92,5 +95,8 @@ CASES = [
     Case("mbpp: a number among the tests", of("mbpp", "x.jsonl", json.dumps(TASK | {"test_list": ["a", 5]})), "x.jsonl: line 1, test_list: has 5 there"),
     Case("mbpp: a truth for a number", of("mbpp", "x.jsonl", json.dumps(TASK | {"task_id": True})), "x.jsonl: line 1, task_id: has True there; this is of type int"),
     Case("humaneval: no test", of("humaneval", "x.jsonl", '{"task_id": "1"}'), "x.jsonl: line 1 has no 'prompt'; there are: task_id"),
-    Case("gettext: a damaged catalogue", catalogue, "de/LC_MESSAGES/a.mo: cannot be read"),
+    Case("gettext: a damaged catalogue", gettext(content=b"\xde\x12\x04\x95" + bytes(10)), "de/LC_MESSAGES/a.mo: cannot be read"),
+    Case("gettext: a pattern for a language", gettext("data.languages={'*': German}"), "data.languages = {'*': 'German'}: '*' is no folder of a locale"),
+    Case("gettext: a package without a place", gettext("data.package=__main__", "data.path=null"), "data.package = __main__: no package of this name is installed"),
+    Case("a package within a package", lambda it: [f"data.path={it.texts}", "data.out_of_distribution=[no.such]"], "data.out_of_distribution: no.such: neither a package under"),
 ]  # fmt: skip

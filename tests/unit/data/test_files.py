@@ -249,6 +249,17 @@ class TestPaths:
         with pytest.raises(UserError, match=r"rows\.jsonl: was changed while it was read"):
             read(path)
 
+    def test_a_cache_that_is_damaged(self, tmp_path, cache):
+        path = WRITERS["jsonl"](tmp_path, [("q", "damaged")])
+        before = {*cache.rglob("*.arrow")}
+        read(path)
+        (kept,) = {*cache.rglob("*.arrow")} - before
+        kept.write_bytes(kept.read_bytes()[:50])
+        with pytest.raises(
+            UserError, match=f"{kept}: is damaged, and holds the texts of data.path"
+        ):
+            read(path)
+
     def test_a_cache_that_cannot_be_written(self, tmp_path, monkeypatch):
         path = WRITERS["jsonl"](tmp_path, [("q", "x")])
         monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", path)

@@ -112,7 +112,7 @@ def test_planted_leaks_are_found(tmp_path):
     ("options", "message"),
     [
         ({"path": "nowhere"}, r"data.path = nowhere: no such folder"),
-        ({"package": "no_such_package"}, r"not installed; run: pip install --no-deps no_such"),
+        ({"package": "no_such_package"}, r"or run: pip install --no-deps no_such"),
         (
             {"languages": {"de": "German", "nl": "Dutch"}},
             r"data.languages: nl: nothing to train on",
@@ -133,6 +133,12 @@ def test_a_template_without_the_text_is_refused():
     for template in ("Translate.", "{txt}", "{text"):
         with pytest.raises(ValueError, match=r"needs \{text\}|in braces"):
             Gettext(template=template)
+
+
+@pytest.mark.parametrize("folder", ["*", "d?", "..", "", "/de", "[a-z]", "de/../fr"])
+def test_a_language_is_the_name_of_a_folder(folder):
+    with pytest.raises(ValueError, match=r"is no folder of a locale; give one, such as de or"):
+        Gettext(languages={folder: "German"})
 
 
 def test_the_catalogues_of_django():

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 from hypothesis import given
@@ -57,6 +58,12 @@ class TestRows:
     def test_a_row_without_a_text_is_named(self):
         with pytest.raises(UserError, match=r"completion = text: x.jsonl, row 2 has None there"):
             list(rows(text=["a", None]))
+
+    def test_a_text_that_is_not_utf_8_is_refused(self):
+        texts = pa.array([b"a", b"\xe9"]).view(pa.string())
+        broken = Rows(Dataset(pa.table({"text": texts})), {"completion": "text"}, "o/n")
+        with pytest.raises(UserError, match=r"data: o/n, among rows 1 to 2: a text is not UTF-8"):
+            broken[:]
 
     def test_other_columns_of_the_hub_are_not_read(self, monkeypatch):
         class Unreadable(Dataset):

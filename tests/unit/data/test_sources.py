@@ -55,6 +55,12 @@ def test_functions_are_cut_where_python_sees_lines(before):
     assert found.completion == "    y = x + 1\n    return y\n"
 
 
+@pytest.mark.parametrize("table", ["+".join("1" * 9999), "-" * 9999 + "1", "a" + ".b" * 9999])
+def test_code_nested_too_deeply_for_the_parser_has_no_functions(table):
+    source = f'def f(x):\n    """Doc."""\n    y = x + 1\n    return y\n\n\nx = {table}\n'
+    assert list(documented_functions(Example("a.py", source))) == []
+
+
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.py").write_text(f"{name} = 1\n", encoding="utf-8-sig")
