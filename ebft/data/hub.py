@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from datasets import load_dataset
@@ -12,6 +13,9 @@ from ebft.data.split import apart_from, split
 from ebft.data.values import check_columns
 from ebft.errors import UserError, first_line
 from ebft.splits import Splits
+
+# It logs a traceback before it raises; the error raised here says what is wrong.
+logging.getLogger("datasets.packaged_modules.json.json").setLevel(logging.CRITICAL)
 
 
 class Hub(RowOptions):

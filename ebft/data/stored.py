@@ -13,6 +13,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ebft.data.formats import format_of, read_texts
+from ebft.data.values import safe_name
 from ebft.errors import UserError, first_line
 from ebft.files import replacing
 
@@ -60,7 +61,7 @@ def _store(path: Path, key: str, columns: Mapping[str, str], file: Path, content
     schema = pa.schema([(option, pa.large_string()) for option in columns])
     with replacing(file) as stream:
         with pa.ipc.new_stream(stream, schema) as writer:
-            for batch in _batches(chain([first], texts), path.name):
+            for batch in _batches(chain([first], texts), safe_name(path.name)):
                 writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
         if _digest(path, key) != content:
             raise UserError(f"{key} = {path}: was changed while it was read; start again")
