@@ -154,7 +154,8 @@ def main(channel: int) -> None:
     # Taken now: the program may put something else in their place.
     read, write, leave = os.read, os.write, os._exit
     settings = marshal.loads(sys.stdin.buffer.read())
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.close(0)
+    os.open(os.devnull, os.O_RDONLY)  # becomes the new standard input
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
     failure = ""
