@@ -108,8 +108,8 @@ attempts = dict(
     mode=lambda: os.chmod({outside!r}, 0o777), connect=socket.socket, process=os.fork,
     signal=lambda: os.kill(os.getppid(), 0), datagram=lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
     address=lambda: socket.socketpair()[0].sendto(b"x", {outside!r}),
-    emptying=lambda: os.open({outside!r}, os.O_TRUNC | 3), truncation=lambda: os.truncate({outside!r}, 0),
-    emptying_readable=lambda: os.open("/dev/zero", os.O_TRUNC),
+    opening=lambda: os.open({outside!r}, 3), emptying=lambda: os.open("/dev/zero", os.O_TRUNC),
+    truncation=lambda: os.truncate({outside!r}, 0),
     many_files=lambda: [os.close(os.open("inside", os.O_CREAT)) for n in range({files})],
 )
 for name, attempt in attempts.items():

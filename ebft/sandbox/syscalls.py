@@ -57,8 +57,12 @@ STREAMS = (0x1, 0x801, 0x80001, 0x80801)
 """SOCK_STREAM, with SOCK_NONBLOCK and SOCK_CLOEXEC or not: asyncio's own pipe. From a datagram
 socket one could send to any other on the machine, and Landlock does not ask."""
 
-ACCESS_MODE, WRITE_ONLY, READ_WRITE, CREATE, TRUNCATE, UNNAMED = 3, 1, 2, 0x40, 0x200, 0x400000
+ACCESS_MODE, CREATE, TRUNCATE, UNNAMED = 3, 0x40, 0x200, 0x400000
 """Bits of `open`'s flags, `O_ACCMODE` to `__O_TMPFILE`."""
+OPENING = ((ACCESS_MODE, 1), (ACCESS_MODE, 2), (ACCESS_MODE | TRUNCATE, 0))
+"""Bits of `open`'s flags and what they have to be: to write, to read and write, or to read and not
+empty the file at once, which Landlock lets pass before Linux 6.2. Access mode 3 is for neither:
+Landlock asks for no right, and the file can be locked, or the device that it is started."""
 
 LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
@@ -130,12 +134,9 @@ def _program(machine: Machine) -> Iterator[Instruction]:
     yield RETURN, 0, 0, ERRNO | errno.ENOSYS
     for thread in THREAD_FLAGS:
         yield from _if(CLONE[machine.column], 0, [(EQUAL, 0, 1, thread)])
-    # `O_TRUNC` empties a file that it opens for reading, or with access mode 3 for nothing at all,
-    # and Landlock asks for a right to that from Linux 6.2 on only.
     for number, flags in _opening(machine):
-        yield from _if(number, flags, [(ANY_BIT, 1, 0, TRUNCATE)])
-        for mode in (WRITE_ONLY, READ_WRITE):
-            yield from _if(number, flags, [(AND, 0, 0, ACCESS_MODE), (EQUAL, 0, 1, mode)])
+        for mask, value in OPENING:
+            yield from _if(number, flags, [(AND, 0, 0, mask), (EQUAL, 0, 1, value)])
     for call, argument, commands in ((FCNTL, 1, FCNTL_COMMANDS), (IOCTL, 1, IOCTL_COMMANDS)):
         for command in commands:
             yield from _if(call[machine.column], argument, [(EQUAL, 0, 1, command)])
