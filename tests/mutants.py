@@ -124,7 +124,7 @@ MUTANTS = [
     Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
     Mutant("sandbox/syscalls.py", "yield EQUAL, 1, 0, machine.audit", "yield EQUAL, 1, 1, machine.audit"),
-    Mutant("sandbox/syscalls.py", "yield AT_LEAST, 0, 1, X32", "yield AT_LEAST, 1, 1, X32"),
+    Mutant("sandbox/syscalls.py", "bit of their own\n", "bit of their own\n    yield AND, 0, 0, 0x3FFFFFFF\n"),
     Mutant("sandbox/syscalls.py", "8 * argument + 4), (EQUAL, 0, 1, 0)]", "8 * argument + 4), (EQUAL, 0, 0, 0)]"),
     Mutant("sandbox/syscalls.py", "[(EQUAL, 0, 3, 0), (LOAD", "[(EQUAL, 0, 0, 0), (LOAD"),
     Mutant("sandbox/syscalls.py", "0x3D0F00, 0x7D0F00)", "0x3D0B00, 0x3D0F00, 0x7D0F00)"),

@@ -31,8 +31,8 @@ def decide(instructions, audit, number, *arguments):
         elif code == syscalls.AND:
             value &= k
         else:
-            tests = {syscalls.EQUAL: value == k, syscalls.AT_LEAST: value >= k}
-            at += yes if {**tests, syscalls.ANY_BIT: bool(value & k)}[code] else no
+            passes = {syscalls.EQUAL: value == k, syscalls.ANY_BIT: bool(value & k)}[code]
+            at += yes if passes else no
 
 
 @pytest.fixture(params=MACHINES)
@@ -63,7 +63,7 @@ def test_another_convention_of_calls_is_refused(machine):
     instructions = seccomp_filter(machine)
     for audit in {I386, ARM, *(each.audit for each in MACHINES.values())} - {machine.audit}:
         assert {decide(instructions, audit, n) for n in range(500)} == {REFUSE}
-    for x32 in (syscalls.X32, 2**31, 2**32 - 500):
+    for x32 in (2**30, 2**31, 2**32 - 500):
         assert {decide(instructions, machine.audit, x32 + n) for n in range(500)} == {REFUSE}
 
 
