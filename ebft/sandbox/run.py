@@ -33,9 +33,11 @@ MOST_REPORTED = 2048
 MIB = 2**20
 A_DAY = 24 * 3600
 
-# -S, -s, -P: no site-packages, no folder to import from; UTF-8 whatever the locale. The hash seed
-# is fixed so that a program that prints a set gets the same verdict every time.
-PYTHON = (sys.executable, "-S", "-s", "-P", "-X", "utf8", str(Path(__file__).with_name("child.py")))
+# -S, -s, -P: no site-packages, no folder to import from; -B: no compiled files, which would be
+# counted as the program's; UTF-8 whatever the locale. The hash seed is fixed so that a program that
+# prints a set gets the same verdict every time.
+CHILD = str(Path(__file__).with_name("child.py"))
+PYTHON = (sys.executable, "-S", "-s", "-P", "-B", "-X", "utf8", CHILD)
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 
 
