@@ -164,6 +164,7 @@ MUTANTS = [
     Mutant("sandbox/run.py", "env=ENVIRONMENT |", "env=os.environ | ENVIRONMENT |"),
     Mutant("sandbox/run.py", '"PYTHONHASHSEED": "0"', ""),
     Mutant("sandbox/run.py", '"-S", "-s", "-P"', '"-s", "-P"'),
+    Mutant("sandbox/run.py", '"-P", "-B"', '"-P"'),
     Mutant("sandbox/run.py", "start_new_session=True", ""),
     Mutant("sandbox/run.py", "os.killpg(process.pid, signal.SIGKILL)", "os.kill(process.pid, signal.SIGKILL)"),
     Mutant("sandbox/run.py", "stdout=subprocess.DEVNULL", "stdout=None"),
@@ -173,6 +174,8 @@ MUTANTS = [
     Mutant("sandbox/landlock.py", "(path, READ_FILE | (READ_DIR", "(path, READ_FILE | WRITE_FILE | (READ_DIR"),
     Mutant("sandbox/landlock.py", "max(v for v in RIGHTS if v <= known)", "1"),
     Mutant("sandbox/landlock.py", "own |= TRUNCATE & handled(known)", "own |= TRUNCATE"),
+    Mutant("models/load.py", "use_safetensors=True,", "use_safetensors=None,"),
+    Mutant("models/options.py", "trust_remote_code: bool = Field(\n        False", "trust_remote_code: bool = Field(\n        True"),
 ]  # fmt: skip
 
 

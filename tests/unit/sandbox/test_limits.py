@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -206,13 +206,17 @@ class TestATrainerThatCannotStopIt:
                 [program] = psutil.Process(trainer.pid).children()
             finally:
                 trainer.kill()
-        wait_for(lambda: not is_running(program.pid))
+        try:
+            wait_for(lambda: not is_running(program.pid))
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                program.kill()
 
     def test_suspended(self, isolation, monkeypatch):
         """It does not look at the clock, and the program ends by its own."""
         settings = run._settings
         monkeypatch.setattr(run, "_settings", lambda *given: settings(*given) | {"seconds": 1})
-        options = SandboxOptions(isolation=isolation, wall_seconds=600)
+        options = SandboxOptions(isolation=isolation, wall_seconds=60)
         assert run._run(WAITS, options).error == "killed by SIGALRM"
 
     @pytest.mark.parametrize(("wall", "own"), [(0.5, 2), (20, 21), (1e30, 31536001)])
