@@ -26,6 +26,7 @@ class SandboxOptions(Options):
     )  # fmt: skip
     memory_mib: PositiveInt = Field(512, description="address space of a program, in MiB")
     scratch_mib: PositiveInt = Field(
-        8, description="size of its files together, in MiB: a program may create 64 files in its "
-        "life, each of at most a 64th of this. With `isolation: limits`, the size of each file"
+        8, description="size of its files together, in MiB: a program opens at most 64 to create "
+        "them (modes w, a and x), each of at most a 64th of this. With `isolation: limits`, the "
+        "size of each file"
     )  # fmt: skip

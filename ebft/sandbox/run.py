@@ -142,7 +142,7 @@ def _run(program: str, options: SandboxOptions) -> Outcome:
                 )  # fmt: skip
             try:
                 report = _receive(ours, options)
-                if report == b"":
+                if report is not None and report[:WORD] != word:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(1)  # it is on its way out, and its status says how
             finally:

@@ -271,3 +271,11 @@ class TestLimitsAlone:
         while is_running(child):  # killed, but a busy machine takes its time
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+    def test_a_descriptor_from_it_is_nothing_to_answer_on(self):
+        program = (
+            "import os, socket\nfor fd in range(3, 64):\n"
+            "    try: socket.send_fds(socket.socket(fileno=fd), [b'x'], [0])\n"
+            "    except OSError: pass\nos._exit(0)"
+        )
+        assert "left before its end" in run_python(program, self.LIMITS).error
