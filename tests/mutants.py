@@ -165,7 +165,7 @@ MUTANTS = [
     Mutant("sandbox/run.py", '"PYTHONHASHSEED": "0"', ""),
     Mutant("sandbox/run.py", '"-S", "-s", "-P"', '"-s", "-P"'),
     Mutant("sandbox/run.py", '"-P", "-B"', '"-P"'),
-    Mutant("sandbox/run.py", "start_new_session=True", ""),
+    Mutant("sandbox/run.py", "start_new_session=True", "start_new_session=False"),
     Mutant("sandbox/run.py", "os.killpg(process.pid, signal.SIGKILL)", "os.kill(process.pid, signal.SIGKILL)"),
     Mutant("sandbox/run.py", "stdout=subprocess.DEVNULL", "stdout=None"),
     Mutant("sandbox/run.py", "if report[:WORD] != word:", "if not report:"),
