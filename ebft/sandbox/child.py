@@ -119,7 +119,11 @@ def add_filter(instructions: bytes, flags: int, libc: Any) -> int:
     """Puts a seccomp filter on top of those that are there; the listener, if `flags` ask for it."""
     program = Program(len(instructions) // 8, instructions)
     number = SECCOMP[os.uname().machine]
-    return call(libc.syscall, number, SET_FILTER, flags, ctypes.byref(program))
+    try:
+        return call(libc.syscall, number, SET_FILTER, flags, ctypes.byref(program))
+    except OSError as error:
+        what = "filter with a listener" if flags else "filter"
+        raise OSError(error.errno, f"seccomp takes no {what}: {os.strerror(error.errno)}") from error
 
 
 def send_descriptor(number: int, channel: int, libc: Any) -> None:
