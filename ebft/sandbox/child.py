@@ -123,7 +123,7 @@ def add_filter(instructions: bytes, flags: int, libc: Any) -> int:
         return call(libc.syscall, number, SET_FILTER, flags, ctypes.byref(program))
     except OSError as error:
         what = "filter with a listener" if flags else "filter"
-        raise OSError(error.errno, f"seccomp takes no {what}: {os.strerror(error.errno)}") from error
+        raise OSError(error.errno, f"the kernel takes no seccomp {what}") from error
 
 
 def send_descriptor(number: int, channel: int, libc: Any) -> None:

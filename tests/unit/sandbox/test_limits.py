@@ -121,9 +121,18 @@ def test_the_trial_notices_that_nothing_is_counted(monkeypatch, forget):
         require(SHORT)
 
 
-WAITS = (
-    "import os, time\nopen('started', 'w').close()\nwhile not os.path.exists('go'): time.sleep(.01)"
-)
+def test_a_kernel_that_lets_nobody_listen(monkeypatch, forget):
+    monkeypatch.setattr(run, "counting_filter", lambda machine: b"\xff" * 8)
+    with pytest.raises(SandboxError, match="kernel takes no seccomp filter with a listener"):
+        require(SHORT)
+
+
+WAITS = """
+import os, time
+open("starting", "w").close()
+os.rename("starting", "started")
+while not os.path.exists("go"): time.sleep(0.01)
+"""
 
 
 @contextmanager
