@@ -1,8 +1,8 @@
 # ruff: noqa: E501 — a mutant is one line
-"""Breaks each formula once, on purpose, and says which test notices: `make mutants`.
+"""Breaks each formula and guard once, on purpose, and says which test notices: `make mutants`.
 
-Each mutant is one replacement in one file, run in a copy of the repository against the property
-and golden tests until the first failure. A mutant that survives is a formula nothing checks.
+Each mutant is one replacement in one file, run in a copy of the repository against the tests of
+formulas and guards until the first failure. A mutant that survives is something nothing checks.
 """
 
 import os
@@ -21,6 +21,9 @@ TESTS = [
         f"tests/unit/{part}"
         for part in ("baselines", "rewards", "models", "samplers", "features", "data")
     ),
+    *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
+    "tests/unit/sandbox",
+    "tests/security",
 ]
 
 
@@ -142,6 +145,59 @@ MUTANTS = [
     Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
     Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
+    Mutant("sandbox/syscalls.py", "yield EQUAL, 1, 0, machine.audit", "yield EQUAL, 1, 1, machine.audit"),
+    Mutant("sandbox/syscalls.py", "bit of their own\n", "bit of their own\n    yield AND, 0, 0, 0x3FFFFFFF\n"),
+    Mutant("sandbox/syscalls.py", "8 * argument + 4), (EQUAL, 0, 1, 0)]", "8 * argument + 4), (EQUAL, 0, 0, 0)]"),
+    Mutant("sandbox/syscalls.py", "[(EQUAL, 0, 3, 0), (LOAD", "[(EQUAL, 0, 0, 0), (LOAD"),
+    Mutant("sandbox/syscalls.py", "0x3D0F00, 0x7D0F00)", "0x3D0B00, 0x3D0F00, 0x7D0F00)"),
+    Mutant("sandbox/syscalls.py", "CLONE[machine.column], 0, [(EQUAL, 0, 1, thread)]", "CLONE[machine.column], 0, [(ANY_BIT, 0, 1, thread)]"),
+    Mutant("sandbox/syscalls.py", "yield RETURN, 0, 0, ERRNO | errno.ENOSYS", "yield RETURN, 0, 0, ALLOW"),
+    Mutant("sandbox/syscalls.py", "(ACCESS_MODE | TRUNCATE, 0))", "(ACCESS_MODE, 0))"),
+    Mutant("sandbox/syscalls.py", "OPENING = (", "OPENING = ((ACCESS_MODE, 3), "),
+    Mutant("sandbox/syscalls.py", "CREATE | UNNAMED)]", "CREATE)]"),
+    Mutant("sandbox/syscalls.py", "CREATE | UNNAMED)]", "UNNAMED)]"),
+    Mutant("sandbox/syscalls.py", "yield RETURN, 0, 0, ASK", "yield RETURN, 0, 0, ALLOW"),
+    Mutant("sandbox/syscalls.py", "[(EQUAL, 0, 3, UNIX), (LOAD", "[(EQUAL, 0, 0, UNIX), (LOAD"),
+    Mutant("sandbox/syscalls.py", "(EQUAL, 0, 1, kind)]", "(EQUAL, 0, 0, kind)]"),
+    Mutant("sandbox/syscalls.py", "call[machine.column], argument, [(EQUAL, 0, 1, command)]", "call[machine.column], argument, [(EQUAL, 0, 0, command)]"),
+    Mutant("sandbox/syscalls.py", "    yield from _if(SENDTO[machine.column], 4, _null(4))\n    yield refuse", "    yield from _if(SENDTO[machine.column], 4, _null(4))\n    yield RETURN, 0, 0, ALLOW"),
+    Mutant("sandbox/syscalls.py", '"dup": (32, 23)', '"kill": (62, 129), "dup": (32, 23)'),
+    Mutant("sandbox/counting.py", "self._threads < 0", "self._threads < -99"),
+    Mutant("sandbox/counting.py", "self._files < 0", "self._files < -1"),
+    Mutant("sandbox/counting.py", "0 if error else GO_ON", "GO_ON"),
+    Mutant("sandbox/child.py", "libc.alarm(seconds)", "pass"),
+    Mutant("sandbox/child.py", "call(libc.prctl, DEATH_SIGNAL, SIGKILL, 0, 0, 0)", "pass"),
+    Mutant("sandbox/child.py", "if os.getppid() != parent:", "if False:"),
+    Mutant("sandbox/child.py", "call(libc.prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)", "pass"),
+    Mutant("sandbox/child.py", "call(libc.syscall, CAPABILITIES[os.uname().machine], header, none)", "pass"),
+    Mutant("sandbox/child.py", "call(libc.syscall, RESTRICT_SELF, ruleset, 0)", "pass"),
+    Mutant("sandbox/child.py", 'add_filter(settings["filter"], 0, libc)', "pass"),
+    Mutant("sandbox/child.py", "os.close(listener)", "pass"),
+    Mutant("sandbox/child.py", "os.close(ruleset)", "pass"),
+    Mutant("sandbox/child.py", "os.close(0)", "pass"),
+    Mutant("sandbox/child.py", "(most, most))\n", "(most, resource.getrlimit(getattr(resource, f'RLIMIT_{name}'))[1]))\n"),
+    Mutant("sandbox/child.py", 'failure = describe(error) or "error"', 'failure = ""'),
+    Mutant("sandbox/run.py", '("CPU", options.cpu_seconds),', ""),
+    Mutant("sandbox/run.py", '("AS", options.memory_mib * MIB),', ""),
+    Mutant("sandbox/run.py", "scratch // MOST_FILES if isolated", "scratch if isolated"),
+    Mutant("sandbox/run.py", '("NOFILE", 64),', ""),
+    Mutant("sandbox/run.py", '("CORE", 0),', ""),
+    Mutant("sandbox/run.py", 'limits.append(("NPROC", 0))', "pass"),
+    Mutant("sandbox/run.py", "env=ENVIRONMENT |", "env=os.environ | ENVIRONMENT |"),
+    Mutant("sandbox/run.py", '"PYTHONHASHSEED": "0"', ""),
+    Mutant("sandbox/run.py", '"-S", "-s", "-P"', '"-s", "-P"'),
+    Mutant("sandbox/run.py", '"-P", "-B"', '"-P"'),
+    Mutant("sandbox/run.py", "start_new_session=True", "start_new_session=False"),
+    Mutant("sandbox/run.py", "os.killpg(process.pid, signal.SIGKILL)", "os.kill(process.pid, signal.SIGKILL)"),
+    Mutant("sandbox/run.py", "stdout=subprocess.DEVNULL", "stdout=None"),
+    Mutant("sandbox/run.py", "if report[:WORD] != word:", "if not report:"),
+    Mutant("sandbox/run.py", "while left > 0:", "while True:"),
+    Mutant("sandbox/run.py", "int(options.isolation == \"full\" and counter is None)", "int(counter is None)"),
+    Mutant("sandbox/landlock.py", "(path, READ_FILE | (READ_DIR", "(path, READ_FILE | WRITE_FILE | (READ_DIR"),
+    Mutant("sandbox/landlock.py", "max(v for v in RIGHTS if v <= known)", "1"),
+    Mutant("sandbox/landlock.py", "own |= TRUNCATE & handled(known)", "own |= TRUNCATE"),
+    Mutant("models/load.py", "use_safetensors=True,", "use_safetensors=None,"),
+    Mutant("models/options.py", "trust_remote_code: bool = Field(\n        False", "trust_remote_code: bool = Field(\n        True"),
 ]  # fmt: skip
 
 
@@ -171,7 +227,10 @@ def first_failure(folder: Path, mutant: Mutant | None = None) -> str | None:
         text = file.read_text()
         assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
         file.write_text(text.replace(mutant.formula, mutant.broken, 1))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+    # The tests of its own part are the likeliest to notice.
+    own = f"tests/unit/{Path(mutant.file).parent}" if mutant else ""
+    tests = sorted(TESTS, key=lambda folder: folder != own)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     # The copy has to come before the installed package.
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(

@@ -21,10 +21,13 @@ if TYPE_CHECKING:  # `typing` takes longer to import than all that is above
     from typing import Any
 
 SHOWN = 300
-NO_NEW_PRIVILEGES, SECCOMP, DEATH_SIGNAL, FILTER, SIGKILL = 38, 22, 1, 2, 9
+NO_NEW_PRIVILEGES, DEATH_SIGNAL, SIGKILL = 38, 1, 9
 ADD_RULE, RESTRICT_SELF, CREATE_RULESET = 445, 446, 444
 CAPABILITIES = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION = 0x20080522
+SECCOMP = {"x86_64": 317, "aarch64": 277}
+SET_FILTER, WITH_LISTENER = 1, 8
+SOCKET_LEVEL, DESCRIPTORS = 1, 1
 BENEATH = 1
 
 
@@ -41,6 +44,25 @@ class Beneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
 
 
+class Message(ctypes.Structure):
+    """The C library's `struct msghdr`."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p), ("name_length", ctypes.c_uint32),
+        ("parts", ctypes.c_void_p), ("part_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t), ("flags", ctypes.c_int),
+    )  # fmt: skip
+
+
+class Descriptor(ctypes.Structure):
+    """The C library's `struct cmsghdr`, with one file descriptor to hand over."""
+
+    _fields_ = (
+        ("length", ctypes.c_size_t), ("level", ctypes.c_int), ("kind", ctypes.c_int),
+        ("number", ctypes.c_int),
+    )  # fmt: skip
+
+
 def limit(name: str, most: int) -> None:
     """Sets a limit for good. Raises `OSError` naming it if the system refuses it."""
     try:
@@ -49,17 +71,28 @@ def limit(name: str, most: int) -> None:
         raise OSError(f"RLIMIT_{name} = {most}: {error}") from error
 
 
-def isolate(settings: dict[str, Any]) -> None:
-    """Landlock, then seccomp, for good. Raises `OSError` if the kernel refuses any of it."""
-    libc = ctypes.CDLL(None, use_errno=True)
+def call(function: Any, *arguments: Any) -> int:
+    """What a function of the C library returns. Raises `OSError` if that is an error."""
+    result: int = function(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"{os.strerror(ctypes.get_errno())} {arguments[:2]}")
+    return result
 
-    def call(function: Any, *arguments: Any) -> int:
-        result: int = function(*arguments)
-        if result < 0:
-            raise OSError(ctypes.get_errno(), f"{os.strerror(ctypes.get_errno())} {arguments[:2]}")
-        return result
 
-    call(libc.prctl, DEATH_SIGNAL, SIGKILL, 0, 0, 0)
+def end_with(parent: int, seconds: int, libc: Any) -> None:
+    """Has this process end after so long, and when `parent` does, who else would end it."""
+    libc.alarm(seconds)
+    if sys.platform == "linux":
+        call(libc.prctl, DEATH_SIGNAL, SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it was too late for that
+        os._exit(1)
+
+
+def isolate(settings: dict[str, Any], libc: Any, channel: int) -> None:
+    """Landlock, then seccomp, for good. Raises `OSError` if the kernel refuses any of it.
+
+    Who listens on `channel` gets a descriptor on which to answer for the counted calls.
+    """
     call(libc.prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
     handled = ctypes.c_uint64(settings["handled"])
@@ -76,9 +109,32 @@ def isolate(settings: dict[str, Any]) -> None:
     none = (ctypes.c_uint32 * 6)()
     call(libc.syscall, CAPABILITIES[os.uname().machine], header, none)
 
-    instructions = settings["filter"]
+    listener = add_filter(settings["counted"], WITH_LISTENER, libc)
+    send_descriptor(listener, channel, libc)
+    os.close(listener)
+    add_filter(settings["filter"], 0, libc)
+
+
+def add_filter(instructions: bytes, flags: int, libc: Any) -> int:
+    """Puts a seccomp filter on top of those that are there; the listener, if `flags` ask for it."""
     program = Program(len(instructions) // 8, instructions)
-    call(libc.prctl, SECCOMP, FILTER, ctypes.byref(program), 0, 0)
+    number = SECCOMP[os.uname().machine]
+    try:
+        return call(libc.syscall, number, SET_FILTER, flags, ctypes.byref(program))
+    except OSError as error:
+        what = "filter with a listener" if flags else "filter"
+        raise OSError(error.errno, f"the kernel takes no seccomp {what}") from error
+
+
+def send_descriptor(number: int, channel: int, libc: Any) -> None:
+    """`socket.send_fds`, whose import takes as long as all else that is done here."""
+    byte = ctypes.create_string_buffer(1)
+    part = (ctypes.c_size_t * 2)(ctypes.addressof(byte), 1)
+    control = Descriptor(Descriptor.number.offset + 4, SOCKET_LEVEL, DESCRIPTORS, number)
+    message = Message(
+        None, 0, ctypes.addressof(part), 1, ctypes.addressof(control), ctypes.sizeof(control)
+    )
+    call(libc.sendmsg, channel, ctypes.byref(message), 0)
 
 
 def describe(error: BaseException) -> str:
@@ -102,15 +158,18 @@ def main(channel: int) -> None:
     # Taken now: the program may put something else in their place.
     read, write, leave = os.read, os.write, os._exit
     settings = marshal.loads(sys.stdin.buffer.read())
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.close(0)
+    os.open(os.devnull, os.O_RDONLY)  # becomes the new standard input
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
     failure = ""
     try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        end_with(settings["parent"], settings["seconds"], libc)
         for name, most in settings["limits"]:
             limit(name, most)
         if settings["isolated"]:
-            isolate(settings)
+            isolate(settings, libc, channel)
         exec(compile(settings["program"], "program.py", "exec"), module.__dict__)
     except BaseException as error:
         failure = describe(error) or "error"

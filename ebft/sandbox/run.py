@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import marshal
+import math
 import os
 import platform
 import secrets
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,20 +23,21 @@ from typing import Any
 
 from ebft.errors import SandboxError
 from ebft.sandbox import landlock
+from ebft.sandbox.counting import MOST_FILES, Counter
 from ebft.sandbox.options import SandboxOptions
-from ebft.sandbox.syscalls import MACHINES, seccomp_filter
+from ebft.sandbox.syscalls import MACHINES, counting_filter, seccomp_filter
 
 WORD = 16
 """Bytes of the word that says that a program ran to its end."""
 MOST_REPORTED = 2048
-MOST_FILES = 256
-LOOK_EVERY = 0.05
-"""Seconds between looks at a program's folder while it runs."""
 MIB = 2**20
+A_DAY = 24 * 3600
 
-# -S, -s, -P: no site-packages, no folder to import from; UTF-8 whatever the locale. The hash seed
-# is fixed so that a program that prints a set gets the same verdict every time.
-PYTHON = (sys.executable, "-S", "-s", "-P", "-X", "utf8", str(Path(__file__).with_name("child.py")))
+# -S, -s, -P: no site-packages, no folder to import from; -B: no compiled files, which would be
+# counted as the program's; UTF-8 whatever the locale. The hash seed is fixed so that a program that
+# prints a set gets the same verdict every time.
+CHILD = str(Path(__file__).with_name("child.py"))
+PYTHON = (sys.executable, "-S", "-s", "-P", "-B", "-X", "utf8", CHILD)
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 
 
@@ -91,10 +94,12 @@ def _problem() -> str:
     if landlock.version() < 1:
         return "it takes Landlock, of Linux 5.13 or newer, and this kernel has none or forbids it"
     with tempfile.NamedTemporaryFile("w", prefix="ebft-outside-") as outside:
-        outcome = _run(TRIAL.format(outside=outside.name), SandboxOptions())
+        trial = TRIAL.format(outside=outside.name, files=MOST_FILES, refused=REFUSED)
+        outcome = _run(trial, SandboxOptions())
     return "" if outcome.passed else f"a trial did not go as it should ({outcome.error})"
 
 
+REFUSED = (errno.EPERM, errno.EACCES, errno.EDQUOT)
 TRIAL = """
 import collections, copy, datetime, decimal, functools, hashlib, heapq, itertools, json, math
 import os, random, re, socket, string, typing
@@ -105,12 +110,17 @@ attempts = dict(
     mode=lambda: os.chmod({outside!r}, 0o777), connect=socket.socket, process=os.fork,
     signal=lambda: os.kill(os.getppid(), 0), datagram=lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
     address=lambda: socket.socketpair()[0].sendto(b"x", {outside!r}),
+    opening=lambda: os.open({outside!r}, 3), emptying=lambda: os.open("/dev/zero", os.O_TRUNC),
+    truncation=lambda: os.truncate({outside!r}, 0),
+    many_files=lambda: [os.close(os.open("inside", os.O_CREAT)) for n in range({files})],
 )
 for name, attempt in attempts.items():
     try:
         attempt()
-    except PermissionError:
-        continue
+    except OSError as error:
+        if error.errno in {refused}:
+            continue
+        raise
     raise SystemError(name + " was possible")
 """  # noqa: E501
 
@@ -131,17 +141,16 @@ def _run(program: str, options: SandboxOptions) -> Outcome:
                     pass_fds=[theirs.fileno()], start_new_session=True,
                 )  # fmt: skip
             try:
-                stopped = _watch(ours, folder, options)
-                report = b"" if stopped else _receive(ours)
-                if not stopped and not report:
+                report = _receive(ours, options)
+                if report is not None and report[:WORD] != word:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(1)  # it is on its way out, and its status says how
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    if stopped:
-        return Outcome(False, stopped)
+    if report is None:
+        return Outcome(False, f"stopped after {options.wall_seconds:g} s")
     if report[:WORD] != word:
         return Outcome(False, _ended(process.returncode, options))
     error = report[WORD:].decode(errors="replace")
@@ -151,10 +160,11 @@ def _run(program: str, options: SandboxOptions) -> Outcome:
 def _settings(program: str, folder: str, options: SandboxOptions) -> dict[str, Any]:
     """What `child.main` reads."""
     isolated = options.isolation == "full"
+    scratch = options.scratch_mib * MIB
     limits = [
         ("CPU", options.cpu_seconds),
         ("AS", options.memory_mib * MIB),
-        ("FSIZE", options.scratch_mib * MIB),
+        ("FSIZE", scratch // MOST_FILES if isolated else scratch),
         ("NOFILE", 64),
         ("CORE", 0),
     ]
@@ -164,48 +174,54 @@ def _settings(program: str, folder: str, options: SandboxOptions) -> dict[str, A
     settings: dict[str, Any] = {
         "program": program,
         "limits": limits,
+        "parent": os.getpid(),
+        # Time enough for this process to stop the program first.
+        "seconds": math.ceil(min(options.wall_seconds, 365 * A_DAY)) + 1,
         "word_length": WORD,
         "isolated": isolated,
     }
     if isolated:
-        known = landlock.version()
+        known, machine = landlock.version(), MACHINES[platform.machine()]
         settings |= {
             "handled": landlock.handled(known),
             "rules": landlock.rules(folder, known),
-            "filter": seccomp_filter(MACHINES[platform.machine()]),
+            "filter": seccomp_filter(machine),
+            "counted": counting_filter(machine),
         }
     return settings
 
 
-def _watch(channel: socket.socket, folder: str, options: SandboxOptions) -> str:
-    """Waits for the program's report or its end; why it has to be stopped, if it has to."""
+def _receive(channel: socket.socket, options: SandboxOptions) -> bytes | None:
+    """What the program reports, nothing if it ended without; None if its time is over.
+
+    Until then its counted calls are answered.
+    """
     poll = select.poll()
     poll.register(channel, select.POLLIN)
     until = time.monotonic() + options.wall_seconds
-    while (left := until - time.monotonic()) > 0:
-        if poll.poll(1000 * min(left, LOOK_EVERY)):
-            return ""
-        if _is_full(folder, options.scratch_mib * MIB):
-            return f"stopped: more than {options.scratch_mib} MiB or {MOST_FILES} files"
-    return f"stopped after {options.wall_seconds:g} s"
-
-
-def _is_full(folder: str, most: int) -> bool:
-    size = 0
-    with os.scandir(folder) as entries:
-        for count, entry in enumerate(entries, 1):
-            with suppress(FileNotFoundError):
-                size += entry.stat(follow_symlinks=False).st_size
-            if count > MOST_FILES or size > most:
-                return True
-    return False
-
-
-def _receive(channel: socket.socket) -> bytes:
-    try:
-        return channel.recv(MOST_REPORTED)
-    except ConnectionResetError:  # it closed the channel and left the word in it
-        return b""
+    with ExitStack() as stack:
+        counter, left = None, options.wall_seconds
+        while left > 0:
+            # Looked at once more when time is over: this process may have been suspended.
+            left = max(until - time.monotonic(), 0)
+            for descriptor, event in poll.poll(1000 * min(left, A_DAY)):
+                if counter and descriptor == counter.listener:
+                    if event & select.POLLIN:
+                        counter.answer()
+                    else:
+                        poll.unregister(descriptor)
+                    continue
+                expected = int(options.isolation == "full" and counter is None)
+                try:
+                    report, listeners, _, _ = socket.recv_fds(channel, MOST_REPORTED, expected)
+                except ConnectionResetError:  # it closed the channel and left the word in it
+                    return b""
+                if not listeners:
+                    return report
+                counter = Counter(listeners[0], MACHINES[platform.machine()])
+                stack.callback(counter.close)
+                poll.register(counter.listener, select.POLLIN)
+    return None
 
 
 def _ended(status: int, options: SandboxOptions) -> str:
@@ -213,5 +229,6 @@ def _ended(status: int, options: SandboxOptions) -> str:
     if -status in (signal.SIGXCPU, signal.SIGKILL):
         return f"stopped: {options.cpu_seconds} s of CPU time are used up, or the memory"
     if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
+        named = {int(s): s.name for s in signal.Signals}  # not all real-time signals are
+        return f"killed by {named.get(-status, f'signal {-status}')}"
     return f"left before its end, with status {status}"

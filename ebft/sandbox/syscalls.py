@@ -2,7 +2,8 @@
 
 What is not listed fails with EPERM: processes, signals, sockets, ptrace, mounts, owners and modes
 of files, new kernels' calls that this file does not know. A list of what is allowed cannot be
-incomplete in a way that harms. Files are Landlock's business (`ebft.sandbox.landlock`).
+incomplete in a way that harms. Which files may be opened is Landlock's business
+(`ebft.sandbox.landlock`), how many is for `ebft.sandbox.counting`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 CALLS: dict[str, tuple[int | None, int | None]] = {
     # Numbers on x86-64 and on aarch64, which lacks the older of two calls that do the same.
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66),
-    "pread64": (17, 67), "pwrite64": (18, 68), "open": (2, None), "openat": (257, 56),
+    "pread64": (17, 67), "pwrite64": (18, 68),
     "close": (3, 57), "close_range": (436, 436), "stat": (4, None), "fstat": (5, 80),
     "lstat": (6, None), "newfstatat": (262, 79), "statx": (332, 291), "access": (21, None),
     "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
@@ -42,9 +43,11 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "restart_syscall": (219, 128), "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
 CLONE, CLONE3, FCNTL, IOCTL, PRLIMIT = (56, 220), (435, 435), (72, 25), (16, 29), (302, 261)
-SOCKETPAIR, SENDTO = (53, 199), (44, 206)
+SOCKETPAIR, SENDTO, OPEN, OPENAT = (53, 199), (44, 206), (2, None), (257, 56)
 
-CLONE_THREAD = 0x10000
+THREAD_FLAGS = (0x3D0F00, 0x7D0F00)
+"""A thread, as glibc and musl start it: one that shares its open files too, or `RLIMIT_NOFILE`
+would hold for each thread."""
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 1030)
 """F_DUPFD, F_GETFD … F_SETLKW, F_DUPFD_CLOEXEC: not F_SETOWN, which has signals sent."""
 IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
@@ -54,12 +57,17 @@ STREAMS = (0x1, 0x801, 0x80001, 0x80801)
 """SOCK_STREAM, with SOCK_NONBLOCK and SOCK_CLOEXEC or not: asyncio's own pipe. From a datagram
 socket one could send to any other on the machine, and Landlock does not ask."""
 
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+ACCESS_MODE, CREATE, TRUNCATE, UNNAMED = 3, 0x40, 0x200, 0x400000
+"""Bits of `open`'s flags, `O_ACCMODE` to `__O_TMPFILE`."""
+OPENING = ((ACCESS_MODE, 1), (ACCESS_MODE, 2), (ACCESS_MODE | TRUNCATE, 0))
+"""Bits of `open`'s flags and what they have to be: to write, to read and write, or to read and not
+empty the file at once, which Landlock lets pass before Linux 6.2. Access mode 3 is for neither:
+Landlock asks for no right, and the file can be locked, or the device that it is started."""
+
+LOAD, EQUAL, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x45, 0x54, 0x06
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
 """Offsets in the kernel's `struct seccomp_data`; an argument has 8 bytes, the low word first."""
-ALLOW, ERRNO = 0x7FFF0000, 0x00050000
-X32 = 0x40000000
-"""Numbers from here on are x86-64's second set of calls, with 32-bit pointers."""
+ALLOW, ERRNO, ASK = 0x7FFF0000, 0x00050000, 0x7FC00000
 
 
 class Machine(NamedTuple):
@@ -77,7 +85,34 @@ Instruction = tuple[int, int, int, int]
 
 def seccomp_filter(machine: Machine) -> bytes:
     """The filter as an array of the kernel's `struct sock_filter`."""
-    return b"".join(struct.pack("<HBBI", *instruction) for instruction in _program(machine))
+    return _pack(_program(machine))
+
+
+def counting_filter(machine: Machine) -> bytes:
+    """A filter that asks whoever listens before a thread starts, or a file may come to be.
+
+    It comes on top of `seccomp_filter`, whose refusals go first.
+    """
+    return _pack(_counted(machine))
+
+
+def _pack(program: Iterator[Instruction]) -> bytes:
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
+
+
+def _opening(machine: Machine) -> list[tuple[int, int]]:
+    """The calls that open a file, each with the place of its flags among the arguments."""
+    calls = ((OPEN[machine.column], 1), (OPENAT[machine.column], 2))
+    return [(number, flags) for number, flags in calls if number is not None]
+
+
+def _counted(machine: Machine) -> Iterator[Instruction]:
+    yield LOAD, 0, 0, NUMBER
+    yield EQUAL, 0, 1, CLONE[machine.column]
+    yield RETURN, 0, 0, ASK
+    for number, flags in _opening(machine):
+        yield from _if(number, flags, [(ANY_BIT, 0, 1, CREATE | UNNAMED)], ASK)
+    yield RETURN, 0, 0, ALLOW
 
 
 def _program(machine: Machine) -> Iterator[Instruction]:
@@ -85,9 +120,7 @@ def _program(machine: Machine) -> Iterator[Instruction]:
     yield LOAD, 0, 0, ARCHITECTURE
     yield EQUAL, 1, 0, machine.audit
     yield refuse
-    yield LOAD, 0, 0, NUMBER
-    yield AT_LEAST, 0, 1, X32
-    yield refuse
+    yield LOAD, 0, 0, NUMBER  # x32's are on no list: they have a bit of their own
     for numbers in CALLS.values():
         if (number := numbers[machine.column]) is not None:
             yield EQUAL, 0, 1, number
@@ -95,7 +128,11 @@ def _program(machine: Machine) -> Iterator[Instruction]:
     # The C library uses `clone` when it is told that `clone3` does not exist.
     yield EQUAL, 0, 1, CLONE3[machine.column]
     yield RETURN, 0, 0, ERRNO | errno.ENOSYS
-    yield from _if(CLONE[machine.column], 0, [(ANY_BIT, 0, 1, CLONE_THREAD)])
+    for thread in THREAD_FLAGS:
+        yield from _if(CLONE[machine.column], 0, [(EQUAL, 0, 1, thread)])
+    for number, flags in _opening(machine):
+        for mask, value in OPENING:
+            yield from _if(number, flags, [(AND, 0, 0, mask), (EQUAL, 0, 1, value)])
     for call, argument, commands in ((FCNTL, 1, FCNTL_COMMANDS), (IOCTL, 1, IOCTL_COMMANDS)):
         for command in commands:
             yield from _if(call[machine.column], argument, [(EQUAL, 0, 1, command)])
@@ -113,10 +150,12 @@ def _null(argument: int) -> list[Instruction]:
     return [(EQUAL, 0, 3, 0), (LOAD, 0, 0, ARGUMENTS + 8 * argument + 4), (EQUAL, 0, 1, 0)]
 
 
-def _if(number: int, argument: int, tests: list[Instruction]) -> Iterator[Instruction]:
-    """Allows call `number` if its argument passes; each test jumps over the `RETURN` if not."""
+def _if(
+    number: int, argument: int, tests: list[Instruction], then: int = ALLOW
+) -> Iterator[Instruction]:
+    """Returns `then` if the argument of call `number` passes; each test jumps over that if not."""
     yield EQUAL, 0, len(tests) + 2, number
     yield LOAD, 0, 0, ARGUMENTS + 8 * argument
     yield from tests
-    yield RETURN, 0, 0, ALLOW
+    yield RETURN, 0, 0, then
     yield LOAD, 0, 0, NUMBER
