@@ -10,14 +10,16 @@ The text of this file, after that of `values.py`, runs in front of the program a
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ebft.sandbox.values import MISSING, Codec, error_names
+    from ebft.sandbox.values import MISSING, Codec
 
 LENGTH = 8
 """Bytes that say how long a message is."""
@@ -29,6 +31,7 @@ UNARY: dict[str, Callable[..., Any]] = {
     "enter": lambda x: type(x).__enter__(x), "getitem": lambda x, key: x[key],
     "setitem": lambda x, key, value: x.__setitem__(key, value),
     "delitem": lambda x, key: x.__delitem__(key),
+    "await": lambda x: __import__("asyncio").run(x),
     "exit": lambda x, *_: type(x).__exit__(x, None, None, None),
 }  # fmt: skip
 """What is asked of an object by the name of its special method, whatever else it is given."""
@@ -45,6 +48,10 @@ BINARY: dict[str, Callable[..., Any]] = {
 
 class ProgramEnded(BaseException):
     """The other process has left; no error that a check may expect of the program."""
+
+
+class UnusableCheck(BaseException):
+    """A check that cannot run, whatever the program."""
 
 
 class Remote:
@@ -70,6 +77,9 @@ class Remote:
         plain = self._ebft_plain
         return int(self._ebft_peer.ask("hash", self)) if plain is MISSING else hash(plain)
 
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        raise UnusableCheck("it derives a class from one of the program's")
+
 
 def _both(name: str, one: Remote, other: Any) -> Any:
     if type(other) is Remote:
@@ -86,7 +96,7 @@ def _add_special_methods() -> None:
     def binary(name: str) -> Any:
         return lambda self, other: _both(name, self, other)
 
-    for name in UNARY.keys() - {"hash"}:
+    for name in UNARY.keys() - {"hash", "await"}:
         setattr(Remote, f"__{name}__", unary(name))
     for name in BINARY.keys() - {"eq"}:
         setattr(Remote, f"__{name}__", binary(name))
@@ -117,14 +127,17 @@ class Peer:
             if kind == "ask":
                 self._answer(*message)
             elif kind == "done":
-                result, changed = message
+                result, changed, printed, is_awaited = message
                 given = [*args, *kwargs.values()]
                 for place, value in changed.items():
                     _change(given[place], value)
-                return result
+                if printed:
+                    sys.stdout.write(printed)
+                return _later(self, result) if is_awaited else result
             else:
-                names, arguments = message
-                raise _error(self._codec.error_class(names), arguments)
+                (error,) = message
+                error.from_program = True
+                raise error
 
     def serve(self) -> None:
         """Answers until the other process has ended."""
@@ -149,12 +162,13 @@ class Peer:
                 for place, content in before.items()
                 if self._codec.dumps(given[place]) != content
             }
-            answer = self._codec.dumps(("done", result, changed))
+            awaited = type(result).__name__ == "coroutine"
+            answer = self._codec.dumps(("done", result, changed, self._printed(), awaited))
         except BaseException as error:
             try:
-                answer = self._codec.dumps(("failed", error_names(type(error)), error.args))
-            except Exception:  # arguments that contain themselves
-                answer = self._codec.dumps(("failed", error_names(type(error)), ()))
+                answer = self._codec.dumps(("failed", error))
+            except Exception:  # its arguments contain themselves
+                answer = self._codec.dumps(("failed", RuntimeError(type(error).__name__)))
         self._write(answer)
 
     def _do(self, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -170,6 +184,16 @@ class Peer:
                 raise AttributeError(more[0])
             return getattr(target, *more) if what == "getattr" else setattr(target, *more)
         return (UNARY | BINARY)[what](*args)
+
+    def _printed(self) -> str:
+        """What the program has written to `sys.stdout` since it was last asked."""
+        written = getattr(sys.stdout, "buffer", None)
+        if self._names is None or not isinstance(written, io.BytesIO):
+            return ""
+        text = written.getvalue().decode("utf-8", "replace")
+        written.seek(0)
+        written.truncate()
+        return text
 
     def _send(self, *message: Any) -> None:
         self._write(self._codec.dumps(message))
@@ -199,6 +223,10 @@ class Peer:
         return bytes(content)
 
 
+async def _later(peer: Peer, coroutine: Remote) -> Any:
+    return peer.ask("await", coroutine)
+
+
 def _is_open(target: Any, name: str) -> bool:
     """Whether the program may look at this attribute of an object that the check gave it."""
     return type(target).__module__ == "__main__" and not name.startswith("_")
@@ -212,12 +240,3 @@ def _change(given: Any, value: Any) -> None:
     else:
         given.clear()
         given.update(value)
-
-
-def _error(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
-    try:
-        error = kind(*arguments)
-    except Exception:
-        error = RuntimeError(kind.__name__)
-    error.from_program = True  # type: ignore[attr-defined]
-    return error

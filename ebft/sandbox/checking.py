@@ -6,6 +6,7 @@ The text of this file, after those of `values.py` and `calls.py`, runs in both.
 from __future__ import annotations
 
 import builtins
+import io
 import os
 import sys
 
@@ -14,14 +15,10 @@ if TYPE_CHECKING:
     from types import CodeType
     from typing import Any
 
-    from ebft.sandbox.calls import Peer
+    from ebft.sandbox.calls import Peer, UnusableCheck
     from ebft.sandbox.values import MISSING
 
 READY = b"\1"
-
-
-class UnusableCheck(BaseException):
-    """A check that cannot run, whatever the program."""
 
 
 def serve(channel: int, program: str) -> None:
@@ -30,6 +27,7 @@ def serve(channel: int, program: str) -> None:
     sys.modules["__main__"] = module
     exec(compile(program, "program.py", "exec", dont_inherit=True), module.__dict__)
     os.write(channel, READY)
+    sys.stdout = io.TextIOWrapper(io.BytesIO(), "utf-8", "replace", write_through=True)
     Peer(channel, module.__dict__).serve()
 
 

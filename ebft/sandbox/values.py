@@ -53,7 +53,14 @@ class Codec:
         number = self._numbers.get(id(value))
         return number is not None and self._own[number] is value
 
-    def error_class(self, names: list[str]) -> type[BaseException]:
+    def _error(self, names: list[str], arguments: tuple[Any, ...]) -> BaseException:
+        kind = self._error_class(names)
+        try:
+            return kind(*arguments)
+        except Exception:  # a class of the program's, with arguments of its own
+            return RuntimeError(kind.__name__)
+
+    def _error_class(self, names: list[str]) -> type[BaseException]:
         """The class of these names, the last a builtin; what stands for it if it is the program's.
 
         Never one that ends a process: those become RuntimeError.
@@ -97,6 +104,8 @@ class Codec:
             _text(b"t", value.__name__.encode(), out)
         elif isinstance(value, type) and issubclass(value, BaseException):
             self._series(b"e", error_names(value), out)
+        elif isinstance(value, BaseException):
+            self._series(b"E", (error_names(kind), value.args), out)
         elif kind is type(sys):
             _text(b"m", value.__name__.encode(), out)
         elif (name := f"{kind.__module__}.{kind.__qualname__}") in AS_DICT:
@@ -163,7 +172,9 @@ class Codec:
         if tag == b"d":
             return dict(zip(values[::2], values[1::2], strict=True))
         if tag == b"e":
-            return self.error_class(values)
+            return self._error_class(values)
+        if tag == b"E":
+            return self._error(*values)
         if tag == b"x" and values[0] in STANDARD:
             module, _, name = values[0].partition(".")
             return getattr(__import__(module), name)(*values[1:])

@@ -139,7 +139,7 @@ def test_final_answer(rollout, right):
 
 
 def test_final_answer_needs_one():
-    with pytest.raises(UserError, match="check of document d is no number: 'x'"):
+    with pytest.raises(UserError, match="check of document d is not one number: 'x'"):
         final_answer(Attempt("", "1", "", "x", "d"))
 
 
