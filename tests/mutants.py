@@ -18,6 +18,9 @@ TESTS = [
     "tests/property",
     "tests/golden",
     *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
+    "tests/unit/verifiers",
+    "tests/unit/sandbox/test_apart.py",
+    "tests/security/test_checks.py",
 ]
 
 
@@ -120,6 +123,26 @@ MUTANTS = [
     Mutant("samplers/hf_generate.py", "position >= 0", "position > 0"),
     Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
     Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
+    Mutant("rollout/texts.py", "skip_special_tokens=False", "skip_special_tokens=True"),
+    Mutant("rollout/texts.py", "clean_up_tokenization_spaces=False", "clean_up_tokenization_spaces=True"),
+    Mutant("rollout/texts.py", "tokens[:-1] if ends", "tokens[:-2] if ends"),
+    Mutant("verifiers/attempts.py", "if self._ends:", "if True:"),
+    Mutant("verifiers/attempts.py", ".rstrip(REPLACEMENT)", ""),
+    Mutant("verifiers/numbers.py", "(?<![\\w.%)\\]}}])[{MINUS}]", "[{MINUS}]"),
+    Mutant("verifiers/numbers.py", "number if count == 1", "number if count"),
+    Mutant("verifiers/numbers.py", "or NOT_ALONE.match(text, found.end())", ""),
+    Mutant("verifiers/numbers.py", "len(found[0]) > LONGEST or", ""),
+    Mutant("verifiers/functions.py", "outcome.passed and is_worth", "outcome.passed"),
+    Mutant("sandbox/apart.py", "return [*IMPORT.findall", "return [][:0] and [*IMPORT.findall"),
+    Mutant("sandbox/apart.py", "names.union(DEFINED.findall(self.context)[-1:])", "names"),
+    Mutant("sandbox/calls.py", "not self._codec.is_own(target)", "False"),
+    Mutant("sandbox/calls.py", "not _is_open(target, more[0])", "False"),
+    Mutant("sandbox/calls.py", "class ProgramEnded(BaseException)", "class ProgramEnded(Exception)"),
+    Mutant("sandbox/calls.py", 'return name not in ("eq", "instancecheck") and NotImplemented', "return one._ebft_peer.ask(name, one, other)"),
+    Mutant("sandbox/values.py", "issubclass(found, Exception)", "issubclass(found, BaseException)"),
+    Mutant("sandbox/checking.py", "if name in tested or not (name in space or hasattr(builtins, name))", "if True"),
+    Mutant("sandbox/checking.py", "if end.code:", "if False:"),
+    Mutant("sandbox/checking.py", "if not result.wasSuccessful():", "if False:"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
 ]  # fmt: skip
 
