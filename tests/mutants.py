@@ -17,10 +17,8 @@ ROOT = Path(__file__).parents[1]
 TESTS = [
     "tests/property",
     "tests/golden",
-    *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
     "tests/unit/verifiers",
-    "tests/unit/sandbox/test_apart.py",
-    "tests/security/test_checks.py",
+    *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
 ]
 
 
@@ -112,17 +110,6 @@ MUTANTS = [
     Mutant("samplers/draw.py", "before[..., None] + inside", "inside"),
     Mutant("samplers/draw.py", "target[..., None]).sum(-1)", "target[..., None]).sum(-1) + 1"),
     Mutant("samplers/draw.py", "scaled = logits / temperature", "scaled = logits * temperature"),
-    Mutant("rollout/tree.py", "trunk_end = context_at[:, None, None]", "trunk_end = context_at[:, None, None] + 1"),
-    Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None] + 0 * step"),
-    Mutant("rollout/strided.py", "self.rollout_length + 1, self.stride", "self.rollout_length, self.stride"),
-    Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),
-    Mutant("models/shape.py", "int(layers * depth)", "round(layers * depth) + 1"),
-    Mutant("features/bag_of_tokens.py", "mask.to(counts.dtype)", "torch.ones_like(mask, dtype=counts.dtype)"),
-    Mutant("features/concat.py", "(sqrt(m.weight), m.f", "(m.weight, m.f"),
-    Mutant("features/next_token_log_probs.py", ".log_softmax(-1)", ".softmax(-1)"),
-    Mutant("samplers/hf_generate.py", "position >= 0", "position > 0"),
-    Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
-    Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
     Mutant("rollout/texts.py", "skip_special_tokens=False", "skip_special_tokens=True"),
     Mutant("rollout/texts.py", "clean_up_tokenization_spaces=False", "clean_up_tokenization_spaces=True"),
     Mutant("rollout/texts.py", "tokens[:-1] if ends", "tokens[:-2] if ends"),
@@ -143,6 +130,17 @@ MUTANTS = [
     Mutant("sandbox/checking.py", "if name in tested or not (name in space or hasattr(builtins, name))", "if True"),
     Mutant("sandbox/checking.py", "if end.code:", "if False:"),
     Mutant("sandbox/checking.py", "if not result.wasSuccessful():", "if False:"),
+    Mutant("rollout/tree.py", "trunk_end = context_at[:, None, None]", "trunk_end = context_at[:, None, None] + 1"),
+    Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None] + 0 * step"),
+    Mutant("rollout/strided.py", "self.rollout_length + 1, self.stride", "self.rollout_length, self.stride"),
+    Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),
+    Mutant("models/shape.py", "int(layers * depth)", "round(layers * depth) + 1"),
+    Mutant("features/bag_of_tokens.py", "mask.to(counts.dtype)", "torch.ones_like(mask, dtype=counts.dtype)"),
+    Mutant("features/concat.py", "(sqrt(m.weight), m.f", "(m.weight, m.f"),
+    Mutant("features/next_token_log_probs.py", ".log_softmax(-1)", ".softmax(-1)"),
+    Mutant("samplers/hf_generate.py", "position >= 0", "position > 0"),
+    Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
+    Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
 ]  # fmt: skip
 

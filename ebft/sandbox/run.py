@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -123,7 +123,7 @@ def _run(program: str, options: SandboxOptions, channel: socket.socket | None = 
     with tempfile.TemporaryDirectory(prefix="ebft-sandbox-") as folder:
         ours, theirs = socket.socketpair()
         with ours, tempfile.TemporaryFile() as given:
-            with theirs, channel or nullcontext():
+            with theirs, channel or suppress():
                 passed = [theirs.fileno(), *([] if channel is None else [channel.fileno()])]
                 given.write(marshal.dumps(_settings(program, folder, options)))
                 given.seek(0)
