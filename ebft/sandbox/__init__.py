@@ -1,10 +1,9 @@
 """The sandbox: runs Python programs that a model wrote, so that they can do nothing but compute.
 
+`run_apart` runs a program and its tests, in two processes, which talk by `values` and `calls`;
+`checking` is what both do. For one program
 `run_python` is all of it. `options` says how much a program may use, `syscalls` and `landlock` what
 the kernel lets it do, `child` is what starts in the process that the program runs in.
-
-`run_apart` runs a program and its tests, in two processes: `values`, `calls` and `checking` is what
-they talk by.
 """
 
 from ebft.sandbox.apart import Check, run_apart, run_without_program

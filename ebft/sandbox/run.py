@@ -123,8 +123,8 @@ def _run(program: str, options: SandboxOptions, channel: socket.socket | None = 
     with tempfile.TemporaryDirectory(prefix="ebft-sandbox-") as folder:
         ours, theirs = socket.socketpair()
         with ours, tempfile.TemporaryFile() as given:
-            with theirs, channel or suppress():
-                passed = [theirs.fileno(), *([] if channel is None else [channel.fileno()])]
+            with theirs:
+                passed = [theirs.fileno()] + ([] if channel is None else [channel.fileno()])
                 given.write(marshal.dumps(_settings(program, folder, options)))
                 given.seek(0)
                 ours.sendall(word)
@@ -134,6 +134,8 @@ def _run(program: str, options: SandboxOptions, channel: socket.socket | None = 
                     stdin=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                     pass_fds=passed, start_new_session=True,
                 )  # fmt: skip
+                if channel is not None:
+                    channel.close()
             try:
                 stopped = _watch(ours, folder, options)
                 report = b"" if stopped else _receive(ours)
