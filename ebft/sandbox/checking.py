@@ -48,7 +48,7 @@ def run_check(channel: int | None, check: str, helpers: list[str], tested: list[
     for helper in helpers:
         try:
             exec(compile(helper, "helper.py", "exec", dont_inherit=True), space)
-        except Exception:  # a prompt that is no program
+        except (Exception, SystemExit):  # a prompt that is no program
             continue
     classes = [name for name, value in space.items() if _is_own_class(value)]
     for name in [*tested, *classes]:
@@ -82,11 +82,13 @@ def _is_own_class(value: Any) -> bool:
 
 
 def names_in(code: CodeType) -> set[str]:
-    """Names of globals, and of attributes, that the code and what is in it uses."""
+    """Names of globals, and of attributes, that the code and what is in it uses, or spells."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, type(code)):
             found |= names_in(constant)
+        elif isinstance(constant, str) and constant.isidentifier():
+            found.add(constant)
     return found
 
 

@@ -126,6 +126,7 @@ class TestF:
         "def f(): return 1",
         "def test(candidate): assert candidate() == 1\ntest(f)",
     ),
+    "a function by its name": ("def f(): return 1", "assert globals()['f']() == 1"),
     "output": (
         "def f(): print('é')",
         r"""

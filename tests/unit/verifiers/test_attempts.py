@@ -21,8 +21,14 @@ def byte_tokenizer(start=()):
     special = {"<pad>": 0, "</s>": 1, "<s>": 2, "[sop]": 3}
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = special | {letter: 4 + i for i, letter in enumerate(letters)}
-    model = Tokenizer(models.BPE(vocabulary, []))
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    # No BPE, of which transformers never cleans up the spaces.
+    model = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    model.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            pre_tokenizers.Split("", "isolated"),
+        ]
+    )
     model.decoder = decoders.ByteLevel()
     model.add_special_tokens(list(special))
     if start:
