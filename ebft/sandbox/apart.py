@@ -18,7 +18,7 @@ SOURCES = ("values.py", "calls.py", "checking.py")
 """What runs in front of the program and of the check, in this order."""
 GRACE = 10.0
 """Seconds that a program's process has beyond its own time on the clock to be gone."""
-IMPORT = re.compile(r"^(?:from|import) .*", re.MULTILINE)
+IMPORT = re.compile(r"^(?:from .* import \([^)]*\)|(?:from|import) .*)", re.MULTILINE)
 DEFINED = re.compile(r"^(?:(?:async )?def|class) +(\w+)", re.MULTILINE)
 ASSIGNED = re.compile(r"^(\w+) *=", re.MULTILINE)
 

@@ -61,16 +61,23 @@ def run_check(channel: int | None, check: str, helpers: list[str], tested: list[
                 space[name] = value
     before = dict(space)
     try:
-        exec(code, space)
-    except SystemExit as end:  # unittest.main() says so how its tests went
-        if end.code:
-            raise AssertionError(f"the check left with status {end.code}") from None
-        return
+        if not _leaves(code, space):
+            run_tests([value for name, value in space.items() if before.get(name) is not value])
     except ImportError as error:
         if hasattr(error, "from_program"):
             raise
         raise UnusableCheck(error) from None
-    run_tests([value for name, value in space.items() if before.get(name) is not value])
+
+
+def _leaves(code: CodeType, space: dict[str, Any]) -> bool:
+    """Whether the check ends the process, as unittest.main() does to say how its tests went."""
+    try:
+        exec(code, space)
+    except SystemExit as end:
+        if end.code:
+            raise AssertionError(f"the check left with status {end.code}") from None
+        return True
+    return False
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

@@ -49,7 +49,7 @@ def run(program: str, tests: str, context: str = "", reference: str = "") -> Out
     ],
 )  # fmt: skip
 def test_a_program_does_not_decide_what_its_test_says(program, tests):
-    imports = "from math import isclose\ndef f(x): return x + 1"
+    imports = "from math import (\n    isclose,\n)\ndef f(x): return x + 1"
     assert not run(program, tests, reference=imports).passed
 
 

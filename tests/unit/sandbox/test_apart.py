@@ -166,6 +166,8 @@ WRONG = "def f(): return 2"
         (WRONG, UNITTEST + "unittest.main()", "the check left with status"),
         (WRONG, UNITTEST + "unittest.main(exit=False)", "a test failed"),
         (WRONG, "import pytest", "UnusableCheck in line"),
+        (WRONG, "def test_f(): import pytest", "UnusableCheck in line"),
+        ("def f(): import pytest", "def test_f(): f()", "ModuleNotFoundError in line"),
         (WRONG, "assert (", "UnusableCheck in line"),
         ("class F: pass", "class G(F): pass", "UnusableCheck in line"),
     ],
