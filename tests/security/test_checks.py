@@ -75,18 +75,16 @@ def f(x):
 @pytest.mark.parametrize(
     "do",
     [
-        "return peer.ask('call', type, 'Any', (), {'__eq__': lambda self, other: True})()",
-        "return peer.ask('getattr', x, '__globals__')",
-        "x.__code__",
-        "x.expected",
-        "peer.ask('name', 'f')",
+        "return peer.ask('call', type, 'Any', (), {'__eq__': lambda *others: True})()",
+        "x.__globals__['__builtins__']['exec']('import __main__; __main__.f = lambda x: x + 1')",
+        "return peer.ask('name', 'f')",
         "peer._write(b'y9:')",
         "peer._write(b'x1:s3:abc')",
         "peer._write(b'1' * 10**6)",
     ],
 )
 def test_a_program_gets_at_nothing_of_the_check_but_what_it_is_given(do):
-    tests = "def given(): pass\ngiven.expected = 2\nassert f(given) == 2"
+    tests = "def given(): pass\nassert f(given) == 0\nassert f(1) == 2"
     outcome = run(OBJECTS.format(do=do), tests)
     assert not outcome.passed
     assert outcome.error
