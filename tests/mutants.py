@@ -120,7 +120,7 @@ MUTANTS = [
     Mutant("verifiers/numbers.py", "or NOT_ALONE.match(text, found.end())", ""),
     Mutant("verifiers/numbers.py", "len(found[0]) > LONGEST or", ""),
     Mutant("verifiers/functions.py", "outcome.passed and is_worth", "outcome.passed"),
-    Mutant("sandbox/apart.py", "return [*IMPORT.findall", "return [][:0] and [*IMPORT.findall"),
+    Mutant("sandbox/apart.py", "[*IMPORT.findall(self.context + self.reference), self.context]", "[self.context]"),
     Mutant("sandbox/apart.py", "names.union(DEFINED.findall(self.context)[-1:])", "names"),
     Mutant("sandbox/calls.py", "not self._codec.is_own(target)", "False"),
     Mutant("sandbox/calls.py", "not _is_open(target, more[0])", "False"),
