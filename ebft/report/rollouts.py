@@ -11,6 +11,7 @@ from rich.text import Text
 from torch import Tensor
 
 from ebft.rollout.records import Rollouts
+from ebft.rollout.texts import text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +36,7 @@ def rollouts_table(
     c = rollouts.contexts
 
     def cell(tokens: torch.Tensor, note: str = "") -> Text:
-        text = tokenizer.decode(tokens.tolist())
+        text = text_of(tokens.tolist(), tokenizer)
         return Text(f"{note}{text!r}" if note else repr(text))
 
     def rollout(p: int, j: int) -> Text:

@@ -49,13 +49,16 @@ class Outcome:
     error: str = ""
 
 
-def run_python(program: str, options: SandboxOptions) -> Outcome:
+def run_python(
+    program: str, options: SandboxOptions, channel: socket.socket | None = None
+) -> Outcome:
     """Runs `program` in an empty folder, without this process's environment; its output is lost.
 
-    Raises `SandboxError` if this machine cannot isolate it as the options ask for.
+    It has `channel`, under the same number; here that is closed as soon as it has it. Raises
+    `SandboxError` if this machine cannot isolate it as the options ask for.
     """
     require(options)
-    return _run(program, options)
+    return _run(program, options, channel)
 
 
 def require(options: SandboxOptions) -> None:
@@ -125,12 +128,13 @@ for name, attempt in attempts.items():
 """  # noqa: E501
 
 
-def _run(program: str, options: SandboxOptions) -> Outcome:
+def _run(program: str, options: SandboxOptions, channel: socket.socket | None = None) -> Outcome:
     word = secrets.token_bytes(WORD)
     with tempfile.TemporaryDirectory(prefix="ebft-sandbox-") as folder:
         ours, theirs = socket.socketpair()
         with ours, tempfile.TemporaryFile() as given:
             with theirs:
+                passed = [theirs.fileno()] + ([] if channel is None else [channel.fileno()])
                 given.write(marshal.dumps(_settings(program, folder, options)))
                 given.seek(0)
                 ours.sendall(word)
@@ -138,8 +142,10 @@ def _run(program: str, options: SandboxOptions) -> Outcome:
                     [*PYTHON, str(theirs.fileno())], cwd=folder,
                     env=ENVIRONMENT | {"HOME": folder, "TMPDIR": folder},
                     stdin=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()], start_new_session=True,
+                    pass_fds=passed, start_new_session=True,
                 )  # fmt: skip
+                if channel is not None:
+                    channel.close()
             try:
                 report = _receive(ours, options)
                 if report is not None and report[:WORD] != word:

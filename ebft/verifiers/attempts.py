@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
+from ebft.data.encode import begins_with
 from ebft.rollout.records import Rollouts
+from ebft.rollout.texts import text_of, without_end, without_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What a tokenizer writes for a part of a character."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """What a verifier sees: the context's text, a rollout after it, the reference, and the check.
 
-    `check` is the document's own: unit tests, an expected answer; empty if the data has none.
-    `document` is its name, for messages.
+    The texts spell special tokens as they are written; the end-of-sequence token that ends a
+    rollout is left out, and what the tokenizer puts before every text. `check` is the document's
+    own: unit tests, an expected answer; empty if the data has none. `document` is its name, for
+    messages.
     """
 
     context: str
@@ -33,26 +36,28 @@ class Attempt:
 
 def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[Attempt]:
     """The n attempts of every context, context by context, as texts."""
-    c, attempts = rollouts.contexts, []
+    c, attempts, start = rollouts.contexts, [], begins_with(tokenizer)
     for p in range(len(c)):
         row = int(c.row[p])
         document = c.documents[row]
-        context = c.tokens[row, : int(c.anchor[p])]
-        before = _text(context, tokenizer)
-        reference = _after(before, context, _reference(rollouts, p), tokenizer)
+        context = without_start(c.tokens[row, : int(c.anchor[p])].tolist(), start)
+        after = _After(context, tokenizer, ends=c.stop_at_eos)
+        reference = after(_reference(rollouts, p))
         for tokens, mask in zip(rollouts.tokens[p], rollouts.mask[p], strict=True):
-            rollout = _after(before, context, tokens[mask], tokenizer)
-            attempts.append(Attempt(before, rollout, reference, document.check, document.name))
+            rollout = after(tokens[mask].tolist())
+            attempts.append(
+                Attempt(after.context, rollout, reference, document.check, document.name)
+            )
     return attempts
 
 
-def _reference(rollouts: Rollouts, p: int) -> Int[Tensor, " _"]:
+def _reference(rollouts: Rollouts, p: int) -> list[int]:
     """What follows a context: after a prompt all of its completion, however short rollouts are."""
     c = rollouts.contexts
     document, anchor = c.documents[int(c.row[p])], int(c.anchor[p])
     if c.stop_at_eos and anchor == document.prompt_length:
-        return document.tokens[anchor:].to(c.tokens.device)
-    return c.reference[p][c.reference_mask[p]]
+        return document.tokens[anchor:].tolist()
+    return c.reference[p][c.reference_mask[p]].tolist()
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
@@ -61,20 +66,21 @@ def cut(text: str, stop: Sequence[str]) -> str:
     return text[: min(found, default=len(text))]
 
 
-def _after(
-    before: str,
-    context: Int[Tensor, " a"],
-    tokens: Int[Tensor, " _"],
-    tokenizer: PreTrainedTokenizerBase,
-) -> str:
-    """The text that `tokens` add to the context's, which is `before`."""
-    # Decoded together with the context: some tokenizers drop a space where a text begins.
-    whole = _text(torch.cat([context, tokens]), tokenizer)
-    if whole.startswith(before):
-        return whole.removeprefix(before)
-    # The context ends within a character, so that its text alone ends with a replacement for it.
-    return _text(tokens, tokenizer)
+class _After:
+    """What tokens add to the text of a context, `context`; `ends`: the last may be an end."""
 
+    def __init__(
+        self, tokens: list[int], tokenizer: PreTrainedTokenizerBase, *, ends: bool
+    ) -> None:
+        self._tokens, self._tokenizer, self._ends = tokens, tokenizer, ends
+        # Where it ends within a character, the whole of that belongs to what comes after.
+        self.context = text_of(tokens, tokenizer).rstrip(REPLACEMENT)
 
-def _text(tokens: Int[Tensor, " _"], tokenizer: PreTrainedTokenizerBase) -> str:
-    return cast(str, tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
+    def __call__(self, tokens: list[int]) -> str:
+        if self._ends:
+            tokens = without_end(tokens, self._tokenizer)
+        # Decoded together with the context: some tokenizers drop a space where a text begins.
+        whole = text_of([*self._tokens, *tokens], self._tokenizer)
+        if whole.startswith(self.context):
+            return whole.removeprefix(self.context)
+        return text_of(tokens, self._tokenizer)

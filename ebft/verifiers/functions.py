@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
 
 from ebft.errors import UserError
-from ebft.sandbox import SandboxOptions, run_python
+from ebft.sandbox import Check, SandboxOptions, run_apart
 from ebft.verifiers.attempts import Attempt
 from ebft.verifiers.function_body import function_body
+from ebft.verifiers.numbers import answer_number, last_number, only_number
+from ebft.verifiers.worth import has_code, is_worth_passing
 
 Verifier = Callable[[Attempt], float]
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 
 
 def exact_match(attempt: Attempt) -> float:
@@ -24,39 +23,35 @@ def exact_match(attempt: Attempt) -> float:
 def final_answer(attempt: Attempt) -> float:
     """1 if the number that the rollout comes to is the one in the document's check (GSM8K).
 
-    That is the first after `####`, or the last number of a rollout without it; commas and currency
-    signs aside. Raises `UserError` if the check is no number.
+    That is the first after `####`, or the last number of a rollout without it; thousands
+    separators, currency and percent signs aside. After `####` a range or a choice of numbers is not
+    right. Raises `UserError` if the check is not one number.
     """
-    wanted = _number(attempt.check)
+    wanted = only_number(attempt.check)
     if wanted is None:
         raise UserError(
-            f"verifier: final_answer: the check of document {attempt.document} is no number: "
-            f"{attempt.check!r}"
+            f"verifier: final_answer: the check of document {attempt.document} is not one number: "
+            f"{attempt.check[:100]!r}"
         )
     _, marked, rest = attempt.rollout.partition("####")
-    numbers = NUMBER.findall(rest if marked else attempt.rollout)
-    if not numbers:
-        return 0.0
-    return float(_number(numbers[0] if marked else numbers[-1]) == wanted)
-
-
-def _number(text: str) -> Decimal | None:
-    found = NUMBER.search(text)
-    return None if found is None else Decimal(found[0].replace(",", ""))
+    return float((answer_number(rest) if marked else last_number(attempt.rollout)) == wanted)
 
 
 def unit_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
-    """1 if context + rollout, followed by the document's check, runs to its end without error.
+    """1 if context + rollout is a program that runs to its end and passes the document's check.
 
-    Raises `UserError` if the document has no check: every program would pass.
+    0 too if the check passes an empty program as well, with a warning for each document. Raises
+    `UserError` if the document has no check.
     """
-    if not attempt.check:
+    if not has_code(attempt.check):
         raise UserError(
             f"verifier: unit_tests: document {attempt.document} has no check; name the column of "
             "the tests in data.check"
         )
-    program = f"{attempt.context}{attempt.rollout}\n\n{attempt.check}\n"
-    return float(run_python(program, sandbox).passed)
+    check = Check(attempt.check, attempt.context, attempt.reference)
+    outcome = run_apart(f"{attempt.context}{attempt.rollout}\n", check, sandbox)
+    is_worth = is_worth_passing(outcome, check, attempt.document, sandbox)
+    return float(outcome.passed and is_worth)
 
 
 def function_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:

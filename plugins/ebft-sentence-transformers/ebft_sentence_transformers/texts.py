@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from ebft.data.encode import begins_with
 from ebft.rollout.records import Contexts, Rollouts
+from ebft.rollout.texts import text_of, without_end, without_start
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -38,10 +40,15 @@ def _texts(
     rows, anchors = contexts.row.tolist(), contexts.anchor.tolist()
     documents = contexts.tokens.tolist()
     lengths = mask.sum(-1).tolist()
-    sequences = [
-        (documents[row][:anchor] if text == "context_and_completion" else []) + one[:length]
-        for row, anchor, group, kept in zip(rows, anchors, tokens.tolist(), lengths, strict=True)
-        for one, length in zip(group, kept, strict=True)
-    ]
-    # Decoded as one sequence: the pieces of a character may lie on both sides of the anchor.
-    return [tokenizer.decode(sequence, skip_special_tokens=True) for sequence in sequences]
+    with_context = text == "context_and_completion"
+    start = begins_with(tokenizer) if with_context else []
+    texts = []
+    for row, anchor, group, kept in zip(rows, anchors, tokens.tolist(), lengths, strict=True):
+        before = without_start(documents[row][:anchor], start) if with_context else []
+        for one, length in zip(group, kept, strict=True):
+            after = one[:length]
+            if contexts.stop_at_eos:
+                after = without_end(after, tokenizer)
+            # Decoded as one: the pieces of a character may lie on both sides of the anchor.
+            texts.append(text_of([*before, *after], tokenizer))
+    return texts

@@ -8,6 +8,7 @@ import pytest
 import torch
 from ebft_sentence_transformers import SentenceTransformers
 from ebft_sentence_transformers.texts import rollout_texts
+from transformers import BatchEncoding
 
 from ebft.errors import UserError
 from ebft.interfaces import FeatureMap
@@ -29,10 +30,15 @@ class Letters:
     """A tokenizer whose tokens are code points; 0 is end-of-sequence."""
 
     eos_token_id = 0
+    bos_token_id = None
 
-    def decode(self, tokens, skip_special_tokens):
-        assert skip_special_tokens
-        return "".join(chr(token) for token in tokens if token)
+    def __call__(self, text, **_):
+        return BatchEncoding({"input_ids": [ord(letter) for letter in text]})
+
+    def decode(self, tokens, *, skip_special_tokens, clean_up_tokenization_spaces):
+        assert not skip_special_tokens
+        assert not clean_up_tokenization_spaces
+        return "".join(chr(token) for token in tokens)
 
 
 def encode(text):

@@ -151,11 +151,6 @@ def test_final_answer(rollout, right):
     assert final_answer(Attempt("", rollout, "", "4,000", "d")) == right
 
 
-def test_final_answer_needs_one():
-    with pytest.raises(UserError, match="check of document d is no number: 'x'"):
-        final_answer(Attempt("", "1", "", "x", "d"))
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [

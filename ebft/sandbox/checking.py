@@ -1,0 +1,142 @@
+"""What the two processes of `apart` do: one serves a program, one runs its check.
+
+The text of this file, after those of `values.py` and `calls.py`, runs in both.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Any
+
+    from ebft.sandbox.calls import Peer, UnusableCheck
+    from ebft.sandbox.values import MISSING
+
+READY = b"\1"
+
+
+def serve(channel: int, program: str) -> None:
+    """Runs the program, says so, and answers calls of what it defines until the check has ended."""
+    module = type(sys)("__main__")
+    sys.modules["__main__"] = module
+    exec(compile(program, "program.py", "exec", dont_inherit=True), module.__dict__)
+    os.write(channel, READY)
+    sys.stdout = io.TextIOWrapper(io.BytesIO(), "utf-8", "replace", write_through=True)
+    Peer(channel, module.__dict__).serve()
+
+
+def run_check(channel: int | None, check: str, helpers: list[str], tested: list[str]) -> None:
+    """Runs the check of the program behind the channel; of an empty one if there is no channel.
+
+    `helpers` are texts that run before it, if they can. The names that the check uses and nothing
+    else defines are the program's, and so are `tested`, though they are builtins or of helpers.
+    Raises what the check raises, or `UnusableCheck`.
+    """
+    module = type(sys)("__main__")
+    sys.modules["__main__"], sys.argv = module, ["check"]
+    space = module.__dict__
+    try:
+        code = compile(check, "program.py", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        raise UnusableCheck(error) from None
+    for helper in helpers:
+        try:
+            exec(compile(helper, "helper.py", "exec", dont_inherit=True), space)
+        except (Exception, SystemExit):  # a prompt that is no program
+            continue
+    classes = [name for name, value in space.items() if _is_own_class(value)]
+    for name in [*tested, *classes]:
+        space.pop(name, None)
+    peer = None if channel is None else Peer(channel, None)
+    for name in names_in(code):
+        if name in tested or not (name in space or hasattr(builtins, name)):
+            value = _nothing if peer is None else peer.ask("name", name)
+            if value is not MISSING:
+                space[name] = value
+    before = dict(space)
+    try:
+        if not _leaves(code, space):
+            run_tests([value for name, value in space.items() if before.get(name) is not value])
+    except ImportError as error:
+        if hasattr(error, "from_program"):
+            raise
+        raise UnusableCheck(error) from None
+
+
+def _leaves(code: CodeType, space: dict[str, Any]) -> bool:
+    """Whether the check ends the process, as unittest.main() does to say how its tests went."""
+    try:
+        exec(code, space)
+    except SystemExit as end:
+        if end.code:
+            raise AssertionError(f"the check left with status {end.code}") from None
+        return True
+    return False
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stands for each function of an empty program."""
+
+
+def _is_own_class(value: Any) -> bool:
+    return isinstance(value, type) and value.__module__ == "__main__"
+
+
+def names_in(code: CodeType) -> set[str]:
+    """Names of globals, and of attributes, that the code and what is in it uses, or spells."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, type(code)):
+            found |= names_in(constant)
+        elif isinstance(constant, str) and constant.isidentifier():
+            found.add(constant)
+    return found
+
+
+def run_tests(defined: list[Any]) -> None:
+    """Runs those tests of what the check has defined that it leaves to a test runner.
+
+    They are unittest's cases; functions whose names begin with `test`, without parameters; and such
+    methods of classes whose names begin with `Test`, as pytest has it.
+    """
+    functions: list[Any] = [one for one in defined if type(one) is type(run_tests)]
+    classes = [one for one in defined if _is_own_class(one)]
+    if "unittest" in sys.modules:
+        import unittest
+
+        cases = [one for one in classes if issubclass(one, unittest.TestCase)]
+        load = unittest.defaultTestLoader.loadTestsFromTestCase
+        result = unittest.TestResult()
+        unittest.TestSuite(map(load, cases)).run(result)
+        if not result.wasSuccessful():
+            raise AssertionError("unittest: a test failed")
+        classes = [one for one in classes if one not in cases]
+    for function in functions:
+        if function.__name__.startswith("test") and not _needs_arguments(function, 0):
+            function()
+    for one in classes:
+        if one.__name__.startswith("Test"):
+            _run_methods(one)
+
+
+def _run_methods(kind: type) -> None:
+    for name, method in list(vars(kind).items()):
+        if name.startswith("test") and type(method) is type(run_tests):
+            instance = kind()
+            if (set_up := getattr(instance, "setup_method", None)) is not None:
+                set_up()
+            if not _needs_arguments(method, 1):
+                method(instance)
+
+
+def _needs_arguments(function: Any, given: int) -> bool:
+    code = function.__code__
+    only_by_name: int = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
+    by_place: int = code.co_argcount - len(function.__defaults__ or ())
+    return by_place > given or only_by_name > 0

@@ -1,0 +1,219 @@
+"""How values travel between a program and its check, which run in two processes.
+
+Plain values travel as they are, the bytes say of which kind; of anything else travels a number, by
+which its owner is asked. Whatever bytes arrive, they become a plain value, a `Remote` or an error.
+
+The text of this file runs in front of the program and of the check; it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+MISSING = type("Missing", (), {})()
+CONSTANTS = (None, False, True, Ellipsis, NotImplemented, MISSING)
+SERIES: tuple[type, ...] = (list, tuple, set, frozenset)
+PLAIN = (*SERIES, dict, str, bytes, bytearray, int, float, complex)
+STANDARD = {
+    "decimal.Decimal", "fractions.Fraction", "datetime.date", "datetime.datetime", "datetime.time",
+    "datetime.timedelta", "collections.Counter", "collections.deque",
+}  # fmt: skip
+AS_DICT = ("collections.OrderedDict", "collections.defaultdict")
+
+
+class Codec:
+    """Values → bytes and back, of one of the two processes.
+
+    `remote` makes what stands for an object of the other process, from its plain value if it is of
+    a class derived from a plain one, else from `MISSING`.
+    """
+
+    def __init__(self, remote: Callable[[Any], Any]) -> None:
+        self._remote = remote
+        self._own: list[Any] = []
+        self._numbers: dict[int, int] = {}
+        self._remotes: dict[int, Any] = {}
+        self._theirs: dict[int, int] = {}
+        self._errors: dict[str, type[BaseException]] = {}
+
+    def own(self, number: int) -> Any:
+        """The object that the other process was given this number for."""
+        if not 0 <= number < len(self._own):
+            raise ValueError("no such object")
+        return self._own[number]
+
+    def is_own(self, value: Any) -> bool:
+        """Whether the other process was given a number for this very object."""
+        number = self._numbers.get(id(value))
+        return number is not None and self._own[number] is value
+
+    def _error(self, names: list[str], arguments: tuple[Any, ...]) -> BaseException:
+        kind = self._error_class(names)
+        try:
+            return kind(*arguments)
+        except Exception:  # a class of the program's, with arguments of its own
+            return RuntimeError(kind.__name__)
+
+    def _error_class(self, names: list[str]) -> type[BaseException]:
+        """The class of these names, the last a builtin; what stands for it if it is the program's.
+
+        Never one that ends a process: those become RuntimeError.
+        """
+        *own, last = names
+        found = getattr(builtins, last, RuntimeError)
+        if not (isinstance(found, type) and issubclass(found, Exception)):
+            found = RuntimeError
+        for name in reversed(own):
+            found = self._errors.setdefault(name, type(name, (found,), {}))
+        return found
+
+    def dumps(self, value: Any) -> bytes:
+        """Raises `RecursionError` for what is nested too deeply or contains itself."""
+        out = bytearray()
+        self._write(value, out)
+        return bytes(out)
+
+    def _write(self, value: Any, out: bytearray) -> None:
+        kind: Any = type(value)
+        if kind is int:
+            _text(b"i", b"%x" % value, out)
+        elif kind is float:
+            _text(b"f", value.hex().encode(), out)
+        elif kind is str:
+            _text(b"s", value.encode("utf-8", "surrogatepass"), out)
+        elif kind is bytes or kind is bytearray:
+            _text(b"b" if kind is bytes else b"a", value, out)
+        elif kind in SERIES:
+            self._series(b"%d" % SERIES.index(kind), value, out)
+        elif kind is dict:
+            self._series(b"d", [part for item in value.items() for part in item], out)
+        elif any(value is constant for constant in CONSTANTS):
+            out += b"c%d:" % next(i for i, constant in enumerate(CONSTANTS) if value is constant)
+        elif kind is complex:
+            self._series(b"z", (value.real, value.imag), out)
+        elif kind is range or kind is slice:
+            parts = (value.start, value.stop, value.step)
+            self._series(b"r" if kind is range else b"l", parts, out)
+        elif isinstance(value, type) and is_builtin(value):
+            _text(b"t", value.__name__.encode(), out)
+        elif isinstance(value, type) and issubclass(value, BaseException):
+            self._series(b"e", error_names(value), out)
+        elif isinstance(value, BaseException):
+            self._series(b"E", (error_names(kind), value.args), out)
+        elif kind is type(sys):
+            _text(b"m", value.__name__.encode(), out)
+        elif (name := f"{kind.__module__}.{kind.__qualname__}") in AS_DICT:
+            self._write(dict(value), out)
+        elif name in STANDARD:
+            deque = name == "collections.deque"
+            arguments = (list(value), value.maxlen) if deque else value.__reduce__()[1]
+            self._series(b"x", (name, *arguments), out)
+        else:
+            self._write_object(value, out)
+
+    def _write_object(self, value: Any, out: bytearray) -> None:
+        if (number := self._theirs.get(id(value), -1)) >= 0:
+            out += b"y%d:" % number
+            return
+        number = self._numbers.setdefault(id(value), len(self._own))
+        if number == len(self._own):
+            self._own.append(value)
+        out += b"o%d:" % number
+        base = next((one for one in PLAIN if isinstance(value, one)), None)
+        self._write(MISSING if base is None else base(value), out)
+
+    def _series(self, tag: bytes, values: Any, out: bytearray) -> None:
+        out += tag + b"%d:" % len(values)
+        for value in values:
+            self._write(value, out)
+
+    def loads(self, data: bytes) -> Any:
+        """Raises `ValueError`, or what a constructor raises, for what is none."""
+        value, end = self._read(data, 0)
+        if end != len(data):
+            raise ValueError("more than a value")
+        return value
+
+    def _read(self, data: bytes, at: int) -> tuple[Any, int]:
+        colon = data.index(b":", at)
+        tag, count, at = data[at : at + 1], int(data[at + 1 : colon]), colon + 1
+        if count < 0:
+            raise ValueError("a negative length")
+        if tag == b"c":
+            return CONSTANTS[count], at
+        if tag in b"ifsbatm":
+            return _atom(tag, data[at : at + count]), at + count
+        if tag == b"y":
+            return self.own(count), at
+        if tag == b"o":
+            plain, at = self._read(data, at)
+            return self._remote_of(count, plain), at
+        values: list[Any] = []
+        for _ in range(count):
+            value, at = self._read(data, at)
+            values.append(value)
+        return self._build(tag, values), at
+
+    def _remote_of(self, number: int, plain: Any) -> Any:
+        if number not in self._remotes:
+            self._remotes[number] = self._remote(plain)
+            self._theirs[id(self._remotes[number])] = number
+        return self._remotes[number]
+
+    def _build(self, tag: bytes, values: list[Any]) -> Any:
+        if tag.isdigit():
+            return SERIES[int(tag)](values)
+        if tag == b"d":
+            return dict(zip(values[::2], values[1::2], strict=True))
+        if tag == b"e":
+            return self._error_class(values)
+        if tag == b"E":
+            return self._error(*values)
+        if tag == b"x" and values[0] in STANDARD:
+            module, _, name = values[0].partition(".")
+            return getattr(__import__(module), name)(*values[1:])
+        return {b"z": complex, b"r": range, b"l": slice}[tag](*values)
+
+
+def is_builtin(kind: type) -> bool:
+    """Whether it is the builtin class of its name."""
+    return getattr(builtins, kind.__name__, None) is kind
+
+
+def error_names(kind: type[BaseException]) -> list[str]:
+    """The names of a class of errors and of those it derives from, down to the first builtin."""
+    names = []
+    for one in kind.__mro__:
+        names.append(one.__name__)
+        if is_builtin(one):
+            break
+    return names
+
+
+def _text(tag: bytes, content: bytes, out: bytearray) -> None:
+    out += tag + b"%d:" % len(content) + content
+
+
+def _atom(tag: bytes, content: bytes) -> Any:
+    if tag == b"i":
+        return int(content, 16)
+    if tag == b"f":
+        return float.fromhex(content.decode())
+    if tag == b"s":
+        return content.decode("utf-8", "surrogatepass")
+    if tag == b"t":
+        found = getattr(builtins, content.decode())
+        if not isinstance(found, type):
+            raise ValueError("no type")
+        return found
+    if tag == b"m":
+        if (name := content.decode()).partition(".")[0] not in sys.stdlib_module_names:
+            raise ValueError("no module of the standard library")
+        return __import__(name, fromlist=["name"])
+    return content if tag == b"b" else bytearray(content)
