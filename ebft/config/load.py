@@ -60,7 +60,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
     # After the plug-ins: one of them may define it.
     if "recipe" not in resolved:
         raise UserError(f"{path}: recipe: missing; it has no default")
-    schema = recipe_options(resolved["recipe"], path)
+    schema = recipe_options(resolved["recipe"], path, registry)
     options = _validate(written.files, resolved, schema, registry, [*written.changes, *parsed])
     return Recipe(path, resolved, options, registry)
 

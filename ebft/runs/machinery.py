@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ConstantLR
 
 from ebft.data.order import DocumentOrder, told_apart
-from ebft.errors import UserError
 from ebft.interfaces import Plan
 from ebft.models.compiled import compile_layers
 from ebft.parts import Resources
@@ -70,20 +69,10 @@ def make_machinery(
 
 
 def make_lr_scheduler(options: FineTuneOptions, optimizer: Optimizer) -> LRScheduler:
-    """The recipe's schedule; without one the learning rate stays as it is.
-
-    Raises `UserError` for one that waits for a figure that the loop does not give it.
-    """
+    """The recipe's schedule; without one the learning rate stays as it is."""
     if options.lr_scheduler is None:
         return ConstantLR(optimizer, factor=1.0)
-    scheduler: LRScheduler = options.lr_scheduler.instantiate(optimizer)
-    if isinstance(scheduler, ReduceLROnPlateau) or not hasattr(scheduler, "last_epoch"):
-        raise UserError(
-            f"lr_scheduler._component_ = {options.lr_scheduler.path}: follows a measurement, or "
-            "does not count its steps, and the loop steps a schedule by number alone; take "
-            "another, such as torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
-        )
-    return scheduler
+    return options.lr_scheduler.instantiate(optimizer)
 
 
 def make_rollout_parts(options: FineTuneOptions, resources: Resources) -> RolloutParts | None:
