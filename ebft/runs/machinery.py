@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 from torch.optim.lr_scheduler import ConstantLR
 
 from ebft.data.order import DocumentOrder, told_apart
+from ebft.errors import UserError
 from ebft.interfaces import Plan
 from ebft.models.compiled import compile_layers
 from ebft.parts import Resources
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Document
 from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.trial import INSTEAD
 from ebft.training.machinery import Machinery, RolloutParts
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
@@ -39,7 +42,7 @@ def make_machinery(
     if training.compile:
         compile_layers(resources.policy)
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
-    optimizer = options.optimizer.instantiate(parameters)
+    optimizer = make_optimizer(options, parameters)
     lr_scheduler = make_lr_scheduler(options, optimizer)
     parts = make_rollout_parts(options, resources)
     # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
@@ -66,6 +69,15 @@ def make_machinery(
         device=resources.device,
         processes=processes,
     )
+
+
+def make_optimizer(options: FineTuneOptions, parameters: list[Parameter]) -> Optimizer:
+    """The recipe's optimizer of these weights. Raises `UserError` if it does not take them."""
+    try:
+        optimizer: Optimizer = options.optimizer.instantiate(parameters)
+    except UserError as error:
+        raise UserError(f"optimizer: {error}; {INSTEAD}") from error
+    return optimizer
 
 
 def make_lr_scheduler(options: FineTuneOptions, optimizer: Optimizer) -> LRScheduler:
