@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_process(sys.stderr)
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
+        check_working_directory()
         status: int = arguments.command(arguments)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -67,6 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {explained}", file=sys.stderr)
         return 1
     return status
+
+
+def check_working_directory() -> None:
+    """Raises `UserError` if it is not there: no relative path leads anywhere then."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("the working directory has been deleted; change into another") from error
 
 
 def explain(error: OSError) -> str | None:

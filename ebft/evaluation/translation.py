@@ -16,7 +16,7 @@ from ebft.measurements import CorpusMeasurement
 from ebft.parts import Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
-from ebft.verifiers.attempts import attempts_of, cut
+from ebft.verifiers.attempts import StopTexts, attempts_of, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,7 +35,7 @@ class Translation(LabelledPart):
         ("bleu", "chrf"), min_length=1, description="which of sacrebleu's metrics"
     )
     tokenize: str = Field("13a", description="BLEU's tokenizer, e.g. 13a, intl, zh, char")
-    stop: tuple[str, ...] = Field(
+    stop: StopTexts = Field(
         ("\n",), description="a translation ends before the first of these texts"
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import torch
 from jaxtyping import Int
+from pydantic import AfterValidator
 from torch import Tensor
 
 from ebft.rollout.records import Rollouts
@@ -53,6 +54,16 @@ def _reference(rollouts: Rollouts, p: int) -> Int[Tensor, " _"]:
     if c.stop_at_eos and anchor == document.prompt_length:
         return document.tokens[anchor:].to(c.tokens.device)
     return c.reference[p][c.reference_mask[p]]
+
+
+def _not_empty(stop: str) -> str:
+    if not stop:
+        raise ValueError("is in front of every text, so nothing would be left; leave it out")
+    return stop
+
+
+StopTexts = tuple[Annotated[str, AfterValidator(_not_empty)], ...]
+"""An option: texts that `cut` ends a completion before."""
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
