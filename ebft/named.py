@@ -30,7 +30,7 @@ def find_named(path: str, importable: Collection[str] | None) -> Any:
         module = path.partition(":")[0] if ":" in path else path.rpartition(".")[0]
         raise ValueError(
             "is not imported, for the recipe does not list its module; if you trust that, add "
-            f"plugins=[{module}]"
+            f"{module} to plugins"
         )
     try:
         return resolve_name(path)

@@ -143,6 +143,13 @@ class Part(Options):
         its author has not said."""
         return None
 
+    def missing(self) -> str | None:
+        """What it needs that is not on this machine, and how to get it; None if it needs nothing.
+
+        Asked before a model is loaded, and by `ebft validate`.
+        """
+        return None
+
     def single_process(self) -> str | None:
         """Why it cannot be used in a run of several processes; None if it can.
 

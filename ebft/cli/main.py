@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_process(sys.stderr)
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
-        check_working_directory()
+        check_folders()
         status: int = arguments.command(arguments)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -71,12 +71,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def check_working_directory() -> None:
-    """Raises `UserError` if it is not there: no relative path leads anywhere then."""
+def check_folders() -> None:
+    """Raises `UserError` without a working directory, where no relative path leads anywhere, and
+    without a home: libraries' caches would be in a folder called ~."""
     try:
         os.getcwd()
     except FileNotFoundError as error:
         raise UserError("the working directory has been deleted; change into another") from error
+    if os.path.expanduser("~") == "~":
+        raise UserError(
+            f"HOME is not set, and no home is known of user {os.getuid()}, where libraries keep "
+            "their caches; set the environment variable HOME to a folder that can be written"
+        )
 
 
 def explain(error: OSError) -> str | None:
