@@ -16,7 +16,8 @@ LIBRARIES = ("ebft", "torch", "torchao", "torchtune", "transformers")
 def importable_in(context: Any) -> Collection[str] | None:
     """What a validation's context lets dotted paths lead into; None, which is all, without one:
     a path that stands in a program is as good as an import there."""
-    return None if context is None else context["registry"].importable
+    registry = (context or {}).get("registry")
+    return None if registry is None else registry.importable
 
 
 def find_named(path: str, importable: Collection[str] | None) -> Any:

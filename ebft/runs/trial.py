@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -56,8 +57,9 @@ def _update(optimizer: Optimizer, options: FineTuneOptions) -> None:
         optimizer.step()
     except AssertionError:
         # `capturable` asserts that weights are on a GPU, where those of the run may well be.
-        if resolve_device(options.model.device).type == "cpu":
-            raise
+        with suppress(UserError):  # or that GPU is not on this machine
+            if resolve_device(options.model.device).type == "cpu":
+                raise
 
 
 def _step(schedule: LRScheduler, steps: int) -> None:
