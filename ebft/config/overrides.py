@@ -100,7 +100,7 @@ def _parse_value(text: str, value: str) -> Any:
     match tokens:
         case [yaml.ScalarToken(plain=True) as word]:
             # YAML would leave out what follows ` #`, and put a space where a line ends.
-            if comment or word.value != value.strip() or isinstance(parsed["value"], str):
+            if word.value != value.strip() or isinstance(parsed["value"], str):
                 return value
         case _ if comment:
             raise UserError(

