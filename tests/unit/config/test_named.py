@@ -17,6 +17,11 @@ MARKS = "from pathlib import Path\nPath({mark!r}).touch()\n"
 KINDS = (OptimizerComponent, ScheduleComponent, LoggerComponent)
 
 
+def get_a_schedule(optimizer):
+    """What only torchtune's and transformers' functions are known to do."""
+    raise AssertionError(optimizer)
+
+
 @pytest.fixture
 def mark(tmp_path):
     """A file that is there if something was run."""
@@ -60,6 +65,7 @@ def refused(*overrides: str) -> str:
         ("torchtune.training.lr_schedulers.get_lr", {}),
         ("transformers.optimization.TrainerCallback", {}),
         ("logging.FileHandler", {"filename": "{mark}"}),
+        (f"{__name__}.get_a_schedule", {}),
     ],
 )
 def test_a_section_calls_nothing_of_another_kind(kind, importable, path, arguments, mark):
