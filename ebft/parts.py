@@ -24,12 +24,14 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import CoreSchema
 
 from ebft.mistakes import suggest_keys
 from ebft.processes import ONE_PROCESS, Processes
@@ -38,10 +40,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Options(BaseModel):
-    """Options of a recipe section: immutable, and a key that is not a field is an error."""
+def _strict(schema: Any) -> Any:
+    """The schema with every number and boolean in it strict."""
+    match schema:
+        case {"type": str(kind), **more}:
+            kept = {key: more.pop(key) for key in ("default", "metadata") if key in more}
+            inner = {key: _strict(value) for key, value in more.items()}
+            strict = {"strict": True} if kind in ("int", "float", "bool") else {}
+            return {"type": kind, **inner, **kept, **strict}
+        case dict():
+            return {key: _strict(value) for key, value in schema.items()}
+        case list() | tuple():
+            return type(schema)(map(_strict, schema))
+        case _:
+            return schema
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+class Options(BaseModel):
+    """Options of a recipe section: immutable, and a key that is not a field is an error.
+
+    Numbers and booleans are what they are: true is no 1, 1.0 no integer, and "1" no number. An
+    integer is a number of any kind, a list a tuple, and a text a path.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        # pydantic's own `strict` would refuse lists for tuples too, and texts for paths.
+        schema: CoreSchema = _strict(handler(source))
+        return schema
 
     @model_validator(mode="wrap")
     @classmethod
@@ -111,6 +141,13 @@ class Part(Options):
     def claim(self) -> Claim | None:
         """Whether the gradient is unbiased with this part; None if that is not its concern, or if
         its author has not said."""
+        return None
+
+    def missing(self) -> str | None:
+        """What it needs that is not on this machine, and how to get it; None if it needs nothing.
+
+        Asked before a model is loaded, and by `ebft validate`.
+        """
         return None
 
     def single_process(self) -> str | None:

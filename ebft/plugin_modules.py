@@ -7,7 +7,8 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from zlib import crc32
@@ -33,9 +34,10 @@ def find_plugin(plugin: str, beside: Iterable[Path]) -> str:
 
 
 def is_importable(module: str) -> bool:
-    """Whether Python finds a module of this name."""
+    """Whether Python finds a module of this name, also in the working directory."""
     try:
-        return importlib.util.find_spec(module) is not None
+        with _working_directory():
+            return importlib.util.find_spec(module) is not None
     except ValueError:  # it is running, and has no specification
         return True
 
@@ -45,18 +47,34 @@ def load_module(plugin: str) -> ModuleType:
     try:
         if plugin.endswith(".py"):
             return _load_file(Path(plugin).resolve(strict=True))
-        return importlib.import_module(plugin)
-    except Exception as error:
+        with _working_directory():
+            return importlib.import_module(plugin)
+    except (Exception, SystemExit) as error:  # a script that ends itself is no plug-in
         raise PluginError(f"plug-in {plugin} failed to load: {reason(error)}") from error
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What an import raised, and in which line of which file."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
     *_, last = traceback.extract_tb(error.__traceback__)
     where = "" if last.filename.startswith("<") else f" ({last.filename}, line {last.lineno})"
     return f"{type(error).__name__}: {error}{where}"
+
+
+@contextmanager
+def _working_directory() -> Iterator[None]:
+    """Within it, modules in the working directory are found, after all others.
+
+    Afterwards they are not: a file there, such as triton.py, would be run in the place of a package
+    that a library tries to import and that is not installed.
+    """
+    before = list(sys.path)
+    sys.path.append(os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _load_file(path: Path) -> ModuleType:

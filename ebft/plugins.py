@@ -8,7 +8,7 @@ paths of .py files). A plug-in that fails to load and a name that two plug-ins c
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -19,6 +19,7 @@ import pluggy
 from ebft import hookspecs
 from ebft.errors import PluginError
 from ebft.mistakes import Mistake, suggest, validation_error
+from ebft.named import LIBRARIES, find_named
 from ebft.parts import Part
 from ebft.plugin_modules import load_module, reason
 
@@ -47,10 +48,17 @@ class Registered:
 
 
 class Registry:
-    """Every registered part by kind and name; `parse` turns recipe sections into parts."""
+    """Every registered part by kind and name; `parse` turns recipe sections into parts.
 
-    def __init__(self, parts: Mapping[str, Mapping[str, Registered]]) -> None:
-        self._parts = parts
+    `importable` are the modules that a dotted path may lead into; None: any.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Mapping[str, Registered]],
+        importable: Collection[str] | None = None,
+    ) -> None:
+        self._parts, self.importable = parts, importable
 
     def kinds(self) -> Mapping[str, Mapping[str, Registered]]:
         return self._parts
@@ -64,7 +72,10 @@ class Registry:
         if component in named:
             return named[component].part
         if "." in component:
-            return import_part(component)
+            found = find_named(component, self.importable)
+            if not (isinstance(found, type) and issubclass(found, Part)):
+                raise ValueError("is not a subclass of ebft.Part")
+            return found
         raise ValueError(f"none of the {kind} is named {component!r}{suggest(component, named)}")
 
     def name_of(self, part: type[Part]) -> str:
@@ -101,28 +112,18 @@ class Registry:
         return part.model_validate(options, context=context)
 
 
-def import_part(dotted: str) -> type[Part]:
-    """The `Part` subclass at `package.module.Class`; raises `ValueError` if there is none."""
-    module_name, _, attribute = dotted.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # its module is the user's, and may raise anything
-        raise ValueError(f"cannot import {dotted!r}: {type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Part)):
-        raise ValueError(f"{dotted!r} is not a subclass of ebft.Part")
-    return found
-
-
 def load_registry(plugins: Iterable[str] = ()) -> Registry:
     """The registry of built-ins, installed plug-ins and the `plugins` of a recipe.
 
-    Raises `PluginError`.
+    Dotted paths lead into these and `LIBRARIES` alone. Raises `PluginError`.
     """
     manager = pluggy.PluginManager("ebft")
     manager.add_hookspecs(hookspecs)
     origins: dict[str, str] = {}
+    importable = {*LIBRARIES}
 
-    def register(module: Any, name: str, origin: str) -> None:
+    def register(module: Any, name: str, origin: str, *, has_hooks: bool = True) -> None:
+        importable.add(module.__name__)
         if manager.is_registered(module):
             return
         try:
@@ -131,7 +132,7 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
             check_hook_names(manager, module, origin)
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"plug-in {origin}: {error}") from error
-        if not (manager.get_hookcallers(module) or ()):
+        if not manager.get_hookcallers(module) and (has_hooks or _forgets_to_mark(module)):
             raise PluginError(f"plug-in {origin} implements none of ebft's hooks (@ebft.hookimpl)")
         origins[name] = origin
 
@@ -146,8 +147,15 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
             raise PluginError(f"plug-in {origin} failed to load: {reason(error)}") from error
         register(module, f"entry point {entry.name}", origin)
     for plugin in plugins:
-        register(load_module(plugin), f"plugins: {plugin}", plugin)
-    return Registry({kind: _collect(manager, kind, origins) for kind in KINDS})
+        # A module may be there for the classes that the recipe names; those of a file have no name.
+        is_file = plugin.endswith(".py")
+        register(load_module(plugin), f"plugins: {plugin}", plugin, has_hooks=is_file)
+    return Registry({kind: _collect(manager, kind, origins) for kind in KINDS}, importable)
+
+
+def _forgets_to_mark(module: Any) -> bool:
+    """Whether it has a function that is named after a hook."""
+    return any(callable(vars(module).get(f"register_{kind}")) for kind in KINDS)
 
 
 def check_hook_names(manager: pluggy.PluginManager, module: Any, origin: str) -> None:
@@ -166,7 +174,7 @@ def check_hook_names(manager: pluggy.PluginManager, module: Any, origin: str) ->
 @cache
 def default_registry() -> Registry:
     """Built-ins and installed plug-ins, for parts that are built in Python without a recipe."""
-    return load_registry()
+    return Registry(load_registry().kinds())
 
 
 def _collect(

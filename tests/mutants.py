@@ -25,6 +25,9 @@ TESTS = [
     *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
     "tests/unit/sandbox",
     "tests/security",
+    "tests/unit/config",
+    "tests/unit/runs/test_trial.py",
+    "tests/hostile",
 ]
 
 
@@ -219,6 +222,29 @@ MUTANTS = [
     Mutant("sandbox/landlock.py", "own |= TRUNCATE & handled(known)", "own |= TRUNCATE"),
     Mutant("models/load.py", "use_safetensors=True,", "use_safetensors=None,"),
     Mutant("models/options.py", "trust_remote_code: bool = Field(\n        False", "trust_remote_code: bool = Field(\n        True"),
+    Mutant("named.py", 'f"{dotted}.".startswith(f"{it}.")', "dotted.startswith(it)"),
+    Mutant("named.py", "if importable is not None and", "if importable is None and"),
+    Mutant("plugin_modules.py", "sys.path[:] = before", "pass"),
+    Mutant("plugins.py", "has_hooks or _forgets_to_mark(module)", "has_hooks"),
+    Mutant("config/kinds.py", "isinstance(found, type) and issubclass(found, Optimizer)", "callable(found)"),
+    Mutant("config/kinds.py", "found.__module__ in SCHEDULES", "True"),
+    Mutant("config/kinds.py", '"schedule" in found.__name__', "True"),
+    Mutant("config/kinds.py", "if not self._steps_by_number(type(schedule)):", "if False:"),
+    Mutant("config/component.py", "isinstance(value, bool) and _is_number", "False and _is_number"),
+    Mutant("config/overrides.py", "word.value != value.strip() or isinstance", "isinstance"),
+    Mutant("config/overrides.py", "case _ if comment:", "case _ if False:"),
+    Mutant("config/explain.py", "message += _closest(value, message) if is_text else _quotes(value)", "message += _closest(str(value), message)"),
+    Mutant("parts.py", 'if kind in ("int", "float", "bool") else', 'if kind in ("float", "bool") else'),
+    Mutant("parts.py", 'if kind in ("int", "float", "bool") else', 'if kind in ("int", "bool") else'),
+    Mutant("parts.py", 'if kind in ("int", "float", "bool") else', 'if kind in ("int", "float") else'),
+    Mutant("runs/trial.py", "        optimizer.step()\n", "        pass\n"),
+    Mutant("runs/trial.py", "range(min(steps, MOST_STEPS))", "range(1)"),
+    Mutant("runs/trial.py", "if steps > MOST_STEPS:", "if False:"),
+    Mutant("runs/trial.py", "or not isfinite(rate)", ""),
+    Mutant("runs/trial.py", "or rate < 0", ""),
+    Mutant("verifiers/attempts.py", "if not stop:", "if False:"),
+    Mutant("cli/main.py", "    try:\n        os.getcwd()", "    try:\n        pass"),
+    Mutant("cli/main.py", 'if os.path.expanduser("~") == "~":', "if False:"),
 ]  # fmt: skip
 
 

@@ -60,7 +60,8 @@ def kind_of(field: FieldInfo) -> str | None:
 
 def is_component(field: FieldInfo) -> bool:
     """Whether a dotted path is what the field holds, one or a list of them."""
-    return Component in (field.annotation, *get_args(field.annotation))
+    held = (field.annotation, *get_args(field.annotation))
+    return any(isinstance(it, type) and issubclass(it, Component) for it in held)
 
 
 def _kinds(*items: Any) -> Iterator[str]:

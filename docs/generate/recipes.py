@@ -73,10 +73,7 @@ def _section(key: str, field: FieldInfo) -> Iterator[str]:
         link = f"[{title_of(kind).lower()}](parts/{kind}.md)"
         what = f"`_component_` names one of the {link}: {names}."
     else:
-        what = (
-            "`_component_` is the dotted path of a class or function, the keys beside it are its "
-            "arguments."
-        )
+        what = "`_component_` is the dotted path of a class, the keys beside it are its arguments."
     yield f"{what} {many}{default}{field.description or ''}\n"
 
 

@@ -96,10 +96,10 @@ def _embedded() -> str:
     from ebft.errors import UserError
     from ebft.models.embedded import EMBEDDED, cache_folder, find_gguf
 
-    folder = cache_folder() / "models" / EMBEDDED
-    if (folder / "config.json").is_file():
-        return f"{EMBEDDED}, converted in {folder}"
     try:
+        folder = cache_folder() / "models" / EMBEDDED
+        if (folder / "config.json").is_file():
+            return f"{EMBEDDED}, converted in {folder}"
         return f"{EMBEDDED} in {find_gguf()}, converted when first used"
     except UserError as error:
         return str(error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_process(sys.stderr)
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
+        check_folders()
         status: int = arguments.command(arguments)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -67,6 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {explained}", file=sys.stderr)
         return 1
     return status
+
+
+def check_folders() -> None:
+    """Raises `UserError` without a working directory, where no relative path leads anywhere, and
+    without a home: libraries' caches would be in a folder called ~."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("the working directory has been deleted; change into another") from error
+    if os.path.expanduser("~") == "~":
+        raise UserError(
+            f"HOME is not set, and no home is known of user {os.getuid()}, where libraries keep "
+            "their caches; set the environment variable HOME to a folder that can be written"
+        )
 
 
 def explain(error: OSError) -> str | None:

@@ -18,7 +18,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "validate",
         help="find the mistakes in a recipe",
-        description="Checks a recipe without running it: one line for every mistake.",
+        description="Checks a recipe without running it: one line for every mistake. Only the "
+        "modules that its `plugins` lists are imported.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

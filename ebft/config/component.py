@@ -1,31 +1,43 @@
-"""`Component`: a class or function that a recipe names by its dotted path, with its arguments.
+"""`Component`: a class that a recipe names by its dotted path, with its arguments.
 
-For the pieces that are not ebft's own: optimizers of torch, schedulers and metric loggers of
-torchtune. What they accept is read off their signature.
+For the pieces that are not ebft's own: optimizers, schedules and metric loggers. What they accept
+is read off their signature, and nothing is called that is not of the kind that its section asks
+for.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from omegaconf import OmegaConf
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from ebft.errors import UserError
-from ebft.mistakes import Mistake, suggest, unknown_key, validation_error
+from ebft.errors import UserError, first_line
+from ebft.mistakes import Mistake, unknown_key, validation_error
+from ebft.named import find_named, importable_in
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A recipe's `{_component_: dotted.path, **arguments}`; the path exists and takes them."""
+    """A recipe's `{_component_: dotted.path, **arguments}`; what it names is of a section's kind.
+
+    A subclass is a kind.
+    """
 
     path: str
     arguments: Mapping[str, Any]
+
+    wanted: ClassVar[str] = "a class"
+    """What the path must name, for messages."""
+
+    @classmethod
+    def accepts(cls, found: object) -> bool:
+        """Whether `found` is of this kind, which is known without calling it."""
+        return isinstance(found, type)
 
     def bind(self, *args: Any, **more: Any) -> None:
         """Holds what `instantiate` would call it with to its signature, without calling it.
@@ -49,59 +61,51 @@ class Component:
         Raises `UserError` for arguments that are missing, given twice, or that it refuses, for a
         package that it misses and a file that it cannot have.
         """
-        from torchtune.config import instantiate
-
-        # torchtune would let `more` win over what the recipe says, in silence.
+        # A keyword that is given twice would be a TypeError that says less.
         if twice := self.arguments.keys() & more.keys():
             raise UserError(
                 f"{self.path}: {', '.join(sorted(twice))} is set by ebft; take it out of the recipe"
             )
         self.bind(*args, **more)
-        section = OmegaConf.create({"_component_": self.path, **self.arguments})
         try:
-            return instantiate(section, *args, **more)
+            return resolve_name(self.path)(*args, **self.arguments, **more)
         except (TypeError, ValueError, ImportError, OSError) as error:
-            raise UserError(f"{self.call()}: {error}") from error
+            raise UserError(f"{self.call()}: {first_line(error)}") from error
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: type[Component], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_validate)
+        return core_schema.with_info_plain_validator_function(
+            lambda section, info: cls._validate(section, importable_in(info.context))
+        )
 
+    @classmethod
+    def _validate(cls, section: Any, importable: Collection[str] | None) -> Self:
+        if isinstance(section, cls):
+            return section
+        if not isinstance(section, Mapping) or not isinstance(section.get("_component_"), str):
+            raise ValueError("needs `_component_: dotted.path` and its arguments beside it")
+        arguments = dict(section)
+        path = arguments.pop("_component_")
+        signature = _signature(cls._find(path, importable))
+        if signature is not None and (mistakes := _mistakes(arguments, signature)):
+            raise validation_error(path, mistakes)
+        return cls(path, arguments)
 
-def _validate(section: Any) -> Component:
-    if isinstance(section, Component):
-        return section
-    if not isinstance(section, Mapping) or not isinstance(section.get("_component_"), str):
-        raise ValueError("needs `_component_: dotted.path` and its arguments beside it")
-    arguments = dict(section)
-    path = arguments.pop("_component_")
-    signature = _signature(_find(path))
-    if signature is not None and (mistakes := _unknown(arguments, signature)):
-        raise validation_error(path, mistakes)
-    return Component(path, arguments)
-
-
-def _find(path: str) -> Callable[..., Any]:
-    """What the path names; a `ValidationError` at `_component_` if there is no such callable."""
-    try:
-        found = resolve_name(path)
-    except AttributeError as error:
-        problem = f"cannot be imported: {error}{suggest(str(error.name), _public(error.obj))}"
-    except (ImportError, ValueError) as error:
-        problem = f"cannot be imported: {error}"
-        if "." not in path:
-            problem += "; give a dotted path, such as torch.optim.AdamW"
-    else:
-        if callable(found):
-            return found  # type: ignore[no-any-return]
-        problem = f"is a {type(found).__name__}, not a class or function"
-    raise validation_error("component", [Mistake(("_component_",), path, problem)])
-
-
-def _public(module: object) -> list[str]:
-    return [name for name in dir(module) if not name.startswith("_")]
+    @classmethod
+    def _find(cls, path: str, importable: Collection[str] | None) -> Callable[..., Any]:
+        """What the path names; a `ValidationError` at `_component_` if that is not of the kind."""
+        try:
+            if "." not in path:
+                raise ValueError("give a dotted path, such as torch.optim.AdamW")
+            found: Callable[..., Any] = find_named(path, importable)
+            if not cls.accepts(found):
+                raise ValueError(f"must be {cls.wanted}")
+        except ValueError as error:
+            mistake = Mistake(("_component_",), path, str(error))
+            raise validation_error("component", [mistake]) from error
+        return found
 
 
 def _signature(found: Callable[..., Any]) -> inspect.Signature | None:
@@ -111,13 +115,25 @@ def _signature(found: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def _unknown(arguments: Mapping[str, Any], signature: inspect.Signature) -> list[Mistake]:
-    parameters = signature.parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return []
+def _mistakes(arguments: Mapping[str, Any], signature: inspect.Signature) -> list[Mistake]:
+    parameters = signature.parameters
+    takes_any = any(it.kind is it.VAR_KEYWORD for it in parameters.values())
     known = [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        name
+        for name, it in parameters.items()
+        if it.kind in (it.POSITIONAL_OR_KEYWORD, it.KEYWORD_ONLY)
     ]
-    return [unknown_key(key, value, known) for key, value in arguments.items() if key not in known]
+    found = []
+    for key, value in arguments.items():
+        if key in known and isinstance(value, bool) and _is_number(parameters[key]):
+            found.append(Mistake((key,), value, "must be a number"))
+        elif key not in known and not takes_any:
+            found.append(unknown_key(key, value, known))
+    return found
+
+
+def _is_number(parameter: inspect.Parameter) -> bool:
+    """Whether it takes a number, for which Python would take true and false as 1 and 0."""
+    return type(parameter.default) in (int, float) or parameter.annotation in (
+        int, float, "int", "float",
+    )  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,28 +20,67 @@ SHOWN = 60
 """Characters of a value that a message shows."""
 LIST_TYPES = {"tuple_type", "list_type"}
 SECTION_TYPES = {"model_type", "dict_type", "model_attributes_type", "dataclass_type"}
+TEXT_TYPES = {"string_type": "text", "path_type": "a path"}
+ANY_OF = "any_of"
+"""The error type of a value that is none of several types."""
 
 
-def explain(error: ValidationError, source: Path, overrides: Sequence[Override]) -> list[str]:
+def explain(
+    error: ValidationError, tree: Mapping[str, Any], source: Path, overrides: Sequence[Override]
+) -> list[str]:
     """`recipes/x.yaml: sampler.n = 0: must be greater than or equal to 1`, one a mistake.
 
-    A key that an override has set is said to come from where that is.
+    `tree` is what was validated. A key that an override has set is said to come from where that is.
     """
     return [
         f"{_origin(detail, source, overrides)}: {_line(detail)}"
-        for detail in error.errors(include_url=False)
+        for detail in _one_a_value(error.errors(include_url=False), tree)
     ]
 
 
+def _one_a_value(
+    details: Iterable[ErrorDetails], tree: Mapping[str, Any]
+) -> Iterator[ErrorDetails]:
+    """The errors with the keys of the recipe, where pydantic puts the types that a value may be of
+    between them, and an error for each: then it is one for all of them."""
+    for key, group in groupby(details, key=lambda detail: _key(detail, tree)):
+        same = list(group)
+        if same[0]["loc"] != key and len(same) > 1:
+            says = " or ".join(_what(one).partition("; ")[0] for one in same)
+            says = says.replace(" or must be ", " or ")
+            same = [{"type": ANY_OF, "loc": key, "msg": says, "input": same[0]["input"]}]
+        for detail in same:
+            yield {**detail, "loc": key}
+
+
+def _key(detail: ErrorDetails, tree: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """The keys of `loc` that are in the recipe, or could be."""
+    node: Any = tree
+    found: list[int | str] = []
+    for part in detail["loc"]:
+        try:
+            node = node[part]
+        except (LookupError, TypeError):  # a type, or what is missing, or a mapping's key itself
+            if not (isinstance(node, Mapping) or part == "[key]"):
+                continue
+        found.append(part)
+    return tuple(found)
+
+
 def _line(detail: ErrorDetails) -> str:
-    key = ".".join(map(str, detail["loc"]))
+    *above, last = map(str, detail["loc"])
+    if last == "[key]":
+        return f"{'.'.join(above[:-1])}: the key {_shown(detail['input'])}: {_what(detail)}"
+    key = ".".join([*above, last])
     if detail["type"] == "missing":
         return f"{key}: missing; it has no default"
     return f"{key} = {_shown(detail['input'])}: {_what(detail)}"
 
 
 def _what(detail: ErrorDetails) -> str:
-    kind, message = detail["type"], detail["msg"]
+    kind, message, value = detail["type"], detail["msg"], detail["input"]
+    if kind == ANY_OF:
+        return message
     if kind in SECTION_TYPES:
         return "must be a section: keys and values"
     if kind == "value_error":
@@ -48,15 +88,50 @@ def _what(detail: ErrorDetails) -> str:
     if kind == "invalid_key":
         return "YAML takes on, off, yes and no for true and false: put the key in quotes"
     if kind in LIST_TYPES:
-        return f"must be a list: [{_shown(detail['input'])}]"
-    if kind == "path_type":
-        return "must be a path"
+        return f"must be a list: [{_shown(value)}]"
+    if kind in TEXT_TYPES:
+        return f"must be {TEXT_TYPES[kind]}{_quotes(value)}"
+    if kind == "bool_type":
+        return "must be true or false"
     message = re.sub(r"^Input should be|^Value should be", "must be", message)
     message = re.sub(r"^Input should", "must", message)
     message = re.sub(r"^\w+ should have at least (\d+) items?.*", r"must have \1 or more", message)
-    if kind == "literal_error" and isinstance(detail["input"], str):
-        message += _closest(detail["input"], message)
+    if kind in ("int_type", "float_type"):
+        message += _as_number(value, kind)
+    if kind == "literal_error":
+        is_text = isinstance(value, str)
+        message += _closest(value, message) if is_text else _quotes(value)
     return message
+
+
+def _quotes(value: Any) -> str:
+    """What YAML has made of a text that is one no longer, and how to keep it."""
+    match value:
+        case bool():
+            taken = "on, off, yes and no for true and false"
+        case int() | float():
+            taken = "digits, 1e5, 1_000 and 12:30 for numbers"
+        case None:
+            return "; if the text is meant, put it in quotes"
+        case Mapping():
+            taken = "braces, and a colon before a space, for keys and values"
+        case _:
+            taken = "brackets and hyphens for lists"
+    return f"; YAML takes {taken}: put it in quotes"
+
+
+def _as_number(value: Any, kind: str) -> str:
+    """How to write a number that is one in another way."""
+    if isinstance(value, float) and value.is_integer():
+        return f"; write {value:.0f}"
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return ""
+        if kind == "float_type" or number.is_integer():
+            return "; it is in quotes, which make it a text: leave them out"
+    return ""
 
 
 def _closest(value: str, message: str) -> str:

@@ -60,7 +60,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
     # After the plug-ins: one of them may define it.
     if "recipe" not in resolved:
         raise UserError(f"{path}: recipe: missing; it has no default")
-    schema = recipe_options(resolved["recipe"], path)
+    schema = recipe_options(resolved["recipe"], path, registry)
     options = _validate(written.files, resolved, schema, registry, [*written.changes, *parsed])
     return Recipe(path, resolved, options, registry)
 
@@ -94,7 +94,7 @@ def _validate(
             resolved, context={"registry": registry, "source": files[0]}
         )
     except ValidationError as error:
-        raise UserError("\n".join(explain(error, files[-1], changes))) from error
+        raise UserError("\n".join(explain(error, resolved, files[-1], changes))) from error
     if problems := options.problems():
         raise UserError("\n".join(f"{files[0]}: {problem}" for problem in problems))
     return options

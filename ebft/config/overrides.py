@@ -1,6 +1,7 @@
 """Overrides on the command line: `key=value` sets, `~key` deletes.
 
-Keys are dotted paths into the recipe, with numbers for list entries; values are YAML. Where a
+Keys are dotted paths into the recipe, with numbers for list entries; values are YAML without
+comments, and a text without quotes is taken as it stands. Where a
 section is a component, `sampler=vllm` is short for `sampler._component_=vllm`. Choosing another
 component drops the options of the one before: they are not the new one's.
 """
@@ -89,13 +90,24 @@ def apply_overrides(recipe: Mapping[str, Any], overrides: Iterable[Override]) ->
 
 def _parse_value(text: str, value: str) -> Any:
     try:
+        tokens = list(yaml.scan(value))[1:-1]  # but for the stream's beginning and end
         # OmegaConf reads 1e-5 as a number, which YAML 1.1 does not.
-        parsed = OmegaConf.from_dotlist([f"value={value}"])
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
     except NOT_YAML as error:
         raise UserError(f"command line: {text!r}: {value!r} is not a YAML value") from error
-    plain = OmegaConf.to_container(parsed)
-    assert isinstance(plain, dict)
-    return plain["value"]
+    assert isinstance(parsed, dict)
+    comment = value[tokens[-1].end_mark.index :].strip() if tokens else value.strip()
+    match tokens:
+        case [yaml.ScalarToken(plain=True) as word]:
+            # YAML would leave out what follows ` #`, and put a space where a line ends.
+            if word.value != value.strip() or isinstance(parsed["value"], str):
+                return value
+        case _ if comment:
+            raise UserError(
+                f"command line: {text!r}: {comment!r} is a comment in YAML; put it in quotes if it "
+                "belongs to the value, or leave it out"
+            )
+    return parsed["value"]
 
 
 def _chooses_component(tree: dict[str, Any], override: Override) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import Field
 
 from ebft.errors import UserError
 from ebft.mistakes import suggest
+from ebft.named import find_named
 from ebft.parts import Options
 
 if TYPE_CHECKING:
@@ -72,15 +72,18 @@ class RecipeOptions(Options):
         raise NotImplementedError
 
 
-def recipe_options(name: Any, source: Path) -> type[RecipeOptions]:
-    """The options model that a file's `recipe:` names. Raises `UserError` if there is none."""
+def recipe_options(name: Any, source: Path, registry: Registry) -> type[RecipeOptions]:
+    """The options model that a file's `recipe:` names, in what `registry` may import.
+
+    Raises `UserError` if there is none.
+    """
     if not isinstance(name, str) or (name not in RECIPES and ":" not in name):
         known = suggest(str(name), RECIPES)
         raise UserError(f"{source}: recipe = {name}: no such recipe{known} (or `module:Class`)")
     try:
-        found = resolve_name(RECIPES.get(name, name))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{source}: recipe = {name}: cannot be imported: {error}") from error
+        found = find_named(RECIPES.get(name, name), registry.importable)
+    except ValueError as error:
+        raise UserError(f"{source}: recipe = {name}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, RecipeOptions)):
         raise UserError(f"{source}: recipe = {name}: is not a subclass of RecipeOptions")
     return found

@@ -109,9 +109,14 @@ def read_installed(package: str, root: Path) -> list[Example]:
 
 
 def package_folders(package: str) -> list[Path]:
-    """An installed package's folders, found without importing anything; none if it has none."""
+    """The folders of an installed package, or of one inside it; none if it has none.
+
+    Nothing is imported: what is inside a package is found in its folder.
+    """
+    top, *inner = package.split(".")
     try:
-        spec = find_spec(package) if package.isidentifier() else None
+        spec = find_spec(top) if package.replace(".", "_").isidentifier() else None
     except ValueError:  # a module without a place, as __main__ is
         spec = None
-    return [] if spec is None else [Path(it) for it in spec.submodule_search_locations or ()]
+    places = () if spec is None else spec.submodule_search_locations or ()
+    return [folder for place in places if (folder := Path(place, *inner)).is_dir()]

@@ -18,7 +18,7 @@ from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document, Rollouts
 from ebft.sandbox import SandboxOptions
 from ebft.scoring.pass_at_k import pass_at_k
-from ebft.verifiers.attempts import attempts_of, cut
+from ebft.verifiers.attempts import StopTexts, attempts_of, cut
 from ebft.verifiers.find import VERIFIER, VerifierName, find_verifier, verify_attempts
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Accuracy(LabelledPart):
     n: int = Field(16, ge=0, description="sampled completions of each document; 0: none")
     k: tuple[PositiveInt, ...] = Field((1, 4, 16), description="the k of pass@k, none more than n")
     temperature: float = Field(1.0, gt=0, description="of the sampled completions")
-    stop: tuple[str, ...] = Field(
+    stop: StopTexts = Field(
         (), description="a completion ends before the first of these texts, e.g. '\\ndef '"
     )
     sandbox: SandboxOptions = Field(

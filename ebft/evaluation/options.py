@@ -44,6 +44,14 @@ class EvaluationOptions(Options):
             raise ValueError(f"sets: two have the same name, or one of {', '.join(HELD_OUT)}")
         return self
 
+    def parts(self) -> dict[str, Part]:
+        """The evaluators by their key path."""
+        named = {f"evaluation.evaluators.{i}": part for i, part in enumerate(self.evaluators)}
+        for number, one in enumerate(self.sets):
+            key = f"evaluation.sets.{number}.evaluators"
+            named |= {f"{key}.{i}": part for i, part in enumerate(one.evaluators)}
+        return named
+
     def anything(self) -> bool:
         """Whether anything is measured at all."""
         return bool(self.evaluators or self.sets)

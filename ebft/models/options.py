@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from ebft.parts import Options
+from ebft.parts import Options, expand_home
 
 
 class LoraOptions(Options):
@@ -66,6 +67,14 @@ class ModelOptions(Options):
     lora: LoraOptions | None = Field(
         None, description="train adapters of the policy; null: train all of its weights"
     )
+
+    @field_validator("path", "base")
+    @classmethod
+    def _spell_out_home(cls, path: str | None) -> str | None:
+        """A `~` in front spelt out, as in an option that is a path; this may also be a hub id."""
+        if path is None or not path.startswith("~"):
+            return path
+        return str(expand_home(Path(path)))
 
     @field_validator("device")
     @classmethod

@@ -16,6 +16,7 @@ from ebft.interfaces import (
     compares_rollouts,
 )
 from ebft.models.load import adapter_folder
+from ebft.runs.trial import optimizer_and_schedule_do_their_steps
 
 if TYPE_CHECKING:
     from ebft.runs.finetune_options import FineTuneOptions
@@ -205,27 +206,6 @@ def _problems_of_processes(options: FineTuneOptions, size: int) -> Iterator[str]
         )
 
 
-def optimizer_takes_its_arguments(options: FineTuneOptions) -> Iterator[str]:
-    """torch's own optimizer, and the schedule on it: tried on one small weight.
-
-    Others may want more of a model, or of a machine, than is here.
-    """
-    import torch
-
-    if not options.optimizer.path.startswith("torch.optim."):
-        return
-    key, weight = "optimizer", torch.nn.Parameter(torch.zeros(2, 2))
-    try:
-        optimizer = options.optimizer.instantiate([weight])
-        if options.lr_scheduler is not None:
-            key = "lr_scheduler"
-            options.lr_scheduler.instantiate(optimizer)
-    except UserError as error:
-        yield f"{key}: {error}"
-    except (LookupError, RuntimeError) as error:
-        yield f"{key}: {type(error).__name__}: {error}"
-
-
 def loggers_take_their_arguments(options: FineTuneOptions) -> Iterator[str]:
     """By their signatures alone: to make one may open files, and connections."""
     for i, logger in enumerate(options.metric_loggers):
@@ -243,7 +223,7 @@ CHECKS: tuple[Callable[[FineTuneOptions], Iterator[str]], ...] = (
     documents_hold_an_anchor,
     adapters_are_kept,
     compiles,
-    optimizer_takes_its_arguments,
+    optimizer_and_schedule_do_their_steps,
     loggers_take_their_arguments,
     unbiased_if_required,
 )

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from ebft.config.dump import resolved_yaml
+from ebft.errors import UserError
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
 from ebft.evaluation.measure import measure
@@ -45,6 +46,10 @@ class Evaluate:
     def setup(self) -> None:
         """Loads the model and the data, builds the evaluators and takes the output folder."""
         options = self._options
+        if missing := options.missing_for_parts():
+            raise UserError("\n".join(missing))
+        if options.harness is not None:
+            check_harness(options.harness)
         self._output.lock()
         self._output.check()
         self._output.check_overwritten(options.recipe)
@@ -58,8 +63,6 @@ class Evaluate:
         if probed := [document for document in chosen if PROBED.accepts(document)]:
             probe_tree(resources.policy, probed, PROBED)
         cast_base(resources.policy, resources.precision)  # the probe is in float32
-        if options.harness is not None:
-            check_harness(options.harness)
         self._output.take(resolved_yaml(options, self._registry))
         self._sets, self._history = sets, History(sets, self._output.evaluations)
         for one in sets:

@@ -65,6 +65,8 @@ class FineTune:
         recipe, checkpoint = plain_options(options, registry), options.checkpoint
         checkpoints = Checkpoints(output.checkpoints, keep=checkpoint.keep, best=checkpoint.best_is)
         self._processes = processes = self._join()
+        if missing := options.missing_for_parts():
+            raise UserError("\n".join(missing))
         self._start = start = Start(options, recipe, output, checkpoints, processes)
         self.prepared = prepared = prepare(options, start, processes)
         machinery, digests = prepared.machinery, prepared.digests

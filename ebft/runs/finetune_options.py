@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from ebft.config.component import Component
+from ebft.config.kinds import LoggerComponent, OptimizerComponent, ScheduleComponent
 from ebft.config.recipe import Job
 from ebft.distributed.parallel import ParallelOptions
 from ebft.evaluation.options import RunEvaluationOptions
@@ -115,11 +115,13 @@ class FineTuneOptions(ModelRecipeOptions):
     )
     objective: ObjectiveOptions
     evaluation: RunEvaluationOptions = RunEvaluationOptions()
-    optimizer: Component
-    lr_scheduler: Component | None = Field(None, description="null: the learning rate is constant")
+    optimizer: OptimizerComponent
+    lr_scheduler: ScheduleComponent | None = Field(
+        None, description="null: the learning rate is constant"
+    )
     training: StepOptions
     checkpoint: CheckpointOptions = CheckpointOptions()
-    metric_loggers: tuple[Component, ...] = ()
+    metric_loggers: tuple[LoggerComponent, ...] = ()
     parallel: ParallelOptions = ParallelOptions()
 
     @property

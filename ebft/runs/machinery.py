@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ConstantLR
 
 from ebft.data.order import DocumentOrder, told_apart
 from ebft.errors import UserError
@@ -16,9 +16,11 @@ from ebft.parts import Resources
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Document
 from ebft.runs.finetune_options import FineTuneOptions
+from ebft.runs.trial import INSTEAD
 from ebft.training.machinery import Machinery, RolloutParts
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
@@ -40,7 +42,7 @@ def make_machinery(
     if training.compile:
         compile_layers(resources.policy)
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
-    optimizer = options.optimizer.instantiate(parameters)
+    optimizer = make_optimizer(options, parameters)
     lr_scheduler = make_lr_scheduler(options, optimizer)
     parts = make_rollout_parts(options, resources)
     # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
@@ -69,21 +71,20 @@ def make_machinery(
     )
 
 
-def make_lr_scheduler(options: FineTuneOptions, optimizer: Optimizer) -> LRScheduler:
-    """The recipe's schedule; without one the learning rate stays as it is.
+def make_optimizer(options: FineTuneOptions, parameters: list[Parameter]) -> Optimizer:
+    """The recipe's optimizer of these weights. Raises `UserError` if it does not take them."""
+    try:
+        optimizer: Optimizer = options.optimizer.instantiate(parameters)
+    except UserError as error:
+        raise UserError(f"optimizer: {error}; {INSTEAD}") from error
+    return optimizer
 
-    Raises `UserError` for one that waits for a figure that the loop does not give it.
-    """
+
+def make_lr_scheduler(options: FineTuneOptions, optimizer: Optimizer) -> LRScheduler:
+    """The recipe's schedule; without one the learning rate stays as it is."""
     if options.lr_scheduler is None:
         return ConstantLR(optimizer, factor=1.0)
-    scheduler: LRScheduler = options.lr_scheduler.instantiate(optimizer)
-    if isinstance(scheduler, ReduceLROnPlateau) or not hasattr(scheduler, "last_epoch"):
-        raise UserError(
-            f"lr_scheduler._component_ = {options.lr_scheduler.path}: follows a measurement, or "
-            "does not count its steps, and the loop steps a schedule by number alone; take "
-            "another, such as torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
-        )
-    return scheduler
+    return options.lr_scheduler.instantiate(optimizer)
 
 
 def make_rollout_parts(options: FineTuneOptions, resources: Resources) -> RolloutParts | None:

@@ -49,7 +49,12 @@ class ModelRecipeOptions(RecipeOptions):
                 path = getattr(source, name)
                 if isinstance(path, Path) and not path.exists():
                     found.append(f"{key}.{name} = {path}: no such file or folder")
-        return found
+        return found + self.missing_for_parts()
+
+    def missing_for_parts(self) -> list[str]:
+        """One line for each part and each evaluator that needs what is not on this machine."""
+        parts = self.parts() | self.evaluation.parts()
+        return [f"{key}: {what}" for key, part in parts.items() if (what := part.missing())]
 
     def parts(self) -> dict[str, Part]:
         """The parts that there are by their key path, for checks that concern them all."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
@@ -33,12 +31,9 @@ class BesideBars(logging.Handler):
 
 
 def prepare_process(stream: TextIO) -> None:
-    """Makes this process one that runs recipes: it logs to `stream`, and finds what they name."""
+    """Makes this process one that runs recipes: it logs to `stream`, in all letters."""
     log_to(stream)
     write_all_letters()
-    # Plug-ins and classes that a recipe names may lie in the working directory.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
 
 
 def log_to(stream: TextIO) -> None:

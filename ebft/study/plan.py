@@ -14,6 +14,7 @@ from ebft.config.overrides import Override, override
 from ebft.config.read import read_recipe
 from ebft.config.recipe import RECIPES, recipe_options
 from ebft.errors import UserError
+from ebft.plugins import default_registry
 from ebft.runs.estimate import step_flops
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.metric_logs import STEP_LOG
@@ -161,7 +162,9 @@ def _problems(options: StudyOptions) -> Iterator[str]:
 def _may_be_fine_tuning(base: Path) -> bool:
     """False for ebft's other recipes; what a plug-in's are shows when they are loaded."""
     name = read_recipe(base).tree.get("recipe")
-    return name not in RECIPES or issubclass(recipe_options(name, base), FineTuneOptions)
+    if name not in RECIPES:
+        return True
+    return issubclass(recipe_options(name, base, default_registry()), FineTuneOptions)
 
 
 def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator
 
 from ebft.data.encode import begins_with
 from ebft.rollout.records import Rollouts
@@ -58,6 +60,16 @@ def _reference(rollouts: Rollouts, p: int) -> list[int]:
     if c.stop_at_eos and anchor == document.prompt_length:
         return document.tokens[anchor:].tolist()
     return c.reference[p][c.reference_mask[p]].tolist()
+
+
+def _not_empty(stop: str) -> str:
+    if not stop:
+        raise ValueError("is in front of every text, so nothing would be left; leave it out")
+    return stop
+
+
+StopTexts = tuple[Annotated[str, AfterValidator(_not_empty)], ...]
+"""An option: texts that `cut` ends a completion before."""
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pkgutil import resolve_name
 from typing import Annotated, cast
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationInfo
 
 from ebft.mistakes import suggest
+from ebft.named import find_named, importable_in
 from ebft.sandbox import SandboxOptions, require
 from ebft.verifiers.attempts import Attempt
 from ebft.verifiers.functions import Verifier, exact_match, final_answer, function_tests, unit_tests
@@ -22,10 +22,10 @@ RUNNING: dict[str, Callable[[Attempt, SandboxOptions], float]] = {
 """The verifiers that run programs."""
 
 
-def check_verifier(name: str) -> str:
+def check_verifier(name: str, info: ValidationInfo) -> str:
     """`name`, if it names a verifier. Raises `ValueError` if it does not."""
     if name not in RUNNING:
-        _find(name)
+        _find(name, importable_in(info.context))
     return name
 
 
@@ -46,7 +46,7 @@ def find_verifier(name: str, sandbox: SandboxOptions) -> Verifier:
         require(sandbox)  # now, and not in the first step
         verifier = RUNNING[name]
         return lambda attempt: verifier(attempt, sandbox)
-    return _find(name)
+    return _find(name, None)  # the option has been checked
 
 
 def verify_attempts(verifier: Verifier, attempts: Sequence[Attempt], workers: int) -> list[float]:
@@ -55,15 +55,12 @@ def verify_attempts(verifier: Verifier, attempts: Sequence[Attempt], workers: in
         return list(pool.map(verifier, attempts))
 
 
-def _find(name: str) -> Verifier:
+def _find(name: str, importable: Collection[str] | None) -> Verifier:
     if name in VERIFIERS:
         return VERIFIERS[name]
     if "." not in name and ":" not in name:
         raise ValueError(f"no verifier is named {name!r}{suggest(name, VERIFIERS | RUNNING)}")
-    try:
-        found = resolve_name(name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot import {name!r}: {error}") from error
+    found = find_named(name, importable)
     if not callable(found):
-        raise ValueError(f"{name!r} is not a function")
+        raise ValueError("is not a function")
     return cast(Verifier, found)

@@ -28,8 +28,9 @@ def test_it_is_called_with_the_recipe_s_arguments():
         ({"lr": 1}, "needs `_component_: dotted.path`"),
         ({"_component_": "torch.optim.AdamV"}, "did you mean 'Adam'?"),
         ({"_component_": "torch.nowhere.Adam"}, "cannot be imported"),
-        ({"_component_": "torch.pi"}, "is a float, not a class or function"),
+        ({"_component_": "torch.pi"}, "must be a class"),
         ({"_component_": "torch.optim.SGD", "lrr": 1}, "unknown key; did you mean 'lr'?"),
+        ({"_component_": "torch.optim.AdamW", "weight_decay": True}, "must be a number"),
     ],
 )
 def test_mistakes_are_found_when_the_recipe_is_read(section, says):
@@ -48,27 +49,15 @@ def test_missing_and_refused_arguments_name_the_component():
 
 
 def test_arguments_are_bound_without_a_call():
-    component(_component_="io.open", file="/proc/no/log").bind()
+    component(_component_="torch.storage.UntypedStorage", device="nowhere").bind()
     with pytest.raises(UserError, match=r"StepLR\(gamma=0.5\): missing a required argument"):
         component(_component_="torch.optim.lr_scheduler.StepLR", gamma=0.5).bind()
 
 
-@pytest.mark.parametrize(
-    ("section", "says"),
-    [
-        (
-            {"_component_": "io.open", "file": "/proc/no/log"},
-            "No such file or directory: '/proc/no/log'",
-        ),
-        (
-            {"_component_": "importlib.import_module", "name": "no_such"},
-            "No module named 'no_such'",
-        ),
-    ],
-)
-def test_what_is_missing_here_names_the_component(section, says):
-    with pytest.raises(UserError, match=rf"{section['_component_']}\(.*{says}"):
-        component(**section).instantiate()
+def test_what_is_missing_here_names_the_component():
+    file = component(_component_="io.FileIO", file="/proc/no/log")
+    with pytest.raises(UserError, match=r"io.FileIO\(.*No such file or directory: '/proc/no/log'"):
+        file.instantiate()
 
 
 def test_what_ebft_sets_cannot_be_set_twice():

@@ -7,6 +7,7 @@ from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.resume import find_resumption
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
+from ebft.models.embedded import cache_folder
 from ebft.study.options import StudyOptions
 from tests.conftest import RECIPES
 
@@ -40,6 +41,39 @@ def test_every_path_of_a_recipe(recipe, home):
     assert found.output_dir == home / "runs" / "x"
     assert found.data.path == home / "texts"
     assert found.plugins == (str(home / "my.py"),)
+
+
+def test_a_model_and_the_cache(recipe, home, monkeypatch):
+    found = load_recipe(recipe(model={"path": "~/model", "base": "org/~model"})).options
+    assert (found.model.path, found.model.base) == (str(home / "model"), "org/~model")
+    monkeypatch.setenv("EBFT_CACHE", "~/cache")
+    assert cache_folder() == home / "cache"
+    monkeypatch.setenv("EBFT_CACHE", "~nobody-here/cache")
+    with pytest.raises(UserError, match=r"^EBFT_CACHE = ~nobody-here/cache: there is no home"):
+        cache_folder()
+
+
+def test_a_user_without_a_home(ebft, recipe, monkeypatch):
+    def unknown(uid):
+        raise KeyError(uid)
+
+    file = recipe(model={"path": "~/model"})
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    status, out, err = ebft("validate", str(file))
+    assert (status, out) == (2, "")
+    assert err.startswith("HOME is not set, and no home is known of user ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["validate", "recipe.yaml"], ["ls"], ["doctor"]])
+def test_a_working_directory_that_was_deleted(ebft, tmp_path, monkeypatch, command):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    says = "the working directory has been deleted; change into another\n"
+    assert ebft(*command) == (2, "", says)
 
 
 def test_what_refers_to_output_dir_is_in_it(recipe, home):

@@ -28,6 +28,17 @@ def apply(*texts):
         ("seed=[1, 2]", [1, 2]),
         ("seed='7'", "7"),
         ("seed=", None),
+        ("seed= 3 ", 3),
+        ("seed=${x}", "${x}"),
+        ("seed=[a, 'b #c']", ["a", "b #c"]),
+        ("seed=!!str 7", "7"),
+        # A text is what was typed, where YAML would leave out a comment, or join lines.
+        ("seed=a #1", "a #1"),
+        ("seed=7 # years", "7 # years"),
+        ("seed=null #", "null #"),
+        ("seed=${x} #1", "${x} #1"),
+        ("seed=a\n  b", "a\n  b"),
+        ("seed= a ", " a "),
     ],
 )
 def test_values_are_yaml(text, value):
@@ -82,6 +93,9 @@ def test_a_section_of_its_own_for_a_twin():
         ("seed=[1", "is not a YAML value"),
         ("seed=!!float", "is not a YAML value"),
         ("seed=${", "is not a YAML value"),
+        ("seed=[1, 2] # two", "'# two' is a comment in YAML; put it in quotes"),
+        ("seed='a' #b", "'#b' is a comment in YAML"),
+        ("seed=#a", "'#a' is a comment in YAML"),
         ("seed.x=3", "seed = 0 has no keys in it"),
         ("evaluators.5=x", "the list has 2 entries, from 0; none is '5'"),
         ("evaluators.x.n=1", "none is 'x'"),

@@ -147,3 +147,15 @@ def test_the_catalogues_of_django():
     assert len(splits.out_of_distribution) > 50
     assert all("contrib/auth" in e.name for e in splits.out_of_distribution)
     assert not any("contrib/auth" in e.name for e in (*splits.train, *splits.held_out))
+
+
+def test_a_package_is_not_imported(tmp_path, monkeypatch):
+    """What is inside of one is found in its folder."""
+    (tmp_path / "gettext_package").mkdir()
+    (tmp_path / "gettext_package" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="installed; give another, or run: pip install --no-deps gettext_pack"):
+        Gettext(package="gettext_package.inner")()
+    (tmp_path / "gettext_package" / "inner").mkdir()
+    with pytest.raises(UserError, match=r"nothing to train on under .*gettext_package/inner"):
+        Gettext(package="gettext_package.inner")()

@@ -1,13 +1,14 @@
 """Figures of a whole corpus: sacrebleu's own numbers, and intervals that mean something."""
 
 import sys
+from typing import get_args
 
 import pytest
 import torch
 
 from ebft.errors import UserError
 from ebft.evaluation.measure import EvaluationSet, joined, measure
-from ebft.evaluation.sacre import SacreMetric
+from ebft.evaluation.sacre import SacreMetric, Tokenizer
 from ebft.evaluation.translation import Translation
 from ebft.measurements import CorpusMeasurement
 from ebft.rollout.micro_batches import MicroBatch
@@ -112,6 +113,23 @@ class TestEvaluator:
             resources.policy, tiny_documents([8, 9])
         )
         assert not any(m.weight.any() for m in measured)
+
+
+def test_the_tokenizers_are_sacrebleus():
+    assert set(get_args(Tokenizer)) == set(metrics.BLEU.TOKENIZERS)
+
+
+def test_what_is_missing_is_known_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path))
+    with_model = Translation(tokenize="flores200")
+    assert str(tmp_path / "models" / "flores200sacrebleuspm") in with_model.missing()
+    assert not list(tmp_path.iterdir()), "nothing is downloaded"
+    assert Translation(tokenize="flores200", metrics=("chrf",)).missing() is None
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "flores200sacrebleuspm").touch()
+    assert with_model.missing() is None
+    with pytest.raises(UserError, match="tokenize = ko-mecab: needs MeCab"):
+        SacreMetric("bleu", tokenize="ko-mecab")
 
 
 def test_without_sacrebleu(monkeypatch):

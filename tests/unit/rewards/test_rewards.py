@@ -105,7 +105,7 @@ def test_any_function_verifies(rollouts):
     ("verifier", "says"),
     [
         ("exact_mtach", "did you mean 'exact_match'"),
-        ("a.b.c", "cannot import 'a.b.c'"),
+        ("a.b.c", "cannot be imported: No module named 'a'"),
         ("math.pi", "is not a function"),
     ],
 )
