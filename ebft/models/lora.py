@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ebft.errors import UserError, first_line
+from ebft.errors import UserError
 from ebft.mistakes import suggest
 from ebft.models.blocks import linear_layers
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
+from ebft.models.refusing import refusing
 from ebft.models.whole import twins
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file that makes a folder one of an adapter."""
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_NAME = "default"
 """peft's name of an adapter that is the only one."""
 INSTALL = "pip install 'ebft[lora]'"
@@ -65,21 +67,41 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTra
     """A base model with the adapter of a folder: merged into its weights, or injected in place.
 
     In bfloat16 only the second computes what the run did: of W + ΔW, rounded as one, updates that
-    are small beside W are lost. Raises `UserError` if peft is missing, or the adapter is another
-    model's.
+    are small beside W are lost. Raises `UserError` if peft is missing, for an adapter that is no
+    change of the model's weights (a prompt, a prefix), and for one that is another model's.
     """
-    _require_peft(f"model.path = {folder}: holds an adapter, and that")
-    from peft import PeftModel
+    says = f"model.path = {folder}"
+    _require_peft(f"{says}: holds an adapter, and that")
+    from peft import PeftConfig, PeftModel
 
-    try:
-        adapted = PeftModel.from_pretrained(model, folder, torch_device=str(model.device))
-        if not merge:
-            return model
-        merged_model: PreTrainedModel = adapted.merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
+        raise UserError(f"{says}: holds no {ADAPTER_WEIGHTS[0]}; give the adapter's whole folder")
+    remedy = "give an adapter of model.base that peft loads"
+    with refusing(f"{says}: its adapter cannot be loaded", remedy, folder=folder):
+        config = PeftConfig.from_pretrained(str(folder))
+    if config.is_prompt_learning:
         raise UserError(
-            f"model.path = {folder}: its adapter does not fit model.base ({first_line(error)})"
-        ) from error
+            f"{says}: its adapter ({config.peft_type.value}) changes no weights but puts others "
+            "before a text, which cannot be merged; give a model, or an adapter such as LoRA's"
+        )
+    config.inference_mode = True
+    with refusing(f"{says}: its adapter does not fit model.base", remedy, folder=folder):
+        adapted = PeftModel(model, config, ADAPTER_NAME)
+        loaded = adapted.load_adapter(str(folder), ADAPTER_NAME, torch_device=str(model.device))
+    # All layers have VB-LoRA's vectors, and its file has them once.
+    missing = [name for name in loaded.missing_keys if "vblora_vector_bank" not in name]
+    if missing or loaded.unexpected_keys:
+        lacks = [f"{len(missing)} weights are not in it, {missing[0]} for one"] if missing else []
+        extra = loaded.unexpected_keys
+        has = [f"{len(extra)} of its weights have no place, {extra[0]} for one"] if extra else []
+        raise UserError(
+            f"{says}: its adapter does not fit model.base ({'; '.join(lacks + has)}); set "
+            "model.base to the model that it was trained from"
+        )
+    if not merge:
+        return model
+    with refusing(f"{says}: its adapter cannot be merged", remedy, folder=folder):
+        merged_model: PreTrainedModel = adapted.merge_and_unload()
     # As any other model: peft has frozen it, and left word that it has an adapter.
     if has_adapter(merged_model):
         del merged_model.peft_config
