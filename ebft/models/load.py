@@ -99,6 +99,7 @@ def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedToken
         folder=source["pretrained_model_name_or_path"],
     ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
+        tokenizer("a")  # a damaged one may only fail when it is used
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return cast("PreTrainedTokenizerBase", tokenizer)
