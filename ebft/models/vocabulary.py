@@ -38,8 +38,7 @@ def check_vocabulary(
     if beyond:
         number, token = min(beyond)
         raise UserError(
-            f"{says}: its tokenizer has {len(beyond)} tokens that the model has no embedding for "
-            f"(the first is {token!r}, number {number}, and the embedding has {rows} rows); give "
-            "the tokenizer that the model was trained with, or a model with "
-            "resize_token_embeddings"
+            f"{says}: its tokenizer has tokens that the model has no embedding for ({len(beyond)}, "
+            f"the first {token!r} of number {number}, and the embedding has {rows} rows); give the "
+            "tokenizer that the model was trained with, or a model with resize_token_embeddings"
         )
