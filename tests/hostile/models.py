@@ -48,6 +48,12 @@ def prompt_tuning() -> object:
     return PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
 
 
+def vera() -> object:
+    from peft import VeraConfig
+
+    return VeraConfig(target_modules=["q_proj"], r=4)
+
+
 def file(name: str, content: str):
     return lambda folder: folder.joinpath(name).write_text(content)
 
@@ -89,6 +95,10 @@ def biased(them: Weights) -> Weights:
     import torch
 
     return {**them, "model.layers.0.self_attn.q_proj.bias": torch.ones(32)}
+
+
+def halved(them: Weights) -> Weights:
+    return {**them, "base_model.vera_A": them["base_model.vera_A"] / 2}
 
 
 def tokens(**more: object):
@@ -154,7 +164,7 @@ CASES = [
     Case("a padding beyond the vocabulary", config(pad_token_id=10**5), "Padding_idx must be"),
     Case("a token beyond the embedding", model(tokens()),
          "(1, the first 'abc' of number 24, and the embedding has 24 rows); give the tokenizer"),
-    Case("an end beyond the embedding", model(tokens(eos_token="<end>")), "the first '<end>' of number 24"),
+    Case("an end beyond the embedding", model(tokens(eos_token="<end>")), "the first '<end>' of"),
     Case("a base that is not there", lambda inputs: ["model.base=./nowhere"],
          "model.base = ./nowhere: no such folder"),
     Case("a damaged base", model(file(WEIGHTS, LFS), path="model.base"),
@@ -172,6 +182,8 @@ CASES = [
          "its adapter cannot be loaded (KeyError: 'FANCY')"),
     Case("a prompt for an adapter", adapter(config=prompt_tuning),
          "its adapter (PROMPT_TUNING) changes no weights"),
+    Case("an adapter of another generator", adapter(weights(halved, ADAPTER), config=vera),
+         "1 of its weights are others than in its files, base_model.vera_A for one); set"),
     Case("an adapter beside a model", model(file("adapter_config.json", "{}")),
          "has an adapter_config.json, and nothing says whether the adapter is meant"),
 ]  # fmt: skip
