@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, nn
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -38,7 +40,9 @@ def not_arrived(model: PreTrainedModel, info: Mapping[str, Any]) -> str | None:
             f"{name} has the shape {list(there)} in its files, and {list(wanted)} by its "
             "config.json; give the configuration that the weights were saved with"
         )
-    if left_out := [name for name in unexpected if _belongs_to_decoder(model, name)]:
+    modules = dict(model.named_modules())
+    outside = ("", model.base_model_prefix)
+    if left_out := [name for name in unexpected if _is_of_decoder(name, modules, outside)]:
         return (
             f"its config.json has no place for {_some(left_out)} of its files; give the "
             "configuration that the weights were saved with"
@@ -64,13 +68,14 @@ def _added_to_names(missing: Collection[str], unexpected: Collection[str]) -> st
     return None
 
 
-def _belongs_to_decoder(model: PreTrainedModel, name: str) -> bool:
-    """Whether a weight that has no place is of the network that computes: a bias of one of its
-    modules, or a layer more. A head beside the LM head, or a vision tower, is not."""
+def _is_of_decoder(name: str, modules: Mapping[str, nn.Module], outside: Collection[str]) -> bool:
+    """Whether a weight that has no place is of the network that computes: a bias or a scale of one
+    of its matrices, or of a layer more. A head beside the LM head, or a vision tower, is not, and
+    masks that older models kept in their files are no weights.
+    """
     parent, _, kind = name.rpartition(".")
-    modules = dict(model.named_modules())
-    if kind == "bias":
-        return getattr(modules.get(parent), "weight", None) is not None
-    while parent and parent not in modules:
+    if parent in modules:
+        return isinstance(getattr(modules[parent], "weight", None), Tensor)
+    while parent not in modules:
         parent = parent.rpartition(".")[0]
-    return kind == "weight" and parent not in ("", model.base_model_prefix)
+    return kind == "weight" and parent not in outside

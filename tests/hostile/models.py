@@ -97,6 +97,12 @@ def biased(them: Weights) -> Weights:
     return {**them, "model.layers.0.self_attn.q_proj.bias": torch.ones(32)}
 
 
+def scaled(them: Weights) -> Weights:
+    import torch
+
+    return {**them, "model.layers.0.self_attn.q_proj.weight_scale": torch.ones(1)}
+
+
 def halved(them: Weights) -> Weights:
     return {**them, "base_model.vera_A": them["base_model.vera_A"] / 2}
 
@@ -138,6 +144,8 @@ CASES = [
          "their names have '_orig_mod.' in them"),
     Case("a bias without a place", model(weights(biased)),
          "has no place for 1 weight (model.layers.0.self_attn.q_proj.bias) of its files"),
+    Case("scales without a place", model(weights(scaled)),
+         "has no place for 1 weight (model.layers.0.self_attn.q_proj.weight_scale) of its files"),
     Case("a layer more in the files", config(num_hidden_layers=3), "has no place for 9 weights ("),
     Case("other shapes", config(intermediate_size=64),
          "model.layers.0.mlp.down_proj.weight has the shape [32, 48] in its files, and [32, 64]"),

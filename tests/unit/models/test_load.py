@@ -62,11 +62,13 @@ def test_a_folder_without_weights_or_tokenizer(folder):
 
 
 def test_what_is_beside_the_lm_head_is_no_matter(folder):
-    """Of a reward model's files; and a head that is tied is missing in none."""
+    """Of a reward model's files, or masks as older models keep them; and a head that is tied is
+    missing in none."""
     file = folder / "model.safetensors"
     weights = load_file(file)
     assert "lm_head.weight" not in weights
-    save_file({**weights, "score.weight": torch.ones(1, 32)}, file, {"format": "pt"})
+    others = {"score.weight": torch.ones(1, 32), "model.layers.0.self_attn.bias": torch.ones(2)}
+    save_file({**weights, **others}, file, {"format": "pt"})
     policy, _ = load_policy(ModelOptions(path=str(folder), device="cpu"))
     for name, weight in weights.items():
         assert torch.equal(policy.state_dict()[name], weight)
