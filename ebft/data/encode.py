@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 SPACES = ("▁", "Ġ")
 """How tokens write the space before a word: SentencePiece's, and byte-level BPE's."""
 NO_TEXT = "model.path: its tokenizer has tokens for no text; give another model"
+SURROGATE = re.compile("[\ud800-\udfff]")
 MARKS = ("\n", "|", "x")
 """Texts that another is put after, so that it does not begin the whole."""
 
@@ -33,9 +35,19 @@ def begins_with(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of each text, without any that the tokenizer would put before or after it."""
+    """The tokens of each text, without any that the tokenizer would put before or after it.
+
+    Raises `UserError` for a text with half of a surrogate pair, which is no character.
+    """
     if not texts:  # which tokenizers take for one text
         return []
+    for text in texts:
+        if (half := SURROGATE.search(text)) is not None:
+            near = ascii(text[max(half.start() - 20, 0) : half.end()])
+            raise UserError(
+                f"data: a text has half of a surrogate pair, which is no character, at the end of "
+                f"{near}; take it out"
+            )
     # verbose=False: a text longer than the model's context is cut, so no warning about it.
     encoded = tokenizer(
         list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False

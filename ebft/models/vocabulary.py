@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ebft.data.encode import begins_with
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def check_vocabulary(
     """
     rows = embedded_tokens(model)
     special = {number for number, it in tokenizer.added_tokens_decoder.items() if it.special}
-    put = {*begins_with(tokenizer), tokenizer.eos_token_id}
+    put = {*tokenizer("").input_ids, tokenizer.eos_token_id}
     beyond = [
         (number, token)
         for token, number in tokenizer.get_vocab().items()
