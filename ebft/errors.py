@@ -88,7 +88,26 @@ EXPLAINED = (
 """Errors whose message is all that there is to say; any other is a bug, and shows a traceback."""
 
 
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""What torch's allocators say in a RuntimeError."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation has failed, of torch on any device or of Python."""
+    import torch  # for which a mistake in a recipe need not wait
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
+
+
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, in short; its kind if it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    """What an error of another library says, in short; its kind if it says nothing.
+
+    A line that ends with a colon is only half of it: the next one goes with it.
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if not lines:
+        return type(error).__name__
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return said.rstrip(".,")

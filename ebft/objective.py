@@ -97,10 +97,12 @@ def cross_entropy_loss(
 def cross_entropy_mask(
     contexts: Contexts, tokens: Literal["completion", "all"]
 ) -> Bool[Tensor, "B S"]:
-    """Which tokens of the documents the cross-entropy is taken on; the first has no prediction."""
+    """Which tokens of the documents the cross-entropy is taken on: none that stands before every
+    text, and the first has no prediction."""
     device = contexts.tokens.device
     prompts = [
-        document.prompt_length if tokens == "completion" else 0 for document in contexts.documents
+        max(document.prompt_length if tokens == "completion" else 0, document.begins)
+        for document in contexts.documents
     ]
     first = torch.tensor(prompts, device=device).clamp(min=1)
     column = torch.arange(contexts.tokens.shape[1], device=device)

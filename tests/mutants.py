@@ -27,6 +27,7 @@ TESTS = [
     "tests/security",
     "tests/unit/config",
     "tests/unit/runs/test_trial.py",
+    "tests/unit/data/test_documents.py",
     "tests/hostile",
 ]
 
@@ -159,7 +160,7 @@ MUTANTS = [
     Mutant("sandbox/checking.py", "if not result.wasSuccessful():", "if False:"),
     Mutant("rollout/tree.py", "trunk_end = context_at[:, None, None]", "trunk_end = context_at[:, None, None] + 1"),
     Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None] + 0 * step"),
-    Mutant("rollout/strided.py", "self.rollout_length + 1, self.stride", "self.rollout_length, self.stride"),
+    Mutant("rollout/strided.py", "- G + 1, self.stride", "- G, self.stride"),
     Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),
     Mutant("models/shape.py", "int(layers * depth)", "round(layers * depth) + 1"),
     Mutant("features/bag_of_tokens.py", "mask.to(counts.dtype)", "torch.ones_like(mask, dtype=counts.dtype)"),
@@ -245,6 +246,23 @@ MUTANTS = [
     Mutant("verifiers/attempts.py", "if not stop:", "if False:"),
     Mutant("cli/main.py", "    try:\n        os.getcwd()", "    try:\n        pass"),
     Mutant("cli/main.py", 'if os.path.expanduser("~") == "~":', "if False:"),
+    Mutant("models/arrived.py", 'return f"its files lack {_some(missing)}; {remedy}"', "return None"),
+    Mutant("models/arrived.py", 'return kind == "weight" and', "return False and"),
+    Mutant("models/arrived.py", "parent not in outside", "True"),
+    Mutant("models/arrived.py", 'return isinstance(getattr(modules[parent], "weight", None), Tensor)', "return False"),
+    Mutant("models/configuration.py", "if how := section.get(key):", "if how := None:"),
+    Mutant("models/lora.py", "loaded.unexpected_keys if name not in own", "own if name not in saved"),
+    Mutant("models/lora.py", "if not torch.equal(own[name], saved[name].to(own[name]))", "if False"),
+    Mutant("models/lora.py", "        _untie_if_adapted(model)\n", "        pass\n"),
+    Mutant("models/refusing.py", "isinstance(error, UserError) or is_out_of_memory(error)", "False"),
+    Mutant("models/vocabulary.py", "number in put or number not in special", "number not in special"),
+    Mutant("models/vocabulary.py", "number in put or number not in special", "number in put"),
+    Mutant("data/documents.py", "int(document.tokens.max()) >= embeds", "int(document.tokens.max()) > embeds"),
+    Mutant("data/documents.py", "if tokens[: len(start)] == start else tokens", "if False else tokens"),
+    Mutant("data/documents.py", "completion[-1:] == [tokenizer.eos_token_id]", "False"),
+    Mutant("data/encode.py", "return whole[:at]", "return whole[max(at - 1, 0) : at]"),
+    Mutant("rollout/strided.py", "return max(self.start, document.begins)", "return self.start"),
+    Mutant("objective.py", "else 0, document.begins)", "else 0, 0)"),
 ]  # fmt: skip
 
 

@@ -28,6 +28,7 @@ TOO_SHORT = "too short for the plan"
 TOO_LONG = "longer than documents.length"
 SHORT = "shorter than documents.shortest"
 EMPTY = "empty"
+NOT_EMBEDDED = "with a token that the model has no embedding for"
 TOO_DEEP = "with rollouts that end beyond what the model reads"
 NO_PROMPT = "without a prompt"
 NO_ANCHOR = "without an anchor, says the plan"
@@ -79,10 +80,12 @@ def tokenize(
     *,
     split: str,
     reads: int | None = None,
+    embeds: int | None = None,
 ) -> Tokenized:
     """Every document of the examples that the plan accepts, in order.
 
-    Left out are those whose rollouts would be longer than what the model `reads` (None: no limit).
+    Left out are those whose rollouts would be longer than what the model `reads` (None: no limit),
+    and those with a token whose number is `embeds` or more, which the model has no embedding for.
     Raises `UserError` with the counts if none is left, and if there are no examples.
     """
     if len(examples) == 0:
@@ -93,9 +96,17 @@ def tokenize(
             f"data: the source has no {split} texts{copies}; give it some{where}, or choose another"
         )
     start = begins_with(tokenizer)
+    if options.length <= len(start):
+        raise UserError(
+            f"documents.length = {options.length}: leaves no room for a text after the "
+            f"{len(start)} tokens that the tokenizer puts before it; set documents.length="
+            f"{len(start) + 1} or more"
+        )
 
     def why_not(document: Document) -> str | None:
-        return why_dropped(document, options, plan, start, reads)
+        if embeds is not None and document.tokens.numel() and int(document.tokens.max()) >= embeds:
+            return NOT_EMBEDDED
+        return why_dropped(document, options, plan, reads)
 
     if options.on_demand:
         return Tokenized(_on_demand(examples, tokenizer, options, start, why_not), {})
@@ -143,11 +154,10 @@ def why_dropped(
     document: Document,
     options: DocumentOptions,
     plan: Plan,
-    start: Sequence[int],
     reads: int | None,
 ) -> str | None:
     """Why a document cannot be used; None if it can."""
-    if document.tokens.numel() <= len(start):
+    if document.tokens.numel() <= document.begins:
         return EMPTY
     if document.tokens.numel() > options.length:
         return TOO_LONG
@@ -201,18 +211,19 @@ def _documents(
                     "a prompt end with; give another model, or raw text without prompts"
                 )
             # Tokenised apart, so that the prompt's tokens are those a model is given to complete.
-            tokens = [*start, *prompt, *completion, tokenizer.eos_token_id]
-            if not completion:
-                tokens = []
+            prompt = [*start, *_without(start, prompt)]
+            end = [] if completion[-1:] == [tokenizer.eos_token_id] else [tokenizer.eos_token_id]
+            tokens = [*prompt, *completion, *end] if completion else []
             yield Document(
                 example.name,
                 torch.tensor(tokens, dtype=torch.long),
-                len(start) + len(prompt),
+                len(prompt),
                 example.check,
                 example.cluster,
+                len(start),
             )
             continue
-        completion, piece = next(raw), length - len(start)
+        completion, piece = _without(start, next(raw)), length - len(start)
         for number, at in enumerate(range(0, max(len(completion), 1), piece), 1):
             tokens = [*start, *completion[at : at + piece]]
             yield Document(
@@ -220,4 +231,10 @@ def _documents(
                 torch.tensor(tokens, dtype=torch.long),
                 check=example.check,
                 cluster=example.cluster or example.name,
+                begins=len(start),
             )
+
+
+def _without(start: list[int], tokens: list[int]) -> list[int]:
+    """A text's tokens without those that are put before every text, should it spell them too."""
+    return tokens[len(start) :] if tokens[: len(start)] == start else tokens

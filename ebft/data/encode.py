@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ebft.errors import UserError
@@ -12,21 +14,40 @@ if TYPE_CHECKING:
 
 SPACES = ("▁", "Ġ")
 """How tokens write the space before a word: SentencePiece's, and byte-level BPE's."""
+NO_TEXT = "model.path: its tokenizer has tokens for no text; give another model"
+SURROGATE = re.compile("[\ud800-\udfff]")
 MARKS = ("\n", "|", "x")
 """Texts that another is put after, so that it does not begin the whole."""
 
 
 def begins_with(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The token that this tokenizer puts before a text, if it does: models trained with a
-    beginning-of-sequence token need it in front of every document, cut ones too."""
-    ids: list[int] = tokenizer("a").input_ids
-    return ids[:1] if ids[0] == tokenizer.bos_token_id else []
+    """The tokens that this tokenizer puts before a text, if it does: models trained with them, a
+    beginning-of-sequence token for one, need them in front of every document, cut ones too.
+
+    Raises `UserError` for a tokenizer that has no token for any text.
+    """
+    for text, alone in _known_texts(tokenizer):
+        whole: list[int] = tokenizer(text).input_ids
+        for at in range(len(whole) - len(alone) + 1):
+            if whole[at : at + len(alone)] == alone:
+                return whole[:at]
+    raise UserError(NO_TEXT)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of each text, without any that the tokenizer would put before or after it."""
+    """The tokens of each text, without any that the tokenizer would put before or after it.
+
+    Raises `UserError` for a text with half of a surrogate pair, which is no character.
+    """
     if not texts:  # which tokenizers take for one text
         return []
+    for text in texts:
+        if (half := SURROGATE.search(text)) is not None:
+            near = ascii(text[max(half.start() - 20, 0) : half.end()])
+            raise UserError(
+                f"data: a text has half of a surrogate pair, which is no character, at the end of "
+                f"{near}; take it out"
+            )
     # verbose=False: a text longer than the model's context is cut, so no warning about it.
     encoded = tokenizer(
         list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
@@ -42,8 +63,8 @@ def encode_completions(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str])
     and between a prompt and its completion would be another text. Raises `UserError` for a
     tokenizer that cannot be kept from it.
     """
-    (letter,) = encode(tokenizer, ["a"])
-    if not str(tokenizer.convert_ids_to_tokens(letter)[0]).startswith(SPACES):
+    _, ids = next(_known_texts(tokenizer), ("", []))
+    if not "".join(tokenizer.convert_ids_to_tokens(ids)).startswith(SPACES):
         return encode(tokenizer, texts)
     return [_encode_after_mark(tokenizer, text) for text in texts]
 
@@ -58,3 +79,14 @@ def _encode_after_mark(tokenizer: PreTrainedTokenizerBase, text: str) -> list[in
         f"model.path: its tokenizer puts a space before the completion {text[:40]!r}, which would "
         "part it from its prompt; give another model"
     )
+
+
+def _known_texts(tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, list[int]]]:
+    """Texts that the tokenizer has tokens for, with these: a letter, and for alphabets without it
+    what other tokens stand for. None begins with a space."""
+    special = set(tokenizer.all_special_ids)
+    others = (it for it in sorted(tokenizer.get_vocab().values()) if it not in special)
+    for text in chain("a", (str(tokenizer.decode([it])).strip() for it in others)):
+        (ids,) = encode(tokenizer, [text])
+        if text and ids and special.isdisjoint(ids):
+            yield text, ids

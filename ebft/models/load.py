@@ -12,10 +12,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.errors import UserError, first_line
 from ebft.models import embedded, flex
+from ebft.models.arrived import not_arrived
 from ebft.models.attention import DENSE, FLEX, TREE
+from ebft.models.configuration import check_configuration
 from ebft.models.lora import ADAPTER_CONFIG, with_adapter
 from ebft.models.options import ModelOptions
 from ebft.models.quantize import quantize_to, round_to_nf4
+from ebft.models.refusing import refusing
+from ebft.models.vocabulary import check_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,6 +31,10 @@ ACCEPTED = (
     "or a hub id"
 )
 
+PATH, BASE = "model.path", "model.base"
+WEIGHTS = "model*.safetensors"
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+"""Files of which every tokenizer has one."""
 ABOUT = "run/about.json"
 """Where a checkpoint of a run says what its recipe was."""
 ATTENTION = {"tree": TREE, "flex": FLEX, "dense": DENSE}
@@ -41,13 +49,16 @@ def load_policy(
     trained on, or injected, as the run had it that trained the adapter.
 
     Eval mode always: dropout would make the log-probs trained on others than those sampled from.
-    Raises `UserError` naming `model.path` if there is no such model, and for `flex` on a CPU.
+    Raises `UserError` naming `model.path` if there is no such model, if its files do not hold all
+    of its weights or its tokenizer is another model's, and for `flex` on a CPU.
     """
     if options.attention == "flex" and resolve_device(options.device).type == "cpu":
         raise UserError(flex.NO_BACKWARD)
     quantize = options.lora is not None and options.lora.quantize_base
     model = _load(options, torch.float32, quantize=quantize, merge_adapter=merge_adapter)
-    return model, load_tokenizer(options)
+    tokenizer = load_tokenizer(options)
+    check_vocabulary(model, tokenizer, says=f"{PATH} = {options.path}")
+    return model, tokenizer
 
 
 def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
@@ -55,29 +66,40 @@ def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
 
     Raises `UserError` if its tokenizer is not the policy's: it would read other texts.
     """
-    if options.base is not None:
-        base = _base_of(options)
-        if load_tokenizer(base).get_vocab() != load_tokenizer(options).get_vocab():
-            raise UserError(
-                f"model.base = {options.base}: its tokens are not those of model.path = "
-                f"{options.path}; give the model that it was trained from"
-            )
-        # A run with a base in 4 bits has computed φ with that one.
-        rounded = _is_of_4_bits(Path(options.path).expanduser())
-        return _load(base, dtype, rounded=rounded).requires_grad_(False)
-    return _load(options, dtype).requires_grad_(False)
-
-
-def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; padding is end-of-sequence if it has no token of its own."""
-    source = _source(options)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-    except (OSError, ValueError, KeyError) as error:
+    if options.base is None:
+        return _load(options, dtype).requires_grad_(False)
+    base = _base_of(options)
+    tokenizer = load_tokenizer(base, key=BASE)
+    if tokenizer.get_vocab() != load_tokenizer(options).get_vocab():
         raise UserError(
-            f"model.path = {options.path}: has no tokenizer that transformers can load "
-            f"({first_line(error)})"
-        ) from error
+            f"{BASE} = {options.base}: its tokens are not those of {PATH} = {options.path}; give "
+            "the model that it was trained from"
+        )
+    # A run with a base in 4 bits has computed φ with that one.
+    rounded = _is_of_4_bits(Path(options.path).expanduser())
+    model = _load(base, dtype, key=BASE, rounded=rounded)
+    check_vocabulary(model, tokenizer, says=f"{BASE} = {options.base}")
+    return model.requires_grad_(False)
+
+
+def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; padding is end-of-sequence if it has no token of its own.
+
+    That of `model.base` if `model.path` holds an adapter alone, without a tokenizer. `key` is the
+    option that has named the model.
+    """
+    adapter = adapter_folder(options)
+    if adapter is not None and options.base is not None and not _has_tokenizer(adapter):
+        log.info("%s = %s: has no tokenizer, so %s's is taken", PATH, options.path, BASE)
+        return load_tokenizer(_base_of(options), key=BASE)
+    says, source = f"{key} = {options.path}", _source(options, key)
+    with refusing(
+        f"{says}: has no tokenizer that transformers can load",
+        "give a folder with the tokenizer that the model was trained with",
+        folder=source["pretrained_model_name_or_path"],
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        tokenizer("a")  # a damaged one may only fail when it is used
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return cast("PreTrainedTokenizerBase", tokenizer)
@@ -97,10 +119,10 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def model_folder(options: ModelOptions) -> str:
+def model_folder(options: ModelOptions, *, key: str = PATH) -> str:
     """What transformers is to load: the embedded model's folder, a local folder or a hub id.
 
-    Raises `UserError` for something that is meant as a path and is none.
+    Raises `UserError`, naming `key`, for something that is meant as a path and is none.
     """
     path = options.path
     if path == embedded.EMBEDDED:
@@ -112,18 +134,21 @@ def model_folder(options: ModelOptions) -> str:
                 folder.glob("step-*")
             )
             advice = f"give one of its checkpoints: {inside[-1]}" if inside else ACCEPTED
-            raise UserError(f"model.path = {path}: the folder has no config.json; {advice}")
+            raise UserError(f"{key} = {path}: the folder has no config.json; {advice}")
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"model.path = {path}: no such folder; {ACCEPTED}")
-    log.info("model.path = %s: no folder of that name is here, so it is a hub id", path)
+        raise UserError(f"{key} = {path}: no such folder; {ACCEPTED}")
+    log.info("%s = %s: no folder of that name is here, so it is a hub id", key, path)
     return path
 
 
 def adapter_folder(options: ModelOptions) -> Path | None:
-    """The folder that `model.path` names, if it holds an adapter and no model."""
+    """The folder that `model.path` names, if it holds an adapter and no model.
+
+    Some adapters come with the `config.json` of their model, so its weights decide.
+    """
     folder = Path(options.path).expanduser()
-    is_adapter = (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+    is_adapter = (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob(WEIGHTS))
     return folder if is_adapter else None
 
 
@@ -145,10 +170,15 @@ def _base_of(options: ModelOptions) -> ModelOptions:
     return options.model_copy(update={"path": options.base, "base": None, "revision": None})
 
 
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZERS)
+
+
 def _load(
     options: ModelOptions,
     dtype: torch.dtype,
     *,
+    key: str = PATH,
     quantize: bool = False,
     rounded: bool = False,
     merge_adapter: bool = True,
@@ -156,21 +186,13 @@ def _load(
     device, adapter = resolve_device(options.device), adapter_folder(options)
     if adapter is not None and options.base is None:
         raise UserError(
-            f"model.path = {options.path}: holds an adapter without its model; set model.base to "
-            "the model that it was trained from"
+            f"{key} = {options.path}: holds an adapter without its model; set {BASE} to the model "
+            "that it was trained from"
         )
-    source = _source(options if adapter is None else _base_of(options))
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            **source,
-            dtype=dtype,
-            attn_implementation=ATTENTION[options.attention],
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"model.path = {options.path}: cannot be loaded ({first_line(error)}); {ACCEPTED}"
-        ) from error
+    if adapter is None:
+        model = _load_whole(options, key, dtype)
+    else:
+        model = _load_whole(_base_of(options), BASE, dtype)
     if rounded or _is_of_4_bits(adapter):
         round_to_nf4(model)
     if adapter is not None:
@@ -184,9 +206,29 @@ def _load(
     return cast("PreTrainedModel", model.eval())
 
 
-def _source(options: ModelOptions) -> dict[str, Any]:
+def _load_whole(options: ModelOptions, key: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A model without an adapter. Raises `UserError` if its files are not all of it."""
+    says, source = f"{key} = {options.path}", _source(options, key)
+    path = source["pretrained_model_name_or_path"]
+    check_configuration(path, source["revision"], says=says, remedy=ACCEPTED)
+    with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            **source,
+            dtype=dtype,
+            attn_implementation=ATTENTION[options.attention],
+            return_dict=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by their names
+            output_loading_info=True,
+        )
+    if (problem := not_arrived(model, info)) is not None:
+        raise UserError(f"{says}: {problem}")
+    return cast("PreTrainedModel", model)
+
+
+def _source(options: ModelOptions, key: str) -> dict[str, Any]:
     return {
-        "pretrained_model_name_or_path": model_folder(options),
+        "pretrained_model_name_or_path": model_folder(options, key=key),
         "revision": options.revision or "main",
         "trust_remote_code": options.trust_remote_code,
     }

@@ -16,21 +16,25 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ebft.errors import UserError, first_line
+from ebft.errors import UserError
 from ebft.mistakes import suggest
 from ebft.models.blocks import linear_layers
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
+from ebft.models.refusing import refusing
 from ebft.models.whole import twins
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file that makes a folder one of an adapter."""
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_NAME = "default"
 """peft's name of an adapter that is the only one."""
 INSTALL = "pip install 'ebft[lora]'"
+INSTALL_NEWER = "it may be of a newer peft; or give its whole folder"
 Replace = Callable[[nn.Module], nn.Module | None]
 """What to put in place of a module; None for one to look into."""
 
@@ -65,25 +69,73 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTra
     """A base model with the adapter of a folder: merged into its weights, or injected in place.
 
     In bfloat16 only the second computes what the run did: of W + ΔW, rounded as one, updates that
-    are small beside W are lost. Raises `UserError` if peft is missing, or the adapter is another
-    model's.
+    are small beside W are lost. Raises `UserError` if peft is missing, for an adapter that is no
+    change of the model's weights (a prompt, a prefix), and for one that is another model's.
     """
-    _require_peft(f"model.path = {folder}: holds an adapter, and that")
-    from peft import PeftModel
+    says = f"model.path = {folder}"
+    _require_peft(f"{says}: holds an adapter, and that")
+    from peft import PeftConfig, PeftModel
 
-    try:
-        adapted = PeftModel.from_pretrained(model, folder, torch_device=str(model.device))
-        if not merge:
-            return model
-        merged_model: PreTrainedModel = adapted.merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
+        raise UserError(f"{says}: holds no {ADAPTER_WEIGHTS[0]}; give the adapter's whole folder")
+    remedy = "set model.base to the model that it was trained from"
+    with refusing(f"{says}: its adapter cannot be loaded", INSTALL_NEWER, folder=folder):
+        config = PeftConfig.from_pretrained(str(folder))
+    if config.is_prompt_learning:
         raise UserError(
-            f"model.path = {folder}: its adapter does not fit model.base ({first_line(error)})"
-        ) from error
+            f"{says}: its adapter ({config.peft_type.value}) changes no weights but puts others "
+            "before a text, which cannot be merged; give a model, or an adapter such as LoRA's"
+        )
+    config.inference_mode = True
+    with refusing(f"{says}: its adapter does not fit model.base", remedy, folder=folder):
+        adapted = PeftModel(model, config, ADAPTER_NAME)
+        problem = _load_into(adapted, folder)
+    if problem is not None:
+        raise UserError(f"{says}: its adapter does not fit model.base ({problem}); {remedy}")
+    if not merge:
+        return model
+    if not getattr(config, "ensure_weight_tying", False):
+        _untie_if_adapted(model)
+    remedy = "merge it with the program that made it, and give the merged model"
+    with refusing(f"{says}: its adapter cannot be merged", remedy, folder=folder):
+        merged_model: PreTrainedModel = adapted.merge_and_unload()
     # As any other model: peft has frozen it, and left word that it has an adapter.
     if has_adapter(merged_model):
         del merged_model.peft_config
     return merged_model.requires_grad_(True)
+
+
+def _load_into(adapted: PeftModel, folder: Path) -> str | None:
+    """Gives an adapter the weights of a folder. What differs between them then; None if nothing
+    does: peft passes over weights that have other names."""
+    from peft import get_peft_model_state_dict, load_peft_weights
+
+    device = str(adapted.device)
+    loaded = adapted.load_adapter(str(folder), ADAPTER_NAME, torch_device=device)
+    saved = load_peft_weights(str(folder), device=device)
+    own = get_peft_model_state_dict(adapted, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
+    if missing := [name for name in own if name not in saved]:
+        return f"{len(missing)} of its weights are not in its files, {missing[0]} for one"
+    if extra := [name for name in loaded.unexpected_keys if name not in own]:
+        return f"{len(extra)} weights in its files have no place, {extra[0]} for one"
+    # VeRA's and others' random matrices are made anew, by a generator that may be another.
+    if other := [name for name in own if not torch.equal(own[name], saved[name].to(own[name]))]:
+        return f"{len(other)} of its weights are others than in its files, {other[0]} for one"
+    return None
+
+
+def _untie_if_adapted(model: PreTrainedModel) -> None:
+    """An adapter of one of two tied matrices is none of the other, so merged they are two."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    embedding, head = (
+        cast(Any, it.get_base_layer() if isinstance(it, BaseTunerLayer) else it) for it in ends
+    )
+    if (embedding, head) != ends and embedding.weight is head.weight:
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        model.config.get_text_config().tie_word_embeddings = False
+        model.config.tie_word_embeddings = False
 
 
 def has_adapter(model: PreTrainedModel) -> bool:

@@ -25,7 +25,9 @@ class Document:
     of its rollouts, so it must be unique in a data set. `prompt_length` is the number of leading
     tokens that belong to the prompt: 0 for raw text. `check` is what a verifier holds a rollout
     against. `cluster` is what the document is a part of, a file for one; empty if it is a whole.
-    Documents of a cluster are alike, so intervals take them together.
+    Documents of a cluster are alike, so intervals take them together. `begins` is the number of
+    leading tokens that stand before every text, a beginning-of-sequence token for one: they are
+    given, and nothing is to predict them.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Document:
     prompt_length: int = 0
     check: str = ""
     cluster: str = ""
+    begins: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ class Strided(Part):
     """Anchors a = start + k·stride while a whole reference of G tokens follows.
 
     A document of S tokens has (S − G − start)//stride + 1 of them (paper, section 3.1). Rollouts
-    always have G tokens: in raw text an end-of-sequence token is a token like any other.
+    always have G tokens: in raw text an end-of-sequence token is a token like any other. No anchor
+    lies among the tokens that stand before every text; they count as tokens of a context.
 
     >>> plan = Strided(start=4, stride=3, rollout_length=2)
     >>> contexts = plan([Document("twelve tokens", torch.arange(12))])
@@ -38,13 +39,17 @@ class Strided(Part):
         return self.start + self.rollout_length
 
     def accepts(self, document: Document) -> bool:
-        return document.tokens.numel() >= self.shortest_document
+        return document.tokens.numel() >= self._first(document) + self.rollout_length
 
     def __call__(self, documents: Sequence[Document]) -> Contexts:
+        G = self.rollout_length
         anchors = [
-            torch.arange(self.start, document.tokens.numel() - self.rollout_length + 1, self.stride)
+            torch.arange(self._first(document), document.tokens.numel() - G + 1, self.stride)
             for document in documents
         ]
         return make_contexts(
             documents, anchors, rollout_length=self.rollout_length, stop_at_eos=self.stop_at_eos
         )
+
+    def _first(self, document: Document) -> int:
+        return max(self.start, document.begins)

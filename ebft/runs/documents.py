@@ -10,6 +10,7 @@ from ebft.errors import UserError
 from ebft.evaluation.options import HELD_OUT
 from ebft.interfaces import DataSource, Plan
 from ebft.models.context_length import context_length
+from ebft.models.vocabulary import embedded_tokens
 from ebft.parts import Resources
 from ebft.runs.model_recipe_options import ModelRecipeOptions
 from ebft.splits import Example, Splits
@@ -65,7 +66,12 @@ def _tokenize(
     split: str,
     examples: Sequence[Example],
 ) -> Tokenized:
-    reads = context_length(resources.policy.config)
     return tokenize(
-        examples, resources.tokenizer, options.documents, plan, split=split, reads=reads
+        examples,
+        resources.tokenizer,
+        options.documents,
+        plan,
+        split=split,
+        reads=context_length(resources.policy.config),
+        embeds=embedded_tokens(resources.policy),
     )

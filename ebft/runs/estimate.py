@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 
 from ebft.cost import DocumentTree, Memory, flops, memory
-from ebft.errors import first_line
+from ebft.errors import UserError
 from ebft.interfaces import Plan, SamplerOptions, base_depth
+from ebft.models.configuration import check_configuration
 from ebft.models.embedded import EMBEDDED
 from ebft.models.known_shapes import SHAPES
 from ebft.models.load import adapter_folder, resolve_device
+from ebft.models.refusing import refusing
 from ebft.models.shape import ModelShape
 from ebft.rollout.records import Document
 from ebft.samplers.hf_tree import HfTree
@@ -134,15 +136,18 @@ def _model_shape(path: str, revision: str, trust_remote_code: bool) -> ModelShap
     if path == EMBEDDED:
         return SHAPES[EMBEDDED]
     folder = Path(path).expanduser()
+    source = str(folder) if folder.is_dir() else path
+    says = f"model.path = {path}"
+    remedy = "its configuration must be on this machine"
     try:
-        config = AutoConfig.from_pretrained(
-            str(folder) if folder.is_dir() else path,
-            revision=revision, trust_remote_code=trust_remote_code, local_files_only=True,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
+        check_configuration(source, revision, says=says, remedy=remedy, local_files_only=True)
+        with refusing(f"{says}: cannot be loaded", remedy, folder=source):
+            config = AutoConfig.from_pretrained(
+                source, revision=revision, trust_remote_code=trust_remote_code,
+                local_files_only=True,
+            )  # fmt: skip
+    except UserError:
         if path in SHAPES:
             return SHAPES[path]
-        raise ValueError(
-            f"model.path = {path}: its configuration is not on this machine ({first_line(error)})"
-        ) from error
+        raise
     return ModelShape.of(config)

@@ -14,6 +14,7 @@ from ebft.evaluation.options import SetOptions
 from ebft.evaluation.plans import check_plans
 from ebft.interfaces import DataSource
 from ebft.models.context_length import context_length
+from ebft.models.vocabulary import embedded_tokens
 from ebft.parts import Resources
 from ebft.rollout.completion import Completion
 from ebft.rollout.records import Document
@@ -55,7 +56,12 @@ def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
     texts = source().held_out
     length = DocumentOptions(length=options.length)
     split = tokenize(
-        texts, resources.tokenizer, length, Completion(rollout_length=1), split=options.name
+        texts,
+        resources.tokenizer,
+        length,
+        Completion(rollout_length=1),
+        split=options.name,
+        embeds=embedded_tokens(resources.policy),
     )
     for why, count in split.dropped.items():
         log.warning("%s: dropped %d of %d: %s", options.name, count, len(texts), why)

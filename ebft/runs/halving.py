@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ebft.checkpoints.state import restore_before_update
-from ebft.errors import MemoryShortError
+from ebft.errors import MemoryShortError, is_out_of_memory
 from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.finetune_options import FineTuneOptions
-from ebft.runs.memory import describe_need, is_out_of_memory, memory_short
+from ebft.runs.memory import describe_need, memory_short
 from ebft.training.machinery import Machinery
 
 log = logging.getLogger("ebft")

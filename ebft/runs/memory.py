@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import torch
-
 from ebft.errors import MemoryShortError, UserError
 from ebft.processes import Launch
 from ebft.runs.estimate import estimate_memory
@@ -14,20 +12,11 @@ from ebft.runs.estimate import estimate_memory
 if TYPE_CHECKING:
     from ebft.runs.finetune_options import FineTuneOptions
 
-SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
-"""What torch's allocators say in a RuntimeError."""
 GIB = 2**30
 SHARE = 0.8
 """How much of the free memory to use: estimates are within 15 %, and others may need some."""
 
 log = logging.getLogger("ebft")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation has failed, of torch on any device or of Python."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 def choose_micro_batch(

@@ -6,10 +6,15 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ebft.errors import MemoryShortError, NumericalError, PolicyIntactError, StorageError
+from ebft.errors import (
+    MemoryShortError,
+    NumericalError,
+    PolicyIntactError,
+    StorageError,
+    is_out_of_memory,
+)
 from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.interrupt import BrokenOffError
-from ebft.runs.memory import is_out_of_memory
 
 log = logging.getLogger("ebft")
 

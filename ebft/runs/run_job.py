@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
-from ebft.errors import EXPLAINED, MemoryShortError
+from ebft.errors import EXPLAINED, MemoryShortError, is_out_of_memory
 from ebft.runs.console import give_up, write_all_letters
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ def run_job(recipe: Recipe) -> bool:
     Raises what its job does, and `MemoryShortError` where that is a lack of memory.
     """
     from transformers.utils.logging import disable_progress_bar
-
-    from ebft.runs.memory import is_out_of_memory
 
     disable_progress_bar()  # the run has its own; loading weights takes a second
     job = recipe.options.build(recipe.registry, source=recipe.source)

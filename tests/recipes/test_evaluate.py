@@ -177,6 +177,9 @@ def test_an_adapter_of_another_program_is_merged(ebft, tiny, tiny_model, tmp_pat
     from peft import LoraConfig, get_peft_model
 
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    # The head is tied, and the adapter is none of the embedding.
+    base.lm_head.weight = torch.nn.Parameter(base.lm_head.weight.clone())
+    base.config.tie_word_embeddings = False
     targets = ["q_proj", "lm_head"]
     adapted = get_peft_model(base, LoraConfig(target_modules=targets, init_lora_weights=False))
     adapted.save_pretrained(tmp_path / "adapter")

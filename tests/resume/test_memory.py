@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from ebft.config.load import load_recipe
+from ebft.errors import is_out_of_memory
 from ebft.models import load
 from ebft.runs import resources
 from ebft.runs.estimate import estimate_memory
-from ebft.runs.memory import SHARE, is_out_of_memory
+from ebft.runs.memory import SHARE
 from ebft.training import losses
 from tests.resume.common import assert_same_checkpoints, checkpoint
 

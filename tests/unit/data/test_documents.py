@@ -1,12 +1,15 @@
 import pytest
+from tokenizers import AddedToken, Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from ebft.data.documents import DocumentOptions, tokenize
 from ebft.data.order import DocumentOrder, told_apart
 from ebft.errors import UserError
+from ebft.objective import cross_entropy_mask
 from ebft.rollout.completion import Completion
 from ebft.rollout.strided import Strided
 from ebft.splits import Example
-from tests.tiny import tiny_documents, tiny_tokenizer
+from tests.tiny import VOCAB, tiny_documents, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 PLAN = Strided(start=2, stride=1, rollout_length=2)
@@ -76,20 +79,93 @@ def test_documents_that_are_too_long_name_the_length_that_is_needed():
         tokenize(examples, TOKENIZER, DocumentOptions(length=6), Completion(), split="train")
 
 
-def test_a_tokenizer_with_a_beginning_token_puts_it_before_every_document():
+def prefixed(*prefix, declared=False):
+    """A tokenizer that puts these tokens before every text."""
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = tiny_tokenizer()
-    tokenizer.add_special_tokens({"bos_token": "<bos>"})
-    bos = tokenizer.bos_token_id
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in prefix])
+    if declared:
+        tokenizer.bos_token = prefix[0]
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in prefix]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", bos)]
+        single=" ".join([*prefix, "$A"]), special_tokens=ids
     )
-    found = tokenize(
-        [Example("f", "abcdef")], tokenizer, DocumentOptions(length=4), PLAN, split="train"
+    return tokenizer, [number for _, number in ids]
+
+
+PREFIXES = [
+    pytest.param(("<bos>",), True, id="declared"),
+    pytest.param(("<bos>",), False, id="undeclared"),
+    pytest.param(("[gMASK]", "<sop>"), False, id="two"),
+]
+
+
+@pytest.mark.parametrize(("prefix", "declared"), PREFIXES)
+@pytest.mark.parametrize("spelled", [False, True], ids=["", "spelled"])
+def test_what_a_tokenizer_puts_before_a_text_is_before_every_document_once(
+    prefix, declared, spelled
+):
+    tokenizer, ids = prefixed(*prefix, declared=declared)
+    text = "".join(prefix) + "abcdef" if spelled else "abcdef"
+    length = 3 + len(ids)
+    raw = tokenize(
+        [Example("f", text)], tokenizer, DocumentOptions(length=length), PLAN, split="train"
+    ).documents
+    assert [d.tokens.tolist() for d in raw] == [[*ids, 3, 4, 5], [*ids, 6, 7, 8]]
+    pair = [Example("p", prompt=text, completion="g<eos>" if spelled else "g")]
+    (document,) = tokenize(
+        pair, tokenizer, DocumentOptions(length=20), Completion(), split="train"
+    ).documents
+    assert document.tokens.tolist() == [*ids, *range(3, 9), 9, tokenizer.eos_token_id]
+    assert document.prompt_length == len(ids) + 6
+    assert {d.begins for d in [*raw, document]} == {len(ids)}
+
+
+def test_nothing_predicts_what_is_before_every_text():
+    tokenizer, ids = prefixed("[gMASK]", "<sop>")
+    plan = Strided(start=1, stride=2, rollout_length=2)
+    documents = tokenize(
+        [Example("f", "abcdef")], tokenizer, DocumentOptions(length=20), plan, split="train"
+    ).documents
+    contexts = plan(documents)
+    assert contexts.anchor.tolist() == [2, 4, 6]
+    assert contexts.tokens[0, :2].tolist() == ids
+    assert cross_entropy_mask(contexts, "all").tolist() == [[False] * 2 + [True] * 6]
+
+
+def test_a_prefix_that_leaves_no_room():
+    tokenizer, _ = prefixed("[gMASK]", "<sop>")
+    with pytest.raises(UserError, match=r"documents\.length = 2: leaves no .*\.length=3 or more"):
+        tokenize([Example("f", "a")], tokenizer, DocumentOptions(length=2), PLAN, split="train")
+
+
+def test_an_alphabet_without_an_a():
+    vocabulary = {"<pad>": 0, "<eos>": 1, "C": 2, "G": 3, "T": 4}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE(vocabulary, [])), eos_token="<eos>", pad_token="<pad>"
     )
-    assert [d.tokens[0].item() for d in found.documents] == [bos, bos]
-    assert [len(d.tokens) for d in found.documents] == [4, 4]
+    pair = [Example("p", prompt="CG", completion="TG")]
+    (document,) = tokenize(
+        pair, tokenizer, DocumentOptions(length=9), Completion(), split="train"
+    ).documents
+    assert document.tokens.tolist() == [2, 3, 4, 3, 1]
+    nothing = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"<eos>": 0}, [])))
+    nothing.eos_token = "<eos>"
+    with pytest.raises(UserError, match=r"model\.path: its tokenizer has tokens for no text"):
+        tokenize(pair, nothing, DocumentOptions(length=9), Completion(), split="train")
+
+
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_a_token_without_an_embedding_is_not_given_to_the_model(on_demand):
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    options = DocumentOptions(length=8, on_demand=on_demand)
+    examples = [Example("spells it", "ab[PAD]cd"), Example("does not", "abcd")]
+    found = tokenize(examples, tokenizer, options, PLAN, split="train", embeds=VOCAB)
+    assert {it.name for it in found.documents} == {"does not#1"}
+    if not on_demand:
+        assert found.dropped == {"with a token that the model has no embedding for": 1}
 
 
 def test_no_document_left_says_why():

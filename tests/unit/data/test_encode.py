@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ebft.data.documents import DocumentOptions, tokenize
-from ebft.data.encode import encode_completions
+from ebft.data.encode import encode, encode_completions
 from ebft.errors import UserError
 from ebft.rollout.completion import Completion
 from ebft.splits import Example
@@ -74,3 +74,10 @@ def test_other_tokenizers_are_taken_at_their_word():
 
     tokenizer = tiny_tokenizer()
     assert encode_completions(tokenizer, ["ab", ""]) == tokenizer(["ab", ""]).input_ids
+
+
+def test_half_of_a_surrogate_pair_is_no_text():
+    from tests.tiny import tiny_tokenizer
+
+    with pytest.raises(UserError, match=r"half of a surrogate pair.* at the end of 'abc\\ud83d'"):
+        encode(tiny_tokenizer(), ["ab", "abc\ud83d and so on"])

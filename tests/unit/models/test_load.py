@@ -1,12 +1,24 @@
+import json
+
 import pytest
 import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 
 from ebft.errors import UserError
 from ebft.models import embedded
 from ebft.models.export import save_policy
-from ebft.models.load import load_frozen, load_policy, model_folder, resolve_device
+from ebft.models.load import (
+    adapter_folder,
+    load_frozen,
+    load_policy,
+    load_tokenizer,
+    model_folder,
+    resolve_device,
+)
 from ebft.models.options import ModelOptions
-from tests.tiny import plain_policy, tiny_tokenizer
+from ebft.models.vocabulary import embedded_tokens
+from tests.tiny import VOCAB, plain_policy, tiny_tokenizer
 
 
 @pytest.fixture
@@ -47,6 +59,53 @@ def test_a_folder_without_weights_or_tokenizer(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="cannot be loaded"):
         load_policy(ModelOptions(path=str(folder)))
+
+
+def test_what_is_beside_the_lm_head_is_no_matter(folder):
+    """Of a reward model's files, or masks as older models keep them; and a head that is tied is
+    missing in none."""
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    assert "lm_head.weight" not in weights
+    others = {"score.weight": torch.ones(1, 32), "model.layers.0.self_attn.bias": torch.ones(2)}
+    save_file({**weights, **others}, file, {"format": "pt"})
+    policy, _ = load_policy(ModelOptions(path=str(folder), device="cpu"))
+    for name, weight in weights.items():
+        assert torch.equal(policy.state_dict()[name], weight)
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_files(folder, monkeypatch):
+    def full(**_):
+        raise MemoryError
+
+    monkeypatch.setattr("ebft.models.load.AutoModelForCausalLM.from_pretrained", full)
+    with pytest.raises(MemoryError):
+        load_policy(ModelOptions(path=str(folder), device="cpu"))
+
+
+def test_a_configuration_changes_nothing_of_how_results_come(folder):
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "return_dict": False}))
+    policy, _ = load_policy(ModelOptions(path=str(folder), device="cpu"))
+    assert policy(torch.tensor([[3, 4]])).logits.shape == (1, 2, VOCAB)
+
+
+def test_a_special_token_beyond_the_embedding_occurs_only_where_it_is_spelled(folder):
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    policy, tokenizer = load_policy(ModelOptions(path=str(folder), device="cpu"))
+    assert tokenizer.pad_token_id == embedded_tokens(policy) == VOCAB
+
+
+def test_an_adapter_without_a_tokenizer_takes_its_base_s(folder, tmp_path_factory):
+    """And its model's configuration beside it makes no model of it."""
+    adapter = tmp_path_factory.mktemp("adapter")
+    LoraConfig(target_modules=["q_proj"]).save_pretrained(adapter)
+    plain_policy().config.save_pretrained(adapter)
+    options = ModelOptions(path=str(adapter), base=str(folder))
+    assert adapter_folder(options) == adapter
+    assert load_tokenizer(options).get_vocab() == tiny_tokenizer().get_vocab()
 
 
 def test_flex_attention_is_not_trained_on_a_cpu(folder):

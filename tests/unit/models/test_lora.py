@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import IA3Config, LoraConfig, PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -11,7 +11,14 @@ from ebft.models import lora
 from ebft.models.compiled import compile_layers
 from ebft.models.export import load_adapter, save_policy
 from ebft.models.forward import decode
-from ebft.models.lora import add_adapter, cast_base, has_adapter, merged, without_adapter
+from ebft.models.lora import (
+    add_adapter,
+    cast_base,
+    has_adapter,
+    merged,
+    with_adapter,
+    without_adapter,
+)
 from ebft.models.options import LoraOptions
 from ebft.models.probe import probe_tree
 from ebft.models.tree_log_probs import document_log_probs, tree_log_probs
@@ -199,6 +206,38 @@ def test_a_merged_model_loads_with_transformers_and_has_its_adapter_inside(tmp_p
     again = adapted(policy=plain_policy(), seed=1)
     load_adapter(again, tmp_path / "adapter")
     assert all(torch.equal(p, trained(policy)[name]) for name, p in trained(again).items())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(target_modules=["q_proj"], use_dora=True),
+        LoraConfig(target_modules=["embed_tokens"]),
+        LoraConfig(target_modules=["lm_head"]),
+        LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]),
+        IA3Config(target_modules=["v_proj"], feedforward_modules=[]),
+        VeraConfig(target_modules=["q_proj"], r=4),
+    ],
+    ids=["DoRA", "embedding", "head", "whole head", "IA3", "VeRA"],
+)
+def test_merged_another_program_s_adapter_computes_what_it_did(tmp_path, config):
+    """Its embedding and head are tied, and the adapter is of one of them."""
+    theirs = get_peft_model(plain_policy(), config).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in trained(theirs).values():
+            p += 0.1 * torch.randn_like(p)
+    theirs.save_pretrained(tmp_path)
+    ours = with_adapter(plain_policy(), tmp_path, merge=True)
+    tokens = CONTEXTS.documents[0].tokens[None]
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+        assert (plain_policy()(tokens).logits - expected).abs().max() > 1e-2
+        torch.testing.assert_close(ours(tokens).logits, expected, atol=1e-4, rtol=1e-4)
+        (tmp_path / "whole").mkdir()
+        save_policy(ours, tiny_tokenizer(), tmp_path / "whole")
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+        assert torch.equal(again(tokens).logits, ours(tokens).logits)
 
 
 @pytest.mark.parametrize("change", ["rank", "missing"])

@@ -1,0 +1,72 @@
+"""What a model's `config.json` says that is refused before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers import PretrainedConfig
+from transformers.utils import find_adapter_config_file
+
+from ebft.errors import UserError
+from ebft.models.refusing import refusing
+
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""What architectures call the number of their layers."""
+QUANTISED = ("quantization_config", "compression_config")
+
+
+def check_configuration(
+    path: str, revision: str, *, says: str, remedy: str, local_files_only: bool = False
+) -> None:
+    """Raises `UserError` for a model that is quantised, has an adapter beside it, or has more
+    layers than its folder has weights. `path` is a folder or a hub id."""
+    hub = {"revision": revision, "local_files_only": local_files_only}
+    with refusing(f"{says}: cannot be loaded", remedy, folder=path):
+        adapter = find_adapter_config_file(path, **hub)
+        said, _ = ({}, None) if adapter else PretrainedConfig.get_config_dict(path, **hub)
+        weights = _count_weights(Path(path))
+    if adapter is not None:
+        raise UserError(
+            f"{says}: has an adapter_config.json, and nothing says whether the adapter is meant; "
+            "move it into a folder of its own, and give that with its model as model.base, or "
+            "delete it"
+        )
+    for section in _sections(said):
+        for key in QUANTISED:
+            if how := section.get(key):
+                method = how.get("quant_method", key) if isinstance(how, dict) else key
+                raise UserError(
+                    f"{says}: its weights are quantised ({method}), and cannot be trained; give "
+                    "the model that they were quantised from (model.lora.quantize_base=true keeps "
+                    "it in 4 bits)"
+                )
+        for key in LAYERS:
+            layers = section.get(key)
+            if weights is not None and isinstance(layers, int) and layers > weights:
+                raise UserError(
+                    f"{says}: its config.json has {key} = {layers}, and its files hold {weights} "
+                    "weights; give the configuration that the weights were saved with"
+                )
+
+
+def _sections(said: Any) -> Iterator[dict[str, Any]]:
+    """The configuration itself, and those of the models inside it."""
+    if isinstance(said, dict):
+        yield said
+        for key, value in said.items():
+            if key.endswith("_config") and key not in QUANTISED:
+                yield from _sections(value)
+
+
+def _count_weights(folder: Path) -> int | None:
+    """The weights in a folder's files, by their headers; None if it has no such file."""
+    files = sorted(folder.glob("*.safetensors"))
+    return sum(map(_weights_of, files)) if files else None
+
+
+def _weights_of(file: Path) -> int:
+    with safe_open(file, "pt") as opened:
+        return len(opened.keys())
