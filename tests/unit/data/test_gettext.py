@@ -154,7 +154,9 @@ def test_a_package_is_not_imported(tmp_path, monkeypatch):
     (tmp_path / "gettext_package").mkdir()
     (tmp_path / "gettext_package" / "__init__.py").write_text("raise RuntimeError('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match="installed; give another, or run: pip install --no-deps gettext_pack"):
+    with pytest.raises(
+        UserError, match="installed; give another, or run: pip install --no-deps gettext_pack"
+    ):
         Gettext(package="gettext_package.inner")()
     (tmp_path / "gettext_package" / "inner").mkdir()
     with pytest.raises(UserError, match=r"nothing to train on under .*gettext_package/inner"):
