@@ -23,6 +23,9 @@ TESTS = [
     "tests/golden",
     *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
 ]
+LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
+DOCUMENTS, SPLIT = (f"tests/unit/data/test_{name}.py" for name in ("documents", "split"))
+ARCHITECTURES = "tests/unit/models/test_architectures.py"
 
 
 class Mutant(NamedTuple):
@@ -139,6 +142,44 @@ MUTANTS = [
     Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
     Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
+    Mutant("training/clip.py", "nn.utils.clip_grads_with_norm_(updated, largest, norm)", "pass", LOOP),
+    Mutant("training/loop.py", "m.policy.parameters(), m.clip_grad_norm", "m.policy.parameters(), 1e9", LOOP),
+    Mutant("training/loop.py", "check_gradients(grad_norm, contexts, step=step)", "pass", LOOP),
+    Mutant("training/check_finite.py", "if not torch.isfinite(norm)", "if False", LOOP),
+    Mutant("training/loop.py", "m.optimizer.zero_grad(set_to_none=True)", "pass", LOOP),
+    Mutant("training/loop.py", "m.lr_scheduler.step()", "pass", LOOP),
+    Mutant("training/loop.py", "check_log_probs(log_probs, micro_batch, step=step)", "pass", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("training/contract.py", "if features.paired and m != n", "if False", CONTRACT),
+    Mutant("training/contract.py", "bool(terms.pairwise.diagonal(dim1=1, dim2=2).any())", "False", CONTRACT),
+    Mutant("training/contract.py", "not bool(rollouts.mask[..., 0].all())", "False", CONTRACT),
+    Mutant("training/contract.py", "rollouts.log_probs.where(rollouts.mask, 0)", "rollouts.log_probs", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("log-probs of what is sampled", sampled)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("features of rollouts", features.samples)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("features of references", features.references)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("rewards", terms.reward())', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("advantages", advantages)', "pass", CONTRACT),
+    Mutant("data/documents.py", "document.tokens.numel() > options.length", "False", DOCUMENTS),
+    Mutant("data/documents.py", "document.tokens.numel() < options.shortest", "document.tokens.numel() <= options.shortest", DOCUMENTS),
+    Mutant("data/documents.py", "document.tokens.numel() <= len(start)", "False", DOCUMENTS),
+    Mutant("data/documents.py", "plan([document]).reach <= reads", "True", DOCUMENTS),
+    Mutant("rollout/strided.py", "return self.start + self.rollout_length", "return self.start", DOCUMENTS),
+    Mutant("rollout/strided.py", ">= self.shortest_document", "> self.shortest_document", DOCUMENTS),
+    Mutant("rollout/completion.py", "1 <= document.prompt_length <", "0 <= document.prompt_length <", DOCUMENTS),
+    Mutant("rollout/completion.py", "document.prompt_length < document", "document.prompt_length <= document", DOCUMENTS),
+    Mutant("data/split.py", "max(round(held_out * distinct), 1)", "round(held_out * distinct)", SPLIT),
+    Mutant("data/split.py", "1), distinct - 1)", "1), distinct)", SPLIT),
+    Mutant("data/split.py", "train = without_copies(examples, of=held_out)", "train = examples", SPLIT),
+    Mutant("data/split.py", "if len(prompts) > 1:", "if True:", SPLIT),
+    Mutant("data/split.py", "if len(prompts) > 1:", "if False:", SPLIT),
+    Mutant("models/probe.py", "if gap > TOLERANCE", "if False", ARCHITECTURES),
+    Mutant("models/probe.py", "TOLERANCE = 2e-3", "TOLERANCE = 2.0", ARCHITECTURES),
+    Mutant("rollout/micro_batches.py", "if counts and size <= room", "if counts", "tests/property/test_micro_batches.py"),
+    Mutant("rollout/micro_batches.py", "anchors * n * contexts", "anchors * contexts", "tests/property/test_micro_batches.py"),
+    Mutant("checkpoints/room.py", "if size > free:", "if False:", "tests/unit/checkpoints/test_room.py"),
+    Mutant("checkpoints/folder.py", "[-keep:]", "", "tests/unit/checkpoints/test_folder.py"),
+    Mutant("checkpoints/folder.py", "choose = min if", "choose = max if", "tests/unit/checkpoints/test_folder.py"),
+    Mutant("evaluation/measure.py", "weight.isfinite() &", "", "tests/unit/evaluation/test_evaluators.py"),
+    Mutant("evaluation/measure.py", "(value.isfinite() | (weight == 0))", "True", "tests/unit/evaluation/test_evaluators.py"),
 ]  # fmt: skip
 
 
