@@ -180,6 +180,18 @@ MUTANTS = [
     Mutant("checkpoints/folder.py", "choose = min if", "choose = max if", "tests/unit/checkpoints/test_folder.py"),
     Mutant("evaluation/measure.py", "weight.isfinite() &", "", "tests/unit/evaluation/test_evaluators.py"),
     Mutant("evaluation/measure.py", "(value.isfinite() | (weight == 0))", "True", "tests/unit/evaluation/test_evaluators.py"),
+    Mutant("training/totals.py", ".where(rollouts.mask, 0)", "", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("training/totals.py", "gap / counts.rollout_tokens", "gap", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("importance.py", "(ratio > cap)", "(ratio >= cap)", "tests/property/test_importance.py"),
+    Mutant("importance.py", "ratio <= options.cap", "ratio < options.cap", "tests/property/test_importance.py"),
+    Mutant("importance.py", "/ ratio.numel()", "", "tests/property/test_importance.py"),
+    Mutant("objective.py", "clamp(min=1)", "clamp(min=0)", "tests/unit/training/test_objective.py"),
+    Mutant("objective.py", " & (column < contexts.lengths[:, None])", "", "tests/unit/training/test_objective.py"),
+    Mutant("rollout/not_finite.py", "flatten(1).all(1)", "flatten(1).any(1)", "tests/unit/training/test_finite.py"),
+    Mutant("features/hidden_states.py", 'layers > 1 and self._options.combine == "stack"', "layers > 1", "tests/property/test_whitening.py"),
+    Mutant("features/concat.py", "stacked=each[0][1].stacked if len(each) == 1 else False", "stacked=each[0][1].stacked", "tests/unit/features/test_maps.py"),
+    Mutant("transforms/whiten_context_paper.py", "layers=1, stacked=False", "", "tests/property/test_whitening.py"),
+    Mutant("scoring/interval.py", "torch.stack(leverages).mean(0)", "leverages[0]", "tests/property/test_clusters.py"),
 ]  # fmt: skip
 
 

@@ -147,6 +147,19 @@ def test_groups_of_several_are_their_means(seed):
     assert found.half_width == pytest.approx(alone.half_width)
 
 
+def test_estimates_of_other_weights_have_the_freedom_of_their_mean_leverages():
+    value, ours, theirs = normal(0, 5), normal(1, 5).exp(), normal(2, 5).exp()
+    found = difference([(value, ours)], [(2 * value, theirs)], clusters=None)
+    shares = [weight / weight.sum() for weight in (ours, theirs)]
+    parts = [
+        h * (v - (h * v).sum()) / (1 - h).sqrt()
+        for v, h in zip((value, 2 * value), shares, strict=True)
+    ]
+    freedom = degrees_of_freedom((shares[0] + shares[1]) / 2)
+    spread = float((parts[0] - parts[1]).norm())
+    assert found.half_width == pytest.approx(stats.t.ppf(0.975, freedom) * spread)
+
+
 def test_changes_of_ragged_clusters_cover():
     """Two runs against two, whose weights differ from run to run."""
     sizes, rng, hits = SIZES["12"], generator(5), 0
