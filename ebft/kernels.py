@@ -27,9 +27,12 @@ def linear(x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"]) -> Float[Tens
     return x @ y.mT
 
 
-def cosine(x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"]) -> Float[Tensor, "*P a b"]:
-    """x·y / (‖x‖ ‖y‖); 0 if either is zero."""
-    return normalize(x, dim=-1) @ normalize(y, dim=-1).mT
+def cosine(
+    x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"], *, blocks: int = 1
+) -> Float[Tensor, "*P a b"]:
+    """x·y / (‖x‖ ‖y‖), 0 if either is zero; the mean of this over so many equal blocks of D."""
+    x, y = (normalize(z.reshape(*z.shape[:-1], blocks, -1), dim=-1).flatten(-2) for z in (x, y))
+    return x @ y.mT / blocks
 
 
 def rbf(

@@ -3,14 +3,22 @@
 
 Each mutant is one replacement in one file, run in a copy of the repository against the tests of
 formulas and guards until the first failure. A mutant that survives is something nothing checks.
+"""Breaks each formula and each guard once, on purpose, and says which test notices.
+
+`make mutants` runs all of them. Each mutant is one replacement in one file, run in a copy of the
+repository against the property and golden tests, or the tests that it names, until the first
+failure. A mutant that survives is something that nothing checks.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
@@ -30,12 +38,18 @@ TESTS = [
     "tests/unit/data/test_documents.py",
     "tests/hostile",
 ]
+LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
+DOCUMENTS, SPLIT = (f"tests/unit/data/test_{name}.py" for name in ("documents", "split"))
+ARCHITECTURES = "tests/unit/models/test_architectures.py"
 
 
 class Mutant(NamedTuple):
+    """`tests` are where to look for the one that notices: `TESTS`, if it is not said."""
+
     file: str
     formula: str
     broken: str
+    tests: str = ""
 
 
 MUTANTS = [
@@ -76,14 +90,18 @@ MUTANTS = [
     Mutant("baselines/moving_average.py", "advantages = reward - self.value",
            "advantages = reward - reward.mean()"),
     Mutant("kernels.py", "x @ y.mT\n\n\ndef cosine", "(x @ y.mT).abs()\n\n\ndef cosine"),
-    Mutant("kernels.py", "normalize(x, dim=-1) @", "x @"),
+    Mutant("kernels.py", "normalize(z.reshape(*z.shape[:-1], blocks, -1), dim=-1)", "z.reshape(*z.shape[:-1], blocks, -1)"),
+    Mutant("kernels.py", "x @ y.mT / blocks", "x @ y.mT"),
+    Mutant("rewards/feature_matching.py", "features.layers if features.stacked", "features.layers if False"),
+    Mutant("transforms/whiten_context_authors.py", "features.layers if features.stacked", "features.layers if True"),
+    Mutant("transforms/whiten_context_authors.py", "features.layers if features.stacked", "features.layers if False"),
     Mutant("kernels.py", "square() / (-2 * bandwidth**2)", "square() / (2 * bandwidth**2)"),
     Mutant("kernels.py", "squared / (-2 *", "-squared / (-2 *"),
     Mutant("kernels.py", "torch.exp(-distance(x, y) / bandwidth)", "-distance(x, y).square()"),
     Mutant("kernels.py", "return -distance(x, y)\n", "return distance(x, y)\n"),
     Mutant("kernels.py", "+ offset) ** degree", "- offset) ** degree"),
     Mutant("kernels.py", "torch.pdist(points).median()", "torch.pdist(points).mean()"),
-    Mutant("scoring/interval.py", "if share and variance < ROUNDING", "if variance < ROUNDING"),
+    Mutant("scoring/interval.py", "if share and C > 1", "if C > 1"),
     Mutant("scoring/interval.py", "** (1 / C), C)", "/ C, C)"),
     Mutant("objective.py", "return -per_rollout", "return per_rollout"),
     Mutant("objective.py", ".mean(1).sum() / contexts", ".mean(1).mean()"),
@@ -102,13 +120,20 @@ MUTANTS = [
     Mutant("scoring/cfm.py", "- samples.square().sum((1, 2))", ""),
     Mutant("scoring/kernel_score.py", "- 2 * alignment", "- alignment"),
     Mutant("scoring/kernel_score.py", "(n * (n - 1))", "(n * n)"),
-    Mutant("scoring/interval.py", "index_add(0, numbers, part)", "index_add(0, torch.arange(len(part)) % C, part)"),
+    Mutant("scoring/interval.py", "index_add(0, numbers, share * (value", "index_add(0, torch.arange(len(share)) % C, share * (value"),
     Mutant("training/loop.py", "of_rollouts.loss + loss", "of_rollouts.loss - loss"),
     Mutant("training/loop.py", "objective.gamma * of_documents", "of_documents"),
-    Mutant("scoring/interval.py", "* C / (C - 1)", "* (C - 1) / C"),
-    Mutant("scoring/interval.py", "stats.t.ppf((1 + level) / 2, C - 1)", "stats.t.ppf(level, C - 1)"),
+    Mutant("scoring/interval.py", "(1 - h).sqrt()", "1"),
+    Mutant("scoring/interval.py", "stats.t.ppf((1 + level) / 2,", "stats.t.ppf(level,"),
     Mutant("scoring/interval.py", "share * (value - mean)", "share * value"),
-    Mutant("scoring/interval.py", "part += sign * parts", "part += parts"),
+    Mutant("scoring/interval.py", "part += sign * u", "part += u"),
+    Mutant("scoring/interval.py", "- ratio.square().sum() ", ""),
+    Mutant("scoring/interval.py", "h.square() / (1 - h)\n", "h.square()\n"),
+    Mutant("scoring/interval.py", "< FEWEST:", "< 1:"),
+    Mutant("scoring/interval.py", "(1 - h).sqrt() / len(group)", "(1 - h).sqrt()"),
+    Mutant("scoring/interval.py", "m / len(group)", "m"),
+    Mutant("scoring/seeds.py", "/ S**0.5", "/ S"),
+    Mutant("scoring/seeds.py", "ddof=1", "ddof=0"),
     Mutant("scoring/seeds.py", "2 * self.variance / seeds", "2 * self.variance"),
     Mutant("scoring/gradient_noise.py", "K * mean_squared_norm - one", "mean_squared_norm - one / K"),
     Mutant("scoring/entropy_drift.py", "spread = centred.square()", "spread = centred.abs()"),
@@ -263,26 +288,93 @@ MUTANTS = [
     Mutant("data/encode.py", "return whole[:at]", "return whole[max(at - 1, 0) : at]"),
     Mutant("rollout/strided.py", "return max(self.start, document.begins)", "return self.start"),
     Mutant("objective.py", "else 0, document.begins)", "else 0, 0)"),
+    Mutant("training/clip.py", "nn.utils.clip_grads_with_norm_(updated, largest, norm)", "pass", LOOP),
+    Mutant("training/loop.py", "m.policy.parameters(), m.clip_grad_norm", "m.policy.parameters(), 1e9", LOOP),
+    Mutant("training/loop.py", "check_gradients(grad_norm, contexts, step=step)", "pass", LOOP),
+    Mutant("training/check_finite.py", "if not torch.isfinite(norm)", "if False", LOOP),
+    Mutant("training/loop.py", "m.optimizer.zero_grad(set_to_none=True)", "pass", LOOP),
+    Mutant("training/loop.py", "m.lr_scheduler.step()", "pass", LOOP),
+    Mutant("training/loop.py", "check_log_probs(log_probs, micro_batch, step=step)", "pass", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("training/contract.py", "if features.paired and m != n", "if False", CONTRACT),
+    Mutant("training/contract.py", "bool(terms.pairwise.diagonal(dim1=1, dim2=2).any())", "False", CONTRACT),
+    Mutant("training/contract.py", "not bool(rollouts.mask[..., 0].all())", "False", CONTRACT),
+    Mutant("training/contract.py", "rollouts.log_probs.where(rollouts.mask, 0)", "rollouts.log_probs", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("log-probs of what is sampled", sampled)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("features of rollouts", features.samples)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("features of references", features.references)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("rewards", terms.reward())', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("advantages", advantages)', "pass", CONTRACT),
+    Mutant("data/documents.py", "document.tokens.numel() > options.length", "False", DOCUMENTS),
+    Mutant("data/documents.py", "document.tokens.numel() < options.shortest", "document.tokens.numel() <= options.shortest", DOCUMENTS),
+    Mutant("data/documents.py", "document.tokens.numel() <= len(start)", "False", DOCUMENTS),
+    Mutant("data/documents.py", "plan([document]).reach <= reads", "True", DOCUMENTS),
+    Mutant("rollout/strided.py", "return self.start + self.rollout_length", "return self.start", DOCUMENTS),
+    Mutant("rollout/strided.py", ">= self.shortest_document", "> self.shortest_document", DOCUMENTS),
+    Mutant("rollout/completion.py", "1 <= document.prompt_length <", "0 <= document.prompt_length <", DOCUMENTS),
+    Mutant("rollout/completion.py", "document.prompt_length < document", "document.prompt_length <= document", DOCUMENTS),
+    Mutant("data/split.py", "max(round(held_out * distinct), 1)", "round(held_out * distinct)", SPLIT),
+    Mutant("data/split.py", "1), distinct - 1)", "1), distinct)", SPLIT),
+    Mutant("data/split.py", "train = without_copies(examples, of=held_out)", "train = examples", SPLIT),
+    Mutant("data/split.py", "if len(prompts) > 1:", "if True:", SPLIT),
+    Mutant("data/split.py", "if len(prompts) > 1:", "if False:", SPLIT),
+    Mutant("models/probe.py", "if gap > TOLERANCE", "if False", ARCHITECTURES),
+    Mutant("models/probe.py", "TOLERANCE = 2e-3", "TOLERANCE = 2.0", ARCHITECTURES),
+    Mutant("rollout/micro_batches.py", "if counts and size <= room", "if counts", "tests/property/test_micro_batches.py"),
+    Mutant("rollout/micro_batches.py", "anchors * n * contexts", "anchors * contexts", "tests/property/test_micro_batches.py"),
+    Mutant("checkpoints/room.py", "if size > free:", "if False:", "tests/unit/checkpoints/test_room.py"),
+    Mutant("checkpoints/folder.py", "[-keep:]", "", "tests/unit/checkpoints/test_folder.py"),
+    Mutant("checkpoints/folder.py", "choose = min if", "choose = max if", "tests/unit/checkpoints/test_folder.py"),
+    Mutant("evaluation/measure.py", "weight.isfinite() &", "", "tests/unit/evaluation/test_evaluators.py"),
+    Mutant("evaluation/measure.py", "(value.isfinite() | (weight == 0))", "True", "tests/unit/evaluation/test_evaluators.py"),
+    Mutant("training/totals.py", ".where(rollouts.mask, 0)", "", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("training/totals.py", "gap / counts.rollout_tokens", "gap", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("importance.py", "(ratio > cap)", "(ratio >= cap)", "tests/property/test_importance.py"),
+    Mutant("importance.py", "ratio <= options.cap", "ratio < options.cap", "tests/property/test_importance.py"),
+    Mutant("importance.py", "/ ratio.numel()", "", "tests/property/test_importance.py"),
+    Mutant("objective.py", "clamp(min=1)", "clamp(min=0)", "tests/unit/training/test_objective.py"),
+    Mutant("objective.py", " & (column < contexts.lengths[:, None])", "", "tests/unit/training/test_objective.py"),
+    Mutant("rollout/not_finite.py", "flatten(1).all(1)", "flatten(1).any(1)", "tests/unit/training/test_finite.py"),
+    Mutant("features/hidden_states.py", 'layers > 1 and self._options.combine == "stack"', "layers > 1", "tests/property/test_whitening.py"),
+    Mutant("features/concat.py", "stacked=each[0][1].stacked if len(each) == 1 else False", "stacked=each[0][1].stacked", "tests/unit/features/test_maps.py"),
+    Mutant("transforms/whiten_context_paper.py", "layers=1, stacked=False", "", "tests/property/test_whitening.py"),
+    Mutant("scoring/interval.py", "torch.stack(leverages).mean(0)", "leverages[0]", "tests/property/test_clusters.py"),
 ]  # fmt: skip
 
 
 def main() -> int:
     """0 if every mutant is killed."""
-    with tempfile.TemporaryDirectory() as folder:
-        if failed := first_failure(Path(folder)):
-            sys.exit(f"without any mutant, {failed}: whatever it kills proves nothing")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "files", nargs="*", help="only the mutants of files with this in their name"
+    )
+    parser.add_argument("--first", type=int, default=1, help="number of the first: to go on")
+    parser.add_argument("--jobs", type=int, default=1, help="how many to run at a time")
+    options = parser.parse_args()
+    chosen = [
+        (number, mutant)
+        for number, mutant in enumerate(MUTANTS, 1)
+        if number >= options.first
+        and (not options.files or any(name in mutant.file for name in options.files))
+    ]
+    tests = sorted({path for _, mutant in chosen for path in tests_of(mutant)})
+    if failed := first_failure(tests):
+        sys.exit(f"without any mutant, {failed}: whatever it kills proves nothing")
     survivors = 0
-    for number, mutant in enumerate(MUTANTS, 1):
-        with tempfile.TemporaryDirectory() as folder:
-            killer = first_failure(Path(folder), mutant)
-        survivors += killer is None
-        what = f"{mutant.file}: {mutant.formula!r} → {mutant.broken!r}"
-        print(f"{number:>3}. {what}\n     {killer or 'SURVIVES'}", flush=True)
-    print(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} killed")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        killers = pool.map(lambda it: first_failure(tests_of(it[1]), it[1]), chosen)
+        for (number, mutant), killer in zip(chosen, killers, strict=True):
+            survivors += killer is None
+            what = f"{mutant.file}: {mutant.formula!r} → {mutant.broken!r}"
+            print(f"{number:>3}. {what}\n     {killer or 'SURVIVES'}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} killed")
     return int(survivors > 0)
 
 
-def first_failure(folder: Path, mutant: Mutant | None = None) -> str | None:
+def tests_of(mutant: Mutant) -> list[str]:
+    return mutant.tests.split() or TESTS
+
+
+def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | None:
     """The first test that fails in a copy of the repository, with the mutant in place."""
     for part in ("ebft", "tests", "recipes", "docs", "pyproject.toml"):
         source = ROOT / part
@@ -301,6 +393,22 @@ def first_failure(folder: Path, mutant: Mutant | None = None) -> str | None:
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+    with TemporaryDirectory() as path:
+        folder = Path(path)
+        for part in ("ebft", "tests", "recipes", "docs", "pyproject.toml"):
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
+        if mutant is not None:
+            file = folder / "ebft" / mutant.file
+            text = file.read_text()
+            assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
+            file.write_text(text.replace(mutant.formula, mutant.broken, 1))
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+        # The copy has to come before the installed package.
+        environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
     if done.returncode == 0:
         return None
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]

@@ -21,6 +21,8 @@ from ebft.scoring.interval import mean_interval
 class Line:
     """A figure after so many steps, its half-width None if it has no interval.
 
+    Of a `DocumentsLine` that is so where there are too few clusters for one (`Interval.too_few`).
+
     `set` is the evaluation set that it is of, or the task of lm-evaluation-harness.
     """
 
@@ -70,7 +72,7 @@ class DocumentsLine(Line):
             name=measurement.name,
             unit=measurement.unit,
             mean=interval.mean,
-            half_width_95=interval.half_width,
+            half_width_95=None if interval.too_few else interval.half_width,
             set=measurement.of,
             at=measurement.at,
             documents_digest=digest,

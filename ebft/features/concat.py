@@ -80,4 +80,5 @@ class ConcatMap:
             torch.cat([root * features.references for root, features in each], -1),
             # Blocks that `layers` counts must be equal, which only those of one map are.
             layers=each[0][1].layers if len(each) == 1 else 1,
+            stacked=each[0][1].stacked if len(each) == 1 else False,
         )

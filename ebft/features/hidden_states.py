@@ -32,7 +32,8 @@ class HiddenStates(Part):
 
     - `concat`: the layers side by side, with one L2 norm over all of them;
     - `stack`: the layers side by side, each with its own L2 norm, and 1/√layers over all, so that
-      ‖φ‖ = 1 and φ·φ' is the mean of the layers' cosines;
+      ‖φ‖ = 1 and φ·φ' is the mean of the layers' cosines; `whiten_context_authors` whitens each
+      apart, and a reward's cosine is the mean of theirs;
     - `mean`: the average of the layers, then its L2 norm.
     """
 
@@ -79,7 +80,10 @@ class HiddenStatesMap:
         for of_length in zip(*each, strict=True):
             samples, references = (torch.cat(column) for column in zip(*of_length, strict=True))
             per_token = pooling == "each"
-            found.append(Features(samples, references, layers=layers, per_token=per_token))
+            stacked = layers > 1 and self._options.combine == "stack"
+            found.append(
+                Features(samples, references, layers=layers, per_token=per_token, stacked=stacked)
+            )
         return found
 
     def _features(

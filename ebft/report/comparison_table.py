@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from ebft.evaluation.lines import Line
+from ebft.evaluation.lines import DocumentsLine, Line
 from ebft.report.compare import (
     WHY,
     RunFigures,
@@ -16,7 +16,7 @@ from ebft.report.compare import (
     paired_difference,
     shared_names,
 )
-from ebft.scoring.interval import Interval
+from ebft.scoring.interval import TOO_FEW, TOO_FEW_NOTE, Interval
 
 
 def comparison_table(runs: Sequence[RunFigures]) -> Table:
@@ -31,29 +31,40 @@ def comparison_table(runs: Sequence[RunFigures]) -> Table:
     table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("")
     unpaired: dict[Unpaired, None] = {}
+    too_few = False
     for name in shared_names(runs):
         before = first.figures[name]
         table.add_row(Text(f"{name} ({before.unit})"))
         table.add_row(Text(f"  {first.label}"), _value(before))
+        too_few |= _too_few(before)
         for run in others:
             found = paired_difference(before, run.figures[name])
             if isinstance(found, Unpaired):
                 unpaired[found] = None
+            too_few |= _too_few(run.figures[name]) or (
+                isinstance(found, Interval) and found.too_few
+            )
             table.add_row(Text(f"  {run.label}"), _value(run.figures[name]), *_difference(found))
-    table.caption = Text("\n".join(_notes(runs, list(unpaired))))
+    notes = [*_notes(runs, list(unpaired)), *([TOO_FEW_NOTE] if too_few else [])]
+    table.caption = Text("\n".join(notes))
     return table
 
 
 def _value(line: Line) -> str:
-    interval = "" if line.half_width_95 is None else f" ± {line.half_width_95:.4f}"
-    return f"{line.mean:.4f}{interval}"
+    if line.half_width_95 is not None:
+        return f"{line.mean:.4f} ± {line.half_width_95:.4f}"
+    return f"{line.mean:.4f} ({TOO_FEW})" if _too_few(line) else f"{line.mean:.4f}"
+
+
+def _too_few(line: Line) -> bool:
+    return isinstance(line, DocumentsLine) and line.half_width_95 is None
 
 
 def _difference(found: Interval | Unpaired) -> tuple[Text, str]:
     """The difference and an arrow; bold, with the arrow, if it is more than its interval."""
     if isinstance(found, Unpaired):
         return Text(found.value, style="italic"), ""
-    text = f"{found.mean:+.4f} ± {found.half_width:.4f}"
+    text = f"{found.mean:+.4f} {found.plus_minus}"
     if not found.excludes_zero:
         return Text(text), ""
     return Text(text, style="bold"), "↓" if found.mean < 0 else "↑"

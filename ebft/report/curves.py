@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from ebft.evaluation.history import History
 from ebft.files import write_whole
-from ebft.report.style import png, style
-from ebft.scoring.interval import mean_interval
+from ebft.report.style import bars, png, style
+from ebft.scoring.interval import TOO_FEW, mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,12 +58,13 @@ def plot_curves(history: History, steps: Sequence[Mapping[str, float]], file: Pa
 def _held_out(axes: Axes, history: History, name: str) -> None:
     start = mean_interval(history.first[name]).mean
     done, changes = zip(*history.changes(name), strict=True)
+    too_few = any(change.too_few for change in changes)
     axes.axhline(start, color="#8a94a0", linewidth=1, linestyle="--", label="before")
     axes.errorbar(
         done, [start + change.mean for change in changes],
-        [change.half_width for change in changes],
+        bars(changes),
         color="#1f5fa8", marker="o", markersize=4, capsize=3, linewidth=1.8,
-        label="held-out, 95 % interval of the change",
+        label=f"held-out ({TOO_FEW})" if too_few else "held-out, 95 % interval of the change",
     )  # fmt: skip
     _style(axes, name, history.first[name].unit)
 

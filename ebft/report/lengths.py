@@ -12,8 +12,8 @@ from ebft.evaluation.history import History
 from ebft.files import write_whole
 from ebft.measurements import Measurement
 from ebft.report.names import family
-from ebft.report.style import png, style
-from ebft.scoring.interval import mean_interval
+from ebft.report.style import bars, png, style
+from ebft.scoring.interval import TOO_FEW, mean_interval
 
 COLOURS = ("#8a94a0", "#1f5fa8")
 """For the first evaluation, and for the last."""
@@ -35,11 +35,12 @@ def plot_lengths(history: History, file: Path) -> bool:
         ):
             points = curves(measured)[name]
             intervals = [mean_interval(point) for point in points]
+            too_few = any(interval.too_few for interval in intervals)
             axes.errorbar(
                 [point.at for point in points], [interval.mean for interval in intervals],
-                [interval.half_width for interval in intervals],
+                bars(intervals),
                 color=colour, marker="o", markersize=4, capsize=3, linewidth=1.8,
-                label=f"{label}, 95 % interval",
+                label=f"{label} ({TOO_FEW})" if too_few else f"{label}, 95 % interval",
             )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")

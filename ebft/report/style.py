@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
+from math import nan
 from typing import TYPE_CHECKING
+
+from ebft.scoring.interval import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +33,11 @@ def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e9ed")
     axes.set_axisbelow(True)
+
+
+def bars(intervals: Iterable[Interval | None]) -> list[float]:
+    """Half-widths to draw: NaN, which is no bar, where there is no interval."""
+    return [nan if it is None or it.too_few else it.half_width for it in intervals]
 
 
 def plain(text: str) -> str:

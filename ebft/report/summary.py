@@ -9,7 +9,7 @@ from rich.table import Table
 from ebft.evaluation.harness import NORMAL_95, HarnessFigure
 from ebft.evaluation.history import History
 from ebft.measurements import Measurement
-from ebft.scoring.interval import mean_interval, paired_change
+from ebft.scoring.interval import TOO_FEW_NOTE, Interval, mean_interval, paired_change
 
 LONGEST_WORD = len("out-of-distribution")
 
@@ -25,22 +25,25 @@ def summary_table(history: History) -> Table:
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
+    shown: list[Interval] = []
     for name, before in history.first.items():
         after = history.last[name]
-        change = paired_change(before, after)
+        change, *values = (
+            paired_change(before, after), mean_interval(before), mean_interval(after)
+        )  # fmt: skip
+        shown += [change, *values]
         arrow = ""
         if change.excludes_zero:
             arrow = "↓" if change.mean < 0 else "↑"
         table.add_row(
             f"{name} ({before.unit})",
-            str(mean_interval(before)),
-            str(mean_interval(after)),
-            f"{change.mean:+.4f} ± {change.half_width:.4f}",
+            *map(str, values),
+            f"{change.mean:+.4f} {change.plus_minus}",
             arrow,
         )
     table.caption = (
         f"{_documents(history.last.values())}; the change is paired, document by document\n"
-        "↓ falls, ↑ rises: by more than the interval"
+        f"↓ falls, ↑ rises: by more than the interval{_note(shown)}"
     )
     return table
 
@@ -51,10 +54,17 @@ def figures_table(history: History, *, title: str) -> Table:
     for column in ("measure", "value", "unit", "measured on"):
         left = column in ("measure", "unit")
         table.add_column(column, justify="left" if left else "right", no_wrap=column == "measure")
+    intervals = {name: mean_interval(it) for name, it in history.last.items()}
     for name, measurement in history.last.items():
-        interval = mean_interval(measurement)
-        table.add_row(name, str(interval), measurement.unit, _documents([measurement]))
+        row = (name, str(intervals[name]), measurement.unit, _documents([measurement]))
+        table.add_row(*row)
+    table.caption = _note(intervals.values()).strip() or None
     return table
+
+
+def _note(shown: Iterable[Interval]) -> str:
+    """A line of its own that says why some have no interval, if some have none."""
+    return f"\n{TOO_FEW_NOTE}" if any(interval.too_few for interval in shown) else ""
 
 
 def _documents(measurements: Iterable[Measurement]) -> str:

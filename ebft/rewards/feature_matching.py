@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
 
-from ebft.kernels import cosine, linear
+from ebft.kernels import Kernel, cosine, linear
 from ebft.parts import Claim
 from ebft.rewards.similarity import SimilarityReward, kernel_terms
 from ebft.rollout.records import Features, Rollouts, Terms
-
-SIMILARITIES = {"dot": linear, "cosine": cosine}
 
 
 class FeatureMatching(SimilarityReward):
     """r_j = α_a · 2 φ_j·φ_y − α_d · 2/(n−1) Σ_{j'≠j} φ_j·φ_j'   (paper, equation 7).
 
     With α_a = α_d = 1 the policy gradient with this reward is an unbiased estimate of −∇L_CFM.
-    With several references, φ_y is their mean.
+    With several references, φ_y is their mean. Of layers that are stacked, a cosine is the mean of
+    the layers' cosines.
     """
 
     alignment_similarity: Literal["dot", "cosine"] = Field(
@@ -38,10 +38,12 @@ class FeatureMatching(SimilarityReward):
         return Claim(True, f"its expected policy gradient is −∇L_CFM{of}{scale}")
 
     def __call__(self, rollouts: Rollouts, features: Features) -> Terms:  # noqa: ARG002
+        layers = features.layers if features.stacked else 1
+        similarities: dict[str, Kernel] = {"dot": linear, "cosine": partial(cosine, blocks=layers)}
         return kernel_terms(
             features,
-            SIMILARITIES[self.alignment_similarity],
-            SIMILARITIES[self.diversity_similarity],
+            similarities[self.alignment_similarity],
+            similarities[self.diversity_similarity],
             alignment=self.alignment,
             diversity=self.diversity,
         )

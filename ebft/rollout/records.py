@@ -170,9 +170,11 @@ class Features:
     """φ of the rollouts and of the references (m = 1 for a document's own continuation).
 
     `layers` says how many equal blocks the D features consist of (one for each layer that was
-    concatenated), for transforms that treat layers apart. `paired` says that reference j belongs
-    to rollout j alone (m = n), as one of the whitenings leaves it. `per_token` says that D is one
-    block for each of the G tokens, and that each token has a reward of its own.
+    concatenated), for transforms that treat layers apart. `stacked` says that these blocks are
+    features of their own (`combine: stack`), which the authors' whitening and a cosine treat one
+    by one. `paired` says that reference j belongs to rollout j alone (m = n), as one of the
+    whitenings leaves it. `per_token` says that D is one block for each of the G tokens, and that
+    each token has a reward of its own.
     """
 
     samples: Float[Tensor, "P n D"]
@@ -180,6 +182,7 @@ class Features:
     layers: int = 1
     paired: bool = False
     per_token: bool = False
+    stacked: bool = False
 
     def in_float32(self) -> Features:
         """The features in float32 at least. Of two rollouts' inner products, which are what is

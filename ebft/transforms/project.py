@@ -47,6 +47,7 @@ class Projection:
             samples=features.samples @ self._matrix,
             references=features.references @ self._matrix,
             layers=1,
+            stacked=False,
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import sqrt
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -19,7 +21,8 @@ class WhitenContextAuthors(Part):
 
     W acts on the n rollouts, not on feature space: applied to n copies of a reference it only
     rescales it, differently for each rollout, so the references come out `paired`. As with the
-    paper's whitening, independent rollouts end up orthogonal.
+    paper's whitening, independent rollouts end up orthogonal. Layers that the feature map stacks
+    (`combine: stack`) are whitened each by itself, with 1/√layers over all as before.
     """
 
     tolerance: float = Field(
@@ -31,11 +34,19 @@ class WhitenContextAuthors(Part):
         return Claim(False, "each rollout's features depend on the context's other rollouts")
 
     def __call__(self, features: Features) -> Features:
-        samples, references = whiten_rows(
-            features.samples, features.references, tolerance=self.tolerance
-        )
+        layers = features.layers if features.stacked else 1
+        each = [
+            whiten_rows(*blocks, tolerance=self.tolerance)
+            for blocks in zip(
+                features.samples.chunk(layers, -1), features.references.chunk(layers, -1),
+                strict=True,
+            )
+        ]  # fmt: skip
+        samples, references = (torch.cat(blocks, -1) for blocks in zip(*each, strict=True))
         if self.normalize:
-            samples, references = l2(samples), l2(references)
+            samples, references = l2(samples, layers), l2(references, layers)
+        else:
+            samples, references = samples / sqrt(layers), references / sqrt(layers)
         return replace(features, samples=samples, references=references, paired=True)
 
 

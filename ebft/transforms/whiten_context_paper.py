@@ -32,7 +32,8 @@ class WhitenContextPaper(Part):
         samples, references = whiten_context(
             features.samples, features.references, tolerance=self.tolerance
         )
-        return replace(features, samples=samples, references=references)
+        # A reference's dimensions are made of all of its layers now.
+        return replace(features, samples=samples, references=references, layers=1, stacked=False)
 
 
 def whiten_context(

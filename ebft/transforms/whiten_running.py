@@ -69,6 +69,7 @@ class RunningWhitening:
             samples=features.samples @ root,
             references=features.references @ root,
             layers=1,  # each dimension is made of all layers now
+            stacked=False,
         )
 
     def _move_to(self, device: torch.device) -> None:

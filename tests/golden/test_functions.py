@@ -1,5 +1,7 @@
 """Property 9, function by function: the authors' numbers from ours."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -232,3 +234,35 @@ def test_similarities_are_named_for_what_they_are():
     x = torch.randn(2, 3, 4)
     torch.testing.assert_close(cosine(3 * x, x), cosine(x, x))
     torch.testing.assert_close(linear(3 * x, x), 3 * linear(x, x))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_stacked_layers_are_whitened_apart(normalize):
+    """`full7` has two blocks before the last dimension: here they are two layers side by side."""
+    data, layers = tensors("whitening"), 2
+    out = f"full7.norm{int(normalize)}"
+
+    def stacked(values):
+        """[P, n, L·D] with 1/√L over all, as `combine: stack` has it."""
+        return contexts_of(values.flatten(-2)) / layers**0.5
+
+    features = Features(
+        stacked(data["full7.in_gen"]), stacked(data["full7.in_gt"])[:, :1],
+        layers=layers, stacked=True,
+    )  # fmt: skip
+    ours = WhitenContextAuthors(normalize=normalize)(features)
+    torch.testing.assert_close(ours.samples, stacked(data[f"{out}.out_gen"]), **CLOSE)
+    torch.testing.assert_close(ours.references, stacked(data[f"{out}.out_gt"]), **CLOSE)
+    side_by_side = WhitenContextAuthors(normalize=normalize)(replace(features, stacked=False))
+    assert not torch.allclose(side_by_side.samples, ours.samples, atol=1e-2)
+
+    terms = FeatureMatching(alignment_similarity="cosine")(None, ours)
+    theirs = [
+        [contexts_of(data[f"{out}.out_{which}"][..., layer, :]) for which in ("gen", "gt")]
+        for layer in range(layers)
+    ]
+    cosines = torch.stack([torch.cosine_similarity(x, y, dim=-1) for x, y in theirs])
+    torch.testing.assert_close(terms.unary, 2 * cosines.mean(0), **CLOSE)
+    dots = torch.stack([x @ x.mT for x, _ in theirs])
+    others = 1 - torch.eye(dots.shape[-1])
+    torch.testing.assert_close(terms.pairwise, -2 * dots.mean(0) * others, **CLOSE)

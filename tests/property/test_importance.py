@@ -117,6 +117,14 @@ def test_the_cap_truncates_or_masks_and_touches_nothing_below_it(seed, cap):
     assert 0 < seen.effective <= 1 + 1e-12
 
 
+def test_a_ratio_that_is_the_cap_is_used_as_it_is():
+    ratio = torch.tensor([[[2.0]]])
+    for beyond_cap in ("truncate", "mask"):
+        options = ImportanceOptions(level="token", cap=2.0, beyond_cap=beyond_cap)
+        assert cap_ratios(ratio, options).item() == 2.0
+    assert ratio_statistics(ratio.flatten(), 2.0).beyond_cap == 0
+
+
 def test_a_rollouts_ratio_is_the_product_over_its_own_tokens():
     trainer = torch.tensor([[[-1.0, -2.0, -9.0]]])
     sampler = torch.tensor([[[-1.5, -1.0, 0.0]]])

@@ -1,5 +1,7 @@
 """Property 6: what each whitening does to a context's rollouts, and to the gradient."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,8 +9,11 @@ from hypothesis import strategies as st
 
 from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.errors import NumericalError
+from ebft.features.hidden_states import HiddenStates
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
+from ebft.rollout.strided import Strided
+from ebft.samplers.hf_tree import HfTree
 from ebft.transforms.gram import eigh, gram_roots
 from ebft.transforms.l2 import L2, l2
 from ebft.transforms.project import Project, projection
@@ -17,6 +22,7 @@ from ebft.transforms.whiten_context_paper import WhitenContextPaper, whiten_cont
 from ebft.transforms.whiten_running import RunningWhitening, WhitenRunning, inverse_root
 from tests.property.enumeration import expected_gradient, gradient_of
 from tests.property.strategies import normal, problems, seeds
+from tests.tiny import tiny_documents, tiny_policy, tiny_resources
 
 PER_CONTEXT = {"paper": WhitenContextPaper(), "authors": WhitenContextAuthors()}
 counts = st.integers(2, 5)
@@ -204,6 +210,35 @@ class TestRunning:
             inverse_root(torch.zeros(3, 3), shrinkage=0.1)
 
 
+@pytest.mark.parametrize("combine", ["stack", "concat"])
+def test_the_authors_whiten_layers_apart_where_they_are_stacked(combine):
+    """Each layer as if it were the only one; side by side they are one vector."""
+    resources, depths = tiny_resources(tiny_policy()), (0.25, 0.5, 1.0)
+    contexts = Strided(start=3, stride=4, rollout_length=5)(tiny_documents([19, 12]))
+    rollouts = HfTree(n=3).build(resources)(contexts, step=0)
+
+    def whitened(depths, combine="concat"):
+        features = HiddenStates(depths=depths, combine=combine).build(resources)(rollouts)
+        return WhitenContextAuthors()(features)
+
+    ours, each = whitened(depths, combine), [whitened((depth,)) for depth in depths]
+    apart = [torch.cat([getattr(it, which) for it in each], -1) / 3**0.5
+             for which in ("samples", "references")]  # fmt: skip
+    alike = [torch.allclose(getattr(ours, which), expected, atol=1e-7)
+             for which, expected in zip(("samples", "references"), apart, strict=True)]  # fmt: skip
+    assert alike == [combine == "stack"] * 2
+    assert (ours.layers, ours.stacked) == (3, combine == "stack")
+
+
+@pytest.mark.parametrize(
+    "transform", [WhitenContextPaper(), RunningWhitening(WhitenRunning())], ids=["paper", "running"]
+)
+def test_what_mixes_layers_leaves_none(transform):
+    f = replace(features(0, 3), layers=2, stacked=True)
+    out = transform(f)
+    assert (out.layers, out.stacked) == (1, False)
+
+
 @settings(max_examples=25)
 @given(seed=seeds, layers=st.integers(1, 3))
 def test_l2_is_of_norm_one_jointly_or_by_layer(seed, layers):
@@ -229,8 +264,6 @@ def test_projections_keep_dot_products_on_average():
 
 
 def test_a_projection_is_the_same_for_the_whole_run():
-    from tests.tiny import tiny_resources
-
     resources = tiny_resources(None, seed=3)
     f = features(0, 2)
     projected = Project(dimensions=4).build(resources)

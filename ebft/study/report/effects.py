@@ -18,11 +18,13 @@ COLUMNS = [
     "difference", "difference_documents", "difference_seeds", "difference_pooled",
 ]  # fmt: skip
 """`change` is since before training, `difference` from the reference arm; the others are
-half-widths of 95 % intervals, over documents or over seeds."""
+half-widths of 95 % intervals, over documents or over seeds; over documents infinite where they are
+of too few clusters."""
+OVER_SEEDS = [name for name in COLUMNS if name.endswith(("_seeds", "_pooled"))]
 
 
 def effects(study: StudyRecord) -> pd.DataFrame:
-    """One row for each measure and arm; NaN where a figure does not exist or has no interval."""
+    """One row for each measure and arm; NaN where a figure does not exist or was not paired."""
     rows = [
         _row(study, measure, label, spread)
         for measure in study.measures()
@@ -30,7 +32,9 @@ def effects(study: StudyRecord) -> pd.DataFrame:
         for label in study.labels()
         if any(measure in run.last for run in study.of(label))
     ]
-    return pd.DataFrame(rows, columns=COLUMNS).replace([np.inf, -np.inf], np.nan)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table[OVER_SEEDS] = table[OVER_SEEDS].replace(np.inf, np.nan)
+    return table
 
 
 def paired_documents(

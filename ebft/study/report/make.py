@@ -50,7 +50,7 @@ def write_report(path: Path) -> Path:
 EFFECTS = (
     "Final held-out values. Bars: 95 % interval of the paired difference from the reference "
     "(black), over documents, for these trained policies. Small points: seeds. Dashed: the "
-    "reference; dotted: before training."
+    "reference; dotted: before training. Without a bar: not paired, or too few clusters."
 )
 HEAT_MAP = "differences from the reference, with the 95 % half-width over documents."
 FAMILIES = (

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ebft.scoring.interval import TOO_FEW
 from ebft.study.report.records import StudyRecord
 
 LEVEL_NOTE = (
@@ -15,7 +17,7 @@ LEVEL_NOTE = (
     "would change; with few seeds it is wide, for little is known of the spread. Pooled: the same "
     "for a difference, with one spread for all arms (randomised blocks). Over documents: what "
     "other held-out documents would change, for these trained policies; those of one file count "
-    "together. Many comparisons: one in "
+    "together, and too few are not enough for an interval. Many comparisons: one in "
     "twenty intervals misses by chance."
 )
 HEADINGS = (
@@ -81,6 +83,8 @@ def _tables(table: pd.DataFrame) -> list[tuple[str, list[list[tuple[str, bool]]]
 def _number(name: str, value: float) -> str:
     if pd.isna(value):
         return "–"
+    if np.isinf(value):
+        return TOO_FEW
     return f"{value:+.4f}" if name in SIGNED else f"{value:.4f}"
 
 

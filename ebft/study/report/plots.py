@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ebft.report.style import GREY, colour, plain, style
+from ebft.report.style import GREY, bars, colour, plain, style
+from ebft.scoring.interval import TOO_FEW
 from ebft.study.report.effects import paired_documents
 from ebft.study.report.groups import Comparison, Crossing
 from ebft.study.report.records import RunRecord, StudyRecord
@@ -135,7 +136,7 @@ def plot_families(study: StudyRecord, comparison: Comparison) -> Figure | None:
             axes.errorbar(
                 lengths,
                 values,
-                [np.nan if it is None else it.half_width for it in changes],
+                bars(changes),
                 color=colour(number), marker="o", markersize=4, capsize=3, linewidth=1.6,
                 label=plain(label),
             )  # fmt: skip
@@ -163,7 +164,7 @@ def _effect(axes: Axes, study: StudyRecord, comparison: Comparison, measure: str
         over = None if is_reference else paired_documents(runs, reference, measure)
         value = _mean(runs, measure)
         axes.errorbar(
-            [place], [value], None if over is None else [over.half_width],
+            [place], [value], bars([over]),
             color=shade, marker="o", markersize=6, capsize=3, linewidth=1.6, zorder=3,
         )  # fmt: skip
         axes.scatter(
@@ -194,13 +195,14 @@ def _heat(axes: Axes, study: StudyRecord, crossing: Crossing, measure: str) -> N
             over = paired_documents(runs, against, measure)
             halves[at] = np.nan if over is None else over.half_width
     top = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1.0
-    widest = np.nanmax(halves) if np.isfinite(halves).any() else 0.0
+    widest = max(halves[np.isfinite(halves)], default=0.0)
     edge = max(PALE * top, 2 * widest) or 1.0
     axes.imshow(values, cmap="RdBu_r", vmin=-edge, vmax=edge, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             dark = abs(value) > 0.55 * edge
             half = "" if np.isnan(halves[i, j]) else f"\n± {halves[i, j]:.3f}"
+            half = f"\n({TOO_FEW})" if np.isinf(halves[i, j]) else half
             axes.text(
                 j, i, "reference" if is_reference[i, j] else f"{value:+.3f}{half}",
                 ha="center", va="center", fontsize=8, color="white" if dark else "#20262e",

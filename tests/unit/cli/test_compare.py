@@ -19,14 +19,19 @@ def last(folder):
 
 
 def paired(first, other):
-    """The mean difference and its 95 % interval, clustered: written out for equal weights."""
+    """The mean difference and its 95 % interval, clustered: written out for equal weights, with the
+    matrices of the definition."""
     weights, clusters = np.array(first["weights"]), np.array(first["clusters"])
     differences = np.array(other["values"]) - np.array(first["values"])
     mean = np.average(differences, weights=weights)
     parts = weights / weights.sum() * (differences - mean)
-    sums = [parts[clusters == cluster].sum() for cluster in np.unique(clusters)]
-    C = len(sums)
-    half_width = stats.t.ppf(0.975, C - 1) * (C / (C - 1) * np.square(sums).sum()) ** 0.5
+    each = [clusters == cluster for cluster in np.unique(clusters)]
+    sums = np.array([parts[one].sum() for one in each])
+    h = np.array([weights[one].sum() for one in each]) / weights.sum()
+    A, away = np.diag(h / (1 - h) ** 0.5), np.eye(len(h)) - h
+    K = A @ away @ np.diag(1 / h) @ away.T @ A
+    freedom = np.trace(K) ** 2 / np.trace(K @ K)
+    half_width = stats.t.ppf(0.975, freedom) * (np.square(sums) / (1 - h)).sum() ** 0.5
     return f"{mean:+.4f} ± {half_width:.4f}"
 
 

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -7,6 +8,7 @@ from ebft.data.order import DocumentOrder, told_apart
 from ebft.errors import UserError
 from ebft.objective import cross_entropy_mask
 from ebft.rollout.completion import Completion
+from ebft.rollout.records import Document
 from ebft.rollout.strided import Strided
 from ebft.splits import Example
 from tests.tiny import VOCAB, tiny_documents, tiny_tokenizer
@@ -54,6 +56,27 @@ def test_what_does_not_fit_is_dropped_and_counted():
         "empty": 1,
         "without a prompt": 1,
     }
+
+
+def test_documents_have_the_shortest_length_or_more():
+    examples = [Example("4", "abcd"), Example("5", "abcde"), Example("6", "abcdef")]
+    options = DocumentOptions(length=9, shortest=5)
+    found = tokenize(examples, TOKENIZER, options, PLAN, split="train")
+    assert [d.tokens.numel() for d in found.documents] == [5, 6]
+    assert found.dropped == {"shorter than documents.shortest": 1}
+
+
+def test_a_prompt_needs_a_completion_and_a_completion_a_prompt():
+    tokens = torch.arange(5)
+    accepted = [Completion().accepts(Document("x", tokens, prompt)) for prompt in (0, 1, 4, 5)]
+    assert accepted == [False, True, True, False]
+
+
+def test_a_document_as_short_as_its_plan_needs_has_one_context():
+    assert PLAN.shortest_document == 4
+    shortest, shorter = (Document("x", torch.arange(tokens)) for tokens in (4, 3))
+    assert (PLAN.accepts(shortest), PLAN.accepts(shorter)) == (True, False)
+    assert PLAN([shortest]).anchor.tolist() == [2]
 
 
 def test_rollouts_that_the_model_cannot_read_are_not_asked_for():

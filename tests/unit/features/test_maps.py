@@ -107,6 +107,17 @@ def test_weights_of_concat_are_those_of_inner_products(rollouts):
     assert torch.equal(alone.samples, b.samples)
 
 
+def test_concat_has_stacked_layers_if_they_are_all_it_has(rollouts):
+    stacked = {"feature_map": HiddenStates(combine="stack")}
+    alone, beside, first = (
+        Concat(maps=maps).build(RESOURCES)(rollouts)
+        for maps in ([stacked], [stacked, {"feature_map": BagOfTokens()}], [stacked, stacked])
+    )
+    assert (alone.layers, alone.stacked) == (3, True)
+    assert (beside.layers, beside.stacked) == (1, False)
+    assert (first.layers, first.stacked) == (1, False)
+
+
 def test_concat_claims_what_its_maps_claim(rollouts):
     section = {
         "_component_": "concat",

@@ -19,6 +19,7 @@ from transformers import (
 
 import ebft.models.flex  # noqa: F401  (transformers knows it from then on)
 from ebft.errors import NumericalError
+from ebft.models import probe
 from ebft.models.attention import DENSE, FLEX, TREE
 from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
@@ -104,6 +105,25 @@ def test_the_probe_finds_a_model_that_does_not_follow_the_tree():
     with pytest.raises(NumericalError, match="over a tree what it computes over rows") as error:
         probe_tree(policy, tiny_documents([30, 17]), PLAN)
     assert f"more than {TOLERANCE:g}" in str(error.value)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_the_probe_allows_rounding_and_no_more(factor, monkeypatch):
+    """Log-probs of the tree that are off by half of what is allowed, or by twice as much."""
+    assert TOLERANCE < 0.01, "a position that is off by one comes to 0.1"
+    policy, exact = model(ARCHITECTURES["llama"]), probe.tree_log_probs
+
+    def off(*arguments):
+        found = exact(*arguments)
+        return found._replace(rollouts=found.rollouts - factor * TOLERANCE)
+
+    monkeypatch.setattr(probe, "tree_log_probs", off)
+    if factor > 1:
+        with pytest.raises(NumericalError, match="over a tree what it computes over rows"):
+            probe_tree(policy, tiny_documents([30]), PLAN)
+    else:
+        gap = probe_tree(policy, tiny_documents([30]), PLAN)
+        assert gap == pytest.approx(factor * TOLERANCE, rel=0.1)
 
 
 def test_the_probe_finds_a_model_that_sees_the_document_before():

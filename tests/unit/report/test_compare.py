@@ -35,8 +35,9 @@ def test_a_difference_is_paired_and_clustered():
 
         (−0.9375 + 0.625, −0.6875 + 0.125, 1.625 − 0.75) = (−0.3125, −0.5625, 0.875).
 
-    Of two clusters they add up to ∓0.875: the variance is 2/1 · 2 · 0.875² = 1.75². Of three it is
-    3/2 · (0.3125² + 0.5625² + 0.875²).
+    Of two clusters they add up to ∓0.875: with half the weight each, the variance is
+    2 · 0.875² / (1 − ½) = 1.75². Of three, with ¼, ¼ and ½ of it, it is
+    (0.3125² + 0.5625²) / ¾ + 0.875² / ½, and there are 1.8 degrees of freedom.
     """
     clustered = paired_difference(FIRST, OTHER)
     assert clustered.mean == pytest.approx(5.75 - 3.5)
@@ -44,7 +45,7 @@ def test_a_difference_is_paired_and_clustered():
     each = {"clusters": torch.tensor([0, 1, 2])}
     by_document = paired_difference(replace(FIRST, **each), replace(OTHER, **each))
     assert by_document.mean == pytest.approx(2.25)
-    assert by_document.half_width == pytest.approx(4.302653 * 1.76953125**0.5, rel=1e-6)
+    assert by_document.half_width == pytest.approx(4.794881 * 2.083333333**0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,15 @@ def test_sampler_gap_is_rounding_on_policy_and_large_off_policy():
     assert losses.policy_gradient.sampler_gap > 0.1
 
 
+def test_what_stands_after_a_rollout_s_end_has_no_part_in_the_gap():
+    policy = tiny_policy()
+    rollouts = HfTree(n=2).build(tiny_resources(policy))(RAGGED["strided"], step=0)
+    mask = rollouts.mask & (torch.arange(4) < 3)
+    ended = replace(rollouts, mask=mask, log_probs=rollouts.log_probs.where(mask, -50.0))
+    losses, _ = gradient(policy, ended, torch.zeros(len(RAGGED["strided"]), 2), micro_batch=2)
+    assert losses.policy_gradient.sampler_gap < 1e-9
+
+
 def test_weights_that_are_not_finite_name_step_and_document():
     policy = tiny_policy()
     rollouts = HfTree(n=2).build(tiny_resources(policy))(RAGGED["strided"], step=0)

@@ -9,7 +9,7 @@ import torch
 
 from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.checkpoints.nested import check_nested
-from ebft.errors import PluginError
+from ebft.errors import NumericalError, PluginError
 from ebft.processes import ONE_PROCESS
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
@@ -87,6 +87,10 @@ def sampler_of(**how):
             "reward: the diagonal of terms.pairwise is not zero",
         ),
         (
+            {"transforms": [changed(lambda f: f, paired=lambda _: True)]},
+            "transforms.0: features are paired, with 1 references for 3 rollouts",
+        ),
+        (
             {"baseline": lambda terms: terms.reward().mean(1, keepdim=True)},
             f"baseline: advantages has shape [{P}, 1]; [P, n] is [{P}, {N}]",
         ),
@@ -104,6 +108,47 @@ def test_another_shape_is_named(parts, says):
     with pytest.raises(PluginError) as raised:
         scored(**parts)
     assert str(raised.value).startswith(says)
+
+
+def with_nan(values):
+    """The same with NaN in the last context's last number."""
+    bad = values.clone()
+    bad.view(-1)[-1] = float("nan")
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("parts", "what"),
+    [
+        (
+            {"sampler": sampler_of(log_probs=lambda r: with_nan(r.log_probs))},
+            "log-probs of what is sampled",
+        ),
+        (
+            {"feature_map": changed(Likely(), samples=lambda f: with_nan(f.samples))},
+            "features of rollouts",
+        ),
+        (
+            {"feature_map": changed(Likely(), references=lambda f: with_nan(f.references))},
+            "features of references",
+        ),
+        ({"reward": changed(FeatureMatching(), unary=lambda t: with_nan(t.unary))}, "rewards"),
+        ({"baseline": lambda terms: with_nan(terms.reward())}, "advantages"),
+    ],
+)
+def test_what_is_not_finite_is_named_where_it_arises(parts, what):
+    with pytest.raises(NumericalError, match=f"step 1: {what} have NaN .*, in document doc2;"):
+        scored(**parts)
+
+
+def test_what_stands_after_a_rollout_s_end_may_be_anything():
+    def ended(rollouts):
+        return rollouts.mask & (torch.arange(2) < 1)
+
+    def log_probs(rollouts):
+        return rollouts.log_probs.where(torch.arange(2) < 1, float("-inf"))
+
+    assert scored(sampler=sampler_of(mask=ended, log_probs=log_probs)).advantages.shape == (P, N)
 
 
 def test_the_right_shapes_pass():
