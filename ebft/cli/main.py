@@ -12,12 +12,14 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import ebft
 from ebft.cli import compare, cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
+from ebft.console import give_up, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
-from ebft.runs.console import give_up
+from ebft.printable import printable
 from ebft.runs.run_job import prepare_process
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -46,15 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.command(arguments)
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(*str(error).split("\n"), file=sys.stderr)
         return 2
     except EXPLAINED as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(*f"error: {error}".split("\n"), file=sys.stderr)
         return 1
     except FailedElsewhereError:
         return 1
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         if not only_prints(arguments):
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if (explained := explain(error)) is None:
             raise
-        print(f"error: {explained}", file=sys.stderr)
+        say(f"error: {explained}", file=sys.stderr)
         return 1
     return status
 
@@ -90,9 +92,16 @@ def only_prints(arguments: argparse.Namespace) -> bool:
     return "dry_run" not in arguments or bool(arguments.dry_run)
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose messages quote the command line."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The parsed command line. Exits with status 2 and the usage if it is not one."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ebft",
         description="Energy-Based Fine-Tuning of language models.",
         epilog=EPILOG,

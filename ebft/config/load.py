@@ -94,7 +94,7 @@ def _validate(
             resolved, context={"registry": registry, "source": files[0]}
         )
     except ValidationError as error:
-        raise UserError("\n".join(explain(error, files[-1], changes))) from error
+        raise UserError(*explain(error, files[-1], changes)) from error
     if problems := options.problems():
-        raise UserError("\n".join(f"{files[0]}: {problem}" for problem in problems))
+        raise UserError(*(f"{files[0]}: {problem}" for problem in problems))
     return options

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from ebft.config.dump import resolved_yaml
+from ebft.console import show
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
 from ebft.evaluation.measure import measure
@@ -17,7 +18,6 @@ from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.strided import Strided
-from ebft.runs.console import show
 from ebft.runs.documents import held_out_documents, read_splits
 from ebft.runs.evaluate_options import EvaluateOptions
 from ebft.runs.evaluation_sets import make_evaluation_sets

@@ -99,7 +99,7 @@ class FineTune:
         """Meets the other processes, if there are any."""
         options, launch = self._options, Launch.of_environment()
         if problems := find_problems_of_processes(options, launch.size):
-            raise UserError("\n".join(f"{self._source}: {problem}" for problem in problems))
+            raise UserError(*(f"{self._source}: {problem}" for problem in problems))
         set_seed(options.seed)
         return join(launch, options.parallel, resolve_device(options.model.device))
 

@@ -7,11 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from tqdm import tqdm
-
+from ebft.console import Bar, show
 from ebft.errors import UserError
 from ebft.report.rollouts import rollouts_table
-from ebft.runs.console import show
 from ebft.training.machinery import Step
 
 if TYPE_CHECKING:
@@ -85,7 +83,7 @@ class Progress:
         self._loggers, self._tokenizer = loggers, tokenizer
         self._every, self._label, self._steps = show_rollouts_every, label, steps
         # `disable=None`: off a terminal, where a bar would be thousands of lines in one.
-        self._bar = tqdm(
+        self._bar = Bar(
             total=steps, desc=label, unit="step", dynamic_ncols=True, disable=None, bar_format=BAR
         )
         self._done, self._step_said = 0, -SAY_EVERY

@@ -10,12 +10,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import NoReturn
 
 from filelock import Timeout
-from tqdm import tqdm
 
 from ebft.config.dump import resolved_yaml
+from ebft.console import Bar
 from ebft.errors import RunsFailedError, UserError
 from ebft.files import write_whole
 from ebft.plugins import Registry
@@ -90,7 +89,7 @@ class Study:
         log.info("%d runs, %d of them done already", len(self._runs), len(self._done()))
         with (
             stop_another("stopping the run in progress; the same command goes on") as stop,
-            tqdm(
+            Bar(
                 total=len(self._runs), desc="runs", unit="run", dynamic_ncols=True, disable=None
             ) as bar,
         ):
@@ -103,9 +102,7 @@ class Study:
         if stop:
             return False
         if failed := self._failures():
-            raise RunsFailedError(
-                f"{len(failed)} of {len(self._runs)} runs failed:\n" + "\n".join(failed)
-            )
+            raise RunsFailedError(f"{len(failed)} of {len(self._runs)} runs failed:", *failed)
         if not finished:
             raise SystemExit(OUT_OF_BUDGET)
         return True
@@ -113,7 +110,7 @@ class Study:
     def cleanup(self) -> None:
         """Nothing is held."""
 
-    def _run_all(self, pending: Sequence[Run], stop: StopRequest, bar: tqdm[NoReturn]) -> bool:
+    def _run_all(self, pending: Sequence[Run], stop: StopRequest, bar: Bar) -> bool:
         began, waiting = time.monotonic(), list(pending)
         while waiting:
             held = []
@@ -134,7 +131,7 @@ class Study:
         bar.set_postfix_str("")
         return True
 
-    def _run_one(self, run: Run, stop: StopRequest, bar: tqdm[NoReturn]) -> bool:
+    def _run_one(self, run: Run, stop: StopRequest, bar: Bar) -> bool:
         """Whether the run has ended, here or elsewhere; False if it is another process's, or
         was stopped."""
         folder = self._at(run)
@@ -149,7 +146,7 @@ class Study:
         bar.update()
         return True
 
-    def _attempt(self, run: Run, stop: StopRequest, bar: tqdm[NoReturn]) -> None:
+    def _attempt(self, run: Run, stop: StopRequest, bar: Bar) -> None:
         folder, limit = self._at(run), self._options.budget.minutes_per_run
         if _is_held(folder):
             return
@@ -193,7 +190,7 @@ class Study:
             if (result := self._at(run).result()) is None or (again and not result.done)
         ]
         if missing := missing_of(left):
-            raise UserError("\n".join(f"{self._source}: of its runs: {line}" for line in missing))
+            raise UserError(*(f"{self._source}: of its runs: {line}" for line in missing))
 
     def _prepare(self, run: Run) -> None:
         folder = self._at(run)
@@ -256,7 +253,7 @@ def _is_held(folder: RunFolder) -> bool:
         return True
 
 
-def _show(bar: tqdm[NoReturn], run: Run, folder: RunFolder) -> None:
+def _show(bar: Bar, run: Run, folder: RunFolder) -> None:
     lines = read_lines(folder.steps)
     done = max((line["step"] for line in lines), default=0)
     bar.set_postfix_str(f"{run.arm.label}, seed {run.seed}: step {done}/{run.arm.steps}")

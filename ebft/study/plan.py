@@ -95,7 +95,7 @@ def plan_arms(options: StudyOptions) -> list[PlannedArm]:
             found if same is None else replace(same, arms=[*same.arms, *found.arms])
         )
     if mistakes:
-        raise UserError("\n".join(dict.fromkeys(mistakes)))
+        raise UserError(*dict.fromkeys(mistakes))
     return list(planned.values())
 
 
