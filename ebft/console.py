@@ -43,8 +43,8 @@ class Printer(Console):
     """rich's, which would take parts of a text for markup, and leave the program when nobody reads
     what it prints."""
 
-    def __init__(self) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **style: Any) -> Text:
         # Before a table is laid out: an escape is longer than what it stands for.

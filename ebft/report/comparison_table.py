@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ebft.evaluation.lines import Line
-from ebft.printable import printable
 from ebft.report.compare import (
     WHY,
     RunFigures,
@@ -34,14 +33,14 @@ def comparison_table(runs: Sequence[RunFigures]) -> Table:
     unpaired: dict[Unpaired, None] = {}
     for name in shared_names(runs):
         before = first.figures[name]
-        table.add_row(f"{name} ({before.unit})")
-        table.add_row(f"  {first.label}", _value(before))
+        table.add_row(Text(f"{name} ({before.unit})"))
+        table.add_row(Text(f"  {first.label}"), _value(before))
         for run in others:
             found = paired_difference(before, run.figures[name])
             if isinstance(found, Unpaired):
                 unpaired[found] = None
-            table.add_row(f"  {run.label}", _value(run.figures[name]), *_difference(found))
-    table.caption = "\n".join(map(printable, _notes(runs, list(unpaired))))
+            table.add_row(Text(f"  {run.label}"), _value(run.figures[name]), *_difference(found))
+    table.caption = Text("\n".join(_notes(runs, list(unpaired))))
     return table
 
 

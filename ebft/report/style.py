@@ -5,6 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from ebft.printable import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -32,8 +34,10 @@ def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
 
 
 def plain(text: str) -> str:
-    """What matplotlib shows as this text: two dollar signs would be a formula."""
-    return text.replace("$", r"\$")
+    """What matplotlib shows as this text: two dollar signs would be a formula, and a legend leaves
+    out what begins with an underscore."""
+    shown = printable(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def png(figure: Figure) -> bytes:

@@ -18,10 +18,11 @@ from ebft.console import Bar
 from ebft.errors import RunsFailedError, UserError
 from ebft.files import write_whole
 from ebft.plugins import Registry
+from ebft.printable import printable
 from ebft.runs.interrupt import TERMINATED, StopRequest, stop_another
 from ebft.study.arms import factors
 from ebft.study.contents import Description, Result, StudyPlan
-from ebft.study.folder import RunFolder, StudyFolder, read_lines
+from ebft.study.folder import RunFolder, StudyFolder, read_steps
 from ebft.study.options import StudyOptions
 from ebft.study.plan import Run, missing_of, plan_runs
 from ebft.study.process import OutOfTimeError, run_in_process
@@ -216,8 +217,8 @@ class Study:
 
     def _plan(self) -> StudyPlan:
         return StudyPlan(
-            title=self._source.stem,
-            command=shlex.join([_program(), *sys.argv[1:]]),
+            title=printable(self._source.stem),
+            command=printable(shlex.join([_program(), *sys.argv[1:]])),
             study=resolved_yaml(self._options, self._registry),
             reference=self._options.reference or self._runs[0].arm.label,
             factors=factors(self._options),
@@ -254,8 +255,7 @@ def _is_held(folder: RunFolder) -> bool:
 
 
 def _show(bar: Bar, run: Run, folder: RunFolder) -> None:
-    lines = read_lines(folder.steps)
-    done = max((line["step"] for line in lines), default=0)
+    done = max((line.step for line in read_steps(folder.steps)), default=0)
     bar.set_postfix_str(f"{run.arm.label}, seed {run.seed}: step {done}/{run.arm.steps}")
 
 

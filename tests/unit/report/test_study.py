@@ -8,7 +8,7 @@ from multiprocessing import get_context
 import pandas as pd
 import pytest
 
-from ebft.study.folder import StudyFolder, read_lines
+from ebft.study.folder import StudyFolder, read_steps
 from ebft.study.report.effects import effects
 from ebft.study.report.groups import comparisons, crossings
 from ebft.study.report.make import write_report
@@ -203,7 +203,7 @@ def test_half_a_line_is_cut_off_before_more_is_written(tmp_path):
     log = StepLog(str(file))
     log.log_dict({"ce": 1.5}, 2)
     log.close()
-    assert read_lines(file) == [{"step": 1, "ce": 2}, {"step": 2, "ce": 1.5}]
+    assert [(it.step, it.figures) for it in read_steps(file)] == [(1, {"ce": 2}), (2, {"ce": 1.5})]
 
 
 def test_lines_that_were_cut_off_or_said_twice_count_once(tmp_path):
