@@ -13,7 +13,7 @@ from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.nested import check_nested
 from ebft.checkpoints.sharded import set_apart
 from ebft.checkpoints.snapshot import About, Snapshot
-from ebft.checkpoints.state import gather_before_update, gather_state
+from ebft.checkpoints.state import fits, gather_before_update, gather_state
 from ebft.errors import PluginError, StorageError
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class Checkpointer:
             )  # fmt: skip
         self._metrics[:] = state["metrics"]
         if resumed.same_evaluation(digests):
-            self._history.load_state_dict(state["history"])
+            with fits("the held-out figures"):
+                self._history.load_state_dict(state["history"])
         else:
             log.warning("held-out measurements are others: `before` is now step %d", resumed.step)
         self.step_done(resumed.step)

@@ -122,7 +122,7 @@ def read_study(path: Path) -> StudyRecord:
     record = StudyRecord(plan, [run for run in runs if run is not None])
     for run in record.runs:
         for key, label in (item for arm in run.description.arms for item in arm.levels.items()):
-            if label not in plan.factors.get(key, ()):
+            if label not in plan.factors.get(key, [label]):
                 raise UserError(
                     f"{path / PLAN_FILE} is damaged: factors: {key} has no value {label}, and "
                     f"the run {run.name} has it; the study's own command writes it again"
