@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ebft.console import Bar, show
 from ebft.errors import UserError
+from ebft.printable import printable
 from ebft.report.rollouts import rollouts_table
 from ebft.training.machinery import Step
 
@@ -134,9 +135,10 @@ class Progress:
             self._said = self._step_said = now
 
     def log(self, metrics: Mapping[str, float], steps_done: int) -> None:
-        """Passes metrics on to every metric logger."""
+        """Passes metrics on to every metric logger, which may print their names."""
+        shown = {printable(name): value for name, value in metrics.items()}
         for logger in self._loggers:
-            logger.log_dict(metrics, step=steps_done)
+            logger.log_dict(shown, step=steps_done)
 
     def show(self, what: RenderableType) -> None:
         """Prints beside the progress bar."""

@@ -82,6 +82,12 @@ class RunFolder:
     def log(self) -> Path:
         return self.path / "output.log"
 
+    def check(self) -> None:
+        """Raises `UserError` for a pipe or a device in a file's place: opening it may never end."""
+        for file in (self.recipe, self.log, self.steps, self.evaluations):
+            if file.exists() and not file.is_file():
+                raise UserError(f"{file} is a folder, a pipe or a device; remove it")
+
     def lock(self) -> FileLock:
         """The lock of whoever runs it. The kernel releases it when that process ends, however.
 

@@ -196,6 +196,7 @@ class Study:
     def _prepare(self, run: Run) -> None:
         folder = self._at(run)
         folder.path.mkdir(parents=True, exist_ok=True)
+        folder.check()
         if not folder.recipe.exists():
             recipe = run.arm.recipe(
                 seed=run.seed, output_dir=folder.output, remember=self._folder.remembered
