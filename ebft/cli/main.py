@@ -26,6 +26,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What it says of a file or folder that may not be read or written."""
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
+"""What it says where a folder stands in a file's place, or the like."""
 COMMANDS = (run, eval_command, compare, study, report, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
@@ -82,6 +84,11 @@ def explain(error: OSError) -> str | None:
         return (
             f"cannot use {error.filename}: {error.strerror}; get the permission, or choose another "
             "place"
+        )
+    if error.errno in IN_THE_WAY and error.filename is not None:
+        return (
+            f"cannot use {error.filename2 or error.filename}: {error.strerror}; remove what is "
+            "there, or choose another place"
         )
     return None
 

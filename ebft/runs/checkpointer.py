@@ -75,9 +75,11 @@ class Checkpointer:
         """Whether the policy and the optimizer are those of a whole step."""
         return not self._updating
 
-    def restore(self, resumed: Resumption, digests: Mapping[str, str]) -> None:
-        """Goes on from a checkpoint; the policy has its weights already. Raises `UserError`."""
-        state = resumed.restore(self._machinery)
+    def restore(
+        self, resumed: Resumption, state: Mapping[str, Any], digests: Mapping[str, str]
+    ) -> None:
+        """Goes on from a checkpoint whose weights and machinery are restored already; `state` is
+        the rest of it. Raises `UserError`."""
         before, now = state["micro_batch_tokens"], self._machinery.micro_batch_tokens
         if before != now:
             log.warning(

@@ -73,10 +73,11 @@ class FineTune:
             known = remembered(
                 options.evaluation, registry, digests, model=options.model, seed=options.seed
             )
+        state = None if start.resumed is None else start.resumed.restore(machinery)
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, machinery.optimizer
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
-            start.clear_logs()
+            start.clear_logs()  # not before the state is restored: a damaged one deletes nothing
         self._progress = progress = self._show_progress()
         if processes.is_main:  # not before the loggers are there: it deletes what is overwritten
             start.take(resolved_yaml(options, registry))
@@ -90,8 +91,8 @@ class FineTune:
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
         self._measuring = Measuring(options, machinery, prepared.sets, history, progress, known)
-        if start.resumed is not None:
-            self._checkpointer.restore(start.resumed, digests)
+        if start.resumed is not None and state is not None:
+            self._checkpointer.restore(start.resumed, state, digests)
             progress.start_at(start.step)
         describe(options, prepared)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ebft.errors import UserError
 from ebft.files import write_whole
 from ebft.report.style import png
 from ebft.study.folder import StudyFolder, file_name
@@ -24,16 +23,9 @@ def write_report(path: Path) -> Path:
     """Writes `report/` in a study's folder: metrics.csv and .parquet (every figure of every run),
     effects.csv, tables.md, pictures, and index.html with all of it; returns that file.
 
-    Raises `UserError` if there is no study in the folder, or it cannot be written.
+    Raises `UserError` if there is no study in the folder.
     """
     study, folder = read_study(path), StudyFolder(path).report
-    try:
-        return _write(study, folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
-
-
-def _write(study: StudyRecord, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     every = tidy(study)
     write_whole(folder / "metrics.csv", every.to_csv(index=False))
