@@ -22,9 +22,12 @@ TESTS = [
 
 
 class Mutant(NamedTuple):
+    """`tests` are where to look for the one that notices: `TESTS`, if it is not said."""
+
     file: str
     formula: str
     broken: str
+    tests: str = ""
 
 
 MUTANTS = [
@@ -121,6 +124,37 @@ MUTANTS = [
     Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
     Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
+    Mutant("printable.py", "if letter.isprintable() or letter in keep", "if True", "tests/unit/test_printable.py"),
+    Mutant("printable.py", "if len(line) <= most", "if True", "tests/unit/test_printable.py"),
+    Mutant("errors.py", "printable(line)", "line", "tests/unit/test_printable.py"),
+    Mutant("console.py", "print(printable(line),", "print(line,", "tests/unit/test_printable.py"),
+    Mutant("console.py", "markup=False", "markup=True", "tests/unit/test_printable.py"),
+    Mutant("console.py", "emoji=False", "emoji=True", "tests/unit/test_printable.py"),
+    Mutant("console.py", "text if control else printable(text, keep=\"\\n\")", "text", "tests/unit/test_printable.py"),
+    Mutant("console.py", "printable(shown[key] or \"\")", "shown[key]", "tests/unit/test_printable.py"),
+    Mutant("console.py", 'printable(self.format(record), keep="\\n" if record.exc_info else "")', "self.format(record)", "tests/unit/test_printable.py"),
+    Mutant("study/report/page.py", "finalize=_shown,", "", "tests/unit/report/test_study.py"),
+    Mutant("study/report/page.py", "autoescape=True", "autoescape=False", "tests/unit/report/test_study.py"),
+    Mutant("study/report/page.py", "ENTITIES.get(letter, letter)", "letter", "tests/unit/report/test_study.py"),
+    Mutant("study/report/page.py", "ESCAPED.sub(r\"\\\\\\g<0>\", printable(text))", "printable(text)", "tests/unit/report/test_study.py"),
+    Mutant("study/report/make.py", "if file in written:", "if False:", "tests/unit/report/test_study.py"),
+    Mutant("study/report/effects.py", "all(unlike(found[0], other) is None for other in found)", "True", "tests/unit/report/test_study.py"),
+    Mutant("reading.py", "if not stat.S_ISREG(file.stat().st_mode):", "if False:", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "Field(ge=0, lt=2**63)", "Field(ge=0)", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "Field(ge=0, lt=2**63)", "Field(lt=2**63)", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "range(DEEPEST)", "range(100 * DEEPEST)", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "[: SHOWN - 1]", "", "tests/unit/test_reading.py"),
+    Mutant("evaluation/lines.py", "if not 0 <= number < count:", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("evaluation/lines.py", "if not weight >= 0:", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("evaluation/lines.py", "if not 0 < sum(weights) < inf:", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("evaluation/lines.py", "if weight > 0 and not isfinite(value):", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("checkpoints/manifest.py", 'or ".." in path.parts', "", "tests/hostile -k manifest"),
+    Mutant("checkpoints/manifest.py", "path.is_absolute() or", "", "tests/hostile -k manifest"),
+    Mutant("checkpoints/manifest.py", "    check_regular(file)\n", "", "tests/hostile -k pipe"),
+    Mutant("study/contents.py", 'if "/" in name or', "if", "tests/hostile -k plan"),
+    Mutant("study/contents.py", "Annotated[Count, Field(ge=1)]", "Count", "tests/hostile -k steps"),
+    Mutant("study/folder.py", "if file.exists() and not file.is_file():", "if False:", "tests/unit/study/test_folder.py"),
+    Mutant("runs/output.py", "if self.evaluations.exists() and not _is_empty(self.evaluations):", "if False:", "tests/hostile -k pipe"),
 ]  # fmt: skip
 
 
@@ -150,7 +184,8 @@ def first_failure(folder: Path, mutant: Mutant | None = None) -> str | None:
         text = file.read_text()
         assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
         file.write_text(text.replace(mutant.formula, mutant.broken, 1))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+    tests = TESTS if mutant is None or not mutant.tests else mutant.tests.split()
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     # The copy has to come before the installed package.
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
+from rich.text import Text
 
 from ebft.console import Bar, BesideBars, Printer, say
 from ebft.errors import LONGEST, EngineError, NumericalError, SamplerMismatchError, UserError
@@ -74,9 +75,10 @@ def test_nothing_in_a_table_is_markup(capsys):
     table = Table(title=hostile, caption=hostile)
     table.add_column(hostile)
     table.add_row(hostile)
+    table.add_row(Text(hostile))
     Printer().print(table, width=200)
     printed = capsys.readouterr().out
-    assert printed.count(SHOWN.replace(r"\n", "")) == 4
+    assert printed.count(SHOWN.replace(r"\n", "")) == 5
     assert printed.replace("\n", "").isprintable()
 
 

@@ -28,8 +28,12 @@ CELLS = (
     "value", "value_seeds", "change", "change_documents", "change_seeds",
     "difference", "difference_documents", "difference_seeds", "difference_pooled",
 )  # fmt: skip
-MEANS_SOMETHING = re.compile(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)")
-"""What Markdown may take for more than a letter within a line; not an underscore inside a word."""
+ESCAPED = re.compile(r"[\\`*\[\]]|(?<!\w)_|_(?!\w)")
+"""What Markdown takes for more than a letter within a line; not an underscore inside a word."""
+ENTITIES = {
+    "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "~": "&#126;", "$": "&#36;",
+}  # fmt: skip
+"""The same for what not every dialect of Markdown lets a backslash escape."""
 SIGNED = ("change", "difference")
 CLEAR = {"change": "change_documents", "difference": "difference_documents"}
 """Which figures are set off, and the half-width that they have to exceed."""
@@ -108,9 +112,10 @@ def plain_markdown(text: str) -> str:
     r"""A line of Markdown that shows the text as it is: no HTML, links, emphasis or new cells.
 
     >>> plain_markdown("[layer 8] a_b <b> x|y")
-    '\\[layer 8\\] a_b \\<b\\> x\\|y'
+    '\\[layer 8\\] a_b &lt;b&gt; x&#124;y'
     """
-    return MEANS_SOMETHING.sub(r"\\\g<0>", printable(text))
+    escaped = ESCAPED.sub(r"\\\g<0>", printable(text))
+    return "".join(ENTITIES.get(letter, letter) for letter in escaped)
 
 
 def _shown(value: object) -> object:
