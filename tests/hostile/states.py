@@ -160,6 +160,17 @@ def labelled(inputs: Inputs) -> list[str]:
     return ["study", str(inputs.write("study.yaml", study))]
 
 
+def measured(name: str, content: str):
+    """`ebft eval` of a checkpoint's folder with another file of this name."""
+
+    def make(inputs: Inputs) -> list[str]:
+        folder = shutil.copytree(inputs.model, inputs.folder / "step-000001")
+        inputs.write(f"step-000001/{name}", content)
+        return [f"model.path={folder}", f"model.base={inputs.model}"]
+
+    return make
+
+
 CASES = [
     Case("a cluster of 10^12", figure(clusters=[0, 10**12]), "line 2: not a figure of an evaluation: clusters.1 = 1000000000000: it must be below 2", whole=True),
     Case("a cluster of -5", figure(clusters=[0, -5]), "clusters.1 = -5: it must be greater than", whole=True),
@@ -213,4 +224,6 @@ CASES = [
     Case("a pipe for a run's recipe", run_folder("recipe.yaml"), f"recipe.yaml: cannot be read: {OTHERS}"),
     Case("a pipe for a run's figures", run_folder("evaluations.jsonl"), "there is a run in that folder already"),
     Case("a factor's name", labelled, r"sampler.\x1b[31mtemperature/x", whole=True),
+    Case("a measured checkpoint's recipe", measured("run/about.json", '{"recipe": {"model": {"lora": {"quantize_base": 1}}}}'), "about.json is damaged: recipe.model.lora.quantize_base = 1: it must be a valid boolean"),
+    Case("half of a measured checkpoint's recipe", measured("run/about.json", '{"recipe": {'), "about.json is damaged: Expecting"),
 ]  # fmt: skip
