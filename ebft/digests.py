@@ -28,8 +28,8 @@ def digest_documents(documents: Sequence[Document]) -> str:
         return f"{len(documents)} documents on demand, {documents.digest}"
     digest = blake2b(digest_size=16)
     for document in documents:
-        head = f"{document.name}\0{document.prompt_length}\0{document.check}\0".encode()
-        digest.update(head)
+        head = f"{document.name}\0{document.prompt_length}\0{document.check}\0"
+        digest.update(head.encode("utf-8", "surrogatepass"))  # a file's name may be no UTF-8
         digest.update(document.tokens.to(torch.int64).numpy().tobytes())
     return f"{len(documents)} documents, {digest.hexdigest()}"
 

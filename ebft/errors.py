@@ -3,8 +3,25 @@
 The command line prints the message of any of these as it is, without a traceback.
 """
 
+from __future__ import annotations
 
-class UserError(ValueError):
+from ebft.printable import printable, shortened
+
+LONGEST = 1000
+"""Letters of a line of a message: a value that is quoted in it may be of any length."""
+
+
+class Lines(Exception):  # noqa: N818 — what its kinds have in common, never raised itself
+    """An error whose arguments are the lines of its message.
+
+    A line stays one, and cannot steer a terminal, whatever it quotes (`printable`).
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(shortened(printable(line), LONGEST) for line in lines))
+
+
+class UserError(Lines, ValueError):
     """A mistake in what the user gave: a recipe, an option, a data set, a model path.
 
     The message names the key, the value and the fix. Exit status 2.
@@ -22,7 +39,7 @@ class SandboxError(UserError):
     """This machine cannot isolate generated programs as the recipe asks for; says what it lacks."""
 
 
-class NumericalError(ArithmeticError):
+class NumericalError(Lines, ArithmeticError):
     """NaN or infinity in features, rewards, loss or gradients.
 
     The message names the optimizer step and the document. Nothing is written after it is raised.
@@ -30,7 +47,7 @@ class NumericalError(ArithmeticError):
     """
 
 
-class StorageError(RuntimeError):
+class StorageError(Lines, RuntimeError):
     """A checkpoint or report that cannot be written: a full disk, a folder without permission.
 
     Or a checkpoint that cannot be read and may be whole.
@@ -38,14 +55,14 @@ class StorageError(RuntimeError):
     """
 
 
-class RunsFailedError(RuntimeError):
+class RunsFailedError(Lines, RuntimeError):
     """Runs of a study that failed while the others went on.
 
     The message has a line for each, with its reason. Exit status 1.
     """
 
 
-class MemoryShortError(RuntimeError):
+class MemoryShortError(Lines, RuntimeError):
     """Out of memory where smaller micro-batches do not help, or outside of the first step.
 
     The message gives what is known of the need, and which option to lower. Exit status 1.
@@ -56,11 +73,11 @@ class FailedElsewhereError(Exception):
     """Another process failed and has said why: this one prints nothing. Exit status 1."""
 
 
-class MissingProcessError(RuntimeError):
+class MissingProcessError(Lines, RuntimeError):
     """Processes timed out waiting for another; says which, and where it is. Exit status 1."""
 
 
-class PolicyIntactError(Exception):
+class PolicyIntactError(Lines):
     """Something beside the policy failed, and the policy's weights are good.
 
     A run that ends with an error derived from this one saves a checkpoint first. Exit status 1.

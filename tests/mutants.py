@@ -1,13 +1,9 @@
 # ruff: noqa: E501 — a mutant is one line
-"""Breaks each formula and guard once, on purpose, and says which test notices: `make mutants`.
-
-Each mutant is one replacement in one file, run in a copy of the repository against the tests of
-formulas and guards until the first failure. A mutant that survives is something nothing checks.
 """Breaks each formula and each guard once, on purpose, and says which test notices.
 
 `make mutants` runs all of them. Each mutant is one replacement in one file, run in a copy of the
-repository against the property and golden tests, or the tests that it names, until the first
-failure. A mutant that survives is something that nothing checks.
+repository against `TESTS`, or the tests that it names, until the first failure.
+A mutant that survives is something that nothing checks.
 """
 
 import argparse
@@ -27,15 +23,12 @@ TESTS = [
     "tests/golden",
     *(
         f"tests/unit/{part}"
-        for part in ("baselines", "rewards", "models", "samplers", "features", "data")
+        for part in ("baselines", "rewards", "models", "samplers", "features", "data", "verifiers")
     ),
-    "tests/unit/verifiers",
-    *(f"tests/unit/{part}" for part in ("baselines", "rewards", "models", "samplers", "features")),
     "tests/unit/sandbox",
     "tests/security",
     "tests/unit/config",
     "tests/unit/runs/test_trial.py",
-    "tests/unit/data/test_documents.py",
     "tests/hostile",
 ]
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
@@ -53,24 +46,6 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
-    Mutant("data/values.py", "if not value.isascii():", "if False:"),
-    Mutant("data/values.py", "there.count(column) > 1", "False"),
-    Mutant("data/values.py", '"backslashreplace"', '"replace"'),
-    Mutant("data/jsonl.py", "type(value) is not kind", "not isinstance(value, kind)"),
-    Mutant("data/jsonl.py", "check_text(text, place)", "pass"),
-    Mutant("data/formats.py", "column in row.repeated", "False"),
-    Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) < len(names):"),
-    Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) > len(names):"),
-    Mutant("data/formats.py", "csv.reader(file, strict=True)", "csv.reader(file)"),
-    Mutant("data/formats.py", "csv.field_size_limit(sys.maxsize)", "pass"),
-    Mutant("data/stored.py", "\\n{content}", ""),
-    Mutant("data/stored.py", "{path.suffix}", ""),
-    Mutant("data/stored.py", "{sorted(columns.items())!r}", ""),
-    Mutant("data/stored.py", "_digest(path, key) != content", "False"),
-    Mutant("data/gettext.py", "if not re.fullmatch(", "if not re.search("),
-    Mutant("data/python_functions.py", "(SyntaxError, RecursionError, MemoryError)", "SyntaxError"),
-    Mutant("data/hub.py", "rows.select_columns(sorted(set(columns.values())))", "rows"),
-    Mutant("digests.py", "{len(documents)} documents on demand, {documents.digest}", ""),
     Mutant("rollout/records.py", "pairwise.sum(-1) / others", "pairwise.mean(-1)"),
     Mutant("rewards/similarity.py", "-2 * diversity", "-1 * diversity"),
     Mutant("rewards/similarity.py", "2 * alignment *", "alignment *"),
@@ -163,6 +138,86 @@ MUTANTS = [
     Mutant("samplers/draw.py", "before[..., None] + inside", "inside"),
     Mutant("samplers/draw.py", "target[..., None]).sum(-1)", "target[..., None]).sum(-1) + 1"),
     Mutant("samplers/draw.py", "scaled = logits / temperature", "scaled = logits * temperature"),
+    Mutant("rollout/tree.py", "trunk_end = context_at[:, None, None]", "trunk_end = context_at[:, None, None] + 1"),
+    Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None] + 0 * step"),
+    Mutant("rollout/strided.py", "document.tokens.numel() - G + 1, self.stride", "document.tokens.numel() - G, self.stride"),
+    Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),
+    Mutant("models/shape.py", "int(layers * depth)", "round(layers * depth) + 1"),
+    Mutant("features/bag_of_tokens.py", "mask.to(counts.dtype)", "torch.ones_like(mask, dtype=counts.dtype)"),
+    Mutant("features/concat.py", "(sqrt(m.weight), m.f", "(m.weight, m.f"),
+    Mutant("features/next_token_log_probs.py", ".log_softmax(-1)", ".softmax(-1)"),
+    Mutant("samplers/hf_generate.py", "position >= 0", "position > 0"),
+    Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
+    Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
+    Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
+    Mutant("training/clip.py", "nn.utils.clip_grads_with_norm_(updated, largest, norm)", "pass", LOOP),
+    Mutant("training/loop.py", "m.policy.parameters(), m.clip_grad_norm", "m.policy.parameters(), 1e9", LOOP),
+    Mutant("training/loop.py", "check_gradients(grad_norm, contexts, step=step)", "pass", LOOP),
+    Mutant("training/check_finite.py", "if not torch.isfinite(norm)", "if False", LOOP),
+    Mutant("training/loop.py", "m.optimizer.zero_grad(set_to_none=True)", "pass", LOOP),
+    Mutant("training/loop.py", "m.lr_scheduler.step()", "pass", LOOP),
+    Mutant("training/loop.py", "check_log_probs(log_probs, micro_batch, step=step)", "pass", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("training/contract.py", "if features.paired and m != n", "if False", CONTRACT),
+    Mutant("training/contract.py", "bool(terms.pairwise.diagonal(dim1=1, dim2=2).any())", "False", CONTRACT),
+    Mutant("training/contract.py", "not bool(rollouts.mask[..., 0].all())", "False", CONTRACT),
+    Mutant("training/contract.py", "rollouts.log_probs.where(rollouts.mask, 0)", "rollouts.log_probs", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("log-probs of what is sampled", sampled)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("features of rollouts", features.samples)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("features of references", features.references)', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("rewards", terms.reward())', "pass", CONTRACT),
+    Mutant("training/contract.py", 'self._check_finite("advantages", advantages)', "pass", CONTRACT),
+    Mutant("data/documents.py", "document.tokens.numel() > options.length", "False", DOCUMENTS),
+    Mutant("data/documents.py", "document.tokens.numel() < options.shortest", "document.tokens.numel() <= options.shortest", DOCUMENTS),
+    Mutant("data/documents.py", "document.tokens.numel() <= document.begins", "False", DOCUMENTS),
+    Mutant("data/documents.py", "plan([document]).reach <= reads", "True", DOCUMENTS),
+    Mutant("rollout/strided.py", "return self.start + self.rollout_length", "return self.start", DOCUMENTS),
+    Mutant("rollout/strided.py", "numel() >= self._first", "numel() > self._first", DOCUMENTS),
+    Mutant("rollout/completion.py", "1 <= document.prompt_length <", "0 <= document.prompt_length <", DOCUMENTS),
+    Mutant("rollout/completion.py", "document.prompt_length < document", "document.prompt_length <= document", DOCUMENTS),
+    Mutant("data/split.py", "max(round(held_out * distinct), 1)", "round(held_out * distinct)", SPLIT),
+    Mutant("data/split.py", "1), distinct - 1)", "1), distinct)", SPLIT),
+    Mutant("data/split.py", "train = without_copies(examples, of=held_out)", "train = examples", SPLIT),
+    Mutant("data/split.py", "if len(prompts) > 1:", "if True:", SPLIT),
+    Mutant("data/split.py", "if len(prompts) > 1:", "if False:", SPLIT),
+    Mutant("models/probe.py", "if gap > TOLERANCE", "if False", ARCHITECTURES),
+    Mutant("models/probe.py", "TOLERANCE = 2e-3", "TOLERANCE = 2.0", ARCHITECTURES),
+    Mutant("rollout/micro_batches.py", "if counts and size <= room", "if counts", "tests/property/test_micro_batches.py"),
+    Mutant("rollout/micro_batches.py", "anchors * n * contexts", "anchors * contexts", "tests/property/test_micro_batches.py"),
+    Mutant("checkpoints/room.py", "if size > free:", "if False:", "tests/unit/checkpoints/test_room.py"),
+    Mutant("checkpoints/folder.py", "[-keep:]", "", "tests/unit/checkpoints/test_folder.py"),
+    Mutant("checkpoints/folder.py", "choose = min if", "choose = max if", "tests/unit/checkpoints/test_folder.py"),
+    Mutant("evaluation/measure.py", "weight.isfinite() &", "", "tests/unit/evaluation/test_evaluators.py"),
+    Mutant("evaluation/measure.py", "(value.isfinite() | (weight == 0))", "True", "tests/unit/evaluation/test_evaluators.py"),
+    Mutant("training/totals.py", ".where(rollouts.mask, 0)", "", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("training/totals.py", "gap / counts.rollout_tokens", "gap", "tests/unit/training/test_accumulate_gradients.py"),
+    Mutant("importance.py", "(ratio > cap)", "(ratio >= cap)", "tests/property/test_importance.py"),
+    Mutant("importance.py", "ratio <= options.cap", "ratio < options.cap", "tests/property/test_importance.py"),
+    Mutant("importance.py", "/ ratio.numel()", "", "tests/property/test_importance.py"),
+    Mutant("objective.py", "clamp(min=1)", "clamp(min=0)", "tests/unit/training/test_objective.py"),
+    Mutant("objective.py", " & (column < contexts.lengths[:, None])", "", "tests/unit/training/test_objective.py"),
+    Mutant("rollout/not_finite.py", "flatten(1).all(1)", "flatten(1).any(1)", "tests/unit/training/test_finite.py"),
+    Mutant("features/hidden_states.py", 'layers > 1 and self._options.combine == "stack"', "layers > 1", "tests/property/test_whitening.py"),
+    Mutant("features/concat.py", "stacked=each[0][1].stacked if len(each) == 1 else False", "stacked=each[0][1].stacked", "tests/unit/features/test_maps.py"),
+    Mutant("transforms/whiten_context_paper.py", "layers=1, stacked=False", "", "tests/property/test_whitening.py"),
+    Mutant("scoring/interval.py", "torch.stack(leverages).mean(0)", "leverages[0]", "tests/property/test_clusters.py"),
+    Mutant("data/values.py", "if not value.isascii():", "if False:"),
+    Mutant("data/values.py", "there.count(column) > 1", "False"),
+    Mutant("data/values.py", '"backslashreplace"', '"replace"'),
+    Mutant("data/jsonl.py", "type(value) is not kind", "not isinstance(value, kind)"),
+    Mutant("data/jsonl.py", "check_text(text, place)", "pass"),
+    Mutant("data/formats.py", "column in row.repeated", "False"),
+    Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) < len(names):"),
+    Mutant("data/formats.py", "if len(record) != len(names):", "if len(record) > len(names):"),
+    Mutant("data/formats.py", "csv.reader(file, strict=True)", "csv.reader(file)"),
+    Mutant("data/formats.py", "csv.field_size_limit(sys.maxsize)", "pass"),
+    Mutant("data/stored.py", "\\n{content}", ""),
+    Mutant("data/stored.py", "{path.suffix}", ""),
+    Mutant("data/stored.py", "{sorted(columns.items())!r}", ""),
+    Mutant("data/stored.py", "_digest(path, key) != content", "False"),
+    Mutant("data/gettext.py", "if not re.fullmatch(", "if not re.search("),
+    Mutant("data/python_functions.py", "(SyntaxError, RecursionError, MemoryError)", "SyntaxError"),
+    Mutant("data/hub.py", "rows.select_columns(sorted(set(columns.values())))", "rows"),
+    Mutant("digests.py", "{len(documents)} documents on demand, {documents.digest}", ""),
     Mutant("rollout/texts.py", "skip_special_tokens=False", "skip_special_tokens=True"),
     Mutant("rollout/texts.py", "clean_up_tokenization_spaces=False", "clean_up_tokenization_spaces=True"),
     Mutant("rollout/texts.py", "tokens[:-1] if ends", "tokens[:-2] if ends"),
@@ -183,18 +238,7 @@ MUTANTS = [
     Mutant("sandbox/checking.py", "if name in tested or not (name in space or hasattr(builtins, name))", "if True"),
     Mutant("sandbox/checking.py", "if end.code:", "if False:"),
     Mutant("sandbox/checking.py", "if not result.wasSuccessful():", "if False:"),
-    Mutant("rollout/tree.py", "trunk_end = context_at[:, None, None]", "trunk_end = context_at[:, None, None] + 1"),
-    Mutant("rollout/tree.py", "anchor[:, None, None] + step", "anchor[:, None, None] + 0 * step"),
     Mutant("rollout/strided.py", "- G + 1, self.stride", "- G, self.stride"),
-    Mutant("features/hidden_states.py", "/ sqrt(len(layers))", ""),
-    Mutant("models/shape.py", "int(layers * depth)", "round(layers * depth) + 1"),
-    Mutant("features/bag_of_tokens.py", "mask.to(counts.dtype)", "torch.ones_like(mask, dtype=counts.dtype)"),
-    Mutant("features/concat.py", "(sqrt(m.weight), m.f", "(m.weight, m.f"),
-    Mutant("features/next_token_log_probs.py", ".log_softmax(-1)", ".softmax(-1)"),
-    Mutant("samplers/hf_generate.py", "position >= 0", "position > 0"),
-    Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
-    Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
-    Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
     Mutant("sandbox/syscalls.py", "yield EQUAL, 1, 0, machine.audit", "yield EQUAL, 1, 1, machine.audit"),
     Mutant("sandbox/syscalls.py", "bit of their own\n", "bit of their own\n    yield AND, 0, 0, 0x3FFFFFFF\n"),
     Mutant("sandbox/syscalls.py", "8 * argument + 4), (EQUAL, 0, 1, 0)]", "8 * argument + 4), (EQUAL, 0, 0, 0)]"),
@@ -288,56 +332,37 @@ MUTANTS = [
     Mutant("data/encode.py", "return whole[:at]", "return whole[max(at - 1, 0) : at]"),
     Mutant("rollout/strided.py", "return max(self.start, document.begins)", "return self.start"),
     Mutant("objective.py", "else 0, document.begins)", "else 0, 0)"),
-    Mutant("training/clip.py", "nn.utils.clip_grads_with_norm_(updated, largest, norm)", "pass", LOOP),
-    Mutant("training/loop.py", "m.policy.parameters(), m.clip_grad_norm", "m.policy.parameters(), 1e9", LOOP),
-    Mutant("training/loop.py", "check_gradients(grad_norm, contexts, step=step)", "pass", LOOP),
-    Mutant("training/check_finite.py", "if not torch.isfinite(norm)", "if False", LOOP),
-    Mutant("training/loop.py", "m.optimizer.zero_grad(set_to_none=True)", "pass", LOOP),
-    Mutant("training/loop.py", "m.lr_scheduler.step()", "pass", LOOP),
-    Mutant("training/loop.py", "check_log_probs(log_probs, micro_batch, step=step)", "pass", "tests/unit/training/test_accumulate_gradients.py"),
-    Mutant("training/contract.py", "if features.paired and m != n", "if False", CONTRACT),
-    Mutant("training/contract.py", "bool(terms.pairwise.diagonal(dim1=1, dim2=2).any())", "False", CONTRACT),
-    Mutant("training/contract.py", "not bool(rollouts.mask[..., 0].all())", "False", CONTRACT),
-    Mutant("training/contract.py", "rollouts.log_probs.where(rollouts.mask, 0)", "rollouts.log_probs", CONTRACT),
-    Mutant("training/contract.py", 'self._check_finite("log-probs of what is sampled", sampled)', "pass", CONTRACT),
-    Mutant("training/contract.py", 'self._check_finite("features of rollouts", features.samples)', "pass", CONTRACT),
-    Mutant("training/contract.py", 'self._check_finite("features of references", features.references)', "pass", CONTRACT),
-    Mutant("training/contract.py", 'self._check_finite("rewards", terms.reward())', "pass", CONTRACT),
-    Mutant("training/contract.py", 'self._check_finite("advantages", advantages)', "pass", CONTRACT),
-    Mutant("data/documents.py", "document.tokens.numel() > options.length", "False", DOCUMENTS),
-    Mutant("data/documents.py", "document.tokens.numel() < options.shortest", "document.tokens.numel() <= options.shortest", DOCUMENTS),
-    Mutant("data/documents.py", "document.tokens.numel() <= len(start)", "False", DOCUMENTS),
-    Mutant("data/documents.py", "plan([document]).reach <= reads", "True", DOCUMENTS),
-    Mutant("rollout/strided.py", "return self.start + self.rollout_length", "return self.start", DOCUMENTS),
-    Mutant("rollout/strided.py", ">= self.shortest_document", "> self.shortest_document", DOCUMENTS),
-    Mutant("rollout/completion.py", "1 <= document.prompt_length <", "0 <= document.prompt_length <", DOCUMENTS),
-    Mutant("rollout/completion.py", "document.prompt_length < document", "document.prompt_length <= document", DOCUMENTS),
-    Mutant("data/split.py", "max(round(held_out * distinct), 1)", "round(held_out * distinct)", SPLIT),
-    Mutant("data/split.py", "1), distinct - 1)", "1), distinct)", SPLIT),
-    Mutant("data/split.py", "train = without_copies(examples, of=held_out)", "train = examples", SPLIT),
-    Mutant("data/split.py", "if len(prompts) > 1:", "if True:", SPLIT),
-    Mutant("data/split.py", "if len(prompts) > 1:", "if False:", SPLIT),
-    Mutant("models/probe.py", "if gap > TOLERANCE", "if False", ARCHITECTURES),
-    Mutant("models/probe.py", "TOLERANCE = 2e-3", "TOLERANCE = 2.0", ARCHITECTURES),
-    Mutant("rollout/micro_batches.py", "if counts and size <= room", "if counts", "tests/property/test_micro_batches.py"),
-    Mutant("rollout/micro_batches.py", "anchors * n * contexts", "anchors * contexts", "tests/property/test_micro_batches.py"),
-    Mutant("checkpoints/room.py", "if size > free:", "if False:", "tests/unit/checkpoints/test_room.py"),
-    Mutant("checkpoints/folder.py", "[-keep:]", "", "tests/unit/checkpoints/test_folder.py"),
-    Mutant("checkpoints/folder.py", "choose = min if", "choose = max if", "tests/unit/checkpoints/test_folder.py"),
-    Mutant("evaluation/measure.py", "weight.isfinite() &", "", "tests/unit/evaluation/test_evaluators.py"),
-    Mutant("evaluation/measure.py", "(value.isfinite() | (weight == 0))", "True", "tests/unit/evaluation/test_evaluators.py"),
-    Mutant("training/totals.py", ".where(rollouts.mask, 0)", "", "tests/unit/training/test_accumulate_gradients.py"),
-    Mutant("training/totals.py", "gap / counts.rollout_tokens", "gap", "tests/unit/training/test_accumulate_gradients.py"),
-    Mutant("importance.py", "(ratio > cap)", "(ratio >= cap)", "tests/property/test_importance.py"),
-    Mutant("importance.py", "ratio <= options.cap", "ratio < options.cap", "tests/property/test_importance.py"),
-    Mutant("importance.py", "/ ratio.numel()", "", "tests/property/test_importance.py"),
-    Mutant("objective.py", "clamp(min=1)", "clamp(min=0)", "tests/unit/training/test_objective.py"),
-    Mutant("objective.py", " & (column < contexts.lengths[:, None])", "", "tests/unit/training/test_objective.py"),
-    Mutant("rollout/not_finite.py", "flatten(1).all(1)", "flatten(1).any(1)", "tests/unit/training/test_finite.py"),
-    Mutant("features/hidden_states.py", 'layers > 1 and self._options.combine == "stack"', "layers > 1", "tests/property/test_whitening.py"),
-    Mutant("features/concat.py", "stacked=each[0][1].stacked if len(each) == 1 else False", "stacked=each[0][1].stacked", "tests/unit/features/test_maps.py"),
-    Mutant("transforms/whiten_context_paper.py", "layers=1, stacked=False", "", "tests/property/test_whitening.py"),
-    Mutant("scoring/interval.py", "torch.stack(leverages).mean(0)", "leverages[0]", "tests/property/test_clusters.py"),
+    Mutant("printable.py", "if letter.isprintable() or letter in keep", "if True", "tests/unit/test_printable.py"),
+    Mutant("printable.py", "if len(line) <= most", "if True", "tests/unit/test_printable.py"),
+    Mutant("errors.py", "printable(line)", "line", "tests/unit/test_printable.py"),
+    Mutant("console.py", "print(printable(line),", "print(line,", "tests/unit/test_printable.py"),
+    Mutant("console.py", "markup=False", "markup=True", "tests/unit/test_printable.py"),
+    Mutant("console.py", "emoji=False", "emoji=True", "tests/unit/test_printable.py"),
+    Mutant("console.py", "text if control else printable(text, keep=\"\\n\")", "text", "tests/unit/test_printable.py"),
+    Mutant("console.py", "printable(shown[key] or \"\")", "shown[key]", "tests/unit/test_printable.py"),
+    Mutant("console.py", 'printable(self.format(record), keep="\\n" if record.exc_info else "")', "self.format(record)", "tests/unit/test_printable.py"),
+    Mutant("study/report/page.py", "finalize=_shown,", "", "tests/unit/report/test_study.py -k labels"),
+    Mutant("study/report/page.py", "autoescape=True", "autoescape=False", "tests/unit/report/test_study.py -k labels"),
+    Mutant("study/report/page.py", "ENTITIES.get(letter, letter)", "letter", "tests/unit/report/test_study.py -k labels"),
+    Mutant("study/report/page.py", "ESCAPED.sub(r\"\\\\\\g<0>\", printable(text))", "printable(text)", "tests/unit/report/test_study.py -k labels"),
+    Mutant("study/report/make.py", "if file in written:", "if False:", "tests/unit/report/test_study.py -k slashes"),
+    Mutant("study/report/effects.py", "all(unlike(found[0], other) is None for other in found)", "True", "tests/unit/report/test_study.py -k paired"),
+    Mutant("reading.py", "if not stat.S_ISREG(file.stat().st_mode):", "if False:", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "Field(ge=0, lt=2**63)", "Field(ge=0)", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "Field(ge=0, lt=2**63)", "Field(lt=2**63)", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "range(DEEPEST)", "range(100 * DEEPEST)", "tests/unit/test_reading.py"),
+    Mutant("reading.py", "[: SHOWN - 1]", "", "tests/unit/test_reading.py"),
+    Mutant("evaluation/lines.py", "if not 0 <= number < count:", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("evaluation/lines.py", "if not weight >= 0:", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("evaluation/lines.py", "if not 0 < sum(weights) < inf:", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("evaluation/lines.py", "if weight > 0 and not isfinite(value):", "if False:", "tests/unit/evaluation/test_lines.py"),
+    Mutant("checkpoints/manifest.py", 'or ".." in path.parts', "", "tests/hostile -k manifest"),
+    Mutant("checkpoints/manifest.py", "path.is_absolute() or", "", "tests/hostile -k manifest"),
+    Mutant("checkpoints/manifest.py", "    check_regular(file)\n", "", "tests/hostile -k pipe"),
+    Mutant("study/contents.py", 'if "/" in name or', "if", "tests/hostile -k plan"),
+    Mutant("study/contents.py", "Annotated[Count, Field(ge=1)]", "Count", "tests/hostile -k steps"),
+    Mutant("study/folder.py", "if file.exists() and not file.is_file():", "if False:", "tests/unit/study/test_folder.py"),
+    Mutant("runs/output.py", "if self.evaluations.exists() and not _is_empty(self.evaluations):", "if False:", "tests/hostile -k pipe"),
 ]  # fmt: skip
 
 
@@ -371,28 +396,13 @@ def main() -> int:
 
 
 def tests_of(mutant: Mutant) -> list[str]:
-    return mutant.tests.split() or TESTS
+    # The tests of its own part are the likeliest to notice.
+    own = f"tests/unit/{Path(mutant.file).parent}"
+    return mutant.tests.split() or sorted(TESTS, key=lambda folder: folder != own)
 
 
 def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | None:
     """The first test that fails in a copy of the repository, with the mutant in place."""
-    for part in ("ebft", "tests", "recipes", "docs", "pyproject.toml"):
-        source = ROOT / part
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
-    if mutant is not None:
-        file = folder / "ebft" / mutant.file
-        text = file.read_text()
-        assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
-        file.write_text(text.replace(mutant.formula, mutant.broken, 1))
-    # The tests of its own part are the likeliest to notice.
-    own = f"tests/unit/{Path(mutant.file).parent}" if mutant else ""
-    tests = sorted(TESTS, key=lambda folder: folder != own)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    # The copy has to come before the installed package.
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
     with TemporaryDirectory() as path:
         folder = Path(path)
         for part in ("ebft", "tests", "recipes", "docs", "pyproject.toml"):

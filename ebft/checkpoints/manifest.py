@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
+
+from ebft.reading import check_regular, read_text
 
 MANIFEST = "manifest.sha256"
+LINE = re.compile(r"(?P<checksum>[0-9a-f]{64})  (?P<name>[^\0]+)")
 OURS = (".safetensors", ".json")
 """What a checkpoint consists of; somebody's notes beside it are no damage."""
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -29,35 +33,52 @@ def find_damage(folder: Path) -> str | None:
     Raises `OSError` if they cannot be read, which is not to say that they are damaged.
     """
     try:
-        lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        return f"{MANIFEST} is not text: {error}"
+        listed = _parsed(read_text(folder / MANIFEST))
+    except ValueError as error:
+        return f"{MANIFEST}: {error}"
     except OSError as error:
         if error.errno not in NO_FILE:
             raise
         return f"it has no {MANIFEST}"
-    if not lines:
-        return f"{MANIFEST} is empty"
-    listed = {line.partition("  ")[2] for line in lines}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.suffix in OURS and name not in listed:
             return f"{name} is not in {MANIFEST}"
-    for number, line in enumerate(lines, 1):
-        checksum, two_spaces, name = line.partition("  ")
-        if not (checksum and two_spaces and name) or ".." in Path(name).parts:
-            return f"line {number} of {MANIFEST} is not a checksum and a file's name"
+    for name, checksum in listed.items():
         file = folder / name
         try:
             if _checksum(file) != checksum:
                 return f"{name} is not what was written ({file.stat().st_size:,} bytes are there)"
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno not in NO_FILE:
+        except ValueError as error:
+            return f"{name}: {error}"
+        except OSError as error:
+            if error.errno not in NO_FILE:
                 raise
             return f"{name} is missing"
     return None
 
 
+def _parsed(text: str) -> dict[str, str]:
+    """The checksum of each file, by its path within the checkpoint.
+
+    Raises `ValueError` for a manifest of no files, and naming a line that is not one of it or names
+    a file that is elsewhere.
+    """
+    listed = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        found = LINE.fullmatch(line)
+        if found is None:
+            raise ValueError(f"line {number} is not a checksum and a file's name")
+        path = PurePosixPath(name := found["name"])
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"line {number} names {name}, which is not in the checkpoint")
+        listed[name] = found["checksum"]
+    if not listed:
+        raise ValueError("it is empty")
+    return listed
+
+
 def _checksum(file: Path) -> str:
+    check_regular(file)
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ebft.reading import check_regular, parse_json, read_text
+
 TENSOR, TUPLE, ITEMS, SHARDED = "$tensor", "$tuple", "$items", "$divided"
 
 
@@ -47,9 +49,10 @@ def read_nested(file: Path) -> Any:
     Raises `ValueError` naming the file if it is not what `write_nested` writes.
     """
     try:
-        structure = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        structure = parse_json(read_text(file.with_suffix(".json")))
+        check_regular(file.with_suffix(".safetensors"))
         return _unpack(structure, load_file(file.with_suffix(".safetensors")))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}.json and .safetensors hold no state: {error!r}") from error
 
 

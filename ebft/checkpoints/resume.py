@@ -179,6 +179,6 @@ def _later(own: Checkpoints, folder: Path) -> list[Path]:
 def _refusal(folder: Path, differences: list[Difference], why: str = "") -> UserError:
     keys = ",".join(difference.key for difference in differences)
     return UserError(
-        "\n".join(f"checkpoint.resume = {folder}: {why}{d}" for d in differences)
-        + f"\nthat is another run; to go on all the same, set checkpoint.may_differ=[{keys}]"
+        *(f"checkpoint.resume = {folder}: {why}{d}" for d in differences),
+        f"that is another run; to go on all the same, set checkpoint.may_differ=[{keys}]",
     )

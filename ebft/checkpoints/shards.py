@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
@@ -22,6 +22,8 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+
+from ebft.reading import check_regular
 
 
 def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -53,8 +55,12 @@ def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     All processes do it at once. Raises `ValueError` if the folder has not all of them, in the shape
     that those of `like` have.
     """
-    reader = HuggingFaceStorageReader(str(folder))
     try:
+        for file in folder.glob("*.safetensors"):
+            check_regular(file)
+            with safe_open(file, "pt"):  # it checks the header, which torch's reader trusts
+                pass
+        reader = HuggingFaceStorageReader(str(folder))
         written = reader.read_metadata().state_dict_metadata
         tensors = {}
         for name, tensor in like.items():
@@ -66,7 +72,7 @@ def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
             # A single process reads what several wrote: as intended, whatever torch assumes.
             warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
             load(dict(tensors), storage_reader=reader)
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+    except Exception as error:  # torch's reader raises what comes of whatever it finds
         raise ValueError(f"{folder} holds no tensors: {error!r}") from error
     return tensors
 

@@ -14,24 +14,37 @@ them only `models.load` looks inside, at how the base model of an adapter was ke
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor
 
 import ebft
 from ebft.checkpoints.nested import read_nested, write_nested
 from ebft.models.export import WholeWeights, save_policy
 from ebft.models.lora import has_adapter
+from ebft.reading import Count, Number, Text, parse_json, read_text, record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FORMAT = 3
 RUN, ABOUT, STATE, SHARDS = "run", "about.json", "state", "shards"
+
+
+class Version(BaseModel):
+    """Which version has written a checkpoint: read first, for the rest depends on it."""
+
+    format: Count
+    ebft: Text
+
+
+VERSION = TypeAdapter(Version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +55,24 @@ class About:
     `micro_batch` is how many documents it had at a time, which the recipe may leave open.
     """
 
-    step: int
-    recipe: Mapping[str, Any]
-    digests: Mapping[str, str]
-    micro_batch: int | None = None
-    format: int = FORMAT
-    ebft: str = ebft.__version__
+    step: Count
+    recipe: Mapping[Text, Any]
+    digests: Mapping[Text, Text]
+    micro_batch: Annotated[Count, Field(ge=1)] | None = None
+    format: Count = FORMAT
+    ebft: Text = ebft.__version__
+
+
+class State(BaseModel):
+    """What the state of a run consists of; each part of it knows what it holds itself."""
+
+    optimizer: dict[Any, Any]
+    lr_scheduler: dict[Any, Any]
+    parts: dict[Text, Any]
+    random: dict[Text, Any]
+    micro_batch_tokens: Count
+    metrics: list[dict[Text, Number]]
+    history: dict[Text, dict[Text, dict[Text, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,30 +137,29 @@ def read_about(folder: Path) -> About:
     """Raises `ValueError` if the folder is not a checkpoint that this version can resume, and
     `OSError` if it cannot be read."""
     try:
-        content = json.loads((folder / RUN / ABOUT).read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ValueError(
-                f"it is of format {content['format']}, written by ebft {content['ebft']}; this is "
-                f"ebft {ebft.__version__}, which reads format {FORMAT}"
-            )
-        about = About(**content)
-        if not (
-            isinstance(about.step, int)
-            and isinstance(about.recipe, dict)
-            and isinstance(about.digests, dict)
-            and (about.micro_batch is None or isinstance(about.micro_batch, int))
-        ):
-            raise ValueError("its step, recipe, digests or micro_batch are not as they should be")
-    except (FileNotFoundError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{RUN}/{ABOUT} is not that of a checkpoint: {error!r}") from error
-    return about
+        content = parse_json(read_text(folder / RUN / ABOUT))
+        version = record(content, VERSION)
+        if version.format == FORMAT:
+            return record(content, TypeAdapter(About))
+    except FileNotFoundError as error:
+        raise ValueError(f"it has no {RUN}/{ABOUT}") from error
+    except ValueError as error:
+        raise ValueError(f"{RUN}/{ABOUT} is not that of a checkpoint: {error}") from error
+    raise ValueError(
+        f"it is of format {version.format}, written by ebft {version.ebft}; this is ebft "
+        f"{ebft.__version__}, which reads format {FORMAT}: it is not damaged, so go on with the "
+        "version that wrote it"
+    )
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The nested state. Raises `ValueError` for files that hold none."""
-    state = read_nested(folder / RUN / STATE)
-    if not isinstance(state, dict):
-        raise ValueError(f"{folder / RUN / STATE}.json holds a {type(state).__name__}")
+    file = folder / RUN / STATE
+    state: dict[str, Any] = read_nested(file)
+    try:
+        record(state, TypeAdapter(State))
+    except ValueError as error:
+        raise ValueError(f"{file}.json holds no state of a run: {error}") from error
     return state
 
 

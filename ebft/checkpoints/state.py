@@ -83,7 +83,7 @@ def restore_state(
             now = m.optimizer.state_dict()["param_groups"]
             _load_optimizer(m, {**state["optimizer"], "param_groups": now}, shards)
         log.warning("the learning rate goes on at %.4g", m.optimizer.param_groups[0]["lr"])
-    with _fits("the random generators"):
+    with fits("the random generators"):
         restore_random(state["random"], m.device)
 
 
@@ -116,17 +116,18 @@ def replay_schedule(m: Machinery, steps: int) -> None:
 
 
 def _load(name: str, part: Any, state: Any) -> None:
-    with _fits(name):
+    with fits(name):
         part.load_state_dict(state)
 
 
 def _load_optimizer(m: Machinery, state: Mapping[str, Any], shards: Path) -> None:
-    with _fits("optimizer"):
+    with fits("optimizer"):
         m.optimizer.load_state_dict(dict(put_back(state, m, shards)))
 
 
 @contextmanager
-def _fits(name: str) -> Iterator[None]:
+def fits(name: str) -> Iterator[None]:
+    """Raises `UserError` where state does not fit what it is restored to, of this name."""
     try:
         yield
     # What torch and Python raise for state of any other form.

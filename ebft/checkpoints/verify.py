@@ -26,12 +26,12 @@ def damage_of(folder: Path) -> str | None:
 def about_of(folder: Path) -> About:
     """Which run a whole checkpoint is of.
 
-    Raises `UserError` if it is of another format, and `StorageError` if it cannot be read.
+    Raises `UserError` if it is of another format or not as a run writes it, and `StorageError` if
+    it cannot be read.
     """
     try:
         return with_retries(partial(read_about, folder))
     except ValueError as error:
         raise UserError(
-            f"checkpoint.resume = {folder}: {error}; it is not damaged, so go on with the "
-            "version of ebft that wrote it, or choose another checkpoint or output_dir"
+            f"checkpoint.resume = {folder}: {error}; or choose another checkpoint or output_dir"
         ) from error

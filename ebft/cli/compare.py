@@ -41,9 +41,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Raises `UserError` for a run without evaluations, and for runs that share no figure."""
+    from ebft.console import Printer
     from ebft.report.comparison_table import comparison_table
     from ebft.report.read_runs import read_runs
-    from ebft.runs.console import Printer
 
     Printer().print(comparison_table(read_runs(arguments.runs)))
     return 0

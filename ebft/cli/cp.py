@@ -6,6 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
+from ebft.console import say
 from ebft.errors import UserError
 
 BASE_RECIPE = re.compile(r"(base_recipe: *)([^\s,}]+)")
@@ -53,7 +54,7 @@ def copy(arguments: argparse.Namespace) -> int:
         destination.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {destination}: {error.strerror or error}") from error
-    print(f"{source} → {destination}")
+    say(f"{source} → {destination}")
     return 0
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ebft
+from ebft.console import say
 
 PACKAGES = (
     "torch", "torchtune", "torchao", "transformers", "datasets", "safetensors", "pydantic",
@@ -42,9 +43,12 @@ def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
         "embedded model": _embedded(),
     }
     for name, value in lines.items():
-        print(f"{name:24}{value}")
+        say(f"{name:24}{value}")
     if repair:
-        print(f"\n`tune run` is not ebft's here (`ebft run` does the same). To repair it: {repair}")
+        say(
+            "",
+            f"`tune run` is not ebft's here (`ebft run` does the same). To repair it: {repair}",
+        )
     return 1 if repair else 0
 
 

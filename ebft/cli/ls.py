@@ -10,6 +10,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from ebft.cli.types import describe_field, nested_options, yaml_value
+from ebft.console import say
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def ls(arguments: argparse.Namespace) -> int:
     wanted = arguments.wanted
     width = max(shutil.get_terminal_size().columns, 60)
     if wanted in (None, RECIPES):
-        print("\n".join(_recipes()))
+        say(*_recipes())
     if wanted == RECIPES:
         return 0
     kinds = load_registry(arguments.plugin).kinds()
@@ -74,7 +75,7 @@ def ls(arguments: argparse.Namespace) -> int:
         known = [RECIPES, *KINDS, *(name for named in kinds.values() for name in named)]
         raise UserError(f"no part and no kind is named {wanted!r}{suggest(wanted, known)}")
     for kind, named in shown.items():
-        print("\n".join(_kind(kind, named, width)))
+        say(*_kind(kind, named, width))
     return 0
 
 

@@ -13,18 +13,22 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import ebft
 from ebft.cli import compare, cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
+from ebft.console import give_up, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
-from ebft.runs.console import give_up
+from ebft.printable import printable
 from ebft.runs.run_job import prepare_process
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What it says of a file or folder that may not be read or written."""
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
+"""What it says where a folder stands in a file's place, or the like."""
 COMMANDS = (run, eval_command, compare, study, report, validate, ls, cp, new_plugin, doctor)
 EPILOG = """\
 examples:
@@ -48,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_folders()
         status: int = arguments.command(arguments)
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(*str(error).split("\n"), file=sys.stderr)
         return 2
     except EXPLAINED as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(*f"error: {error}".split("\n"), file=sys.stderr)
         return 1
     except FailedElsewhereError:
         return 1
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         if not only_prints(arguments):
@@ -66,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if (explained := explain(error)) is None:
             raise
-        print(f"error: {explained}", file=sys.stderr)
+        say(f"error: {explained}", file=sys.stderr)
         return 1
     return status
 
@@ -97,6 +101,11 @@ def explain(error: OSError) -> str | None:
             f"cannot use {error.filename}: {error.strerror}; get the permission, or choose another "
             "place"
         )
+    if error.errno in IN_THE_WAY and error.filename is not None:
+        return (
+            f"cannot use {error.filename2 or error.filename}: {error.strerror}; remove what is "
+            "there, or choose another place"
+        )
     return None
 
 
@@ -106,9 +115,16 @@ def only_prints(arguments: argparse.Namespace) -> bool:
     return "dry_run" not in arguments or bool(arguments.dry_run)
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose messages quote the command line."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The parsed command line. Exits with status 2 and the usage if it is not one."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ebft",
         description="Energy-Based Fine-Tuning of language models.",
         epilog=EPILOG,

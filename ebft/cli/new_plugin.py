@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import ebft
+from ebft.console import say
 from ebft.errors import UserError
 
 EPILOG = """\
@@ -49,7 +50,7 @@ def new_plugin(arguments: argparse.Namespace) -> int:
         raise UserError(f"{folder} is there already; give another name, or remove it")
     check_module(module_name(name))
     write_plugin(name, folder)
-    print(f"{folder}/: next, cd {folder} && pytest")
+    say(f"{folder}/: next, cd {folder} && pytest")
     return 0
 
 

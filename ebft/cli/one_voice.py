@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 
+from ebft.console import say
 from ebft.errors import EXPLAINED, FailedElsewhereError, MissingProcessError
 from ebft.processes import Launch
 
@@ -47,11 +48,11 @@ def one_voice(launch: Launch) -> Iterator[None]:
             if not watchdog.first_to_fail():
                 time.sleep(PATIENCE)  # its end must not come before the other's last words
                 raise FailedElsewhereError from error
-            print(file=sys.__stderr__)  # the first process's progress bar has no end of line
+            say("", file=sys.__stderr__)  # the first process's progress bar has no end of line
             if missing is not None:
                 raise MissingProcessError(f"{missing} ({backend_words(error)})") from error
             if isinstance(error, EXPLAINED):
-                raise type(error)(f"process {launch.rank}: {error}") from error
+                raise type(error)(*f"process {launch.rank}: {error}".split("\n")) from error
             log.error("process %d failed:", launch.rank)
             raise
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ebft.console import say
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `report FOLDER`."""
@@ -22,5 +24,5 @@ def report(arguments: argparse.Namespace) -> int:
     """Raises `UserError` for a folder without a study in it."""
     from ebft.study.report.make import write_report
 
-    print(write_report(arguments.folder))
+    say(str(write_report(arguments.folder)))
     return 0

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ebft.cli.arguments import add_recipe
+from ebft.console import say
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_or_describe(recipe: Recipe, *, dry_run: bool) -> int:
     """Runs a recipe, or prints what it would do; the exit status is `run`'s."""
     if dry_run:
-        print(describe(recipe))
+        say(*describe(recipe).split("\n"))
         return 0
     from ebft.runs.run_job import run_job
 

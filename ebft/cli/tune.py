@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
+from ebft.console import say
+
 YAML = (".yaml", ".yml")
 
 
@@ -98,7 +100,7 @@ def torchrun(options: Sequence[str], command: Sequence[str]) -> int:
         for rank, failure in error.failures.items():
             # Of a signal, the process had no chance to say anything; SIGTERM is torchrun's own.
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
-                print(f"process {rank}: {failure.message}", file=sys.stderr)
+                say(f"process {rank}: {failure.message}", file=sys.stderr)
         codes = [failure.exitcode for failure in error.failures.values()]
         return max(codes) if max(codes) > 0 else 1
     return 0

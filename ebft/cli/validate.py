@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ebft.cli.arguments import add_recipe
+from ebft.console import say
 
 EPILOG = """\
 examples:
@@ -33,7 +34,8 @@ def validate(arguments: argparse.Namespace) -> int:
     from ebft.config.load import load_recipe
 
     missing = load_recipe(arguments.file, arguments.overrides).options.missing()
-    print(f"{arguments.file}: valid" + (", but not on this machine:" if missing else ""))
-    for line in missing:
-        print(f"  {line}")
+    say(
+        f"{arguments.file}: valid" + (", but not on this machine:" if missing else ""),
+        *(f"  {line}" for line in missing),
+    )
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ebft.config.component import Component
+from ebft.errors import UserError
 from ebft.parts import Options, Part
 from ebft.plugins import Registry
 
@@ -58,6 +59,21 @@ def plain_options(value: Any, registry: Registry, *, defaults: bool = True) -> A
             return str(value)
         case _:
             return value
+
+
+def check_text(value: Any, *keys: str) -> None:
+    """Raises `UserError` for plain options that no file can hold: a path whose name is not UTF-8.
+
+    `keys` are those that lead to the value.
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_text(item, *keys, str(key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            check_text(item, *keys, str(i))
+    elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UserError(f"{'.'.join(keys)} = {value}: is not UTF-8, as a recipe is; rename it")
 
 
 def _identity(plugin: str) -> str:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from ebft.config.dump import check_text, plain_options
 from ebft.config.environment import refuse_environment
 from ebft.config.explain import explain
 from ebft.config.overrides import Override, apply_overrides, parse_override
@@ -94,7 +95,8 @@ def _validate(
             resolved, context={"registry": registry, "source": files[0]}
         )
     except ValidationError as error:
-        raise UserError("\n".join(explain(error, resolved, files[-1], changes))) from error
+        raise UserError(*explain(error, resolved, files[-1], changes)) from error
+    check_text(plain_options(options, registry))
     if problems := options.problems():
-        raise UserError("\n".join(f"{files[0]}: {problem}" for problem in problems))
+        raise UserError(*(f"{files[0]}: {problem}" for problem in problems))
     return options

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
-from tqdm import tqdm
 
+from ebft.console import Bar
 from ebft.data.encode import begins_with, encode, encode_completions
 from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
@@ -113,7 +113,7 @@ def tokenize(
     documents: list[Document] = []
     dropped: Counter[str] = Counter()
     shortest = sys.maxsize
-    with tqdm(
+    with Bar(
         total=len(examples), desc=f"tokenizing {split}", delay=3, leave=False, disable=None
     ) as bar:
         for at in range(0, len(examples), BATCH):

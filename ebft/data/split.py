@@ -7,8 +7,8 @@ from hashlib import blake2b
 
 import numpy as np
 from jaxtyping import UInt64
-from tqdm import tqdm
 
+from ebft.console import Bar
 from ebft.data.rows import pick
 from ebft.errors import UserError
 from ebft.splits import Example, Splits
@@ -94,7 +94,7 @@ def marks_of(examples: Sequence[Example], *, of_prompts: bool = False) -> Marks:
 
 def batches(examples: Sequence[Example], what: str) -> Iterator[tuple[int, Sequence[Example]]]:
     """All examples in order, a batch at a time with its place, with a progress bar for many."""
-    with tqdm(
+    with Bar(
         total=len(examples), desc=what, unit="text", delay=3, leave=False, disable=None
     ) as bar:
         for at in range(0, len(examples), BATCH):

@@ -10,8 +10,8 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 from filelock import FileLock
-from tqdm import tqdm
 
+from ebft.console import Bar
 from ebft.data.formats import format_of, read_texts
 from ebft.data.values import safe_name
 from ebft.errors import UserError, first_line
@@ -70,7 +70,7 @@ def _store(path: Path, key: str, columns: Mapping[str, str], file: Path, content
 def _batches(texts: Iterator[dict[str, str]], name: str) -> Iterator[list[dict[str, str]]]:
     batch: list[dict[str, str]] = []
     characters = 0
-    bar = tqdm(texts, desc=f"reading {name}", unit="row", delay=3, leave=False, disable=None)
+    bar = Bar(texts, desc=f"reading {name}", unit="row", delay=3, leave=False, disable=None)
     for row in bar:
         batch.append(row)
         characters += sum(map(len, row.values()))

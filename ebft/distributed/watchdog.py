@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
+from ebft.console import say
 from ebft.distributed.rendezvous import meet, open_store
 from ebft.errors import first_line
 from ebft.processes import Launch
@@ -91,10 +92,10 @@ class Watchdog:
             self._done.wait(EVERY)
             # Without torchrun here there is nothing to say: it was ended, and this process with it.
             if not self._done.is_set() and os.getppid() == self._parent:
-                print(
+                say(
                     f"error: process {self._launch.rank}: cannot reach torchrun's store at "
                     f"{self._store.host}:{self._store.port} any more: {first_line(error)}",
-                    file=sys.__stderr__, flush=True,
+                    file=sys.__stderr__,
                 )  # fmt: skip
         if not self._done.is_set():
             os._exit(1)

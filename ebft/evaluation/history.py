@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ebft.digests import digest_documents
-from ebft.evaluation.lines import DocumentsLine
+from ebft.evaluation.lines import DocumentsLine, check_values
 from ebft.evaluation.measure import EvaluationSet, clusters
 from ebft.files import write_whole
 from ebft.measurements import Measurement
@@ -82,14 +82,17 @@ class History:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over the evaluations of a checkpoint, and makes the file say them and no others."""
         self._evaluations = {
-            int(steps_done): {
-                name: Measurement(**{**fields, "clusters": self._clusters[fields["of"]]})
-                for name, fields in measured.items()
-            }
+            int(steps_done): {name: self._measurement(fields) for name, fields in measured.items()}
             for steps_done, measured in state.items()
         }
         if self._processes.is_main:
             write_whole(self._file, "".join(map(self._lines, self._evaluations)))
+
+    def _measurement(self, fields: Mapping[str, Any]) -> Measurement:
+        measured = Measurement(**{**fields, "clusters": self._clusters[fields["of"]]})
+        assert measured.clusters is not None
+        check_values(measured.value.tolist(), measured.weight.tolist(), measured.clusters.tolist())
+        return measured
 
     def _lines(self, steps_done: int) -> str:
         lines = [

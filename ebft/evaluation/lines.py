@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import BaseModel, TypeAdapter, model_validator
 from torch import Tensor
 
 from ebft.errors import UserError
 from ebft.measurements import Measurement
+from ebft.reading import (
+    Count,
+    Flag,
+    Number,
+    Text,
+    parse_json,
+    read_text,
+    record,
+    whole_lines,
+)  # fmt: skip
 from ebft.scoring.interval import mean_interval
 
 
@@ -26,12 +38,12 @@ class Line:
     `set` is the evaluation set that it is of, or the task of lm-evaluation-harness.
     """
 
-    step: int
-    name: str
-    unit: str
-    mean: float
-    half_width_95: float | None
-    set: str
+    step: Count
+    name: Text
+    unit: Text
+    mean: Number
+    half_width_95: Number | None
+    set: Text
 
     def to_json(self) -> str:
         """The line itself, without its end."""
@@ -104,39 +116,77 @@ class DocumentsLine(Line):
         )
 
 
+class Documents(BaseModel):
+    """What a line says of its documents."""
+
+    at: Count | None
+    documents_digest: Text
+    values: list[Number]
+    weights: list[Number]
+    # Files of before there were any clusters counted each document by itself.
+    clusters: list[Count] | None = None
+    share: Flag = False  # there where it is true
+
+    @model_validator(mode="after")
+    def _are_of_the_same_documents(self) -> Documents:
+        check_values(self.values, self.weights, self.clusters)
+        return self
+
+
+FIGURE, DOCUMENTS = TypeAdapter(Line), TypeAdapter(Documents)
+
+
+def check_values(
+    values: Sequence[float], weights: Sequence[float], clusters: Sequence[int] | None
+) -> None:
+    """Raises `ValueError` unless these are of the same documents, and have a mean."""
+    count = len(values)
+    if len(weights) != count or (clusters is not None and len(clusters) != count):
+        raise ValueError("values, weights and clusters differ in number")
+    if not 0 < sum(weights) < inf:
+        raise ValueError("weights: of all documents together it must be finite and above 0")
+    for i, (value, weight) in enumerate(zip(values, weights, strict=True)):
+        if not weight >= 0:
+            raise ValueError(f"weights.{i} = {weight}: it must not be below 0")
+        if weight > 0 and not isfinite(value):
+            raise ValueError(f"values.{i} = {value}: it must be finite, for it has a weight")
+    for i, number in enumerate(clusters or ()):
+        if not 0 <= number < count:
+            raise ValueError(f"clusters.{i} = {number}: it must be below {count}, the documents")
+
+
 def read_evaluations(file: Path) -> list[Line]:
     """Every line in order; a last one that was cut off does not count.
 
-    Raises `UserError` naming the first line that is not a figure.
+    Raises `UserError` naming the first line that is not a figure, and what is wrong in it.
     """
-    whole, _, _ = file.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+    try:
+        text = read_text(file)
+    except ValueError as error:
+        raise UserError(f"{file}: cannot be read: {error}") from error
     lines = []
-    for number, text in enumerate(whole.split("\n"), 1):
+    for number, line in whole_lines(text):
         try:
-            lines += [_line(json.loads(text))] if text else []
-        except (ValueError, TypeError, KeyError) as error:
+            lines.append(_line(parse_json(line)))
+        except ValueError as error:
             raise UserError(
-                f"{file}, line {number}: not a figure of an evaluation "
-                f"({type(error).__name__}: {error})"
+                f"{file}, line {number}: not a figure of an evaluation: {error}"
             ) from error
     return lines
 
 
-def _line(fields: Mapping[str, Any]) -> Line:
-    about = {key: fields[key] for key in ("step", "name", "unit", "mean", "half_width_95", "set")}
+def _line(fields: Any) -> Line:
+    figure = record(fields, FIGURE)
     if "values" not in fields:
-        return Line(**about)
-    values = torch.tensor(fields["values"], dtype=torch.float64)
-    # Files of before there were any clusters counted each document by itself.
-    clusters = fields.get("clusters", list(range(len(values))))
-    if not len(values) == len(fields["weights"]) == len(clusters):
-        raise ValueError("values, weights and clusters differ in number")
+        return figure
+    of = record(fields, DOCUMENTS)
+    clusters = list(range(len(of.values))) if of.clusters is None else of.clusters
     return DocumentsLine(
-        **about,
-        at=fields["at"],
-        documents_digest=fields["documents_digest"],
-        values=values,
-        weights=torch.tensor(fields["weights"], dtype=torch.float64),
+        **asdict(figure),
+        at=of.at,
+        documents_digest=of.documents_digest,
+        values=torch.tensor(of.values, dtype=torch.float64),
+        weights=torch.tensor(of.weights, dtype=torch.float64),
         clusters=torch.tensor(clusters),
-        share=fields.get("share", False),  # there where it is true
+        share=of.share,
     )

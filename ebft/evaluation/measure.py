@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
 
+from ebft.console import Bar
 from ebft.errors import NumericalError, UserError
 from ebft.interfaces import Evaluator
 from ebft.measurements import CorpusMeasurement, Measurement
@@ -68,7 +68,7 @@ def _measure_set(
     measured_by: dict[str, Evaluator] = {}
     mine = _share(one.documents, processes)
     total = len(mine)
-    with tqdm(
+    with Bar(
         total=total,
         desc=f"evaluating {one.name}",
         unit="document",

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import BaseModel, TypeAdapter, model_validator
 
 import ebft
 from ebft.config.dump import fingerprint
 from ebft.errors import UserError
+from ebft.evaluation.lines import check_values
 from ebft.files import check_writable, write_whole
 from ebft.measurements import Measurement
+from ebft.reading import Count, Flag, Number, Text, parse_json, read_text, record
 
 if TYPE_CHECKING:
     from ebft.evaluation.options import RunEvaluationOptions
@@ -26,6 +29,35 @@ NOT_MEASURED = ("every", "remember")
 """Keys of `evaluation` that change none of its figures."""
 FORMAT = "2"
 """The version of the file; the first had no clusters."""
+
+
+class Fields(BaseModel):
+    """Those of a measurement, as JSON has them."""
+
+    name: Text
+    unit: Text
+    value: list[Number]
+    weight: list[Number]
+    at: Count | None
+    share: Flag
+    of: Text
+    clusters: list[Count]
+
+    @model_validator(mode="after")
+    def _are_of_the_same_documents(self) -> Fields:
+        check_values(self.value, self.weight, self.clusters)
+        return self
+
+    def measurement(self) -> Measurement:
+        tensors = {
+            "value": torch.tensor(self.value, dtype=torch.float64),
+            "weight": torch.tensor(self.weight, dtype=torch.float64),
+            "clusters": torch.tensor(self.clusters),
+        }
+        return Measurement(**{**self.model_dump(), **tensors})
+
+
+MEASUREMENTS = TypeAdapter(dict[Text, Fields])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +74,13 @@ class Remembered:
         if not self.file.exists():
             return None
         try:
-            found = json.loads(self.file.read_text(encoding="utf-8"))
-            return {name: _measurement(fields) for name, fields in found.items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            found = record(parse_json(read_text(self.file)), MEASUREMENTS)
+        except (OSError, ValueError) as error:
             raise UserError(
-                f"evaluation.remember: {self.file} is damaged; delete it, and the base model is "
-                "measured again"
+                f"evaluation.remember: {self.file} is damaged: {error}; delete it, and the base "
+                "model is measured again"
             ) from error
+        return {name: fields.measurement() for name, fields in found.items()}
 
     def keep(self, measured: Mapping[str, Measurement]) -> None:
         """Writes them, whole."""
@@ -96,13 +128,3 @@ def remembered(
             "folder, or null"
         ) from error
     return Remembered(file)
-
-
-def _measurement(fields: dict[str, object]) -> Measurement:
-    tensors = {
-        name: torch.tensor(fields[name], dtype=dtype)
-        for name, dtype in (
-            ("value", torch.float64), ("weight", torch.float64), ("clusters", torch.long),
-        )
-    }  # fmt: skip
-    return Measurement(**{**fields, **tensors})  # type: ignore[arg-type]

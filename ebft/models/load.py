@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from pydantic import AliasPath, BaseModel, Field, TypeAdapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.errors import UserError, first_line
@@ -20,6 +20,7 @@ from ebft.models.options import ModelOptions
 from ebft.models.quantize import quantize_to, round_to_nf4
 from ebft.models.refusing import refusing
 from ebft.models.vocabulary import check_vocabulary
+from ebft.reading import Flag, parse_json, read_text, record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +38,17 @@ TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "voc
 """Files of which every tokenizer has one."""
 ABOUT = "run/about.json"
 """Where a checkpoint of a run says what its recipe was."""
+
+
+class BaseOf4Bits(BaseModel):
+    """What the recipe of a checkpoint says of its base model; False if it says nothing."""
+
+    quantize_base: Flag = Field(
+        False, validation_alias=AliasPath("recipe", "model", "lora", "quantize_base")
+    )
+
+
+BASE_OF_4_BITS = TypeAdapter(BaseOf4Bits)
 ATTENTION = {"tree": TREE, "flex": FLEX, "dense": DENSE}
 
 
@@ -162,8 +174,10 @@ def _is_of_4_bits(checkpoint: Path | None) -> bool:
     about = None if checkpoint is None else checkpoint / ABOUT
     if about is None or not about.is_file():
         return False  # written by another program
-    lora = json.loads(about.read_text(encoding="utf-8"))["recipe"]["model"].get("lora")
-    return bool(lora is not None and lora.get("quantize_base"))
+    try:
+        return record(parse_json(read_text(about)), BASE_OF_4_BITS).quantize_base
+    except ValueError as error:
+        raise UserError(f"{about} is damaged: {error}; take another checkpoint") from error
 
 
 def _base_of(options: ModelOptions) -> ModelOptions:

@@ -69,14 +69,8 @@ def other_names(runs: Sequence[RunFigures]) -> list[str]:
     return [name for name in every if any(name not in run.figures for run in runs)]
 
 
-def paired_difference(first: Line, other: Line) -> Interval | Unpaired:
-    """The mean of `other` less that of `first`, with its interval; or why they cannot be paired.
-
-    The difference is taken document by document, and documents of one cluster count together
-    (`ebft.scoring.interval.difference`).
-    """
-    if not isinstance(first, DocumentsLine) or not isinstance(other, DocumentsLine):
-        return Unpaired.NO_DOCUMENTS
+def unlike(first: DocumentsLine, other: DocumentsLine) -> Unpaired | None:
+    """Why two figures are not of the same documents, in the same unit; None if they are."""
     if first.unit != other.unit:
         return Unpaired.UNITS
     if first.documents_digest != other.documents_digest:
@@ -85,6 +79,19 @@ def paired_difference(first: Line, other: Line) -> Interval | Unpaired:
         return Unpaired.VALUES
     if not torch.equal(first.clusters, other.clusters):
         return Unpaired.CLUSTERS
+    return None
+
+
+def paired_difference(first: Line, other: Line) -> Interval | Unpaired:
+    """The mean of `other` less that of `first`, with its interval; or why they cannot be paired.
+
+    The difference is taken document by document, and documents of one cluster count together
+    (`ebft.scoring.interval.difference`).
+    """
+    if not isinstance(first, DocumentsLine) or not isinstance(other, DocumentsLine):
+        return Unpaired.NO_DOCUMENTS
+    if (why := unlike(first, other)) is not None:
+        return why
     if not torch.allclose(first.weights, other.weights, rtol=SAME, atol=0):
         return Unpaired.WEIGHTS
     return difference(

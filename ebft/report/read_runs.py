@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ebft.errors import UserError
 from ebft.evaluation.lines import read_evaluations
+from ebft.printable import printable
 from ebft.report.compare import RunFigures, last_figures, shared_names
 
 FILE = "evaluations.jsonl"
@@ -69,4 +70,4 @@ def labels(files: Sequence[Path]) -> list[str]:
         parts = [part[:-1] for part in parts]
     while min(map(len, parts)) > 1 and len({part[0] for part in parts}) == 1:
         parts = [part[1:] for part in parts]
-    return ["/".join(part) for part in parts]
+    return [printable("/".join(part)) for part in parts]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from ebft.rollout.records import Rollouts
@@ -35,11 +34,10 @@ def rollouts_table(
     table.add_column("lowest reward", ratio=2)
     c = rollouts.contexts
 
-    def cell(tokens: torch.Tensor, note: str = "") -> Text:
-        text = text_of(tokens.tolist(), tokenizer)
-        return Text(f"{note}{text!r}" if note else repr(text))
+    def cell(tokens: torch.Tensor, note: str = "") -> str:
+        return f"{note}{text_of(tokens.tolist(), tokenizer)!r}"
 
-    def rollout(p: int, j: int) -> Text:
+    def rollout(p: int, j: int) -> str:
         tokens = rollouts.tokens[p, j][rollouts.mask[p, j]]
         return cell(tokens, f"{float(reward[p, j]):+.2f} ")
 

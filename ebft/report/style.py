@@ -7,6 +7,7 @@ from io import BytesIO
 from math import nan
 from typing import TYPE_CHECKING
 
+from ebft.printable import printable
 from ebft.scoring.interval import Interval
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ def bars(intervals: Iterable[Interval | None]) -> list[float]:
 
 
 def plain(text: str) -> str:
-    """What matplotlib shows as this text: two dollar signs would be a formula."""
-    return text.replace("$", r"\$")
+    """What matplotlib shows as this text: two dollar signs would be a formula, and a legend leaves
+    out what begins with an underscore."""
+    shown = printable(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def png(figure: Figure) -> bytes:

@@ -44,7 +44,9 @@ def context_seeds(contexts: Contexts, *, seed: int, step: int) -> Int[Tensor, " 
 
 def document_keys(names: Sequence[str]) -> Int[Tensor, " B"]:
     """A 64-bit number for each document, from its name alone."""
-    digests = (blake2b(name.encode(), digest_size=8).digest() for name in names)
+    digests = (
+        blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names
+    )
     return torch.tensor([int.from_bytes(d, "little", signed=True) for d in digests])
 
 

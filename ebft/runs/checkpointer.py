@@ -13,7 +13,7 @@ from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.nested import check_nested
 from ebft.checkpoints.sharded import set_apart
 from ebft.checkpoints.snapshot import About, Snapshot
-from ebft.checkpoints.state import gather_before_update, gather_state
+from ebft.checkpoints.state import fits, gather_before_update, gather_state
 from ebft.errors import PluginError, StorageError
 
 if TYPE_CHECKING:
@@ -75,9 +75,11 @@ class Checkpointer:
         """Whether the policy and the optimizer are those of a whole step."""
         return not self._updating
 
-    def restore(self, resumed: Resumption, digests: Mapping[str, str]) -> None:
-        """Goes on from a checkpoint; the policy has its weights already. Raises `UserError`."""
-        state = resumed.restore(self._machinery)
+    def restore(
+        self, resumed: Resumption, state: Mapping[str, Any], digests: Mapping[str, str]
+    ) -> None:
+        """Goes on from a checkpoint whose weights and machinery are restored already; `state` is
+        the rest of it. Raises `UserError`."""
         before, now = state["micro_batch_tokens"], self._machinery.micro_batch_tokens
         if before != now:
             log.warning(
@@ -87,7 +89,8 @@ class Checkpointer:
             )  # fmt: skip
         self._metrics[:] = state["metrics"]
         if resumed.same_evaluation(digests):
-            self._history.load_state_dict(state["history"])
+            with fits("the held-out figures"):
+                self._history.load_state_dict(state["history"])
         else:
             log.warning("held-out measurements are others: `before` is now step %d", resumed.step)
         self.step_done(resumed.step)

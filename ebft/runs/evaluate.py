@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from ebft.config.dump import resolved_yaml
+from ebft.console import show
 from ebft.errors import UserError
 from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
@@ -18,7 +19,6 @@ from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.strided import Strided
-from ebft.runs.console import show
 from ebft.runs.documents import held_out_documents, read_splits
 from ebft.runs.evaluate_options import EvaluateOptions
 from ebft.runs.evaluation_sets import make_evaluation_sets
@@ -47,7 +47,7 @@ class Evaluate:
         """Loads the model and the data, builds the evaluators and takes the output folder."""
         options = self._options
         if missing := options.missing_for_parts():
-            raise UserError("\n".join(missing))
+            raise UserError(*missing)
         if options.harness is not None:
             check_harness(options.harness)
         self._output.lock()

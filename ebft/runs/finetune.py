@@ -66,7 +66,7 @@ class FineTune:
         checkpoints = Checkpoints(output.checkpoints, keep=checkpoint.keep, best=checkpoint.best_is)
         self._processes = processes = self._join()
         if missing := options.missing_for_parts():
-            raise UserError("\n".join(missing))
+            raise UserError(*missing)
         self._start = start = Start(options, recipe, output, checkpoints, processes)
         self.prepared = prepared = prepare(options, start, processes)
         machinery, digests = prepared.machinery, prepared.digests
@@ -75,10 +75,11 @@ class FineTune:
             known = remembered(
                 options.evaluation, registry, digests, model=options.model, seed=options.seed
             )
+        state = None if start.resumed is None else start.resumed.restore(machinery)
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, machinery.optimizer
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
-            start.clear_logs()
+            start.clear_logs()  # not before the state is restored: a damaged one deletes nothing
         self._progress = progress = self._show_progress()
         if processes.is_main:  # not before the loggers are there: it deletes what is overwritten
             start.take(resolved_yaml(options, registry))
@@ -92,8 +93,8 @@ class FineTune:
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
         self._measuring = Measuring(options, machinery, prepared.sets, history, progress, known)
-        if start.resumed is not None:
-            self._checkpointer.restore(start.resumed, digests)
+        if start.resumed is not None and state is not None:
+            self._checkpointer.restore(start.resumed, state, digests)
             progress.start_at(start.step)
         describe(options, prepared)
 
@@ -101,7 +102,7 @@ class FineTune:
         """Meets the other processes, if there are any."""
         options, launch = self._options, Launch.of_environment()
         if problems := find_problems_of_processes(options, launch.size):
-            raise UserError("\n".join(f"{self._source}: {problem}" for problem in problems))
+            raise UserError(*(f"{self._source}: {problem}" for problem in problems))
         set_seed(options.seed)
         return join(launch, options.parallel, resolve_device(options.model.device))
 

@@ -15,6 +15,7 @@ from ebft.checkpoints.folder import PREFIX
 from ebft.config.read import read_yaml
 from ebft.errors import UserError
 from ebft.files import check_writable, write_whole
+from ebft.reading import check_regular
 from ebft.runs.metric_logs import remove_logs
 
 RECIPE = "recipe.yaml"
@@ -111,16 +112,24 @@ class OutputFolder:
 
     def _there(self) -> dict[str, Any] | None:
         """The recipe of the run that is there. Raises `UserError` if the file is damaged."""
-        return read_yaml(self._recipe) if self._recipe.exists() else None
+        if not self._recipe.exists():
+            return None
+        try:
+            check_regular(self._recipe)
+        except ValueError as error:
+            raise UserError(f"{self._recipe}: cannot be read: {error}") from error
+        return read_yaml(self._recipe)
 
     def _has_results(self) -> bool:
         """Whether a run has written more here than its recipe: a checkpoint, a figure, a log."""
         if any(self.checkpoints.glob(f"{PREFIX}*")):
             return True  # whoever has lost its recipe: a run would take them for its own
+        if self.evaluations.exists() and not _is_empty(self.evaluations):
+            return True  # figures would be appended to whatever it is
         if not self._recipe.exists():
             return False  # whatever it is, no run has written it
         files = (file for file in self._path.rglob("*") if file.name not in (RECIPE, ".lock"))
-        return any(file.is_file() and file.stat().st_size > 0 for file in files)
+        return any(file.is_file() and not _is_empty(file) for file in files)
 
     def clear_logs(self) -> None:
         """Removes the logs of an overwritten run."""
@@ -129,11 +138,21 @@ class OutputFolder:
 
     def take(self, recipe: str, *, resume: bool = False) -> None:
         """Removes the figures of an overwritten run, and saves the recipe as it was resolved."""
-        if not resume and self._recipe.exists():
-            for file in (self.evaluations, self.picture, self.lengths):
+        stale = [self.evaluations]
+        if self._recipe.exists():
+            stale += [self.picture, self.lengths]
+        for file in [] if resume else stale:
+            try:
                 file.unlink(missing_ok=True)
+            except OSError as error:
+                raise UserError(f"{file}: cannot be removed: {error.strerror}") from error
         write_whole(self._recipe, recipe)
 
     def release(self) -> None:
         """Lets other processes write into the folder."""
         self._lock.release()
+
+
+def _is_empty(file: Path) -> bool:
+    """Whether it is a file with nothing in it, and no pipe or folder."""
+    return file.is_file() and file.stat().st_size == 0

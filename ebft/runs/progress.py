@@ -7,11 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from tqdm import tqdm
-
+from ebft.console import Bar, show
 from ebft.errors import UserError
+from ebft.printable import printable
 from ebft.report.rollouts import rollouts_table
-from ebft.runs.console import show
 from ebft.training.machinery import Step
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Progress:
         self._loggers, self._tokenizer = loggers, tokenizer
         self._every, self._label, self._steps = show_rollouts_every, label, steps
         # `disable=None`: off a terminal, where a bar would be thousands of lines in one.
-        self._bar = tqdm(
+        self._bar = Bar(
             total=steps, desc=label, unit="step", dynamic_ncols=True, disable=None, bar_format=BAR
         )
         self._done, self._step_said = 0, -SAY_EVERY
@@ -136,9 +135,10 @@ class Progress:
             self._said = self._step_said = now
 
     def log(self, metrics: Mapping[str, float], steps_done: int) -> None:
-        """Passes metrics on to every metric logger."""
+        """Passes metrics on to every metric logger, which may print their names."""
+        shown = {printable(name): value for name, value in metrics.items()}
         for logger in self._loggers:
-            logger.log_dict(metrics, step=steps_done)
+            logger.log_dict(shown, step=steps_done)
 
     def show(self, what: RenderableType) -> None:
         """Prints beside the progress bar."""

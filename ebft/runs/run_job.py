@@ -5,29 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TextIO
 
-from tqdm import tqdm
-
+from ebft.console import BesideBars, write_all_letters
 from ebft.errors import EXPLAINED, MemoryShortError, is_out_of_memory
-from ebft.runs.console import give_up, write_all_letters
 
 if TYPE_CHECKING:
     from ebft.config.load import Recipe
-
-
-class BesideBars(logging.Handler):
-    """Writes messages to a stream without breaking a progress bar that is on it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__()
-        self._stream = stream
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            tqdm.write(self.format(record), file=self._stream)
-        except OSError:  # its reader is gone: no reason for a run to end
-            give_up(self._stream)
-        except Exception:
-            self.handleError(record)
 
 
 def prepare_process(stream: TextIO) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ebft.errors import UserError
 from ebft.mistakes import WORDS
+from ebft.printable import printable
 from ebft.study.contents import ArmName
 from ebft.study.options import Levels, StudyOptions
 
@@ -88,8 +89,9 @@ def levels(key: str, values: Levels) -> list[Level]:
     if not values:
         raise UserError(f"{key} = {values}: has no values to compare; give some, or leave it out")
     if isinstance(values, dict):
-        return [Level(label, value) for label, value in values.items()]
-    found = [Level(_label(value), value) for value in values]
+        found = [Level(printable(label), value) for label, value in values.items()]
+    else:
+        found = [Level(printable(_label(value)), value) for value in values]
     if len({level.label for level in found}) < len(found):
         labels = ", ".join(level.label for level in found)
         raise UserError(
@@ -124,7 +126,7 @@ def _variants(
         yield "", options.base_recipe, common
     for name, variant in options.variants.items():
         yield (
-            name,
+            printable(name),
             variant.base_recipe or options.base_recipe,
             [*common, *variant.overrides.items()],
         )

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
+
+from ebft.reading import Count, Flag, Number, Text
 
 DONE = "done"
 FAILED = "failed"
+Amount = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+
+
+def _name(name: str) -> str:
+    if "/" in name or "\0" in name or name in ("", ".", ".."):
+        raise ValueError("it must be the name of a folder in runs/, and no path")
+    return name
+
+
+FolderName = Annotated[Text, Field(max_length=255), AfterValidator(_name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +32,9 @@ class ArmName:
     this arm sets one: all keys of the grid, or one of `one_at_a_time`.
     """
 
-    label: str
-    variant: str
-    levels: Mapping[str, str]
+    label: Text
+    variant: Text
+    levels: Mapping[Text, Text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +45,11 @@ class Description:
     model whose shape is not known.
     """
 
-    arms: Sequence[ArmName]
-    seed: int
-    steps: int
-    tflop: float | None
-    keep_checkpoints: bool
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Description:
-        return cls(
-            arms=[ArmName(arm["label"], arm["variant"], arm["levels"]) for arm in content["arms"]],
-            seed=content["seed"],
-            steps=content["steps"],
-            tflop=content["tflop"],
-            keep_checkpoints=content["keep_checkpoints"],
-        )
+    arms: Annotated[Sequence[ArmName], Field(min_length=1)]
+    seed: Count
+    steps: Annotated[Count, Field(ge=1)]
+    tflop: Amount | None
+    keep_checkpoints: Flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +72,6 @@ class Result:
     def status(self) -> str:
         return DONE if self.done else FAILED
 
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Result:
-        return cls(
-            seconds=content["seconds"],
-            error=None if content["status"] == DONE else content["error"],
-            surroundings=content.get("surroundings", {}),
-        )
-
     def content(self) -> dict[str, Any]:
         """The fields that the file has: no error and no surroundings if there are none."""
         whole = {
@@ -95,20 +91,42 @@ class StudyPlan:
     names of the runs' folders, in order.
     """
 
-    title: str
-    command: str
-    study: str
-    reference: str
-    factors: Mapping[str, Sequence[str]]
-    runs: Sequence[str]
+    title: Text
+    command: Text
+    study: Text
+    reference: Text
+    factors: Mapping[Text, Sequence[Text]]
+    runs: Sequence[FolderName]
 
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> StudyPlan:
-        return cls(
-            title=content["title"],
-            command=content["command"],
-            study=content["study"],
-            reference=content["reference"],
-            factors=content["factors"],
-            runs=content["runs"],
-        )
+
+class ResultFile(BaseModel):
+    """What the file of a result says."""
+
+    status: Literal["done", "failed"]
+    error: Text | None = None
+    seconds: Amount
+    surroundings: Mapping[Text, Text] = {}
+
+    @model_validator(mode="after")
+    def _says_why(self) -> ResultFile:
+        if (self.status == FAILED) != (self.error is not None):
+            raise ValueError("error must say why a run failed, and be there for no other")
+        return self
+
+    def result(self) -> Result:
+        return Result(self.seconds, self.error, self.surroundings)
+
+
+class Step(BaseModel, extra="allow"):
+    """A line of steps.jsonl: the figures of a step by their names."""
+
+    __pydantic_extra__: dict[str, Number]
+    step: Count
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return dict(self.__pydantic_extra__)
+
+
+DESCRIPTION, PLAN = TypeAdapter(Description), TypeAdapter(StudyPlan)
+RESULT, STEP = TypeAdapter(ResultFile), TypeAdapter(Step)

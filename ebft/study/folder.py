@@ -14,21 +14,36 @@ report/                tables, pictures, index.html
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
+from pydantic import TypeAdapter
 
 from ebft.errors import UserError
 from ebft.files import write_whole
-from ebft.study.contents import Description, Result, StudyPlan
+from ebft.reading import parse_json, read_text, record, whole_lines
+from ebft.study.contents import (
+    DESCRIPTION,
+    PLAN,
+    RESULT,
+    STEP,
+    Description,
+    Result,
+    Step,
+    StudyPlan,
+)
 
 RECIPE = "recipe.yaml"
-PLAN = "plan.json"
-DESCRIPTION = "run.json"
-RESULT = "result.json"
+PLAN_FILE = "plan.json"
+DESCRIPTION_FILE = "run.json"
+RESULT_FILE = "result.json"
+NAME_LENGTH = 80
+"""Most letters of a label that are in a file's name."""
 
 Record = TypeVar("Record")
 
@@ -67,6 +82,12 @@ class RunFolder:
     def log(self) -> Path:
         return self.path / "output.log"
 
+    def check(self) -> None:
+        """Raises `UserError` for a pipe or a device in a file's place: opening it may never end."""
+        for file in (self.recipe, self.log, self.steps, self.evaluations):
+            if file.exists() and not file.is_file():
+                raise UserError(f"{file} is a folder, a pipe or a device; remove it")
+
     def lock(self) -> FileLock:
         """The lock of whoever runs it. The kernel releases it when that process ends, however.
 
@@ -77,20 +98,21 @@ class RunFolder:
 
     def description(self) -> Description | None:
         """Which run it is; None if the folder does not say."""
-        return _read(self.path / DESCRIPTION, Description.of)
+        return _read(self.path / DESCRIPTION_FILE, DESCRIPTION)
 
     def write_description(self, description: Description) -> None:
-        _write_json(self.path / DESCRIPTION, asdict(description))
+        _write_json(self.path / DESCRIPTION_FILE, asdict(description))
 
     def result(self) -> Result | None:
         """How it ended; None if it has not."""
-        return _read(self.path / RESULT, Result.of)
+        written = _read(self.path / RESULT_FILE, RESULT)
+        return None if written is None else written.result()
 
     def write_result(self, result: Result) -> None:
-        _write_json(self.path / RESULT, result.content())
+        _write_json(self.path / RESULT_FILE, result.content())
 
     def forget_result(self) -> None:
-        (self.path / RESULT).unlink(missing_ok=True)
+        (self.path / RESULT_FILE).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,33 +134,46 @@ class StudyFolder:
 
     def plan(self) -> StudyPlan | None:
         """The study as it was last called; None if there is none in the folder."""
-        return _read(self.path / PLAN, StudyPlan.of)
+        return _read(self.path / PLAN_FILE, PLAN)
 
     def write_plan(self, plan: StudyPlan) -> None:
-        _write_json(self.path / PLAN, asdict(plan))
+        _write_json(self.path / PLAN_FILE, asdict(plan))
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; a last line that was cut off does not count."""
+def file_name(label: str) -> str:
+    """A label as a part of a file's name: letters, digits and `.+=-`, and `_` for what else is
+    in it."""
+    plain = unicodedata.normalize("NFKD", label)  # ¼ becomes 1, a sign, 4
+    return re.sub(r"[^\w.+=-]+", "_", plain, flags=re.ASCII)[:NAME_LENGTH]
+
+
+def read_steps(file: Path) -> list[Step]:
+    """The steps in a run's log, none if there is no log yet; a line that was cut off does not
+    count. Raises `UserError` naming the first line that is no step."""
     if not file.exists():
         return []
-    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines() if line]
-
-
-def _read(file: Path, record: Callable[[Mapping[str, Any]], Record]) -> Record | None:
-    return record(_read_json(file)) if file.exists() else None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """The object in a file. Raises `UserError` naming the file if there is none in it."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        lines = list(whole_lines(read_text(file)))
     except ValueError as error:
         raise _damaged(file, str(error)) from error
-    if not isinstance(content, dict):
-        raise _damaged(file, f"it holds a {type(content).__name__}")
-    return content
+    steps = []
+    for number, line in lines:
+        try:
+            steps.append(record(parse_json(line), STEP))
+        except ValueError as error:
+            raise _damaged(file, f"line {number}: {error}") from error
+    return steps
+
+
+def _read(file: Path, kind: TypeAdapter[Record]) -> Record | None:
+    """What a file says; None if it is not there. Raises `UserError` naming the file and the field
+    if it is not of that kind."""
+    if not file.exists():
+        return None
+    try:
+        return record(parse_json(read_text(file)), kind)
+    except ValueError as error:
+        raise _damaged(file, str(error)) from error
 
 
 def _damaged(file: Path, why: str) -> UserError:

@@ -10,19 +10,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import NoReturn
 
 from filelock import Timeout
-from tqdm import tqdm
 
 from ebft.config.dump import resolved_yaml
+from ebft.console import Bar
 from ebft.errors import RunsFailedError, UserError
 from ebft.files import write_whole
 from ebft.plugins import Registry
+from ebft.printable import printable
 from ebft.runs.interrupt import TERMINATED, StopRequest, stop_another
 from ebft.study.arms import factors
 from ebft.study.contents import Description, Result, StudyPlan
-from ebft.study.folder import RunFolder, StudyFolder, read_lines
+from ebft.study.folder import RunFolder, StudyFolder, read_steps
 from ebft.study.options import StudyOptions
 from ebft.study.plan import Run, missing_of, plan_runs
 from ebft.study.process import OutOfTimeError, run_in_process
@@ -90,7 +90,7 @@ class Study:
         log.info("%d runs, %d of them done already", len(self._runs), len(self._done()))
         with (
             stop_another("stopping the run in progress; the same command goes on") as stop,
-            tqdm(
+            Bar(
                 total=len(self._runs), desc="runs", unit="run", dynamic_ncols=True, disable=None
             ) as bar,
         ):
@@ -103,9 +103,7 @@ class Study:
         if stop:
             return False
         if failed := self._failures():
-            raise RunsFailedError(
-                f"{len(failed)} of {len(self._runs)} runs failed:\n" + "\n".join(failed)
-            )
+            raise RunsFailedError(f"{len(failed)} of {len(self._runs)} runs failed:", *failed)
         if not finished:
             raise SystemExit(OUT_OF_BUDGET)
         return True
@@ -113,7 +111,7 @@ class Study:
     def cleanup(self) -> None:
         """Nothing is held."""
 
-    def _run_all(self, pending: Sequence[Run], stop: StopRequest, bar: tqdm[NoReturn]) -> bool:
+    def _run_all(self, pending: Sequence[Run], stop: StopRequest, bar: Bar) -> bool:
         began, waiting = time.monotonic(), list(pending)
         while waiting:
             held = []
@@ -134,7 +132,7 @@ class Study:
         bar.set_postfix_str("")
         return True
 
-    def _run_one(self, run: Run, stop: StopRequest, bar: tqdm[NoReturn]) -> bool:
+    def _run_one(self, run: Run, stop: StopRequest, bar: Bar) -> bool:
         """Whether the run has ended, here or elsewhere; False if it is another process's, or
         was stopped."""
         folder = self._at(run)
@@ -149,7 +147,7 @@ class Study:
         bar.update()
         return True
 
-    def _attempt(self, run: Run, stop: StopRequest, bar: tqdm[NoReturn]) -> None:
+    def _attempt(self, run: Run, stop: StopRequest, bar: Bar) -> None:
         folder, limit = self._at(run), self._options.budget.minutes_per_run
         if _is_held(folder):
             return
@@ -193,11 +191,12 @@ class Study:
             if (result := self._at(run).result()) is None or (again and not result.done)
         ]
         if missing := missing_of(left):
-            raise UserError("\n".join(f"{self._source}: of its runs: {line}" for line in missing))
+            raise UserError(*(f"{self._source}: of its runs: {line}" for line in missing))
 
     def _prepare(self, run: Run) -> None:
         folder = self._at(run)
         folder.path.mkdir(parents=True, exist_ok=True)
+        folder.check()
         if not folder.recipe.exists():
             recipe = run.arm.recipe(
                 seed=run.seed, output_dir=folder.output, remember=self._folder.remembered
@@ -219,8 +218,8 @@ class Study:
 
     def _plan(self) -> StudyPlan:
         return StudyPlan(
-            title=self._source.stem,
-            command=shlex.join([_program(), *sys.argv[1:]]),
+            title=printable(self._source.stem),
+            command=printable(shlex.join([_program(), *sys.argv[1:]])),
             study=resolved_yaml(self._options, self._registry),
             reference=self._options.reference or self._runs[0].arm.label,
             factors=factors(self._options),
@@ -256,9 +255,8 @@ def _is_held(folder: RunFolder) -> bool:
         return True
 
 
-def _show(bar: tqdm[NoReturn], run: Run, folder: RunFolder) -> None:
-    lines = read_lines(folder.steps)
-    done = max((line["step"] for line in lines), default=0)
+def _show(bar: Bar, run: Run, folder: RunFolder) -> None:
+    done = max((line.step for line in read_steps(folder.steps)), default=0)
     bar.set_postfix_str(f"{run.arm.label}, seed {run.seed}: step {done}/{run.arm.steps}")
 
 

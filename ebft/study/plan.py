@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +17,11 @@ from ebft.runs.estimate import step_flops
 from ebft.runs.finetune_options import FineTuneOptions
 from ebft.runs.metric_logs import STEP_LOG
 from ebft.study.arms import Arm, arms
+from ebft.study.folder import file_name
 from ebft.study.options import StudyOptions
 
 NOT_IDENTITY = ("output_dir", "overwrite", "seed")
 """Keys of a recipe that do not make another arm."""
-NAME_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +74,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        plain = unicodedata.normalize("NFKD", self.arm.label)  # ¼ becomes 1, a sign, 4
-        label = re.sub(r"[^\w.+=-]+", "_", plain, flags=re.ASCII)[:NAME_LENGTH]
-        return f"{label}-seed{self.seed}-{self.arm.fingerprint}"
+        return f"{file_name(self.arm.label)}-seed{self.seed}-{self.arm.fingerprint}"
 
 
 def plan_arms(options: StudyOptions) -> list[PlannedArm]:
@@ -96,7 +92,7 @@ def plan_arms(options: StudyOptions) -> list[PlannedArm]:
             found if same is None else replace(same, arms=[*same.arms, *found.arms])
         )
     if mistakes:
-        raise UserError("\n".join(dict.fromkeys(mistakes)))
+        raise UserError(*dict.fromkeys(mistakes))
     return list(planned.values())
 
 

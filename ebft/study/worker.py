@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 
 from filelock import Timeout
@@ -52,14 +51,15 @@ def _run(run: RunFolder) -> int:
     except EXPLAINED as error:
         reason = str(error)
     except Exception as error:  # a bug in a plug-in or in ebft: this run's end, not the study's
-        traceback.print_exc()
+        logging.getLogger("ebft").error("%s", error, exc_info=True)
         reason = f"{type(error).__name__}: {error}"
     else:
         # First of all: without a result, and without checkpoints, all would be done again.
         run.write_result(_result(began, error=None))
         _drop_checkpoints(run)
         return 0
-    logging.getLogger("ebft").error("error: %s", reason)
+    for line in f"error: {reason}".split("\n"):
+        logging.getLogger("ebft").error("%s", line)
     run.write_result(_result(began, error=reason))
     return 1
 

@@ -90,7 +90,9 @@ class CheckpointTarget:
         documents = make_documents(self._options, self._resources, self._plan)
         self._documents = documents.train.documents
         machinery = self._machinery()
-        state = {**gather_state(machinery), "metrics": [], "history": {}}
+        state = {
+            **gather_state(machinery), "micro_batch_tokens": 0, "metrics": [], "history": {},
+        }  # fmt: skip
         about = About(2, self._recipe, {"base": "", "train": "", "held_out": ""})
         snapshot = Snapshot(self._resources.policy, self._resources.tokenizer, about, state)
         whole = Checkpoints(folder / "whole", keep=1).save(snapshot, step=2)

@@ -3,6 +3,8 @@
 A case is added in one line: to `CASES` in `data.py`, `models.py`, `parts.py` or `states.py`.
 """
 
+import signal
+
 import pytest
 
 from tests.hostile import data, models, parts, states
@@ -11,6 +13,23 @@ from tests.hostile.case import Inputs
 CASES = [*data.CASES, *models.CASES, *parts.CASES, *states.CASES]
 LONGEST = 1000
 """Characters of a line: a value is quoted in part, however long it is."""
+
+
+PATIENCE = 60
+"""Seconds: a pipe or a device that is opened may never end."""
+
+
+@pytest.fixture(autouse=True)
+def ends():
+    before = signal.signal(signal.SIGALRM, _raise)
+    signal.alarm(PATIENCE)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _raise(number, frame):
+    pytest.fail(f"not refused within {PATIENCE} seconds")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from ebft.rollout.streams import context_seeds
+from ebft.digests import digest_documents
+from ebft.rollout.streams import context_seeds, document_keys
 from ebft.rollout.strided import Strided
 from tests.tiny import tiny_documents
 
@@ -27,3 +28,12 @@ def test_a_context_keeps_its_seed_in_other_company():
     assert torch.equal(both[-len(alone) :], alone)
     renamed = PLAN([replace(documents[1], name="another")])
     assert not torch.equal(context_seeds(renamed, seed=1, step=2), alone)
+
+
+def test_a_name_that_is_not_utf_8_is_a_name_like_others():
+    (document,) = tiny_documents([20])
+    names = ["caf\udce9", "caf\udce8", "café"]
+    keys = document_keys(names)
+    assert len(keys.unique()) == len(names)
+    digests = {digest_documents([replace(document, name=name)]) for name in names}
+    assert len(digests) == len(names)

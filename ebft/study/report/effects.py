@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ebft.evaluation.lines import DocumentsLine
+from ebft.report.compare import unlike
 from ebft.scoring.interval import Interval, difference
 from ebft.scoring.seeds import Spread, over_seeds, pooled_spread
 from ebft.study.report.records import RunRecord, StudyRecord
@@ -104,4 +105,4 @@ def _spread(study: StudyRecord, measure: str) -> Spread:
 
 
 def _alike(found: Sequence[DocumentsLine]) -> bool:
-    return len({it.documents_digest for it in found}) == 1
+    return all(unlike(found[0], other) is None for other in found)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ebft.files import write_whole
 from ebft.report.style import png
-from ebft.study.folder import StudyFolder
+from ebft.study.folder import StudyFolder, file_name
 from ebft.study.report.effects import effects
 from ebft.study.report.groups import comparisons, crossings
 from ebft.study.report.page import markdown, page
@@ -34,11 +34,14 @@ def write_report(path: Path) -> Path:
     write_whole(folder / "effects.csv", table.to_csv(index=False))
     write_whole(folder / "tables.md", markdown(study, table))
     # Several processes may end a study at once, and all of them write its report.
-    pictures, written = [], set()
+    pictures, written = [], set[str]()
     for name, caption, figure in _figures(study):
+        file = f"{file_name(name)}.png"
+        if file in written:  # of another factor
+            file = f"{file_name(name)}-{len(written)}.png"
         pictures.append((caption, png(figure)))
-        write_whole(folder / f"{name}.png", pictures[-1][1])
-        written.add(f"{name}.png")
+        write_whole(folder / file, pictures[-1][1])
+        written.add(file)
     for old in folder.glob("*.png"):
         if old.name not in written:
             old.unlink(missing_ok=True)

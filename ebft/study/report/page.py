@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ebft.printable import printable
 from ebft.scoring.interval import TOO_FEW
 from ebft.study.report.records import StudyRecord
 
@@ -28,6 +30,12 @@ CELLS = (
     "value", "value_seeds", "change", "change_documents", "change_seeds",
     "difference", "difference_documents", "difference_seeds", "difference_pooled",
 )  # fmt: skip
+ESCAPED = re.compile(r"[\\`*\[\]]|(?<!\w)_|_(?!\w)")
+"""What Markdown takes for more than a letter within a line; not an underscore inside a word."""
+ENTITIES = {
+    "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "~": "&#126;", "$": "&#36;",
+}  # fmt: skip
+"""The same for what not every dialect of Markdown lets a backslash escape."""
 SIGNED = ("change", "difference")
 CLEAR = {"change": "change_documents", "difference": "difference_documents"}
 """Which figures are set off, and the half-width that they have to exceed."""
@@ -37,7 +45,7 @@ def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, 
     """The page; `pictures` are captions and PNGs, which are put into it."""
     environment = Environment(
         loader=PackageLoader("ebft.study.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
     return environment.get_template("study.html").render(
         study=study,
@@ -54,12 +62,20 @@ def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, 
 
 def markdown(study: StudyRecord, table: pd.DataFrame) -> str:
     """The tables alone, to put into a document."""
-    lines = [f"# {study.plan.title}", "", f"Reference: {study.plan.reference}. {LEVEL_NOTE}", ""]
-    for title, rows in _tables(table):
-        lines += [f"## {title}", "", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
-        lines += [_line([f"**{text}**" if clear else text for text, clear in row]) for row in rows]
+    title, reference = plain_markdown(study.plan.title), plain_markdown(study.plan.reference)
+    lines = [f"# {title}", "", f"Reference: {reference}. {LEVEL_NOTE}", ""]
+    for heading, rows in _tables(table):
+        lines += [f"## {plain_markdown(heading)}", ""]
+        lines += [_line(HEADINGS), _line(["---"] * len(HEADINGS))]
+        for row in rows:
+            cells = [(plain_markdown(text), clear) for text, clear in row]
+            lines.append(_line([f"**{text}**" if clear else text for text, clear in cells]))
         lines.append("")
-    lines += [f"{run.name}: {run.status}. {run.error}" for run in study.runs if not run.done]
+    lines += [
+        plain_markdown(f"{run.name}: {run.status}. {run.error}")
+        for run in study.runs
+        if not run.done
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -93,7 +109,22 @@ def _is_clear(name: str, row: dict[str, float]) -> bool:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return f"| {' | '.join(cells)} |"
+
+
+def plain_markdown(text: str) -> str:
+    r"""A line of Markdown that shows the text as it is: no HTML, links, emphasis or new cells.
+
+    >>> plain_markdown("[layer 8] a_b <b> x|y")
+    '\\[layer 8\\] a_b &lt;b&gt; x&#124;y'
+    """
+    escaped = ESCAPED.sub(r"\\\g<0>", printable(text))
+    return "".join(ENTITIES.get(letter, letter) for letter in escaped)
+
+
+def _shown(value: object) -> object:
+    """What Jinja puts into the page, which is escaped for HTML after this."""
+    return printable(value, keep="\n") if isinstance(value, str) else value
 
 
 def _names(study: StudyRecord) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from ebft.errors import UserError
 from ebft.evaluation.lines import DocumentsLine, read_evaluations
 from ebft.report.names import family
 from ebft.study.contents import Description, Result, StudyPlan
-from ebft.study.folder import PLAN, RunFolder, StudyFolder, read_lines
+from ebft.study.folder import PLAN_FILE, RunFolder, StudyFolder, read_steps
 
 PENDING = "not done"
 log = logging.getLogger("ebft")
@@ -117,9 +117,17 @@ def read_study(path: Path) -> StudyRecord:
     folder = StudyFolder(path)
     plan = folder.plan()
     if plan is None:
-        raise UserError(f"{path}: no study in this folder ({PLAN} is not there)")
-    runs = [_read_run(folder.run(name)) for name in plan.runs]
-    return StudyRecord(plan, [run for run in runs if run is not None])
+        raise UserError(f"{path}: no study in this folder ({PLAN_FILE} is not there)")
+    runs = [_read_run(folder.run(name)) for name in dict.fromkeys(plan.runs)]
+    record = StudyRecord(plan, [run for run in runs if run is not None])
+    for run in record.runs:
+        for key, label in (item for arm in run.description.arms for item in arm.levels.items()):
+            if label not in plan.factors.get(key, [label]):
+                raise UserError(
+                    f"{path / PLAN_FILE} is damaged: factors: {key} has no value {label}, and "
+                    f"the run {run.name} has it; the study's own command writes it again"
+                )
+    return record
 
 
 def _read_run(folder: RunFolder) -> RunRecord | None:
@@ -135,10 +143,10 @@ def _read_run(folder: RunFolder) -> RunRecord | None:
             evaluations.setdefault(evaluated.step, {})[evaluated.name] = evaluated
     measured = {name for named in evaluations.values() for name in named}
     training: dict[int, dict[str, float]] = {}
-    for line in read_lines(folder.steps):
-        figures = {k: v for k, v in line.items() if k != "step" and k not in measured}
+    for step in read_steps(folder.steps):
+        figures = {k: v for k, v in step.figures.items() if k not in measured}
         if figures:
-            training.setdefault(line["step"], {}).update(figures)
+            training.setdefault(step.step, {}).update(figures)
     return RunRecord(
         name=folder.path.name,
         description=description,

@@ -72,10 +72,24 @@ def test_a_last_line_that_was_cut_off_does_not_count(tmp_path):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "JSONDecodeError"),
-        ("3", "TypeError"),
-        ('{"step": 1, "ce": 2.5}', "KeyError: 'name'"),
+        ("{", "Expecting property name"),
+        ("3", "it must be an object"),
+        ("[" * 2000, "nested more than 100 levels deep"),
+        ('{"step": 1, "ce": 2.5}', "name is missing"),
+        (json.dumps({**WRITTEN, "step": True}), "step = True: it must be a valid integer"),
+        (
+            json.dumps({**WRITTEN, "step": 2**63}),
+            "step = 9223372036854775808: it must be less than",
+        ),
         (json.dumps({**WRITTEN, "clusters": [0]}), "values, weights and clusters differ in number"),
+        (
+            json.dumps({**WRITTEN, "clusters": [0, 10**12]}),
+            "clusters.1 = 1000000000000: it must be",
+        ),
+        (json.dumps({**WRITTEN, "clusters": [0, -5]}), "clusters.1 = -5: it must be"),
+        (json.dumps({**WRITTEN, "values": [float("nan"), 0]}), "values.0 = nan: it must be finite"),
+        (json.dumps({**WRITTEN, "weights": [3.0, -1.0]}), "weights.1 = -1.0: it must not be below"),
+        (json.dumps({**WRITTEN, "weights": [0.0, 0.0]}), "weights: of all documents together"),
     ],
 )
 def test_a_line_that_is_no_figure_is_named(tmp_path, line, says):

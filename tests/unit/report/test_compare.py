@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
+from ebft.console import Printer
 from ebft.evaluation.lines import DocumentsLine, Line
 from ebft.report.compare import (
     WHY,
@@ -112,7 +112,7 @@ def test_a_run_is_named_by_what_tells_it_from_the_others():
 
 
 def printed(runs, *, styled=False):
-    console = Console(width=80, force_terminal=styled, file=io.StringIO())
+    console = Printer(width=80, force_terminal=styled, file=io.StringIO())
     console.print(comparison_table(runs))
     return console.file.getvalue()
 

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 import pandas as pd
 import pytest
 
-from ebft.study.folder import StudyFolder, read_lines
+from ebft.study.folder import StudyFolder, read_steps
 from ebft.study.report.effects import effects
 from ebft.study.report.groups import comparisons, crossings
 from ebft.study.report.make import write_report
@@ -203,7 +203,7 @@ def test_half_a_line_is_cut_off_before_more_is_written(tmp_path):
     log = StepLog(str(file))
     log.log_dict({"ce": 1.5}, 2)
     log.close()
-    assert read_lines(file) == [{"step": 1, "ce": 2}, {"step": 2, "ce": 1.5}]
+    assert [(it.step, it.figures) for it in read_steps(file)] == [(1, {"ce": 2}), (2, {"ce": 1.5})]
 
 
 def test_lines_that_were_cut_off_or_said_twice_count_once(tmp_path):
@@ -220,3 +220,55 @@ def test_a_folder_without_a_study(ebft, tmp_path):
     status, _, err = ebft("report", str(tmp_path))
     assert status == 2
     assert err.strip() == f"{tmp_path}: no study in this folder (plan.json is not there)"
+
+
+HOSTILE = "[layer 8] <script>|`x` *_a_ $1 $2\x1b[31m"
+
+
+@pytest.fixture
+def hostile_study(tmp_path):
+    """Labels, factors, a title and a failure that Markdown, HTML and a terminal would obey."""
+    levels = {"a/../b": HOSTILE, "a_.._b": "_x"}
+    runs = {
+        "one": ([arm("reference")], 0, {"effect": 0.1}),
+        "two": ([arm(HOSTILE, **{"a/../b": HOSTILE, "a_.._b": "_x"})], 0, {"effect": 0.2}),
+        "three": ([arm("3", **{"a/../b": "0", "a_.._b": "1"})], 0, {"effect": 0.3}),
+        "failed": ([arm(f"{HOSTILE} 2")], 0, {"effect": 0.1, "status": "failed"}),
+    }
+    factors = {key: [label, "0", "1"] for key, label in levels.items()}
+    return write_study(tmp_path, runs, factors=factors)
+
+
+def test_labels_are_shown_as_they_are_whatever_is_in_them(hostile_study, ebft):
+    status, out, err = ebft("report", str(hostile_study))
+    assert status == 0, err
+    folder = hostile_study / "report"
+    tables, page = (folder / "tables.md").read_text(), (folder / "index.html").read_text()
+    shown = r"| \[layer 8\] &lt;script&gt;&#124;\`x\` \*\_a\_ &#36;1 &#36;2\\x1b\[31m |"
+    assert shown in tables
+    assert r"[layer 8] &lt;script&gt;|`x` *_a_ $1 $2\x1b[31m" in page
+    for text in (tables, page, out, err):
+        assert "\x1b" not in text
+        assert "<script" not in text
+
+
+def test_pictures_of_factors_with_slashes_lie_in_the_report(hostile_study, ebft):
+    ebft("report", str(hostile_study))
+    pictures = list(hostile_study.rglob("*.png"))
+    assert {file.parent for file in pictures} == {hostile_study / "report"}
+    curves = [file.name for file in pictures if file.name.startswith("curves-_b")]
+    assert len(curves) == 2, pictures  # of two factors whose names come out alike
+    page = (hostile_study / "report" / "index.html").read_text()
+    assert page.count("data:image/png") == len(pictures)
+
+
+def test_figures_of_other_documents_are_not_paired(tmp_path):
+    folder = grid_study(tmp_path)
+    file = StudyFolder(folder).run(next(iter(StudyFolder(folder).plan().runs))).evaluations
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:  # of the same digest, as a damaged file has
+        line.update(values=line["values"][:-1], weights=line["weights"][:-1])
+        line.update(clusters=line["clusters"][:-1])
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = effects(read_study(folder))
+    assert table["difference_documents"].isna().any()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ebft.runs.run_job import BesideBars
+from ebft.console import BesideBars
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_message_that_cannot_be_put_together_is_logging_s_affair(capsys):
 SHOW = """
 import sys
 from ebft.runs.run_job import prepare_process
-from ebft.runs.console import show
+from ebft.console import show
 prepare_process(sys.stderr)
 for step in range(2):
     show("π é " * 9999)

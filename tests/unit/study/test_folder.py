@@ -1,6 +1,7 @@
 """What lies in a study's folder, read back."""
 
 import json
+import os
 
 import pytest
 
@@ -88,3 +89,13 @@ def test_a_report_of_a_damaged_study_is_one_clear_line(ebft, tmp_path):
     assert status == 2
     assert err.startswith(f"{tmp_path / 'plan.json'} is damaged: ")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "output.log", "output/evaluations.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_is_refused(tmp_path, name):
+    (tmp_path / "output").mkdir()
+    run = RunFolder(tmp_path)
+    run.check()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is a folder, a pipe or a device"):
+        run.check()
