@@ -19,7 +19,7 @@ from docs.generate.options import (
     section_of,
 )
 from docs.generate.parts import title_of
-from ebft.config.recipe import RECIPES, RecipeOptions
+from ebft.config.recipe import JOBS, RecipeOptions
 from ebft.config.shipped import recipes_folder
 from ebft.parts.registry import load_registry
 
@@ -38,8 +38,8 @@ them, with dots between the levels: `training.steps=100`, `evaluation.evaluators
 
 
 def recipes_page() -> str:
-    """Every key of every recipe class."""
-    classes = {name: resolve_name(target) for name, target in RECIPES.items()}
+    """Every key of every kind of recipe."""
+    classes = {name: resolve_name(target).schema for name, target in JOBS.items()}
     return "\n".join([INTRODUCTION, *(_recipe(name, it) for name, it in classes.items())])
 
 

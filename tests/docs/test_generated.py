@@ -10,7 +10,7 @@ from docs.generate.parts import parts_pages
 from docs.generate.recipes import recipes_page, shipped_page
 from docs.generate.root_files import as_page
 from ebft.cli.ls import claim_of
-from ebft.config.recipe import RECIPES
+from ebft.config.recipe import JOBS
 from ebft.config.shipped import shipped_recipes
 from ebft.parts import hooks as hookspecs
 from ebft.parts.registry import load_registry
@@ -20,10 +20,10 @@ PARTS = [
     for kind, parts in load_registry().kinds().items()
     for name, registered in parts.items()
 ]
-CLASSES = [resolve_name(target) for target in RECIPES.values()]
+CLASSES = [resolve_name(target).schema for target in JOBS.values()]
 
 
-@pytest.mark.parametrize("recipe", CLASSES, ids=list(RECIPES))
+@pytest.mark.parametrize("recipe", CLASSES, ids=list(JOBS))
 def test_every_key_of_a_recipe_is_there(recipe):
     page = recipes_page()
     for key, field in recipe.model_fields.items():

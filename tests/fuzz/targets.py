@@ -125,7 +125,7 @@ class CheckpointTarget:
         found.load_weights(self._resources.policy)
         found.restore(self._loop())
 
-    def _machinery(self) -> LoopParts:
+    def _loop(self) -> LoopParts:
         return make_loop_parts(
             self._options, self._resources, self._plan, self._documents, MicroBatch(2)
         )

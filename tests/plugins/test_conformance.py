@@ -32,7 +32,7 @@ OPTIONS = {
     "data": {
         "files": [{"path": ROWS, "prompt": "q", "completion": "a", "held_out": 0.25}],
         "python_files": [{"path": SOURCES / "rollout"}],
-        "python_functions": [{"path": SOURCES / "training"}],
+        "python_functions": [{"path": SOURCES / "models"}],
         "tiny_programs": [{"train": 60, "held_out": 20, "out_of_distribution": 20}],
     },
     "plans": {

@@ -72,12 +72,13 @@ def test_values(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_data_and_the_cost(file, stubs):
-    options = load_recipe(file, stubs(file)).options
+    recipe = load_recipe(file, stubs(file))
+    options = recipe.options
     splits = options.data()
     assert len(splits.held_out) == 5
     assert {e.completion for e in splits.held_out}.isdisjoint(e.completion for e in splits.train)
     assert all(bool(e.prompt) != (setting(file) == "unstructured_code") for e in splits.train)
-    millions = float(options.estimate().split(", ")[1].split(" M")[0].replace(",", ""))
+    millions = float(recipe.job.estimate().split(", ")[1].split(" M")[0].replace(",", ""))
     assert millions == pytest.approx(MILLIONS[options.model.path], abs=1)
 
 

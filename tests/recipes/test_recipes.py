@@ -3,7 +3,7 @@
 Studies are tested by what they plan; validating one validates its runs.
 """
 
-from importlib.loop import PathFinder
+from importlib.machinery import PathFinder
 
 import pytest
 import torch
@@ -132,7 +132,7 @@ def test_the_ready_ablations_fit_in_ninety_minutes(name):
         _, matching, *_ = evaluation.evaluators
         anchors = matching.plan(tiny_documents([length])).anchor.tolist()
         tree = DocumentTree(length, anchors, matching.n, matching.plan.rollout_length)
-        model = model_shape(arm.options)
+        model = model_shape(arm.options.model)
         work = flops(model, tree)
         each = work.sampling + work.features + 2 * model.parameters * length
         measured = 2 * evaluation.documents * each / 1e12

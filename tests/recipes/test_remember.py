@@ -79,5 +79,6 @@ def test_a_damaged_file_is_named(before, ebft, tiny_run, tmp_path):
         *tiny_run(f"output_dir={tmp_path / 'second'}", f"evaluation.remember={tmp_path / 'kept'}")
     )
     assert status == 2
-    assert f"{file} is damaged; delete it" in err
+    assert f"{file} is damaged: " in err
+    assert "; delete it, and the base model is measured again" in err
     assert "Traceback" not in err

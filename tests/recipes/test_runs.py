@@ -162,6 +162,10 @@ class Unreachable:
     def __init__(self):
         raise type("ServiceError", (Exception,), {})("no key")
 
+    def log_dict(self, payload, step): ...
+
+    def close(self): ...
+
 
 DISK_LOGGER = "_component_: torchtune.training.metric_logging.DiskLogger"
 
@@ -173,7 +177,8 @@ def test_a_run_is_not_overwritten_by_one_without_its_loggers(ebft, tiny_run, tmp
     kept = [run / "recipe.yaml", run / "evaluations.jsonl", run / "training.png"]
     before = [file.read_bytes() for file in kept]
     loggers = f"{{{DISK_LOGGER}, log_dir: {run}}}, {{_component_: {__name__}.Unreachable}}"
-    status, _, err = ebft(*tiny_run("overwrite=true", f"metric_loggers=[{loggers}]"))
+    plugins = f"plugins=[{__name__}]"
+    status, _, err = ebft(*tiny_run("overwrite=true", plugins, f"metric_loggers=[{loggers}]"))
     assert status == 2
     assert err.strip().splitlines()[-1] == (
         f"metric_loggers.1 = {__name__}.Unreachable: cannot be made (ServiceError: no key); leave "

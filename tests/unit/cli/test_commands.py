@@ -181,7 +181,8 @@ class TestDryRun:
     def test_a_model_that_is_not_here_leaves_the_recipe(self, ebft, tiny_run):
         status, out, _ = ebft(*tiny_run("model.path=someone/something"), "--dry-run")
         assert status == 0
-        assert "# no estimate: model.path = someone/something: its configuration is not on" in out
+        assert "# no estimate: model.path = someone/something: cannot be loaded (" in out
+        assert "; its configuration must be on this machine" in out
 
 
 def test_options_may_stand_between_overrides(ebft, tiny_run):

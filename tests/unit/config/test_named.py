@@ -113,7 +113,7 @@ def test_a_module_with_the_name_of_a_library_in_front_is_another(module, mark):
 def test_what_the_recipe_lists_is_imported(module):
     name = module(
         "named_mine",
-        "import ebft\nfrom torch.optim import SGD\n\n\nclass Brief(ebft.Part):\n"
+        "import ebft\nfrom torch.optim import SGD\n\n\nclass Brief(ebft.RewardPart):\n"
         "    def pairwise(self):\n        return False\n\n\n"
         "class Mine(SGD):\n    pass\n\n\ndef passes(attempt):\n    return 1\n",
     )

@@ -138,12 +138,12 @@ while not os.path.exists("go"): time.sleep(0.01)
 @contextmanager
 def waiting_program(folder, options):
     """A program that runs until it is told: its process, and what it came to."""
-    outcomes = []
+    outcomes, others = [], set(psutil.Process().children())  # those of other tests, or libraries
     thread = threading.Thread(target=lambda: outcomes.append(run_python(WAITS, options)))
     thread.start()
     try:
         started = wait_for(lambda: list(folder.glob("ebft-sandbox-*/started")))[0]
-        [process] = psutil.Process().children()
+        [process] = set(psutil.Process().children()) - others
         yield process
         (started.parent / "go").touch()
     finally:
