@@ -381,7 +381,10 @@ def main() -> int:
         if number >= options.first
         and (not options.files or any(name in mutant.file for name in options.files))
     ]
-    tests = sorted({path for _, mutant in chosen for path in tests_of(mutant)})
+    words = {word for _, mutant in chosen for word in tests_of(mutant)}
+    tests = sorted(
+        word for word in words if ROOT.joinpath(word).exists()
+    )  # all of them, without -k
     if failed := first_failure(tests):
         sys.exit(f"without any mutant, {failed}: whatever it kills proves nothing")
     survivors = 0
