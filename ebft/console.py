@@ -113,3 +113,21 @@ def give_up(stream: TextIO) -> None:
     """
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def prepare_process(stream: TextIO) -> None:
+    """Makes this process one that runs recipes: it logs to `stream`, in all letters."""
+    log_to(stream)
+    write_all_letters()
+
+
+def log_to(stream: TextIO) -> None:
+    """Shows ebft's messages on `stream`, and of torchao's only errors.
+
+    Importing torchao warns that its C++ extensions do not fit this torch; ebft needs none of them.
+    """
+    log = logging.getLogger("ebft")
+    log.handlers = [BesideBars(stream)]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger("torchao").setLevel(logging.ERROR)

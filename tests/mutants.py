@@ -362,7 +362,7 @@ MUTANTS = [
     Mutant("study/contents.py", 'if "/" in name or', "if", "tests/hostile -k plan"),
     Mutant("study/contents.py", "Annotated[Count, Field(ge=1)]", "Count", "tests/hostile -k steps"),
     Mutant("study/folder.py", "if file.exists() and not file.is_file():", "if False:", "tests/unit/study/test_folder.py"),
-    Mutant("runs/output.py", "if self.evaluations.exists() and not _is_empty(self.evaluations):", "if False:", "tests/hostile -k pipe"),
+    Mutant("runs/folder.py", "if self.evaluations.exists() and not _is_empty(self.evaluations):", "if False:", "tests/hostile -k pipe"),
 ]  # fmt: skip
 
 

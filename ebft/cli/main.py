@@ -18,10 +18,9 @@ from typing import NoReturn
 import ebft
 from ebft.cli import compare, cp, doctor, ls, new_plugin, report, run, study, validate
 from ebft.cli import eval as eval_command
-from ebft.console import give_up, say
+from ebft.console import give_up, prepare_process, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.printable import printable
-from ebft.runs.run_job import prepare_process
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or a limit on files is full."""

@@ -63,9 +63,9 @@ def run_or_describe(recipe: Recipe, *, dry_run: bool) -> int:
     if dry_run:
         say(*describe(recipe).split("\n"))
         return 0
-    from ebft.runs.run_job import run_job
+    from ebft.runs.jobs import run_job
 
-    return 0 if run_job(recipe) else 130
+    return 0 if run_job(recipe.job) else 130
 
 
 def describe(recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt, model_validator
 
 from ebft.options import Options
-from ebft.parts.kinds import EvaluatorPart
+from ebft.parts.kinds import EvaluatorPart, FeatureMapPart
 from ebft.parts.part import Part, part_of
 
 Evaluators = tuple[Annotated[EvaluatorPart, part_of("evaluators")], ...]
@@ -55,6 +55,11 @@ class EvaluationOptions(Options):
             key = f"evaluation.sets.{number}.evaluators"
             named |= {f"{key}.{i}": part for i, part in enumerate(one.evaluators)}
         return named
+
+    def feature_maps(self) -> list[FeatureMapPart]:
+        """The feature maps of all evaluators."""
+        evaluators = [*self.evaluators, *(it for one in self.sets for it in one.evaluators)]
+        return [feature_map for part in evaluators for feature_map in part.feature_maps()]
 
     def anything(self) -> bool:
         """Whether anything is measured at all."""

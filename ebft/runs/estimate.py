@@ -23,7 +23,7 @@ from ebft.runs.cost import GIB, DocumentTree, Memory, flops, memory
 
 if TYPE_CHECKING:
     from ebft.models.options import LoraOptions, ModelOptions
-    from ebft.parts.kinds import FeatureMapPart, SamplerPart
+    from ebft.parts.kinds import SamplerPart
     from ebft.parts.part import Part
     from ebft.runs.options import FineTuneOptions
 
@@ -55,13 +55,15 @@ class StepEstimate:
     def of(cls, options: FineTuneOptions) -> Self:
         """Raises `ValueError` saying what cannot be known."""
         model = model_shape(options.model)
+        trained = options.feature_map if options.uses_features else None
+        maps = [*options.evaluation.feature_maps(), *([] if trained is None else [trained])]
         return cls(
             options=options,
             model=model,
             tree=document_tree(options.plan, options.sampler, options.documents.length),
             adapter=adapter_weights(options.model.lora, model),
             depth=1.0 if options.feature_map is None else options.feature_map.base_depth(),
-            reads_base=any(it.base_depth() > 0 for it in _feature_maps(options)),
+            reads_base=any(feature_map.base_depth() > 0 for feature_map in maps),
         )
 
     def work(self) -> list[Work]:
@@ -150,16 +152,6 @@ def memory_need(options: FineTuneOptions, *, processes: int = 1) -> Callable[[in
     The function that is returned raises `ValueError` if that cannot be known.
     """
     return lambda count: StepEstimate.of(options).memory(count, processes=processes).total
-
-
-def _feature_maps(options: FineTuneOptions) -> list[FeatureMapPart]:
-    """Those of training and of the evaluators."""
-    sets = options.evaluation.sets
-    evaluators = [*options.evaluation.evaluators, *(it for one in sets for it in one.evaluators)]
-    maps = [feature_map for part in evaluators for feature_map in part.feature_maps()]
-    if options.uses_features and options.feature_map is not None:
-        maps.append(options.feature_map)
-    return maps
 
 
 def _is_cpu(device: str) -> bool:

@@ -21,8 +21,8 @@ from ebft.plans.strided import Strided
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
+from ebft.runs.folder import OutputFolder
 from ebft.runs.options import EvaluateOptions
-from ebft.runs.output import OutputFolder
 from ebft.runs.setup import held_out_documents, make_resources, read_splits
 
 log = logging.getLogger("ebft")
@@ -42,14 +42,13 @@ def evaluate(options: EvaluateOptions, registry: Registry) -> None:
         raise UserError(*missing)
     if options.harness is not None:
         check_harness(options.harness)
-    output = OutputFolder(options.output_dir, overwrite=options.overwrite)
-    output.lock()
-    try:
-        output.check()
-        output.check_overwritten(options.recipe)
+    output = OutputFolder(options.output_dir)
+    with output.locked(overwrite=options.overwrite) as folder:
+        folder.check()
+        folder.check_overwritten(options.recipe)
         resources = make_resources(options.model, seed=options.seed, merge_adapter=False)
         sets = make_sets(options, resources)
-        output.take(resolved_yaml(options, registry))
+        folder.take(resolved_yaml(options, registry))
         for one in sets:
             log.info("%s: %d documents", one.name, len(one.documents))
         if options.model.base is None and is_checkpoint(options.model):
@@ -59,9 +58,7 @@ def evaluate(options: EvaluateOptions, registry: Registry) -> None:
             )
         else:
             log.info("features are those of %s", options.model.base or options.model.path)
-        measure_all(options, resources, sets, output)
-    finally:
-        output.release()
+        measure_all(options, resources, sets, folder)
 
 
 def make_sets(options: EvaluateOptions, resources: Resources) -> list[EvaluationSet]:

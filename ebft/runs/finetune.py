@@ -13,6 +13,7 @@ from typing import Self
 
 from transformers import set_seed
 
+from ebft.checkpoints.checkpointer import Checkpointer
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.room import least_size
 from ebft.checkpoints.snapshot import About
@@ -25,19 +26,15 @@ from ebft.evaluation.history import History
 from ebft.evaluation.remembered import remembered
 from ebft.models.load import resolve_device
 from ebft.parts.registry import Registry
-from ebft.runs.blame import blame, named_evaluators
-from ebft.runs.checkpointer import Checkpointer
 from ebft.runs.checks import find_problems_of_processes
-from ebft.runs.describe import describe
-from ebft.runs.halving import Halving
-from ebft.runs.interrupt import TERMINATED, StopRequest, stop_on_signals
+from ebft.runs.failures import blame, named_evaluators, saving_last_step
+from ebft.runs.folder import OutputFolder, Start
 from ebft.runs.measuring import Measuring, is_due
+from ebft.runs.memory import Halving
 from ebft.runs.options import FineTuneOptions
-from ebft.runs.output import OutputFolder
-from ebft.runs.progress import Progress, make_metric_loggers
-from ebft.runs.rescue import saving_last_step
+from ebft.runs.progress import Progress, describe, make_metric_loggers
 from ebft.runs.setup import prepare
-from ebft.runs.start import Start
+from ebft.runs.signals import TERMINATED, StopRequest, stop_on_signals
 from ebft.training.loop import train
 from ebft.training.metrics import step_metrics
 from ebft.training.parts import LoopParts, Observer, Step
@@ -57,29 +54,30 @@ class FineTuning:
 
     def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
         self._options, self._registry, self._source = options, registry, source
-        self._output = OutputFolder(options.output_dir, overwrite=options.overwrite)
-        self._closing = ExitStack()
+        self._output = OutputFolder(options.output_dir)
 
     def __enter__(self) -> Self:
         """Loads the model and the data, builds the parts and takes the output folder."""
-        try:
-            self._set_up()
-        except BaseException:
-            self._close()
-            raise
+        with ExitStack() as opened:
+            self._set_up(opened)
+            self._closing = opened.pop_all()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._close()
+        self._closing.close()
 
-    def _set_up(self) -> None:
+    def _set_up(self, opened: ExitStack) -> None:
         options, registry, output = self._options, self._registry, self._output
         recipe, checkpoint = plain_options(options, registry), options.checkpoint
         checkpoints = Checkpoints(output.checkpoints, keep=checkpoint.keep, best=checkpoint.best_is)
         self._processes = processes = self._join()
         if missing := options.missing_for_parts():
             raise UserError(*missing)
-        self._start = start = Start(options, recipe, output, checkpoints, processes)
+        folder = None
+        if processes.is_main:
+            locked = output.locked(overwrite=options.overwrite)
+            folder = opened.enter_context(locked)
+        self._start = start = Start(options, recipe, folder, checkpoints, processes)
         self.prepared = prepared = prepare(options, start, processes)
         loop, digests = prepared.loop, prepared.digests
         known = None
@@ -91,10 +89,10 @@ class FineTuning:
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, loop.optimizer
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
-            start.clear_logs()  # not before the state is restored: a damaged one deletes nothing
-        self._progress = progress = self._show_progress()
-        if processes.is_main:  # not before the loggers are there: it deletes what is overwritten
-            start.take(resolved_yaml(options, registry))
+        # Not before the state is restored: a damaged one deletes nothing.
+        self._progress = progress = start.take(
+            resolved_yaml(options, registry), partial(self._show_progress, opened)
+        )
 
         self._metrics = list[dict[str, float]]()
         history = History(prepared.sets, output.evaluations, processes=processes)
@@ -104,7 +102,10 @@ class FineTuning:
             metrics=self._metrics, history=history,
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
-        self._measuring = Measuring(options, loop, prepared.sets, history, progress, known)
+        self._measuring = Measuring(
+            loop, prepared.sets, history, progress, known,
+            evaluation=options.evaluation, training=options.training, best=checkpoint.best,
+        )  # fmt: skip
         if start.resumed is not None and state is not None:
             self._checkpointer.restore(start.resumed, state, digests)
             progress.start_at(start.step)
@@ -113,12 +114,16 @@ class FineTuning:
     def _join(self) -> Processes:
         """Meets the other processes, if there are any."""
         options, launch = self._options, Launch.of_environment()
-        if problems := find_problems_of_processes(options, launch.size):
-            raise UserError(*(f"{self._source}: {problem}" for problem in problems))
+        problems = find_problems_of_processes(
+            launch.size, options.parts(), options.training, options.model,
+            replicas=options.parallel.replicas,
+        )  # fmt: skip
+        if lines := [f"{self._source}: {problem}" for problem in problems]:
+            raise UserError(*lines)
         set_seed(options.seed)
         return join(launch, options.parallel, resolve_device(options.model.device))
 
-    def _show_progress(self) -> Progress:
+    def _show_progress(self, opened: ExitStack) -> Progress:
         options, is_main = self._options, self._processes.is_main
         progress = Progress(
             steps=options.training.steps,
@@ -127,7 +132,7 @@ class FineTuning:
             tokenizer=self.prepared.resources.tokenizer,
             show_rollouts_every=options.training.show_rollouts_every,
         )
-        self._closing.callback(progress.close)
+        opened.callback(progress.close)
         return progress
 
     def train(self) -> bool:
@@ -181,7 +186,7 @@ class FineTuning:
             return False
         if stopping and done < last:
             return False  # another process was asked
-        self._closing.close()
+        self._progress.close()
         if processes.is_main:
             log.info("%s", checkpointer.newest())
             measuring.report(self._output, self._metrics)
@@ -196,12 +201,6 @@ class FineTuning:
         paired = {key: (parts[key], built[key]) for key in parts.keys() & built.keys()}
         paired |= named_evaluators(self._options.evaluation, self.prepared.sets)
         return blame(error, paired, self._registry, f"after {self._checkpointer.done} steps")
-
-    def _close(self) -> None:
-        try:
-            self._closing.close()
-        finally:
-            self._output.release()
 
 
 def train_halving(

@@ -7,11 +7,11 @@ when it runs.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ebft.config.recipe import Job
 from ebft.distributed.processes import Launch
-from ebft.errors import UserError
+from ebft.errors import EXPLAINED, MemoryShortError, UserError, is_out_of_memory
 from ebft.runs.checks import find_problems
 from ebft.runs.options import EvaluateOptions, FineTuneOptions, ModelRecipeOptions
 
@@ -114,3 +114,21 @@ def not_on_this_machine(options: ModelRecipeOptions) -> list[str]:
             if isinstance(path, Path) and not path.exists():
                 found.append(f"{key}.{name} = {path}: no such file or folder")
     return found + options.missing_for_parts()
+
+
+def run_job(job: Job[Any]) -> bool:
+    """Runs a job. True if it is complete, False if the user stopped it.
+
+    Raises what the job raises, and `MemoryShortError` for a lack of memory.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # the run has its own; loading weights takes a second
+    try:
+        return job.run()
+    except EXPLAINED:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryShortError(f"out of memory: {job.advice()}") from error

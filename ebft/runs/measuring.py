@@ -9,6 +9,7 @@ from time import perf_counter
 from ebft.errors import UserError
 from ebft.evaluation.history import History
 from ebft.evaluation.measure import EvaluationSet, measure
+from ebft.evaluation.options import RunEvaluationOptions
 from ebft.evaluation.remembered import Remembered
 from ebft.mistakes import suggest
 from ebft.models.whole import kept_whole
@@ -17,8 +18,8 @@ from ebft.report.curves import plot_curves
 from ebft.report.lengths import plot_lengths
 from ebft.report.summary import summary_table
 from ebft.rollout.records import Contexts, Scored
-from ebft.runs.options import FineTuneOptions
-from ebft.runs.output import OutputFolder
+from ebft.runs.folder import OutputFolder
+from ebft.runs.options import StepOptions
 from ebft.runs.progress import Progress
 from ebft.training.gradients import measure_gradients
 from ebft.training.parts import LoopParts, Observer
@@ -34,14 +35,18 @@ class Measuring(Observer):
 
     def __init__(
         self,
-        options: FineTuneOptions,
         loop: LoopParts,
         sets: Sequence[EvaluationSet],
         history: History,
         progress: Progress,
         remembered: Remembered | None,
+        *,
+        evaluation: RunEvaluationOptions,
+        training: StepOptions,
+        best: str | None,
     ) -> None:
-        self._options, self._loop, self._sets = options, loop, sets
+        self._evaluation, self._training, self._best = evaluation, training, best
+        self._loop, self._sets = loop, sets
         self._history, self._progress, self._remembered = history, progress, remembered
         self.seconds_within_steps = 0.0
         """What measuring gradients has taken so far: no part of a step's own time."""
@@ -50,7 +55,7 @@ class Measuring(Observer):
         """Measures before the first step, or where the run was stopped before it had done so."""
         if not self._history or (self.due(done) and done not in self._history):
             self.held_out(done)
-        best = self._options.checkpoint.best
+        best = self._best
         names = list(self._history.first) if self._history else []
         if best is not None and best not in names:
             raise UserError(
@@ -66,13 +71,13 @@ class Measuring(Observer):
         After the update they would be measured on documents that the policy has just learned.
         """
         done, began = step + 1, perf_counter()
-        if not is_due(done, self._options.training.measure_gradients_every):
+        if not is_due(done, self._training.measure_gradients_every):
             return
         self._progress.announce("measuring gradients")
         measured = measure_gradients(
-            self._loop.policy, contexts, scored, self._options.objective,
+            self._loop.policy, contexts, scored, self._loop.objective,
             precision=self._loop.precision,
-            gradient_checkpointing=self._options.training.gradient_checkpointing,
+            gradient_checkpointing=self._training.gradient_checkpointing,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
         self._progress.log(measured, done)
@@ -80,11 +85,11 @@ class Measuring(Observer):
 
     def due(self, done: int) -> bool:
         """Whether held-out figures are due after so many steps."""
-        return done == self._options.training.steps or is_due(done, self._options.evaluation.every)
+        return done == self._training.steps or is_due(done, self._evaluation.every)
 
     def held_out(self, done: int) -> None:
         """The held-out figures after so many steps."""
-        if not self._options.evaluation.anything():
+        if not self._evaluation.anything():
             return
         log.info("evaluating after step %d …", done)
         remembered = self._remembered if done == 0 else None
@@ -108,7 +113,7 @@ class Measuring(Observer):
 
     def report(self, output: OutputFolder, metrics: Sequence[Mapping[str, float]]) -> None:
         """Draws the pictures and prints the summary; `metrics` are those of the steps."""
-        if not self._options.evaluation.anything():
+        if not self._evaluation.anything():
             return
         plot_curves(self._history, metrics, output.picture)
         log.info("picture: %s", output.picture)

@@ -33,9 +33,9 @@ from ebft.parts.splits import Example, Splits
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Document
 from ebft.runs.estimate import memory_need
+from ebft.runs.folder import Start
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.options import FineTuneOptions
-from ebft.runs.start import Start
 from ebft.runs.trial import INSTEAD
 from ebft.training.parts import LoopParts, RolloutParts
 
@@ -232,7 +232,11 @@ def make_loop_parts(
     parameters = [p for p in resources.policy.parameters() if p.requires_grad]
     optimizer = make_optimizer(options.optimizer, parameters)
     lr_scheduler = make_lr_scheduler(options.lr_scheduler, optimizer)
-    parts = make_rollout_parts(options, resources)
+    feature_map = options.feature_map if options.uses_features else None
+    parts = make_rollout_parts(
+        resources, options.sampler, feature_map, options.transforms, options.reward,
+        options.baseline,
+    )  # fmt: skip
     # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
     longest = max(islice(documents, SEEN), key=lambda document: document.tokens.numel())
     (longest_tree,) = tree_tokens(plan([longest]), 0 if parts is None else parts.sampler.n)
@@ -275,19 +279,21 @@ def make_lr_scheduler(schedule: ScheduleComponent | None, optimizer: Optimizer) 
     return schedule.instantiate(optimizer)
 
 
-def make_rollout_parts(options: FineTuneOptions, resources: Resources) -> RolloutParts | None:
-    """Builds what samples and scores rollouts; None if the recipe has no reward.
-
-    A feature map is built if the reward uses features.
-    """
-    sampler, reward, baseline = options.sampler, options.reward, options.baseline
+def make_rollout_parts(
+    resources: Resources,
+    sampler: Part | None,
+    feature_map: Part | None,
+    transforms: Sequence[Part],
+    reward: Part | None,
+    baseline: Part | None,
+) -> RolloutParts | None:
+    """Builds what samples and scores rollouts; None if the recipe has no reward."""
     if sampler is None or reward is None or baseline is None:
         return None  # all three: `checks.rollouts_are_scored` refuses some of them
-    feature_map = options.feature_map if options.uses_features else None
     return RolloutParts(
         sampler=sampler.build(resources),
         feature_map=None if feature_map is None else feature_map.build(resources),
-        transforms=[transform.build(resources) for transform in options.transforms],
+        transforms=[transform.build(resources) for transform in transforms],
         reward=reward.build(resources),
         baseline=baseline.build(resources),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from ebft.runs.options import FineTuneOptions
+    from ebft.config.component import Component
+    from ebft.config.kinds import OptimizerComponent, ScheduleComponent
 
 TRIED = ("torch.", "transformers.")
 """Whose optimizers are tried: others may want more of a model, or of a machine, than is here."""
@@ -26,24 +27,41 @@ MOST_STEPS = 10_000
 INSTEAD = "take another, such as torch.optim.AdamW"
 
 
-def optimizer_and_schedule_do_their_steps(options: FineTuneOptions) -> Iterator[str]:
-    """One update, and as many steps of the schedule as the run has."""
-    optimizer: Optimizer = torch.optim.AdamW([_weight()])  # a schedule may set its betas
-    key = "optimizer"
+def try_optimizer(component: OptimizerComponent, device: str) -> Iterator[str]:
+    """One update of a small weight, if the optimizer is one of `TRIED`."""
+    if not component.path.startswith(TRIED):
+        return
+    with _said("optimizer", component, INSTEAD) as said:
+        _update(component.instantiate([_weight()]), device)
+    yield from said
+
+
+def try_schedule(
+    schedule: ScheduleComponent | None, component: OptimizerComponent, steps: int
+) -> Iterator[str]:
+    """As many steps of the schedule as the run has."""
+    if schedule is None:
+        return
+    optimizer: Optimizer = torch.optim.AdamW([_weight()])
+    if component.path.startswith(TRIED):  # a schedule may set what only its optimizer has
+        with suppress(Exception):  # which `try_optimizer` reports
+            optimizer = component.instantiate([_weight()])
+    with _said("lr_scheduler", schedule, f"the run has {steps} steps") as said:
+        _step(schedule.instantiate(optimizer), steps)
+    yield from said
+
+
+@contextmanager
+def _said(key: str, component: Component, remedy: str) -> Iterator[list[str]]:
+    """Collects the line that an error within it makes."""
+    said: list[str] = []
     try:
-        if options.optimizer.path.startswith(TRIED):
-            optimizer = options.optimizer.instantiate([_weight()])
-            _update(optimizer, options)
-        if options.lr_scheduler is not None:
-            key = "lr_scheduler"
-            schedule = options.lr_scheduler.instantiate(optimizer)
-            _step(schedule, options.training.steps)
+        yield said
     except UserError as error:
-        yield f"{key}: {error}"
+        said.append(f"{key}: {error}")
     except Exception as error:  # they check little of what they are given
-        called = getattr(options, key).call()
-        remedy = INSTEAD if key == "optimizer" else f"the run has {options.training.steps} steps"
-        yield f"{key}: {called}: {type(error).__name__}: {first_line(error)}; {remedy}"
+        what = f"{type(error).__name__}: {first_line(error)}"
+        said.append(f"{key}: {component.call()}: {what}; {remedy}")
 
 
 def _weight() -> torch.nn.Parameter:
@@ -52,13 +70,13 @@ def _weight() -> torch.nn.Parameter:
     return weight
 
 
-def _update(optimizer: Optimizer, options: FineTuneOptions) -> None:
+def _update(optimizer: Optimizer, device: str) -> None:
     try:
         optimizer.step()
     except AssertionError:
         # `capturable` asserts that weights are on a GPU, where those of the run may well be.
         with suppress(UserError):  # or that GPU is not on this machine
-            if resolve_device(options.model.device).type == "cpu":
+            if resolve_device(device).type == "cpu":
                 raise
 
 

@@ -20,7 +20,7 @@ from ebft.console import Bar
 from ebft.errors import RunsFailedError, UserError
 from ebft.files import write_whole
 from ebft.printable import printable
-from ebft.runs.interrupt import TERMINATED, StopRequest, stop_another
+from ebft.runs.signals import TERMINATED, StopRequest, stop_another
 from ebft.study.arms import factors
 from ebft.study.contents import Description, Result, StudyPlan
 from ebft.study.folder import RunFolder, StudyFolder, read_steps

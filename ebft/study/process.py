@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from ebft.runs.interrupt import StopRequest
+from ebft.runs.signals import StopRequest
 from ebft.study.folder import RunFolder
 
 POLL = 0.5

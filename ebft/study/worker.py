@@ -38,8 +38,8 @@ def work(run: RunFolder) -> int:
 
 
 def _run(run: RunFolder) -> int:
+    from ebft.console import prepare_process
     from ebft.errors import EXPLAINED
-    from ebft.runs.run_job import prepare_process
 
     prepare_process(sys.stderr)
     began = time.time()
@@ -74,7 +74,7 @@ def _drop_checkpoints(run: RunFolder) -> None:
 def _finish(run: RunFolder) -> bool:
     from ebft.config.load import load_recipe
     from ebft.config.overrides import override
-    from ebft.runs.run_job import run_job
+    from ebft.runs.jobs import run_job
 
     here = {
         # From its newest whole checkpoint; from the beginning if there is none at all.
@@ -85,9 +85,8 @@ def _finish(run: RunFolder) -> bool:
         "metric_loggers.0.file": str(run.steps),
     }
     origin = "the study's worker"
-    return run_job(
-        load_recipe(run.recipe, [override(k, v, origin=origin) for k, v in here.items()])
-    )
+    overrides = [override(key, value, origin=origin) for key, value in here.items()]
+    return run_job(load_recipe(run.recipe, overrides).job)
 
 
 def _result(began: float, *, error: str | None) -> Result:

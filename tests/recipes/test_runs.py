@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
 from ebft.runs.finetune import FineTuning
-from ebft.runs.output import OutputFolder
+from ebft.runs.folder import OutputFolder
 from ebft.training.loop import train
 
 ROWS = [{"question": f"a b {c}", "answer": f"{c} d = {c} e"} for c in "abcdefghijklmnopqrs"]
@@ -67,17 +67,16 @@ def test_pairs_of_prompt_and_completion(ebft, tiny_run, pairs, tmp_path):
 
 
 def test_one_run_at_a_time_in_a_folder(ebft, tiny_run, tmp_path):
-    other = OutputFolder(tmp_path / "run", overwrite=False)
-    other.lock()
-    status, _, err = ebft(*tiny_run("overwrite=true"))
+    folder = OutputFolder(tmp_path / "run")
+    with folder.locked(overwrite=False):
+        status, _, err = ebft(*tiny_run("overwrite=true"))
     assert status == 2
     assert "another process is writing into it" in err
-    other.release()
     status, _, err = ebft(*tiny_run("training.steps=1"))
     assert status == 0, err
-    other.lock()  # the run has left the folder
     before = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    status, _, err = ebft(*tiny_run("training.steps=1", "checkpoint.resume=auto"))
+    with folder.locked(overwrite=False):  # the run has released it
+        status, _, err = ebft(*tiny_run("training.steps=1", "checkpoint.resume=auto"))
     assert status == 2
     assert "another process is writing into it" in err
     assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == before
@@ -202,17 +201,15 @@ def test_a_log_of_the_same_name_is_not_that_of_the_run_that_is_overwritten(
 
 
 def test_a_folder_where_nothing_came_of_a_run_is_free(ebft, tiny_run, tmp_path):
-    output = OutputFolder(tmp_path / "run", overwrite=False)
-    output.lock()
-    output.take("recipe: finetune\n")
-    log = tmp_path / "run" / "logs" / "log.txt"
-    log.parent.mkdir()
-    log.touch()
-    output.check()
-    log.write_text("a line")
-    with pytest.raises(UserError, match="there is a run in that folder already"):
-        output.check()
-    output.release()
+    with OutputFolder(tmp_path / "run").locked(overwrite=False) as folder:
+        folder.take("recipe: finetune\n")
+        log = tmp_path / "run" / "logs" / "log.txt"
+        log.parent.mkdir()
+        log.touch()
+        folder.check()
+        log.write_text("a line")
+        with pytest.raises(UserError, match="there is a run in that folder already"):
+            folder.check()
 
 
 def test_checkpoints_without_a_recipe_are_not_taken_for_the_run_s_own(ebft, tiny_run, tmp_path):

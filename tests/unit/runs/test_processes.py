@@ -54,9 +54,11 @@ REFUSED = [
 def test_what_two_processes_cannot_do(tiny_run, override, says):
     _, file, *overrides = tiny_run(override, "training.micro_batch=1")
     options = load_recipe(Path(file), overrides).options
-    (problem,) = find_problems_of_processes(options, 2)
+    sections = options.parts(), options.training, options.model
+    replicas = options.parallel.replicas
+    (problem,) = find_problems_of_processes(2, *sections, replicas=replicas)
     assert says in problem
-    assert find_problems_of_processes(options, 1) == []
+    assert not list(find_problems_of_processes(1, *sections, replicas=replicas))
 
 
 def test_several_processes_are_torchruns(monkeypatch):

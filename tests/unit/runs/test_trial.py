@@ -3,10 +3,18 @@
 import pytest
 
 from ebft.config.load import load_recipe
-from ebft.runs.trial import MOST_STEPS, optimizer_and_schedule_do_their_steps
+from ebft.runs.trial import MOST_STEPS, try_optimizer, try_schedule
 from tests.conftest import RECIPES
 
 CYCLE = "torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.1, total_steps: {}"
+
+
+def tried(options) -> list[str]:
+    optimizer, steps = options.optimizer, options.training.steps
+    return [
+        *try_optimizer(optimizer, options.model.device),
+        *try_schedule(options.lr_scheduler, optimizer, steps),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +29,7 @@ def problems(options):
         # Without the checks, whose message would end it.
         found = load_recipe(RECIPES / "ebft_full.yaml", overrides).options
         training = found.training.model_copy(update={"steps": steps})
-        return list(
-            optimizer_and_schedule_do_their_steps(found.model_copy(update={"training": training}))
-        )
+        return tried(found.model_copy(update={"training": training}))
 
     return find
 
@@ -55,9 +61,7 @@ def test_weights_on_another_device_are_no_mistake(problems, options, monkeypatch
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     capturable = options.optimizer.__class__("torch.optim.AdamW", {"capturable": True})
     found = options.model_copy(update={"optimizer": capturable})
-    (line,) = optimizer_and_schedule_do_their_steps(found)
+    (line,) = tried(found)
     assert line.startswith("optimizer: torch.optim.AdamW(capturable=True): AssertionError: ")
     elsewhere = found.model.model_copy(update={"device": "cuda"})
-    assert not list(
-        optimizer_and_schedule_do_their_steps(found.model_copy(update={"model": elsewhere}))
-    )
+    assert not tried(found.model_copy(update={"model": elsewhere}))

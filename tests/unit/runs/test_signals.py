@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ebft.runs.interrupt import stop_another, stop_on_signals
+from ebft.runs.signals import stop_another, stop_on_signals
 
 WAYS = {
     "one": lambda: stop_on_signals(grace=60, at_rest=lambda: True),

@@ -1,18 +1,68 @@
-"""Which part of a recipe an exception comes from."""
+"""What happens when a run fails: what is saved, and which part of the recipe it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FrameType, FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ebft.checkpoints.checkpointer import Checkpointer
+from ebft.errors import (
+    MemoryShortError,
+    NumericalError,
+    PolicyIntactError,
+    StorageError,
+    is_out_of_memory,
+)
 from ebft.parts.part import Part
 from ebft.parts.registry import Registry
+from ebft.runs.signals import BrokenOffError
 
 if TYPE_CHECKING:
     from ebft.evaluation.measure import EvaluationSet
     from ebft.evaluation.options import EvaluationOptions
     from ebft.parts.interfaces import Evaluator
+
+log = logging.getLogger("ebft")
+
+
+@contextmanager
+def saving_last_step(
+    checkpointer: Checkpointer,
+    *,
+    blame: Callable[[Exception], str],
+    memory_short: Callable[[], MemoryShortError],
+) -> Iterator[None]:
+    """Saves the last whole step when a step is broken off, or fails with the policy intact.
+
+    `blame` says which part an error came from; `memory_short` makes the error of one that is a lack
+    of memory.
+    """
+    try:
+        yield
+    except BrokenOffError:
+        checkpointer.save_last_whole_step()
+    except PolicyIntactError:
+        _save_after_error(checkpointer)
+        raise
+    except (NumericalError, StorageError, MemoryShortError):
+        raise  # the policy may be bad, or there is no room for it
+    except Exception as error:
+        _save_after_error(checkpointer)
+        if is_out_of_memory(error):
+            raise memory_short() from error
+        error.add_note(blame(error))
+        raise
+
+
+def _save_after_error(checkpointer: Checkpointer) -> None:
+    try:
+        if checkpointer.save_last_whole_step():
+            log.warning("the policy is intact; %s", checkpointer.newest())
+    except StorageError as error:  # the first error is what ended the run
+        log.error("%s", error)
 
 
 def blame(

@@ -1,0 +1,287 @@
+"""The output folder of a run, which one process at a time writes into, and where the run starts."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from ebft.checkpoints.differences import compare, is_below
+from ebft.checkpoints.folder import PREFIX, Checkpoints
+from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
+from ebft.checkpoints.room import check_room
+from ebft.config.read import read_yaml
+from ebft.errors import UserError
+from ebft.files import check_regular, check_writable, write_whole
+from ebft.runs.metric_logs import cut_disk_logs, remove_logs
+
+if TYPE_CHECKING:
+    from ebft.distributed.processes import Processes
+    from ebft.runs.options import FineTuneOptions
+
+RECIPE = "recipe.yaml"
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems say that have no locks."""
+
+log = logging.getLogger("ebft")
+T = TypeVar("T")
+
+
+class OutputFolder:
+    """`output_dir`: the files that a run writes. Only `locked` lets a process change them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.evaluations = path / "evaluations.jsonl"
+        self.picture = path / "training.png"
+        self.lengths = path / "by_length.png"
+
+    @contextmanager
+    def locked(self, *, overwrite: bool) -> Iterator[LockedFolder]:
+        """Makes the folder, and keeps other processes from writing into it.
+
+        Raises `UserError` if another process has locked it or it cannot be written.
+        """
+        # The kernel releases the lock when this process ends, however it does.
+        lock = FileLock(self.path / ".lock", timeout=0, fallback_to_soft=False)
+        try:
+            check_writable(self.path)
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"output_dir = {self.path}: another process is writing into it; "
+                "wait for that run, or choose another folder"
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise UserError(
+                    f"output_dir = {self.path}: cannot be written: {error.strerror}"
+                ) from error
+            log.warning(
+                "output_dir = %s: is on a file system without locks (%s); see to it yourself "
+                "that no other run writes into it",
+                self.path, error.strerror,
+            )  # fmt: skip
+        try:
+            yield LockedFolder(self.path, overwrite=overwrite)
+        finally:
+            lock.release()
+
+
+class LockedFolder(OutputFolder):
+    """An output folder that this process has locked.
+
+    The checks refuse a folder that holds another run, before anything is loaded. `take` makes it
+    this run's.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        super().__init__(path)
+        self._overwrite = overwrite
+        self._recipe = path / RECIPE
+
+    def check(self, *, resume: bool | None = None) -> None:
+        """Raises `UserError` if a run is there already.
+
+        `resume`: whether the run that is there is the one that goes on; None if none ever does.
+        """
+        if self._has_results() and not (self._overwrite or resume):
+            go_on = "" if resume is None else "set checkpoint.resume=auto to go on with that run, "
+            raise UserError(
+                f"output_dir = {self.path}: there is a run in that folder already; "
+                f"choose another with output_dir=…, {go_on}or overwrite=true"
+            )
+
+    def check_again(self, recipe: Mapping[str, Any], *, may_differ: Sequence[str]) -> None:
+        """Raises `UserError` if a run is there that has not this `recipe`: one that has was stopped
+        before it had a checkpoint, and starts again from the beginning."""
+        if self._overwrite or not self._has_results():
+            return
+        there, differ = self._there(), "it has no recipe.yaml"
+        if there is not None:
+            found = compare(there, recipe).mathematics
+            keys = [one.key for one in found if not is_below(one.key, may_differ)]
+            if not keys:
+                return
+            differ = f"it differs in {', '.join(keys)}"
+        raise UserError(
+            f"output_dir = {self.path}: there is no checkpoint to go on from, but another run in "
+            f"that folder ({differ}); choose another with output_dir=…, or overwrite=true"
+        )
+
+    def check_overwritten(self, recipe: str) -> None:
+        """Raises `UserError` if a run is there that another kind of `recipe` has made: a job
+        removes what its own kind has written, and nothing else."""
+        there = self._there()
+        if self._has_results() and (there is None or there.get("recipe") != recipe):
+            other = "no recipe.yaml" if there is None else f"recipe = {there.get('recipe')}"
+            raise UserError(
+                f"output_dir = {self.path}: there is a run of another kind in that folder "
+                f"({other}), and recipe = {recipe} overwrites its own kind alone; "
+                "choose another with output_dir=…"
+            )
+
+    def _there(self) -> dict[str, Any] | None:
+        """The recipe of the run that is there. Raises `UserError` if the file is damaged."""
+        if not self._recipe.exists():
+            return None
+        try:
+            check_regular(self._recipe)
+        except ValueError as error:
+            raise UserError(f"{self._recipe}: cannot be read: {error}") from error
+        return read_yaml(self._recipe)
+
+    def _has_results(self) -> bool:
+        """Whether a run has written more here than its recipe: a checkpoint, a figure, a log."""
+        if any(self.checkpoints.glob(f"{PREFIX}*")):
+            return True  # whoever has lost its recipe: a run would take them for its own
+        if self.evaluations.exists() and not _is_empty(self.evaluations):
+            return True  # figures would be appended to whatever it is
+        if not self._recipe.exists():
+            return False  # whatever it is, no run has written it
+        files = (file for file in self.path.rglob("*") if file.name not in (RECIPE, ".lock"))
+        return any(file.is_file() and not _is_empty(file) for file in files)
+
+    def clear_logs(self) -> None:
+        """Removes the logs of an overwritten run."""
+        if (there := self._there()) is not None:
+            remove_logs(there, self.path)
+
+    def take(self, recipe: str, *, resume: bool = False) -> None:
+        """Removes the figures of an overwritten run, and saves the recipe as it was resolved."""
+        stale = [self.evaluations]
+        if self._recipe.exists():
+            stale += [self.picture, self.lengths]
+        for file in [] if resume else stale:
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise UserError(f"{file}: cannot be removed: {error.strerror}") from error
+        write_whole(self._recipe, recipe)
+
+
+def _is_empty(file: Path) -> bool:
+    """Whether it is a file with nothing in it, and no pipe or folder."""
+    return file.is_file() and file.stat().st_size == 0
+
+
+class Start:
+    """The step at which a run starts: the first, or the one after the checkpoint that it resumes.
+
+    `resumed` is that checkpoint, if there is one, and `micro_batch` its documents at a time. The
+    main process, which has locked the `folder`, chooses the checkpoint; the other processes resume
+    the one that it chose. Raises `UserError` if the folder or the checkpoint cannot be used.
+    """
+
+    def __init__(
+        self,
+        options: FineTuneOptions,
+        recipe: Mapping[str, Any],
+        folder: LockedFolder | None,
+        checkpoints: Checkpoints,
+        processes: Processes,
+    ) -> None:
+        self._options, self._recipe = options, recipe
+        self._folder, self._checkpoints, self._processes = folder, checkpoints, processes
+        resumed = self._choose(options.checkpoint.resume) if processes.is_main else None
+        chosen = processes.broadcast(None if resumed is None else str(resumed.folder))
+        if not processes.is_main:
+            resumed = self._choose(chosen)
+        self.resumed = resumed
+        self.step = 0 if resumed is None else resumed.step
+        self.micro_batch = None if resumed is None else resumed.about.micro_batch
+
+    def check_room(self, size: int) -> None:
+        """Raises `UserError` if not even one checkpoint of `size` bytes has room, and warns if
+        fewer have than there will be at a time."""
+        options = self._options.checkpoint
+        left = self._options.training.steps - self.step
+        if left == 0:
+            return
+        deleted = self._deleted(self.resumed)
+        # The oldest is dropped once the newest is whole.
+        most = options.keep + 1 + (options.best is not None)
+        stay = len(self._checkpoints.saved()) - len(deleted)
+        saves = 1 if options.every is None else ceil(left / options.every)
+        wanted = max(1, min(saves, most - stay))
+        check_room(
+            self._options.output_dir, size,
+            wanted=wanted, within=self._checkpoints.place, freed=deleted,
+        )  # fmt: skip
+
+    def take(self, recipe: str, open_logs: Callable[[], T]) -> T:
+        """Makes the output folder this run's; returns what `open_logs` opened.
+
+        `recipe` is the resolved recipe. Logs of an overwritten run are removed, and lines that will
+        be logged again are cut, before the loggers open their files, which may be the same ones.
+        Nothing else is deleted before the loggers are there: making one may fail.
+        """
+        folder, in_place = self._folder, self._in_place(self.resumed)
+        if folder is None:  # another process has locked it
+            return open_logs()
+        if in_place:
+            loggers = self._options.metric_loggers
+            cut_disk_logs(loggers, within=folder.path, after=self.step)
+        else:
+            folder.clear_logs()
+        logs = open_logs()
+        if not in_place:
+            self._checkpoints.clear()
+        folder.take(recipe, resume=in_place)
+        if in_place and self.resumed is not None:
+            self.resumed.drop_later(self._checkpoints)
+        return logs
+
+    def _choose(self, resume: str | None) -> Resumption | None:
+        wanted = self._options.checkpoint
+        resumed = find_resumption(
+            resume,
+            self._checkpoints,
+            self._recipe,
+            may_differ=wanted.may_differ,
+            overwrite=self._options.overwrite,
+            verified=not self._processes.is_main,  # by the main process, which chose it
+        )
+        if self._folder is not None:
+            if wanted.resume == AUTO and resumed is None:
+                self._folder.check_again(self._recipe, may_differ=wanted.may_differ)
+            else:
+                self._folder.check(resume=self._in_place(resumed))
+            self._check_sources(resumed)
+            self._checkpoints.clear_partial()
+        return resumed
+
+    def _check_sources(self, resumed: Resumption | None) -> None:
+        """Raises `UserError` if the run starts from what `take` would delete."""
+        options, deleted = self._options, self._deleted(resumed)
+        sources = {
+            "checkpoint.resume": options.checkpoint.resume,
+            "model.path": options.model.path,
+            "model.base": options.model.base,
+        }
+        for key, value in sources.items():
+            if value is None:
+                continue
+            path = Path(value).expanduser().resolve()
+            if any(path.is_relative_to(checkpoint.resolve()) for checkpoint in deleted):
+                raise UserError(
+                    f"{key} = {value}: overwrite=true would delete it, with what else is in "
+                    f"output_dir = {options.output_dir}; choose another output_dir, or a copy of it"
+                )
+
+    def _deleted(self, resumed: Resumption | None) -> list[Path]:
+        """The checkpoints that `take` deletes."""
+        own = self._checkpoints
+        goes_on = resumed is not None and self._in_place(resumed)
+        return resumed.later(own) if resumed is not None and goes_on else own.saved()
+
+    def _in_place(self, resumed: Resumption | None) -> bool:
+        """Whether the run resumes in the folder that it was in."""
+        return resumed is not None and self._checkpoints.holds(resumed.folder)
