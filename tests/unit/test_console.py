@@ -33,7 +33,7 @@ def test_a_message_that_cannot_be_put_together_is_logging_s_affair(capsys):
 
 SHOW = """
 import sys
-from ebft.runs.run_job import prepare_process
+from ebft.console import prepare_process
 from ebft.console import show
 prepare_process(sys.stderr)
 for step in range(2):
