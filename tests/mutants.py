@@ -408,7 +408,7 @@ def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | N
     """The first test that fails in a copy of the repository, with the mutant in place."""
     with TemporaryDirectory() as path:
         folder = Path(path)
-        for part in ("ebft", "tests", "recipes", "docs", "pyproject.toml"):
+        for part in ("ebft", "tests", "recipes", "docs", "plugins", "pyproject.toml"):
             source = ROOT / part
             (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
         if mutant is not None:

@@ -51,7 +51,7 @@ VERSION = TypeAdapter(Version)
 class About:
     """Which run a checkpoint is of: small enough to read before anything is loaded.
 
-    `recipe` is the resolved recipe; `digests` are of what it was run on (`ebft.digests`);
+    `recipe` is the resolved recipe; `digests` are of the weights and documents that it was run on;
     `micro_batch` is how many documents it had at a time, which the recipe may leave open.
     """
 
