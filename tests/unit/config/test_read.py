@@ -21,5 +21,5 @@ def test_tags_that_do_not_fit(tmp_path, content):
 
 def test_the_name_of_a_recipe_is_no_file_but_its_file_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^studies/methods: no such file; .*/studies/methods.yaml$"):
+    with pytest.raises(UserError, match=r"^studies/methods: no such file; .*/methods.yaml$"):
         read_yaml(Path("studies/methods"))
