@@ -125,7 +125,7 @@ def _mistakes(arguments: Mapping[str, Any], signature: inspect.Signature) -> lis
     ]
     found = []
     for key, value in arguments.items():
-        if key in known and isinstance(value, bool) and _is_number(parameters[key]):
+        if key in known and isinstance(value, bool | str) and _is_number(parameters[key]):
             found.append(Mistake((key,), value, "must be a number"))
         elif key not in known and not takes_any:
             found.append(unknown_key(key, value, known))
@@ -133,7 +133,12 @@ def _mistakes(arguments: Mapping[str, Any], signature: inspect.Signature) -> lis
 
 
 def _is_number(parameter: inspect.Parameter) -> bool:
-    """Whether it takes a number, for which Python would take true and false as 1 and 0."""
+    """Whether it takes a number, for which Python would take true and false as 1 and 0.
+
+    A text would be refused only where it is computed with, in words that name no key.
+    """
+    if "str" in str(parameter.annotation):
+        return False
     return type(parameter.default) in (int, float) or parameter.annotation in (
         int, float, "int", "float",
     )  # fmt: skip

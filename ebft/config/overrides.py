@@ -147,7 +147,7 @@ def _choose(section: dict[str, Any], component: str, override: Override) -> None
     dropped = ", ".join(key for key in section if key != "_component_")
     section.clear()
     section["_component_"] = component
-    options = f"; options dropped: {dropped}" if dropped else ""
+    options = f"; options of {replaced} dropped: {dropped}" if dropped else ""
     path = ".".join(key for key in override.keys if key != "_component_")
     # Who writes a file can see what was there; who types a command may not know.
     level = logging.WARNING if override.origin == COMMAND_LINE else logging.DEBUG

@@ -60,8 +60,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = OmegaConf.load(path)
     except FileNotFoundError as error:
         near = path.parent.glob("*.yaml") if path.parent.is_dir() else ()
-        known = {str(recipe) for recipe in (*near, *shipped_recipes().values())}
-        raise UserError(f"{path}: no such file{suggest(str(path), known)}") from error
+        shipped = shipped_recipes()
+        known = {str(recipe) for recipe in (*near, *shipped.values())}
+        hint = suggest(str(path), known)
+        if str(path) in shipped:
+            hint = f"; it is the name of a recipe of ebft's, in the file {shipped[str(path)]}"
+        raise UserError(f"{path}: no such file{hint}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"{path}: cannot be read: {reason}") from error

@@ -31,7 +31,7 @@ def find_named(path: str, importable: Collection[str] | None) -> Any:
         module = path.partition(":")[0] if ":" in path else path.rpartition(".")[0]
         raise ValueError(
             "is not imported, for the recipe does not list its module; if you trust that, add "
-            f"{module} to plugins"
+            f"{module} to plugins, as a module and not as a .py file"
         )
     try:
         return resolve_name(path)

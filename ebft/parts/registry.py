@@ -102,7 +102,9 @@ class Registry:
         `ValidationError` for an unknown component or options that do not fit.
         """
         if not isinstance(section, Mapping) or not isinstance(section.get("_component_"), str):
-            raise ValueError("needs `_component_: NAME` and that part's options beside it")
+            raise ValueError(
+                "needs `_component_: NAME`, with the space, and that part's options beside it"
+            )
         options = dict(section)
         component = options.pop("_component_")
         try:
@@ -146,7 +148,10 @@ def load_registry(plugins: Iterable[str] = ()) -> Registry:
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"plug-in {origin}: {error}") from error
         if not manager.get_hookcallers(module) and (has_hooks or _forgets_to_mark(module)):
-            raise PluginError(f"plug-in {origin} implements none of ebft's hooks (@ebft.hookimpl)")
+            raise PluginError(
+                f"plug-in {origin} implements none of ebft's hooks; mark its register_… function "
+                "with @ebft.hookimpl"
+            )
         origins[name] = origin
 
     for name in BUILT_IN:

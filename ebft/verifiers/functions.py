@@ -31,7 +31,7 @@ def final_answer(attempt: Attempt) -> float:
     if wanted is None:
         raise UserError(
             f"verifier: final_answer: the check of document {attempt.document} is not one number: "
-            f"{attempt.check[:100]!r}"
+            f"{attempt.check[:100]!r}; name the column of the answers in data.check"
         )
     _, marked, rest = attempt.rollout.partition("####")
     return float((answer_number(rest) if marked else last_number(attempt.rollout)) == wanted)

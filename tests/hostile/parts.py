@@ -36,6 +36,8 @@ TYPES = [
     Case("a true gamma", given("objective.gamma=on"), "objective.gamma = true: must be a valid num"),
     Case("a true rank", given("model.lora={rank: true}"), "model.lora.rank = true: must be a valid"),
     Case("a true rate", given("optimizer.lr=true"), "optimizer.lr = true: must be a number"),
+    Case("a rate with a letter behind it", given("optimizer.lr=2e-5x"), "optimizer.lr = 2e-5x: must be a number"),
+    Case("a text for warm-up", given("lr_scheduler.num_warmup_steps=few"), "lr_scheduler.num_warmup_steps = few: must be a number"),
     Case("a true warm-up", given("lr_scheduler.num_warmup_steps=on"), "steps = true: must be a num"),
     Case("steps with a point", given("training.steps=1e3"), "steps = 1000.0: must be a valid integer; write 1000"),
     Case("a part's integer", given("plan.stride=8.0"), "plan.stride = 8.0: must be a valid integer; write 8"),

@@ -51,6 +51,7 @@ def last_line(err: str) -> str:
         ("optimizer._component_=torch.optim.AdamV", "did you mean 'Adam'?"),
         ("optimizer.learning_rate=1", "optimizer.learning_rate = 1: unknown key"),
         ("plugins=[nowhere.py]", "plugins: nowhere.py: no such file; looked for"),
+        ("transforms=[{_component_:l2}]", "needs `_component_: NAME`, with the space, and that"),
         ("sampler.n=1", "sampler.n = 1: the reward compares a context's rollouts with each other"),
         ("seed=5000000000", "seed = 5000000000: must be less than 2147483648"),
         ("documents.length=100000", "documents.length = 100000: the model reads 2048 tokens"),

@@ -62,7 +62,7 @@ def test_pairs_of_prompt_and_completion(ebft, tiny_run, pairs, tmp_path):
     status, out, err = ebft(*tiny_run(*columns, *plan, without="plan."))
     assert status == 0, err
     assert "before → after" in out
-    assert "plan: completion instead of strided; options dropped" in err
+    assert "plan: completion instead of strided; options of strided dropped" in err
     assert checkpoints(tmp_path / "run") == ["step-000002", "step-000003"]
 
 

@@ -14,6 +14,14 @@ from tests.conftest import RECIPES
 
 FULL = RECIPES / "ebft_full.yaml"
 MARKS = "from pathlib import Path\nPath({mark!r}).touch()\n"
+REWARD = """
+import ebft
+class Reward(ebft.RewardPart):
+    pass
+@ebft.hookimpl
+def register_rewards():
+    return {"named_reward": Reward}
+"""
 KINDS = (OptimizerComponent, ScheduleComponent, LoggerComponent)
 
 
@@ -103,6 +111,14 @@ def test_no_module_is_imported_that_the_recipe_does_not_list(override, module, m
     assert "is not imported, for the recipe does not list its module" in says
     assert f"add {name}" in says
     assert not mark.exists()
+
+
+def test_a_file_among_the_plugins_is_not_the_module_of_that_name(module, tmp_path):
+    name = module("named_file", REWARD)
+    part = f"reward={name}.Reward"
+    says = refused(f"plugins=[{tmp_path / name}.py]", part)
+    assert f"add {name} to plugins, as a module and not as a .py file" in says
+    load_recipe(FULL, [f"plugins=[{name}]", part])
 
 
 def test_a_module_with_the_name_of_a_library_in_front_is_another(module, mark):

@@ -68,7 +68,7 @@ def test_choosing_a_part_drops_the_options_of_the_one_before(caplog):
             "_component_": "vllm",
             "temperature": 0.6,
         }
-    assert "sampler: vllm instead of hf_tree; options dropped: n" in caplog.text
+    assert "sampler: vllm instead of hf_tree; options of hf_tree dropped: n" in caplog.text
 
 
 def test_choosing_the_part_that_is_there_keeps_its_options():
