@@ -56,7 +56,7 @@ def last_line(err: str) -> str:
         ("documents.length=100000", "documents.length = 100000: the model reads 2048 tokens"),
         (
             COMPLETION,
-            "without a prompt): plan completion goes on from a prompt",
+            "without a prompt): plan completion needs a prompt",
         ),
         (["reward=kernel", "reward.bandwidth=0"], "reward.bandwidth"),
         (
