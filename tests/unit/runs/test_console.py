@@ -47,7 +47,7 @@ def test_showing_to_nobody(unread):
     )
     assert done.returncode == 0
     assert done.stderr == (
-        "standard output: Broken pipe; the run goes on, and prints nothing more\n"
+        "standard output: Broken pipe; the run continues without output\n"
     )
 
 
