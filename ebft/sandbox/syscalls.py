@@ -119,7 +119,7 @@ def _program(machine: Machine) -> Iterator[Instruction]:
     yield LOAD, 0, 0, ARCHITECTURE
     yield EQUAL, 1, 0, machine.audit
     yield refuse
-    yield LOAD, 0, 0, NUMBER  # calls of x32 have an extra bit, so they are not listed
+    yield LOAD, 0, 0, NUMBER  # x32's have an extra bit, so they match no number
     for numbers in CALLS.values():
         if (number := numbers[machine.column]) is not None:
             yield EQUAL, 0, 1, number

@@ -308,7 +308,8 @@ class TestOptionsWithWhichNoProgramRuns:
 
     def test_a_limit_that_the_system_refuses(self, isolation):
         options = SandboxOptions(isolation=isolation, memory_mib=2**44)
-        with pytest.raises(SandboxError, match=r"does not finish \(OSError: RLIMIT_AS = 1844") as error:
+        failure = r"does not finish \(OSError: RLIMIT_AS = 1844"
+        with pytest.raises(SandboxError, match=failure) as error:
             require(options)
         assert f"section (isolation: {isolation}, cpu_seconds: 5, " in str(error.value)
         assert f"memory_mib: {2**44}" in str(error.value)
