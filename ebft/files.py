@@ -70,7 +70,7 @@ def check_regular(file: Path) -> None:
     Raises `OSError` if the file does not exist.
     """
     if not stat.S_ISREG(file.stat().st_mode):
-        raise ValueError("it is a folder, a pipe or a device, and no regular file")
+        raise ValueError("it is a folder, a pipe or a device, not a regular file")
 
 
 def read_text(file: Path) -> str:

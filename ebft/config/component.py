@@ -85,7 +85,7 @@ class Component:
         if isinstance(section, cls):
             return section
         if not isinstance(section, Mapping) or not isinstance(section.get("_component_"), str):
-            raise ValueError("needs `_component_: dotted.path` and its arguments next to it")
+            raise ValueError("needs `_component_: dotted.path` and its arguments beside it")
         arguments = dict(section)
         path = arguments.pop("_component_")
         signature = _signature(cls._find(path, importable))

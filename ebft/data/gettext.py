@@ -51,7 +51,7 @@ class Gettext(Part):
         for folder in languages:
             if not re.fullmatch(r"\w[\w@.-]*", folder):
                 raise ValueError(
-                    f"{folder!r} is no folder of a locale; give one, such as de or pt_BR"
+                    f"{folder!r} is not a folder of a locale; give one, such as de or pt_BR"
                 )
         return languages
 

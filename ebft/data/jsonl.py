@@ -44,7 +44,7 @@ def check_file(path: Path, where: str) -> None:
     if os.path.isfile(path):  # unlike Path.is_file, returns False for every OSError
         return
     if os.path.exists(path):
-        raise UserError(f"{where}: is no regular file; give the path of one")
+        raise UserError(f"{where}: is not a regular file; give the path of one")
     raise UserError(f"{where}: no such file")
 
 

@@ -76,7 +76,7 @@ def read_sources(root: Path, *, skipped: frozenset[str], prefix: str = "") -> li
             continue
         try:
             if not file.is_file():
-                raise OSError("no regular file")  # a pipe or a device may never end
+                raise OSError("not a regular file")  # a pipe or a device may never end
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             unreadable.append(safe_name(name))

@@ -70,7 +70,7 @@ def check_text(value: Any, where: str) -> str:
         except UnicodeEncodeError as error:
             around = value[max(0, error.start - 10) : error.start + 10]
             raise UserError(
-                f"{where} has half a surrogate pair there, which is no character: "
+                f"{where} has half a surrogate pair there, which is not a character: "
                 f"{shown(around)}; repair the text, or leave the row out"
             ) from error
     return value

@@ -103,7 +103,7 @@ def median_distance(points: Float[Tensor, "N D"], *, most: int = 512) -> float:
     median = float(torch.pdist(points).median()) if len(points) > 1 else 0.0
     if not median > 0:
         raise ValueError(
-            f"the median distance of {len(points)} references is {median}, which is no bandwidth; "
-            "give `bandwidth` a number"
+            f"the median distance of {len(points)} references is {median}, which is not a "
+            "bandwidth; give `bandwidth` a number"
         )
     return median
