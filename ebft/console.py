@@ -1,7 +1,7 @@
-"""Standard output and error: everything that ebft shows on a terminal goes through here.
+"""Standard output and error: all output of ebft to a terminal goes through this file.
 
-What it shows quotes recipes, files and labels, so all of it is made `printable`, and nothing in it
-is taken for markup. The reader may be gone before a run ends.
+Output quotes recipes, files and labels, so it is made `printable`, and markup in it is not
+interpreted. The reader of a pipe may end before the run does.
 """
 
 from __future__ import annotations
@@ -34,20 +34,19 @@ log = logging.getLogger("ebft")
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
-    """Prints each of the lines, which stays one; on standard output if no file is given."""
+    """Prints each line, with line ends in it escaped; to standard output if no file is given."""
     for line in lines:
         print(printable(line), file=file, flush=file is not None)
 
 
 class Printer(Console):
-    """rich's, which would take parts of a text for markup, and leave the program when nobody reads
-    what it prints."""
+    """rich's Console, without markup, and without exiting the program on a broken pipe."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **style: Any) -> Text:
-        # Before a table is laid out: an escape is longer than what it stands for.
+        # Before a table's layout, because an escape is longer than the character.
         return super().render_str(printable(text, keep="\n"), **style)
 
     def render(
@@ -65,14 +64,14 @@ class Bar(Tqdm):
 
     @property
     def format_dict(self) -> MutableMapping[str, Any]:
-        """What the bar is put together from."""
+        """The values of the bar's format string."""
         shown = super().format_dict
         texts = {key: printable(shown[key] or "") for key in ("prefix", "postfix")}
         return {**shown, **texts}
 
 
 class BesideBars(logging.Handler):
-    """Writes messages to a stream without breaking a progress bar that is on it."""
+    """Writes log messages to a stream without breaking a progress bar on it."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -80,36 +79,36 @@ class BesideBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            # A message is a line, whatever is quoted in it; a traceback is several.
+            # A message is one line, whatever it quotes; a traceback has several.
             text = printable(self.format(record), keep="\n" if record.exc_info else "")
             Bar.write(text, file=self._stream)
-        except OSError:  # its reader is gone: no reason for a run to end
+        except OSError:  # the reader has ended, which must not end the run
             give_up(self._stream)
         except Exception:
             self.handleError(record)
 
 
 def show(what: RenderableType) -> None:
-    """Prints without breaking a progress bar. That it cannot be written ends no run."""
+    """Prints without breaking a progress bar. If writing fails, the run continues."""
     try:
         with Bar.external_write_mode():
             Printer().print(what)
     except OSError as error:
-        log.warning("standard output: %s; the run goes on, and prints nothing more", error.strerror)
+        log.warning("standard output: %s; the run continues without output", error.strerror)
         give_up(sys.stdout)
 
 
 def write_all_letters() -> None:
-    """Writes as `\\u2026` what this process's locale has no letter for, rather than failing."""
+    """Makes the streams write `\\u2026` for characters that the locale's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def give_up(stream: TextIO) -> None:
-    """Sends what is left in a stream, and what comes, nowhere.
+    """Redirects a stream to the null device.
 
-    Python would fail again on its way out otherwise, with a status of its own.
+    Otherwise Python would fail to flush it at exit, and change the exit status.
     """
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())

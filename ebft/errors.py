@@ -1,6 +1,6 @@
-"""The ways in which a run ends that are not a bug in ebft.
+"""Errors that are not a bug in ebft.
 
-The command line prints the message of any of these as it is, without a traceback.
+The command line prints their message without a traceback.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from ebft.printable import printable, shortened
 
 LONGEST = 1000
-"""Letters of a line of a message: a value that is quoted in it may be of any length."""
+"""Largest number of characters in a line of a message, because quoted values may be long."""
 
 
-class Lines(Exception):  # noqa: N818 — what its kinds have in common, never raised itself
+class Lines(Exception):  # noqa: N818 — a base class, never raised itself
     """An error whose arguments are the lines of its message.
 
-    A line stays one, and cannot steer a terminal, whatever it quotes (`printable`).
+    Each line is made `printable`, so quoted values cannot add lines or control a terminal.
     """
 
     def __init__(self, *lines: str) -> None:
@@ -22,21 +22,23 @@ class Lines(Exception):  # noqa: N818 — what its kinds have in common, never r
 
 
 class UserError(Lines, ValueError):
-    """A mistake in what the user gave: a recipe, an option, a data set, a model path.
+    """A mistake in the user's input: a recipe, an option, a data set, a model path.
 
     The message names the key, the value and the fix. Exit status 2.
     """
 
 
 class PluginError(UserError):
-    """A plug-in that cannot be loaded, or a name that two claim; says which and from where.
+    """A plug-in that cannot be loaded, a name that two register, or a part with a wrong shape.
 
-    Or a part that gives another shape than its kind promises; says which key, and both shapes.
+    The message names the plug-in and its origin, or the key of the part and both shapes.
     """
 
 
 class SandboxError(UserError):
-    """This machine cannot isolate generated programs as the recipe asks for; says what it lacks."""
+    """This machine lacks the isolation of generated programs that the recipe asks for.
+
+    The message says what is missing."""
 
 
 class NumericalError(Lines, ArithmeticError):
@@ -48,51 +50,52 @@ class NumericalError(Lines, ArithmeticError):
 
 
 class StorageError(Lines, RuntimeError):
-    """A checkpoint or report that cannot be written: a full disk, a folder without permission.
+    """A checkpoint or report cannot be written: a full disk, a folder without permission.
 
-    Or a checkpoint that cannot be read and may be whole.
+    Or a checkpoint that may be whole cannot be read.
     The message says what is still whole. Exit status 1.
     """
 
 
 class RunsFailedError(Lines, RuntimeError):
-    """Runs of a study that failed while the others went on.
+    """Runs of a study failed; the others were completed.
 
-    The message has a line for each, with its reason. Exit status 1.
+    The message has a line for each failed run, with its reason. Exit status 1.
     """
 
 
 class MemoryShortError(Lines, RuntimeError):
-    """Out of memory where smaller micro-batches do not help, or outside of the first step.
+    """Out of memory where smaller micro-batches do not help, or after the first step.
 
-    The message gives what is known of the need, and which option to lower. Exit status 1.
+    The message gives the estimated need, and which option to lower. Exit status 1.
     """
 
 
 class FailedElsewhereError(Exception):
-    """Another process failed and has said why: this one prints nothing. Exit status 1."""
+    """Another process failed and reported the reason; this one prints nothing. Exit status 1."""
 
 
 class MissingProcessError(Lines, RuntimeError):
-    """Processes timed out waiting for another; says which, and where it is. Exit status 1."""
+    """Processes timed out waiting for another. The message names that process and its position in
+    the code. Exit status 1."""
 
 
 class PolicyIntactError(Lines):
-    """Something beside the policy failed, and the policy's weights are good.
+    """Something other than the policy failed, and the policy's weights are good.
 
-    A run that ends with an error derived from this one saves a checkpoint first. Exit status 1.
+    A run that ends with a subclass of this error saves a checkpoint first. Exit status 1.
     """
 
 
 class EngineError(PolicyIntactError, RuntimeError):
-    """A sampler's inference engine did not start, died, hung or refused its work.
+    """A sampler's inference engine did not start, died, hung or returned an error.
 
-    The message names the engine, what it was asked for and what to do about it.
+    The message names the engine, the request and the fix.
     """
 
 
 class SamplerMismatchError(PolicyIntactError, NumericalError):
-    """The sampler's log-probs are not those of the policy: its weights did not arrive.
+    """The sampler's log-probs differ from the policy's: the weights were not copied correctly.
 
     The message names the optimizer step, the largest difference and the tolerance.
     """
@@ -102,16 +105,16 @@ EXPLAINED = (
     UserError, NumericalError, MemoryShortError, StorageError, PolicyIntactError, RunsFailedError,
     MissingProcessError,
 )  # fmt: skip
-"""Errors whose message is all that there is to say; any other is a bug, and shows a traceback."""
+"""Errors that are shown by their message alone; any other is a bug, and shows a traceback."""
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""What torch's allocators say in a RuntimeError."""
+"""Messages of torch's allocators in a RuntimeError."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation has failed, of torch on any device or of Python."""
-    import torch  # for which a mistake in a recipe need not wait
+    """Whether `error` is a failed allocation, by torch on any device or by Python."""
+    import torch  # imported late, so that mistakes in a recipe are reported fast
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -119,9 +122,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, in short; its kind if it says nothing.
+    """Returns the first line of an error's message; its class name if the message is empty.
 
-    A line that ends with a colon is only half of it: the next one goes with it.
+    If the first line ends with a colon, the second line is added.
     """
     lines = [line.strip() for line in str(error).strip().splitlines()]
     if not lines:

@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all, and files of ebft's own that are read back.
+"""Writes files atomically, and validates ebft's own files when they are read.
 
-What is read back may have been damaged, edited or made by another program since. So each file is
-parsed into a typed record before it is used. A `ValueError` names the field and its value; the
-caller puts the file's name, and the line's number, before that.
+A file may have been damaged, edited or made by another program. So each file is parsed into a typed
+record before it is used. A `ValueError` names the field and its value; the caller adds the file's
+name and the line number.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ Flag = StrictBool
 Number = StrictFloat
 Text = StrictStr
 Count = Annotated[StrictInt, Field(ge=0, lt=2**63)]
-"""Steps, seeds and numbers of things: what a column of a table holds."""
+"""Steps, seeds and counts that fit into a column of a table."""
 DEEPEST = 100
-"""Objects and lists within each other; Python's own recursion ends at about a thousand."""
+"""Most levels of nested objects and lists; Python's recursion limit is about a thousand."""
 OBJECTS = ("dataclass_type", "dict_type", "mapping_type", "model_type")
-"""pydantic's kinds of errors of a value that is no object."""
+"""pydantic's error types for a value that is not an object."""
 SHOWN = 40
-"""Letters of a value that a message quotes."""
+"""Characters of a value that a message quotes."""
 
 Record = TypeVar("Record")
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content replaces the file's at the end; whatever interrupts that, the file
-    holds the old one or the new."""
-    # Two processes may write the same file at once: each its own partial one.
+    """Yields a stream whose content replaces the file's at the end. If interrupted, the file has
+    either the old or the new content."""
+    # Two processes may write the same file at once, so each has its own partial file.
     partial = file.with_name(f".{file.name}.{uuid4().hex[:8]}.partial")
     try:
         with partial.open("wb") as stream:
@@ -47,40 +47,40 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         partial.replace(file)
     except BaseException:
-        partial.unlink(missing_ok=True)  # on a full disk it would take the room that is left
+        partial.unlink(missing_ok=True)  # it would take space on a full disk
         raise
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
-    """Replaces the file's content, as `replacing` does."""
+    """Replaces the file's content atomically."""
     with replacing(file) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the folder, and a file in it that goes again. Raises `OSError` if it cannot."""
+    """Creates the folder, and creates and removes a file in it. Raises `OSError` on failure."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".writable").touch()
-    (folder / ".writable").unlink(missing_ok=True)  # two processes may do so at once
+    (folder / ".writable").unlink(missing_ok=True)  # two processes may do this at once
 
 
 def check_regular(file: Path) -> None:
-    """Raises `ValueError` for a folder, a pipe or a device: reading one may never end.
+    """Raises `ValueError` for a folder, a pipe or a device, because reading one may never end.
 
-    Raises `OSError` if there is nothing of that name.
+    Raises `OSError` if the file does not exist.
     """
     if not stat.S_ISREG(file.stat().st_mode):
-        raise ValueError("it is a folder, a pipe or a device, and no regular file")
+        raise ValueError("it is a folder, a pipe or a device, not a regular file")
 
 
 def read_text(file: Path) -> str:
-    """A regular file's text. Raises `ValueError` for what is none, and `OSError`."""
+    """Returns a regular file's text. Raises `ValueError` if it is not text, and `OSError`."""
     check_regular(file)
     return file.read_text(encoding="utf-8")
 
 
 def record(value: Any, kind: TypeAdapter[Record]) -> Record:
-    """The record that a value of JSON is; raises `ValueError` for the first thing that is wrong."""
+    """Parses a JSON value into a record. Raises `ValueError` for the first mistake."""
     try:
         return kind.validate_python(value)
     except Invalid as error:
@@ -95,7 +95,7 @@ def record(value: Any, kind: TypeAdapter[Record]) -> Record:
 
 
 def parse_json(text: str) -> Any:
-    """What a text in JSON says. Raises `ValueError` for other text, and for one nested too deep."""
+    """Parses JSON. Raises `ValueError` for other text, and for too deeply nested values."""
     try:
         value = json.loads(text)
         level = [value]
@@ -109,8 +109,8 @@ def parse_json(text: str) -> Any:
 
 
 def whole_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file of JSON lines, with their numbers; a last one that was cut off does not
-    count, and empty ones are passed over."""
+    """Yields the number and text of each line of a JSON Lines file, without empty lines and a last
+    line that was cut off."""
     whole, _, _ = text.rpartition("\n")
     return ((number, line) for number, line in enumerate(whole.split("\n"), 1) if line)
 

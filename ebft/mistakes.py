@@ -1,6 +1,6 @@
-"""Validation errors that carry the path of their key, and "did you mean" suggestions.
+"""Validation errors with the path of their key, and "did you mean" suggestions.
 
-A validator that raises one of these has its keys put behind the path of the section it is in.
+If a validator raises one of these, pydantic prepends the path of the section to its keys.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 UNKNOWN_KEY = "unknown_key"
-"""The error type of a key that is no option."""
+"""The error type of a key that is not an option."""
 WORDS = {True: "true", False: "false", None: "null"}
 """How a recipe writes these values."""
 LISTED = 25
@@ -21,7 +21,7 @@ LISTED = 25
 
 
 class Mistake(NamedTuple):
-    """What is wrong with the value at a key; `kind` is pydantic's error type."""
+    """A mistake in the value at a key; `kind` is pydantic's error type."""
 
     key: tuple[str | int, ...]
     value: Any
@@ -30,7 +30,7 @@ class Mistake(NamedTuple):
 
 
 def validation_error(title: str, mistakes: Iterable[Mistake]) -> ValidationError:
-    """One error for all the mistakes in a section called `title`."""
+    """Returns one error for all mistakes in a section called `title`."""
     return ValidationError.from_exception_data(
         title,
         [
@@ -45,12 +45,12 @@ def validation_error(title: str, mistakes: Iterable[Mistake]) -> ValidationError
 
 
 def unknown_key(key: str, value: Any, known: Iterable[str]) -> Mistake:
-    """The mistake of a key that is none of the `known` ones."""
+    """Returns the mistake of a key that is not in `known`."""
     return Mistake((key,), value, f"unknown key{suggest(key, known)}", UNKNOWN_KEY)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or what there is if nothing is like `word` and the list is short.
+    """Returns `; did you mean 'x'?`, or the known words if none is similar and the list is short.
 
     >>> suggest("stirde", ["start", "stride"])
     "; did you mean 'stride'?"
@@ -66,7 +66,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def suggest_keys(error: ValidationError, known: Iterable[str]) -> ValidationError:
-    """The same error, with a suggestion for each key of the section itself that is unknown."""
+    """Returns the same error, with a suggestion for each unknown key of this section."""
     known = list(known)
     mistakes = []
     for detail in error.errors(include_url=False):

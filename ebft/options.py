@@ -20,7 +20,7 @@ from ebft.mistakes import suggest_keys
 
 
 def _strict(schema: Any) -> Any:
-    """The schema with every number and boolean in it strict."""
+    """Returns the schema with strict numbers and booleans."""
     match schema:
         case {"type": str(kind), **more}:
             kept = {key: more.pop(key) for key in ("default", "metadata") if key in more}
@@ -38,8 +38,8 @@ def _strict(schema: Any) -> Any:
 class Options(BaseModel):
     """Options of a recipe section: immutable, and a key that is not a field is an error.
 
-    Numbers and booleans are what they are: true is no 1, 1.0 no integer, and "1" no number. An
-    integer is a number of any kind, a list a tuple, and a text a path.
+    Numbers and booleans are strict: true is not 1, 1.0 is not an integer, and "1" is not a number.
+    An integer is accepted for a float, a list for a tuple, and a text for a path.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -67,7 +67,7 @@ class Options(BaseModel):
 
 
 def expand_home(path: Path) -> Path:
-    """The path with a `~` in front spelt out: no shell has seen what a recipe says.
+    """Returns the path with a leading `~` expanded, because no shell expands recipes.
 
     Raises `ValueError` if there is no such home.
     """

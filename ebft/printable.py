@@ -1,17 +1,17 @@
-"""Text of others made safe to show: names of files, values of a recipe, columns, labels.
+"""Makes untrusted text safe to show: names of files, values of a recipe, columns, labels.
 
-Such a text may hold escape sequences that a terminal obeys, line ends that begin a line of their
-own, or marks that turn the order of letters round. What shows text passes it through `printable`:
-errors (`ebft.errors`), the terminal and the log (`ebft.console`), and reports.
+Such a text may contain escape sequences, line ends, or marks that reverse the order of characters.
+Errors (`ebft.errors`), the terminal and the log (`ebft.console`), and reports pass all text through
+`printable`.
 """
 
 from __future__ import annotations
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""The text with a visible escape in place of each letter that is not printable.
+    r"""Returns the text with a visible escape for each character that is not printable.
 
-    Those are the letters that `repr` escapes too. `keep` are letters that stay as they are.
+    These are the characters that `repr` escapes. Characters in `keep` are not escaped.
 
     >>> printable("a\x1b[31m\n\u202e")
     'a\\x1b[31m\\n\\u202e'
@@ -24,8 +24,8 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def shortened(line: str, most: int) -> str:
-    """A line of at most `most` letters: of a longer one the beginning and the end, which say what
-    is wrong with a value and what to do about it."""
+    """Returns a line of at most `most` characters: of a longer line the beginning and the end,
+    which name the mistake and the fix."""
     if len(line) <= most:
         return line
     head = most * 2 // 3

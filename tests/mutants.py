@@ -240,7 +240,7 @@ MUTANTS = [
     Mutant("sandbox/checking.py", "if not result.wasSuccessful():", "if False:"),
     Mutant("plans/strided.py", "- G + 1, self.stride", "- G, self.stride"),
     Mutant("sandbox/syscalls.py", "yield EQUAL, 1, 0, machine.audit", "yield EQUAL, 1, 1, machine.audit"),
-    Mutant("sandbox/syscalls.py", "bit of their own\n", "bit of their own\n    yield AND, 0, 0, 0x3FFFFFFF\n"),
+    Mutant("sandbox/syscalls.py", "match no number\n", "match no number\n    yield AND, 0, 0, 0x3FFFFFFF\n"),
     Mutant("sandbox/syscalls.py", "8 * argument + 4), (EQUAL, 0, 1, 0)]", "8 * argument + 4), (EQUAL, 0, 0, 0)]"),
     Mutant("sandbox/syscalls.py", "[(EQUAL, 0, 3, 0), (LOAD", "[(EQUAL, 0, 0, 0), (LOAD"),
     Mutant("sandbox/syscalls.py", "0x3D0F00, 0x7D0F00)", "0x3D0B00, 0x3D0F00, 0x7D0F00)"),

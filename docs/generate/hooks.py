@@ -14,9 +14,9 @@ from ebft.parts.registry import KINDS
 INTRODUCTION = """\
 # Hook reference
 
-What a plug-in may implement. Each hook returns `{name: class}`, the class a subclass of
+The hooks that a plug-in can implement. Each returns `{name: class}`, the class a subclass of
 `ebft.Part`, and is called once, when a recipe is loaded. [Hooks](../hooks.md) says
-how a plug-in reaches ebft.
+how ebft loads a plug-in.
 """
 
 
@@ -37,6 +37,6 @@ def _hook(kind: str) -> str:
             text,
             "",
             block(inspect.getsource(interface).replace("@runtime_checkable\n", ""), "python"),
-            f"Those that there are: [{title_of(kind).lower()}](parts/{kind}.md).\n",
+            f"Registered parts: [{title_of(kind).lower()}](parts/{kind}.md).\n",
         ]
     )

@@ -31,9 +31,9 @@ INTRODUCTION = """\
 # Recipe keys
 
 Every key that a recipe file can have, made from the models that validate it. A key that is not
-here is an error that suggests the nearest one. A section with `_component_` is a part: the keys
-beside it are that part's own options. `key=value` on the command line sets any of
-them, with dots between the levels: `training.steps=100`, `evaluation.evaluators.1.n=8`.
+here is an error that suggests the nearest one. A section with `_component_` is a part; its other
+keys are the part's options. `key=value` on the command line sets any key, with dots between the
+levels: `training.steps=100`, `evaluation.evaluators.1.n=8`.
 """
 
 
@@ -62,7 +62,7 @@ def _has_section(field: FieldInfo) -> bool:
 def _section(key: str, field: FieldInfo) -> Iterator[str]:
     yield f"### {key}\n"
     if options := section_of(field):
-        many = "By names of your own. " if is_mapping(field) else ""
+        many = "A mapping with names of your choice. " if is_mapping(field) else ""
         yield f"{many}{docstring(options)}\n"
         yield table(HEADER, option_rows(options))
         return
@@ -73,7 +73,7 @@ def _section(key: str, field: FieldInfo) -> Iterator[str]:
         link = f"[{title_of(kind).lower()}](parts/{kind}.md)"
         what = f"`_component_` names one of the {link}: {names}."
     else:
-        what = "`_component_` is the dotted path of a class, the keys beside it are its arguments."
+        what = "`_component_` is the dotted path of a class, the other keys are its arguments."
     yield f"{what} {many}{default}{field.description or ''}\n"
 
 

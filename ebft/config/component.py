@@ -1,8 +1,8 @@
 """`Component`: a class that a recipe names by its dotted path, with its arguments.
 
-For the pieces that are not ebft's own: optimizers, schedules and metric loggers. What they accept
-is read off their signature, and nothing is called that is not of the kind that its section asks
-for.
+It is used for classes of other packages: optimizers, schedules and metric loggers. Their arguments
+are checked against their signature. An object that is not of the kind that its section asks for is
+never called.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from ebft.parts.named import find_named, importable_in
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A recipe's `{_component_: dotted.path, **arguments}`; what it names is of a section's kind.
+    """A recipe's `{_component_: dotted.path, **arguments}`.
 
-    A subclass is a kind.
+    Each subclass is a kind of object, which a section asks for.
     """
 
     path: str
     arguments: Mapping[str, Any]
 
     wanted: ClassVar[str] = "a class"
-    """What the path must name, for messages."""
+    """The kind of object that the path must name, for messages."""
 
     @classmethod
     def accepts(cls, found: object) -> bool:
-        """Whether `found` is of this kind, which is known without calling it."""
+        """Whether `found` is of this kind. It is not called."""
         return isinstance(found, type)
 
     def bind(self, *args: Any, **more: Any) -> None:
-        """Holds what `instantiate` would call it with to its signature, without calling it.
+        """Checks the arguments of `instantiate` against the signature, without calling it.
 
         Raises `UserError` for arguments that are missing or given twice.
         """
@@ -51,17 +51,17 @@ class Component:
             raise UserError(f"{self.call()}: {error}") from error
 
     def call(self) -> str:
-        """`torch.optim.AdamW(lr=0.1)`, for messages."""
+        """Returns the call as text, `torch.optim.AdamW(lr=0.1)`, for messages."""
         given = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
         return f"{self.path}({given})"
 
     def instantiate(self, *args: Any, **more: Any) -> Any:
-        """Calls it with `args`, then the recipe's arguments and `more`.
+        """Calls the object with `args`, the recipe's arguments and `more`, and returns the result.
 
-        Raises `UserError` for arguments that are missing, given twice, or that it refuses, for a
-        package that it misses and a file that it cannot have.
+        Raises `UserError` for arguments that are missing, given twice or refused, for a missing
+        package, and for a file that cannot be opened.
         """
-        # A keyword that is given twice would be a TypeError that says less.
+        # Clearer than Python's TypeError for a keyword that is given twice.
         if twice := self.arguments.keys() & more.keys():
             raise UserError(
                 f"{self.path}: {', '.join(sorted(twice))} is set by ebft; take it out of the recipe"
@@ -95,7 +95,9 @@ class Component:
 
     @classmethod
     def _find(cls, path: str, importable: Collection[str] | None) -> Callable[..., Any]:
-        """What the path names; a `ValidationError` at `_component_` if that is not of the kind."""
+        """Returns the object at the path.
+
+        Raises `ValidationError` at `_component_` if it is not of the kind."""
         try:
             if "." not in path:
                 raise ValueError("give a dotted path, such as torch.optim.AdamW")
@@ -133,9 +135,10 @@ def _mistakes(arguments: Mapping[str, Any], signature: inspect.Signature) -> lis
 
 
 def _is_number(parameter: inspect.Parameter) -> bool:
-    """Whether it takes a number, for which Python would take true and false as 1 and 0.
+    """Whether the parameter is a number.
 
-    A text would be refused only where it is computed with, in words that name no key.
+    Python would accept booleans as 1 and 0 for one, and a text would fail in a computation, with an
+    error that names no key.
     """
     if "str" in str(parameter.annotation):
         return False

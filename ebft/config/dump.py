@@ -1,4 +1,4 @@
-"""Validated options → a recipe that says everything, defaults too."""
+"""Validated options → a recipe with all defaults."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from ebft.parts.registry import Registry
 
 
 def resolved_yaml(options: Options, registry: Registry) -> str:
-    """YAML that loads to equal options: what --dry-run prints and what a run saves."""
+    """Returns YAML that loads to equal options, for --dry-run and for a run's folder."""
     return OmegaConf.to_yaml(OmegaConf.create(plain_options(options, registry)))
 
 
 def fingerprint(options: Options, registry: Registry, *, without: Collection[str]) -> str:
-    """A hash of everything that these options say, but for the keys `without` at the top.
+    """Returns a hash of the options, except the top-level keys `without`: 8 hexadecimal digits.
 
-    A value that is its option's default counts as not said, so options that ebft gains later
-    change no fingerprint. A plug-in file counts by its name and what is in it, wherever it lies.
-    Eight hexadecimal digits.
+    Defaults are not hashed, so options that are added to ebft later do not change the fingerprint.
+    Of a plug-in file, the name and the content are hashed, not the folder.
     """
     said = plain_options(options, registry, defaults=False)
     kept = {key: value for key, value in said.items() if key not in without}
@@ -37,7 +36,9 @@ def fingerprint(options: Options, registry: Registry, *, without: Collection[str
 
 
 def plain_options(value: Any, registry: Registry, *, defaults: bool = True) -> Any:
-    """The options as mappings, lists, text and numbers; without `defaults`, those that differ."""
+    """Returns the options as mappings, lists, text and numbers.
+
+    Without `defaults`, values that equal their default are left out."""
     match value:
         case Options():
             fields = {
@@ -63,9 +64,9 @@ def plain_options(value: Any, registry: Registry, *, defaults: bool = True) -> A
 
 
 def check_text(value: Any, *keys: str) -> None:
-    """Raises `UserError` for plain options that no file can hold: a path whose name is not UTF-8.
+    """Raises `UserError` for plain options that a file cannot store: a path that is not UTF-8.
 
-    `keys` are those that lead to the value.
+    `keys` are the keys of the value, from the top.
     """
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -78,7 +79,7 @@ def check_text(value: Any, *keys: str) -> None:
 
 
 def _identity(plugin: str) -> str:
-    """What a plug-in is, however the path of its file is spelt; a module is its name."""
+    """Returns a plug-in's identity: a module's name, or a file's name and a hash of its content."""
     if not plugin.endswith(".py"):
         return plugin
     file = Path(plugin)

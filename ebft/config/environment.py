@@ -1,4 +1,4 @@
-"""Recipes do not read the environment: what a recipe resolves to is saved beside its results."""
+"""Recipes do not read the environment, because resolved recipes are saved with their results."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from omegaconf import OmegaConf
 
 
 def refuse_environment() -> None:
-    """Makes `${oc.env:NAME}` an error: a token in it would end up in every checkpoint."""
+    """Makes `${oc.env:NAME}` an error, because a token would be saved in every checkpoint."""
     OmegaConf.register_resolver("oc.env", _refuse, replace=True)
 
 
 def _refuse(name: str, *_default: Any) -> Any:
     raise ValueError(
-        f"recipes do not read environment variables ({name}), for what they resolve to is saved "
-        "beside every result; write the value itself, or leave a secret out: libraries read theirs "
-        "from the environment by themselves (HF_TOKEN, WANDB_API_KEY)"
+        f"recipes do not read environment variables ({name}), because the resolved recipe is saved "
+        "with every result; write the value itself, or leave a secret out: libraries read theirs "
+        "from the environment (HF_TOKEN, WANDB_API_KEY)"
     )

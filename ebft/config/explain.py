@@ -28,9 +28,10 @@ ANY_OF = "any_of"
 def explain(
     error: ValidationError, tree: Mapping[str, Any], source: Path, overrides: Sequence[Override]
 ) -> list[str]:
-    """`recipes/x.yaml: sampler.n = 0: must be greater than or equal to 1`, one a mistake.
+    """Returns one line per mistake: `recipes/x.yaml: sampler.n = 0: must be greater than or …`.
 
-    `tree` is what was validated. A key that an override has set is said to come from where that is.
+    `tree` is the validated mapping. For a key that an override has set, the line names the
+    override's origin instead of the file.
     """
     return [
         f"{_origin(detail, source, overrides)}: {_line(detail)}"
@@ -41,8 +42,9 @@ def explain(
 def _one_a_value(
     details: Iterable[ErrorDetails], tree: Mapping[str, Any]
 ) -> Iterator[ErrorDetails]:
-    """The errors with the keys of the recipe, where pydantic puts the types that a value may be of
-    between them, and an error for each: then it is one for all of them."""
+    """Yields one error per value, with the keys of the recipe.
+
+    For a union, pydantic gives one error per type, with the types between the keys."""
     for key, group in groupby(details, key=lambda detail: _key(detail, tree)):
         same = list(group)
         if same[0]["loc"] != key and len(same) > 1:
@@ -54,13 +56,13 @@ def _one_a_value(
 
 
 def _key(detail: ErrorDetails, tree: Mapping[str, Any]) -> tuple[int | str, ...]:
-    """The keys of `loc` that are in the recipe, or could be."""
+    """Returns the elements of `loc` that are keys of the recipe, or could be."""
     node: Any = tree
     found: list[int | str] = []
     for part in detail["loc"]:
         try:
             node = node[part]
-        except (LookupError, TypeError):  # a type, or what is missing, or a mapping's key itself
+        except (LookupError, TypeError):  # a type, a missing key, or pydantic's "[key]"
             if not (isinstance(node, Mapping) or part == "[key]"):
                 continue
         found.append(part)
@@ -86,7 +88,7 @@ def _what(detail: ErrorDetails) -> str:
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     if kind == "invalid_key":
-        return "YAML takes on, off, yes and no for true and false: put the key in quotes"
+        return "YAML reads on, off, yes and no as true and false: put the key in quotes"
     if kind in LIST_TYPES:
         return f"must be a list: [{_shown(value)}]"
     if kind in TEXT_TYPES:
@@ -105,23 +107,23 @@ def _what(detail: ErrorDetails) -> str:
 
 
 def _quotes(value: Any) -> str:
-    """What YAML has made of a text that is one no longer, and how to keep it."""
+    """Returns which type YAML has read instead of a text, and how to write the text."""
     match value:
         case bool():
-            taken = "on, off, yes and no for true and false"
+            taken = "on, off, yes and no as true and false"
         case int() | float():
-            taken = "digits, 1e5, 1_000 and 12:30 for numbers"
+            taken = "digits, 1e5, 1_000 and 12:30 as numbers"
         case None:
             return "; if the text is meant, put it in quotes"
         case Mapping():
-            taken = "braces, and a colon before a space, for keys and values"
+            taken = "braces, and a colon before a space, as keys and values"
         case _:
-            taken = "brackets and hyphens for lists"
-    return f"; YAML takes {taken}: put it in quotes"
+            taken = "brackets and hyphens as lists"
+    return f"; YAML reads {taken}: put it in quotes"
 
 
 def _as_number(value: Any, kind: str) -> str:
-    """How to write a number that is one in another way."""
+    """Returns how to write a number that was given as another type."""
     if isinstance(value, float) and value.is_integer():
         return f"; write {value:.0f}"
     if isinstance(value, str):
@@ -130,7 +132,7 @@ def _as_number(value: Any, kind: str) -> str:
         except ValueError:
             return ""
         if kind == "float_type" or number.is_integer():
-            return "; it is in quotes, which make it a text: leave them out"
+            return "; it is in quotes, which make it a text: remove them"
     return ""
 
 

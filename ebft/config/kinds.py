@@ -16,7 +16,7 @@ SCHEDULES = ("torchtune.training.lr_schedulers", "transformers.optimization")
 
 
 class OptimizerComponent(Component):
-    """An optimizer, made of the policy's weights."""
+    """An optimizer of the policy's weights."""
 
     wanted = "an optimizer: a subclass of torch.optim.Optimizer"
 
@@ -26,10 +26,10 @@ class OptimizerComponent(Component):
 
 
 class ScheduleComponent(Component):
-    """A schedule of the learning rate, made of the optimizer and stepped by number alone."""
+    """A schedule of the learning rate, which depends only on the step."""
 
     wanted = (
-        "a schedule that follows no measurement: a subclass of torch.optim.lr_scheduler.LRScheduler"
+        "a schedule without measurements: a subclass of torch.optim.lr_scheduler.LRScheduler"
         f", or a function of {' or '.join(SCHEDULES)}"
     )
 
@@ -37,7 +37,7 @@ class ScheduleComponent(Component):
     def accepts(cls, found: object) -> bool:
         if isinstance(found, type):
             return cls._steps_by_number(found)
-        return (  # what these return is known when they are called
+        return (  # their return type is only known after the call
             inspect.isfunction(found)
             and found.__module__ in SCHEDULES
             and found.__name__.startswith("get_")
@@ -45,12 +45,12 @@ class ScheduleComponent(Component):
         )
 
     def instantiate(self, *args: Any, **more: Any) -> LRScheduler:
-        """As `Component.instantiate`. Raises `UserError` for one that waits for a measurement."""
+        """Like `Component.instantiate`. Raises `UserError` for a schedule that needs a metric."""
         schedule = super().instantiate(*args, **more)
         if not self._steps_by_number(type(schedule)):
             raise UserError(
-                f"{self.path}: follows a measurement, and the loop steps a schedule by number "
-                f"alone; take another, such as {SCHEDULES[0]}.get_cosine_schedule_with_warmup"
+                f"{self.path}: depends on a measurement, and the loop steps a schedule only by "
+                f"number; choose another, such as {SCHEDULES[0]}.get_cosine_schedule_with_warmup"
             )
         return schedule  # type: ignore[no-any-return]
 

@@ -1,8 +1,8 @@
-"""Recipe file + overrides → validated options, with the registry that they were validated by.
+"""Recipe file + overrides → validated options, and the registry of their parts.
 
-torchtune's own parser is not used: `torchtune.config._parse` demands a `--config` flag, the
-function in it that merges overrides is private and raises what argparse prints as a traceback,
-and importing it takes seconds before the first mistake in a recipe can be reported.
+torchtune's own parser is not used: `torchtune.config._parse` needs a `--config` flag, its function
+that merges overrides is private and raises errors that argparse prints as a traceback, and
+importing it takes seconds before the first mistake in a recipe can be reported.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ebft.parts.modules import find_plugin
 from ebft.parts.registry import Registry, load_registry
 
 MISSING = re.compile("Interpolation key '(.*)' not found")
-"""What OmegaConf says of `${key}`."""
+"""OmegaConf's message for `${key}` with a missing key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A validated recipe file and its job. `resolved` is what was validated: no interpolations, no
-    defaults."""
+    """A validated recipe file and its job. `resolved` is the validated mapping, with interpolations
+    resolved and without defaults."""
 
     source: Path
     resolved: dict[str, Any]
@@ -43,12 +43,12 @@ class Recipe:
 
     @property
     def options(self) -> Any:
-        """The job's options, of the type that its `schema` is."""
+        """The job's options, of type `schema`."""
         return self.job.options
 
     @property
     def registry(self) -> Registry:
-        """The parts that the recipe could name."""
+        """The parts that the recipe can name."""
         return self.job.registry
 
 
@@ -67,8 +67,8 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
         resolved["plugins"] = plugins = [find_plugin(plugin, folders) for plugin in plugins]
         registry = load_registry(plugins)
     else:
-        registry = load_registry()  # validation reports what is wrong with the list
-    # After the plug-ins: one of them may define it.
+        registry = load_registry()  # validation reports the mistake in the list
+    # After the plug-ins, because one of them may define the recipe.
     if "recipe" not in resolved:
         raise UserError(f"{path}: recipe: missing; it has no default")
     kind = find_job(resolved["recipe"], path, registry)
@@ -83,7 +83,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
 
 def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
     if isinstance(folder := tree.get("output_dir"), str):
-        # A logger's ${output_dir}/logs is no path that validation would expand.
+        # Validation does not expand a logger's ${output_dir}/logs, which is not a path option.
         tree = {**tree, "output_dir": os.path.expanduser(folder)}
     try:
         resolved = OmegaConf.to_container(
@@ -93,7 +93,7 @@ def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
         key = f"{error.full_key}: " if error.full_key else ""
         problem = str(error).splitlines()[0]
         if (found := MISSING.search(problem)) is not None:
-            problem = f"refers to ${{{found[1]}}}, which is not there; give a value in its place"
+            problem = f"refers to ${{{found[1]}}}, which does not exist; give a value in its place"
         raise UserError(f"{path}: {key}{problem}") from error
     return cast(dict[str, Any], resolved)
 

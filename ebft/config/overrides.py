@@ -1,9 +1,9 @@
 """Overrides on the command line: `key=value` sets, `~key` deletes.
 
-Keys are dotted paths into the recipe, with numbers for list entries; values are YAML without
-comments, and a text without quotes is taken as it stands. Where a
-section is a component, `sampler=vllm` is short for `sampler._component_=vllm`. Choosing another
-component drops the options of the one before: they are not the new one's.
+Keys are dotted paths into the recipe, with numbers for list entries. Values are YAML without
+comments, and a text without quotes is taken literally. If a section is a component, `sampler=vllm`
+is short for `sampler._component_=vllm`. Choosing another component drops the options of the old
+one.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Tree = dict[str, Any] | list[Any]
 COMMAND_LINE = "command line"
 NOT_YAML = (
     yaml.YAMLError, OmegaConfBaseException,
-    # PyYAML lets these through where a value does not fit its tag: `!!float x`, `!!int`, …
+    # PyYAML raises these if a value does not fit its tag: `!!float x`, `!!int`, …
     ValueError, IndexError, TypeError, KeyError, AttributeError, RecursionError,
 )  # fmt: skip
-"""What text raises that is no YAML, or has no value that it stands for."""
+"""Errors of parsing text that is not YAML, or has no value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One override: `value` at `keys`, or without it if `delete`. Messages name its `origin`."""
+    """One override: sets `value` at `keys`, or deletes it. Messages name its `origin`."""
 
     text: str
     keys: tuple[str, ...]
@@ -45,7 +45,7 @@ class Override:
 
 
 def parse_override(text: str) -> Override:
-    """Raises `UserError` if `text` is neither `key=value` nor `~key`."""
+    """Parses an override. Raises `UserError` if `text` is neither `key=value` nor `~key`."""
     key, equals, value = text.partition("=")
     delete = key.startswith("~")
     keys = tuple(key.removeprefix("~").split("."))
@@ -57,7 +57,7 @@ def parse_override(text: str) -> Override:
 
 
 def override(key: str, value: Any, *, origin: str) -> Override:
-    """The override of a file that sets `key`, dotted, or deletes it if that is `~key`.
+    """Returns the override of a file that sets the dotted `key`, or deletes it if it is `~key`.
 
     Raises `UserError` for a key with an empty part.
     """
@@ -70,10 +70,10 @@ def override(key: str, value: Any, *, origin: str) -> Override:
 
 
 def apply_overrides(recipe: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
-    """The recipe with the overrides; interpolations are left as they are.
+    """Returns the recipe with the overrides applied; interpolations are not resolved.
 
     Components are chosen first, so that their options may come in any order. Raises `UserError`
-    for a path that leads nowhere.
+    for a path that does not exist.
 
     >>> recipe = {"plan": {"_component_": "strided", "stride": 8}, "training": {"steps": 30}}
     >>> apply_overrides(recipe, map(parse_override, ["training.steps=5", "~plan.stride"]))
@@ -90,8 +90,8 @@ def apply_overrides(recipe: Mapping[str, Any], overrides: Iterable[Override]) ->
 
 def _parse_value(text: str, value: str) -> Any:
     try:
-        tokens = list(yaml.scan(value))[1:-1]  # but for the stream's beginning and end
-        # OmegaConf reads 1e-5 as a number, which YAML 1.1 does not.
+        tokens = list(yaml.scan(value))[1:-1]  # without the tokens of the stream's start and end
+        # OmegaConf, unlike YAML 1.1, reads 1e-5 as a number.
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
     except NOT_YAML as error:
         raise UserError(f"command line: {text!r}: {value!r} is not a YAML value") from error
@@ -99,7 +99,7 @@ def _parse_value(text: str, value: str) -> Any:
     comment = value[tokens[-1].end_mark.index :].strip() if tokens else value.strip()
     match tokens:
         case [yaml.ScalarToken(plain=True) as word]:
-            # YAML would leave out what follows ` #`, and put a space where a line ends.
+            # YAML would drop text after ` #`, and replace line ends by spaces.
             if word.value != value.strip() or isinstance(parsed["value"], str):
                 return value
         case _ if comment:
@@ -119,7 +119,7 @@ def _chooses_component(tree: dict[str, Any], override: Override) -> bool:
     _part_twins(trial, override.keys)
     try:
         return _is_component(_get(_parent(trial, override), override.keys[-1]))
-    except (UserError, LookupError):  # a mistake is reported when the override is applied
+    except (UserError, LookupError):  # reported when the override is applied
         return False
 
 
@@ -149,7 +149,7 @@ def _choose(section: dict[str, Any], component: str, override: Override) -> None
     section["_component_"] = component
     options = f"; options of {replaced} dropped: {dropped}" if dropped else ""
     path = ".".join(key for key in override.keys if key != "_component_")
-    # Who writes a file can see what was there; who types a command may not know.
+    # Options of the file are not visible on the command line, so this is a warning there.
     level = logging.WARNING if override.origin == COMMAND_LINE else logging.DEBUG
     log.log(level, "%s: %s instead of %s%s", path, component, replaced, options)
 
@@ -168,7 +168,7 @@ def _delete(tree: dict[str, Any], override: Override) -> None:
 
 
 def _part_twins(tree: dict[str, Any], keys: tuple[str, ...]) -> None:
-    """Gives sections on the path that are another's twin (`${plan}`) values of their own."""
+    """Copies sections on the path that refer to another section (`${plan}`)."""
     node: Any = tree
     for depth, key in enumerate(keys, 1):
         try:
@@ -176,7 +176,7 @@ def _part_twins(tree: dict[str, Any], keys: tuple[str, ...]) -> None:
             if isinstance(child, str) and "${" in child:
                 child = OmegaConf.select(OmegaConf.create(tree), ".".join(keys[:depth]))
         except (LookupError, OmegaConfBaseException):
-            return  # missing, or broken: whatever uses it reports that
+            return  # missing or broken, which is reported on use
         if OmegaConf.is_config(child):
             child = OmegaConf.to_container(child, resolve=True)
             _put(node, key, child)
@@ -186,7 +186,7 @@ def _part_twins(tree: dict[str, Any], keys: tuple[str, ...]) -> None:
 
 
 def _parent(tree: dict[str, Any], override: Override) -> Tree:
-    """The mapping or list that holds the last key; sections on the way are made if missing."""
+    """Returns the mapping or list of the last key; missing sections on the path are created."""
     node: Tree = tree
     for depth, key in enumerate(override.keys[:-1], 1):
         try:

@@ -1,10 +1,10 @@
-"""Recipe files as they are written: one by itself, or with `base:`, on top of another.
+"""Reads recipe files, merged with the recipe that `base:` names.
 
-    base: qa_code_qwen2.5_1.5b.yaml     a path from this file's own folder
-    model: {path: Qwen/Qwen2.5-3B}      and only what differs
+    base: qa_code_qwen2.5_1.5b.yaml     a path relative to this file's folder
+    model: {path: Qwen/Qwen2.5-3B}      only the differences
 
-What a file says changes its base as the same overrides on the command line would: sections are
-merged key by key, another `_component_` drops the options of the one before, lists are replaced.
+A file changes its base like the same overrides on the command line: sections are merged key by key,
+another `_component_` drops the options of the old one, lists are replaced.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ebft.mistakes import suggest
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A recipe with its bases merged in: its keys, with interpolations as they are.
+    """A recipe merged with its bases; interpolations are not resolved.
 
-    `files` are the file itself, its base, that one's base, and so on; `changes` is what all but the
-    last of them say, in the order in which it was applied.
+    `files` are the file itself, its base, the base's base, and so on. `changes` are the overrides
+    of all files but the last, in the order in which they were applied.
     """
 
     tree: dict[str, Any]
@@ -38,10 +38,10 @@ class Written:
 
 
 def read_recipe(path: Path) -> Written:
-    """The recipe in a file, merged with its bases.
+    """Returns the recipe in a file, merged with its bases.
 
-    Raises `UserError` naming the file for a base that is missing or its own base, and for what
-    `read_yaml` does not read.
+    Raises `UserError` naming the file for a base that is missing or refers back to itself, and for
+    a file that `read_yaml` cannot read.
     """
     layers = _layers(path)
     files = list(layers)
@@ -55,7 +55,7 @@ def read_recipe(path: Path) -> Written:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """What is in the file, no more. Raises `UserError` if it is not a mapping in YAML."""
+    """Returns the content of one file. Raises `UserError` if it is not a mapping in YAML."""
     try:
         content = OmegaConf.load(path)
     except FileNotFoundError as error:
@@ -80,7 +80,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _layers(path: Path) -> dict[Path, dict[str, Any]]:
-    """What the file says, its base, that one's base, and so on, each without its `base`."""
+    """Returns the content of the file, its base, and so on, each without its key `base`."""
     layers: dict[Path, dict[str, Any]] = {}
     file: Path | None = path
     while file is not None:
@@ -95,7 +95,7 @@ def _base(file: Path, base: Any, below: Iterable[Path]) -> Path:
         raise UserError(f"{file}: base = {base}: must be the path of another recipe")
     found = file.parent / os.path.expanduser(base)
     if found.resolve() in [it.resolve() for it in below]:
-        raise UserError(f"{file}: base = {base}: goes round in a circle, back to {found}")
+        raise UserError(f"{file}: base = {base}: forms a circle, back to {found}")
     if not found.is_file():
         near = [it.name for it in found.parent.glob("*.yaml")] if found.parent.is_dir() else []
         hint = suggest(found.name, near) if near else ""
@@ -106,7 +106,7 @@ def _base(file: Path, base: Any, below: Iterable[Path]) -> Path:
 def _changes(
     content: Mapping[str, Any], origin: str, above: tuple[str, ...] = ()
 ) -> Iterator[Override]:
-    """Each value of the file as an override of what is at its key."""
+    """Yields each value of the file as an override."""
     for name, value in content.items():
         keys = (*above, str(name))
         if isinstance(value, Mapping) and value:

@@ -1,4 +1,4 @@
-"""What a recipe file runs: a job, with the options that the file may give it."""
+"""The job that a recipe file runs, with its options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOBS = {
     "evaluate": "ebft.runs.jobs:Evaluate",
     "study": "ebft.study.job:Study",
 }
-"""ebft's own jobs, by the names that a file's `recipe:` calls them by."""
+"""ebft's own jobs, by their name in `recipe:`."""
 
 
 class RecipeOptions(Options):
@@ -30,8 +30,8 @@ class RecipeOptions(Options):
     recipe: str = Field(
         description="what this file runs: finetune, evaluate, study, or `module:Class`"
     )
-    output_dir: Path = Field(description="where everything that it writes goes")
-    overwrite: bool = Field(False, description="run in an output_dir that holds a run already")
+    output_dir: Path = Field(description="folder for everything that it writes")
+    overwrite: bool = Field(False, description="allow an output_dir that already has a run")
     plugins: tuple[str, ...] = Field(
         (), description="plug-ins to load: module names or paths of .py files"
     )
@@ -41,46 +41,46 @@ O = TypeVar("O", bound=RecipeOptions)  # noqa: E741 - the options of a job
 
 
 class Job(ABC, Generic[O]):
-    """A kind of recipe: the options that its file may give, and what is done with them.
+    """A kind of recipe: its options, and what it does with them.
 
-    Making a job loads nothing. `source` is the recipe file, for messages.
+    Creating a job loads nothing. `source` is the recipe file, for messages.
     """
 
     schema: ClassVar[type[RecipeOptions]]
-    """The options model of its file."""
+    """The model of its options."""
     several_processes: ClassVar[bool] = False
-    """Whether it divides its work over the processes that torchrun starts."""
+    """Whether it divides its work over torchrun's processes."""
 
     def __init__(self, options: O, registry: Registry, *, source: Path) -> None:
         self.options, self.registry, self.source = options, registry, source
 
     def problems(self) -> list[str]:
-        """One line for every mistake that no section can know by itself."""
+        """Returns one line for each mistake that involves several sections."""
         return []
 
     def missing(self) -> list[str]:
-        """One line for everything that the recipe names and this machine does not have, as far as
-        that is known without loading anything."""
+        """Returns one line for each requirement that this machine lacks, as far as known without
+        loading anything."""
         return []
 
     def estimate(self) -> str:
-        """What the job would cost, for `--dry-run`. Raises `ValueError` if that is unknown."""
+        """Returns the estimated cost, for `--dry-run`. Raises `ValueError` if it is unknown."""
         raise ValueError(f"recipe {self.options.recipe} trains nothing")
 
     def advice(self) -> str:
-        """What to set if the job runs out of memory."""
+        """Returns which option to set if the job runs out of memory."""
         return "set a smaller model, or smaller batches"
 
     @abstractmethod
     def run(self) -> bool:
-        """Runs the job. True if it is complete, False if the user stopped it.
+        """Runs the job. Returns True if it is complete, False if the user stopped it.
 
         Raises `UserError` for a model, data or an output folder that cannot be used.
         """
 
 
 def find_job(name: Any, source: Path, registry: Registry) -> type[Job[Any]]:
-    """The job that a file's `recipe:` names, in what `registry` may import.
+    """Returns the job that `recipe:` names; dotted paths must be importable by `registry`.
 
     Raises `UserError` if there is none.
     """

@@ -8,16 +8,16 @@ import ebft
 
 
 def recipes_folder() -> Path:
-    """Where they are: inside the package if it was built, beside it in a checkout."""
+    """Returns their folder: inside an installed package, beside the package in a checkout."""
     package = Path(ebft.__file__).parent
     built = package / "_recipes"
     return built if built.is_dir() else package.parent / "recipes"
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Every recipe file by its name: the path in the folder, without `.yaml`.
+    """Returns every recipe file by name, the path in the folder without `.yaml`.
 
-    A file below a checkout's folder is given relative to the working directory where it can be.
+    In a checkout, paths are relative to the working directory if possible.
     """
     folder = recipes_folder()
     here = Path.cwd()

@@ -12,7 +12,7 @@ from ebft.data.values import safe_name
 from ebft.errors import UserError, first_line
 
 INSTALL = "pip install polib"
-# %(name)s, %d, {name}, {}, <b> and &nbsp;: what both languages share, and no words.
+# %(name)s, %d, {name}, {}, <b> and &nbsp;: the same in both languages, and not words.
 NO_WORDS = re.compile(r"%(\(\w+\))?[-#0 +]*[\d.]*[a-zA-Z%]|\{[^{}]*\}|<[^<>]*>|&\w+;")
 
 
@@ -31,11 +31,11 @@ class Message:
 
 
 def read_catalogues(root: Path, language: str) -> Iterator[Message]:
-    """The messages under `root` that are translated into `language`, as its folders spell it.
+    """Yields the messages under `root` that are translated into `language`, a locale's folder name.
 
-    Left out are plural forms (a list of texts), fuzzy and obsolete ones, those that are the same in
-    both languages, and those with no word in them besides placeholders and markup. A .mo file is
-    read if there is no .po file beside it. Raises `UserError` for a file that cannot be read.
+    Plural forms (a list of texts), fuzzy and obsolete messages are skipped, and so are messages
+    that are the same in both languages or have only placeholders and markup. A .mo file is read
+    only if there is no .po file beside it. Raises `UserError` for a file that cannot be read.
     """
     folder = f"{language}/LC_MESSAGES"
     files = {*root.rglob(f"{folder}/*.po"), *root.rglob(f"{folder}/*.mo")}
@@ -44,7 +44,7 @@ def read_catalogues(root: Path, language: str) -> Iterator[Message]:
             continue
         place = [part for part in file.relative_to(root).parts[:-3] if part != "locale"]
         catalogue = safe_name(Path(*place, file.stem))
-        # Neither fuzzy nor obsolete ones.
+        # Without fuzzy and obsolete entries.
         for number, entry in enumerate(_read(file).translated_entries(), 1):
             source, translation = entry.msgid.strip(), entry.msgstr.strip()
             if entry.msgid_plural or source == translation:
@@ -59,8 +59,8 @@ def has_words(text: str) -> bool:
 
 
 def words_of(text: str) -> str:
-    """The words of a text alone: the same for texts that differ in case, punctuation, placeholders
-    or markup."""
+    """Returns only the words of a text: equal for texts that differ in case, punctuation,
+    placeholders or markup."""
     return " ".join(re.findall(r"\w+", NO_WORDS.sub(" ", text).casefold()))
 
 
@@ -71,5 +71,5 @@ def _read(file: Path) -> Any:
         raise UserError(f"data: gettext reads catalogues with polib; run: {INSTALL}") from error
     try:
         return polib.pofile(str(file)) if file.suffix == ".po" else polib.mofile(str(file))
-    except Exception as error:  # of a damaged file polib raises whatever meets it
+    except Exception as error:  # polib raises errors of any type for damaged files
         raise UserError(f"data: {safe_name(file)}: cannot be read: {first_line(error)}") from error

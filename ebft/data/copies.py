@@ -1,4 +1,4 @@
-"""Finds texts that are copies of others, exact ones and near ones, so that none is in two splits.
+"""Finds exact and near copies of texts, so that no text is in two splits.
 
 Two texts are near copies if they share most lines of the shorter one. That catches a file that was
 moved, got another header, or was edited in places. It does not catch renamed variables or another
@@ -16,13 +16,15 @@ from ebft.parts.splits import Example
 SHARED = 0.8
 """Share of the shorter text's lines that a near copy has too."""
 CHARACTERS = 8
-"""A line counts if it has so many; "else:" and "return" are in every text."""
+"""A line must have this many to count; "else:" and "return" are in every text."""
 LINES = 8
 """A text with fewer such lines is compared as a whole only."""
 
 
 def without_near_copies(examples: Sequence[Example], of: Iterable[Example]) -> list[Example]:
-    """The examples that are no copy, exact or near, of any in `of`; they may be of each other."""
+    """Returns the examples that are no exact or near copy of any in `of`.
+
+    They may be copies of each other."""
     exact: set[int] = set()
     sizes: list[int] = []
     places: defaultdict[str, list[int]] = defaultdict(list)
@@ -47,6 +49,6 @@ def without_near_copies(examples: Sequence[Example], of: Iterable[Example]) -> l
 
 
 def telling_lines(example: Example) -> set[str]:
-    """The lines of a text that tell it from others, without the white space around them."""
+    """Returns the distinctive lines of a text, with white space normalised."""
     lines = f"{example.prompt}\n{example.completion}".splitlines()
     return {text for line in lines if len(text := " ".join(line.split())) >= CHARACTERS}

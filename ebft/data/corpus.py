@@ -1,4 +1,4 @@
-"""The documents of a split: in memory, or read when they are asked for (`on_demand`)."""
+"""The documents of a split: in memory, or tokenized when accessed (`on_demand`)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ebft.rollout.records import Document
 
 
 class Corpus(Sequence[Document]):
-    """Documents by their place."""
+    """A sequence of documents."""
 
     @abstractmethod
     def digest(self) -> str:
-        """What identifies the documents, behind their number: the same for the same documents."""
+        """Returns the number of documents and a hash: the same for the same documents."""
 
     @abstractmethod
     def choose(self, places: Iterable[int], count: int) -> list[Document]:
-        """The first `count` different documents at these places, or all if there are fewer."""
+        """Returns the first `count` different documents at these places, or all if fewer."""
 
 
 class InMemory(Corpus):
@@ -51,10 +51,10 @@ class InMemory(Corpus):
 
 
 def digest_documents(documents: Sequence[Document]) -> str:
-    """A digest of every name, token and check, in order, behind the number of documents."""
+    """Returns the number of documents and a hash of every name, token and check, in order."""
     digest = blake2b(digest_size=16)
     for document in documents:
         head = f"{document.name}\0{document.prompt_length}\0{document.check}\0"
-        digest.update(head.encode("utf-8", "surrogatepass"))  # a file's name may be no UTF-8
+        digest.update(head.encode("utf-8", "surrogatepass"))  # a file name may not be UTF-8
         digest.update(document.tokens.to(torch.int64).numpy().tobytes())
     return f"{len(documents)} documents, {digest.hexdigest()}"

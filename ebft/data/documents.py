@@ -1,4 +1,4 @@
-"""From examples to documents: tokens, cut to length, and only those that the plan accepts."""
+"""From examples to documents: tokenized, cut to length, and accepted by the plan."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ TOO_LONG = "longer than documents.length"
 SHORT = "shorter than documents.shortest"
 EMPTY = "empty"
 NOT_EMBEDDED = "with a token that the model has no embedding for"
-TOO_DEEP = "with rollouts that end beyond what the model reads"
+TOO_DEEP = "with rollouts that end beyond the model's context length"
 NO_PROMPT = "without a prompt"
-NO_ANCHOR = "without an anchor, says the plan"
+NO_ANCHOR = "without an anchor in the plan"
 
 
 class DocumentOptions(Options):
@@ -40,25 +40,25 @@ class DocumentOptions(Options):
 
     length: int = Field(
         ge=2,
-        description="most tokens of a document; raw text is cut into consecutive documents, a "
-        "prompt with its completion is dropped if it is longer",
+        description="largest number of tokens of a document; longer raw text is cut into "
+        "consecutive documents, a longer prompt with its completion is dropped",
     )
     shortest: int = Field(
         1,
         ge=1,
-        description="fewest tokens of a document; shorter ones are dropped. Runs whose plans need "
-        "different lengths see the same documents if this is what the longest plan needs",
+        description="smallest number of tokens of a document; shorter ones are dropped. To give "
+        "runs with different plans the same documents, set the length that the longest plan needs",
     )
     on_demand: bool = Field(
         False,
-        description="tokenise a document when a step asks for it, for data larger than memory; "
-        "raw text is then cut by its characters, at ends of lines",
+        description="tokenize a document when a step needs it, for data larger than memory; "
+        "raw text is then cut by characters, at ends of lines",
     )
     characters_per_token: float = Field(
         3.0,
         gt=0,
-        description="with on_demand, how much raw text a document is cut from: so many characters "
-        "for each of its tokens. The text's own figure or a little less wastes little",
+        description="with on_demand, characters of raw text per token of a document. Use the "
+        "mean of the data or a little less, so that few tokens are cut off",
     )
 
 
@@ -66,7 +66,7 @@ class DocumentOptions(Options):
 class Tokenized:
     """The documents of a split, and how many were dropped for each reason.
 
-    Documents that are tokenised on demand are not dropped beforehand, so none is counted.
+    Documents that are tokenized on demand are not dropped beforehand, so none is counted.
     """
 
     documents: Corpus
@@ -83,15 +83,15 @@ def tokenize(
     reads: int | None = None,
     embeds: int | None = None,
 ) -> Tokenized:
-    """Every document of the examples that the plan accepts, in order.
+    """Returns the documents of the examples that the plan accepts, in order.
 
-    Left out are those whose rollouts would be longer than what the model `reads` (None: no limit),
-    and those with a token whose number is `embeds` or more, which the model has no embedding for.
+    Documents are dropped if they and their rollouts have more tokens than the model `reads` (None:
+    no limit), or if they have a token id of `embeds` or more, for which the model has no embedding.
     Raises `UserError` with the counts if none is left, and if there are no examples.
     """
     if len(examples) == 0:
         trains = split == "train"
-        copies = ", or only copies of what is held out" if trains else ""
+        copies = ", or only copies of held-out texts" if trains else ""
         where = " (gsm8k: data.train_path)" if trains else ""
         raise UserError(
             f"data: the source has no {split} texts{copies}; give it some{where}, or choose another"
@@ -135,7 +135,7 @@ def tokenize(
         )
         if NO_PROMPT in dropped:
             fix = (
-                "plan completion goes on from a prompt; name its column (data.prompt), take a data "
+                "plan completion needs a prompt; name its column (data.prompt), choose a data "
                 "source that has prompts, or set plan=strided"
             )
         elif TOO_DEEP in dropped:
@@ -157,7 +157,7 @@ def why_dropped(
     plan: Plan,
     reads: int | None,
 ) -> str | None:
-    """Why a document cannot be used; None if it can."""
+    """Returns why a document cannot be used; None if it can."""
     if document.tokens.numel() <= document.begins:
         return EMPTY
     if document.tokens.numel() > options.length:
@@ -168,7 +168,7 @@ def why_dropped(
         return None if reads is None or _rollouts_fit(document, plan, reads) else TOO_DEEP
     if document.tokens.numel() < plan.shortest_document:
         return TOO_SHORT
-    # Plans whose rollouts end go on from prompts.
+    # Plans whose rollouts end at end-of-sequence start them at the end of a prompt.
     return NO_PROMPT if plan.stop_at_eos and not document.prompt_length else NO_ANCHOR
 
 
@@ -187,7 +187,7 @@ def _on_demand(
     why_not: Callable[[Document], str | None],
 ) -> OnDemand:
     def tokenize_one(example: Example) -> Document:
-        # Of raw text the first cut is all: it was cut by its characters before.
+        # Raw text was already cut by characters, so only its first document is used.
         first = next(_documents([example], tokenizer, options.length, start))
         return first if example.prompt else replace(first, name=example.name)
 
@@ -208,10 +208,10 @@ def _documents(
             prompt, completion = next(prompts), next(completions)
             if tokenizer.eos_token_id is None:
                 raise UserError(
-                    "model.path: its tokenizer has no end-of-sequence token, which completions of "
-                    "a prompt end with; give another model, or raw text without prompts"
+                    "model.path: its tokenizer has no end-of-sequence token, which is needed at "
+                    "the end of completions; give another model, or raw text without prompts"
                 )
-            # Tokenised apart, so that the prompt's tokens are those a model is given to complete.
+            # Tokenized separately, so that the prompt has the tokens it has without a completion.
             prompt = [*start, *_without(start, prompt)]
             end = [] if completion[-1:] == [tokenizer.eos_token_id] else [tokenizer.eos_token_id]
             tokens = [*prompt, *completion, *end] if completion else []
@@ -237,5 +237,5 @@ def _documents(
 
 
 def _without(start: list[int], tokens: list[int]) -> list[int]:
-    """A text's tokens without those that are put before every text, should it spell them too."""
+    """Returns a text's tokens without `start`, if the text spells these tokens too."""
     return tokens[len(start) :] if tokens[: len(start)] == start else tokens

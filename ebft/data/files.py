@@ -20,16 +20,16 @@ from ebft.parts.splits import Splits
 class Files(RowOptions):
     """Rows with a completion and, unless they are raw text, a prompt.
 
-    A text is what stands in the file: `00700` in a CSV file is five characters, and no number.
-    Columns that no option names are not looked at. The file's texts are read once for each content
-    of it, and then row by row from the cache of `datasets`: it may be larger than memory, unless it
+    Texts are read exactly as in the file: `00700` in a CSV file is five characters, not a number.
+    Columns that no option names are ignored. The texts are read once for each content of the file,
+    and then row by row from the cache of `datasets`. The file may be larger than memory, unless it
     is a list in a .json file.
     """
 
     path: Path = Field(description="a .jsonl, .json, .parquet or .csv file, .gz too")
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the rows to hold out")
     held_out_path: Path | None = Field(
-        None, description="a file of held-out rows; `held_out` is not used then"
+        None, description="a file of held-out rows, used instead of `held_out`"
     )
 
     def __call__(self) -> Splits:

@@ -1,6 +1,6 @@
-"""Rows of the formats that `files` reads: texts as they stand there, of named columns alone.
+"""Rows of the formats that `files` reads: texts exactly as in the file, only of named columns.
 
-No type is guessed. What other columns hold is not looked at, beyond what finds the rows.
+No type is guessed. Other columns are only parsed as far as needed to find the rows.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ AT_ONCE = 1000
 
 
 def format_of(path: Path) -> str | None:
-    """The format that a file's name says, without .gz: one of `READERS`, or None."""
+    """Returns the format by a file's name, without .gz: a key of `READERS`, or None."""
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
     return suffix if suffix in READERS else None
 
 
 def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """The texts of every row by the option that names their column, as `columns` says.
+    """Yields the texts of each row, by option; `columns` maps options to columns.
 
     `key` is the recipe key of the path. Raises `UserError` naming the file, or the column and the
     row.
@@ -89,7 +89,7 @@ def _csv(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row]:
 
 
 def _records(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
-    """The records of a CSV file without blank lines, each behind the number of its first line."""
+    """Yields the number of the first line and the fields of each record, without blank lines."""
     csv.field_size_limit(sys.maxsize)  # else a text of more than 128 KiB is refused
     with open_text(path, newline="") as file:
         records = csv.reader(file, strict=True)
@@ -108,7 +108,7 @@ def _records(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
 
 def _parquet(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row]:
     del where
-    # An open file: a path might be taken for a URI.
+    # An open file, because pyarrow may parse a path as a URI.
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         table = pq.ParquetFile(file)
         check_columns(table.schema_arrow.names, columns, safe_name(path.name))

@@ -21,9 +21,9 @@ from ebft.parts.splits import Example, Splits
 class Gettext(Part):
     """Each translated message is a prompt with its completion.
 
-    Messages are held out by their source text, so none is in train in one language or catalogue and
-    held out in another. Texts that differ only in case, punctuation, placeholders or markup count
-    as the same, and a message that has a held-out one's translation is not trained on either.
+    Messages are held out by their source text, over all languages and catalogues. Texts that differ
+    only in case, punctuation, placeholders or markup count as the same. Messages with the
+    translation of a held-out message are not trained on.
     """
 
     package: str = Field(
@@ -32,9 +32,9 @@ class Gettext(Part):
     path: Path | None = Field(None, description="a folder with catalogues anywhere in it")
     languages: Mapping[str, str] = Field(
         default_factory=lambda: {"de": "German"}, min_length=1,
-        description="to translate into: the locale's folder, and what the prompt calls it",
+        description="target languages: the locale's folder, and the name in the prompt",
     )  # fmt: skip
-    source_language: str = Field("English", description="of the messages themselves")
+    source_language: str = Field("English", description="language of the source texts")
     into_source: bool = Field(False, description="translate into the source language instead")
     template: str = Field(
         "Translate from {source} to {target}.\n{source}: {text}\n{target}:",
@@ -51,7 +51,7 @@ class Gettext(Part):
         for folder in languages:
             if not re.fullmatch(r"\w[\w@.-]*", folder):
                 raise ValueError(
-                    f"{folder!r} is no folder of a locale; give one, such as de or pt_BR"
+                    f"{folder!r} is not a folder of a locale; give one, such as de or pt_BR"
                 )
         return languages
 
@@ -77,7 +77,7 @@ class Gettext(Part):
         self._check(root, known, apart)
         marks = {message: mark_of_text(words_of(message.source)) for message in known}
         chosen = choose(marks.values(), self.held_out, key=f"data: {root}")
-        # What is further from train stays whole; what is nearer loses what both have.
+        # Out-of-distribution keeps all its messages; the other splits drop those they share.
         held_out = without_shared((m for m in known if marks[m] in chosen), of=apart)
         rest = (m for m in known if marks[m] not in chosen)
         train = without_shared(rest, of=[*held_out, *apart])
@@ -130,8 +130,8 @@ class Gettext(Part):
 
 
 def without_shared(messages: Iterable[Message], of: Iterable[Message]) -> list[Message]:
-    """The messages whose source is not among `of`, nor their translation, nor both a second time
-    among themselves."""
+    """Returns the messages that share neither source nor translation with any in `of`, without
+    duplicates."""
     sources, translations, seen = set(), set(), set()
     for message in of:
         sources.add(words_of(message.source))

@@ -1,4 +1,4 @@
-"""Data source `gsm8k`: files of GSM8K's format, word problems whose answer is a number."""
+"""Data source `gsm8k`: files in GSM8K's format, word problems whose answer is a number."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CALCULATOR = re.compile(r"<<.*?>>")
 
 
 class GSM8K(Part):
-    """Question → reasoning, then `####` and the answer, which `check` holds alone.
+    """Question → reasoning, `####` and the answer. `check` has only the answer.
 
-    Verifier `final_answer` compares it with the number that a rollout comes to.
+    The verifier `final_answer` compares it with the final number of a rollout.
     """
 
     path: Path = Field(description="the test file, .jsonl or .jsonl.gz: all of it is held out")

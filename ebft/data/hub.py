@@ -14,13 +14,13 @@ from ebft.data.values import check_columns
 from ebft.errors import UserError, first_line
 from ebft.parts.splits import Splits
 
-# It logs a traceback before it raises; the error raised here says what is wrong.
+# It logs a traceback before it raises; the `UserError` here already says what is wrong.
 logging.getLogger("datasets.packaged_modules.json.json").setLevel(logging.CRITICAL)
 
 
 class Hub(RowOptions):
-    """Rows of a hub data set, downloaded once and then read from the cache of `datasets`, row by
-    row: it may be larger than memory."""
+    """Rows of a hub data set, downloaded once and then read row by row from the cache of
+    `datasets`, so it may be larger than memory."""
 
     dataset: str = Field(description="the data set's id, owner/name")
     subset: str | None = Field(None, description="its configuration, if it has several")
@@ -28,15 +28,15 @@ class Hub(RowOptions):
     revision: str | None = Field(None, description="branch, tag or commit of the data set")
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the rows to hold out")
     held_out_split: str | None = Field(
-        None, description="a split to hold out instead; `held_out` is not used then"
+        None, description="a split to hold out, used instead of `held_out`"
     )
     held_out_dataset: str | None = Field(
         None, description="the data set that has `held_out_split`; null: the same"
     )
-    limit: PositiveInt | None = Field(None, description="read only the first so many rows")
+    limit: PositiveInt | None = Field(None, description="read only this many rows, the first")
 
     def __call__(self) -> Splits:
-        """Raises `UserError` naming the data set if it cannot be had."""
+        """Raises `UserError` naming the data set if it cannot be loaded."""
         examples = self._load(self.dataset, self.split, self.subset, self.revision)
         if self.held_out_split is None:
             return split(examples, self.held_out, key=f"data.dataset = {self.dataset}")
@@ -52,7 +52,7 @@ class Hub(RowOptions):
         wanted = split if self.limit is None else f"{split}[:{self.limit}]"
         try:
             rows: Any = load_dataset(dataset, subset, split=wanted, revision=revision)
-        except Exception as error:  # the hub's client has many kinds of failure, all of them final
+        except Exception as error:  # the hub's client raises many types of errors
             raise UserError(
                 f"data: {dataset}, split {split}: cannot be loaded ({first_line(error)}); check "
                 "the names of the data set, its subset and its split, and the network"

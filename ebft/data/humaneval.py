@@ -1,4 +1,4 @@
-"""Data source `humaneval`: a file of HumanEval's format, programs to complete with unit tests."""
+"""Data source `humaneval`: a file in HumanEval's format, programs to complete with unit tests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FIELDS = {
 
 
 class HumanEval(Part):
-    """Signature and docstring → body, held against `check(entry_point)`; all of it held out.
+    """Signature and docstring → body, tested by `check(entry_point)`. All rows are held out.
 
-    For an evaluation set (`evaluation.sets`): its rows are not to be trained on.
+    It is for an evaluation set (`evaluation.sets`), not for training.
     """
 
     path: Path = Field(description="a .jsonl file, .gz too, e.g. HumanEval.jsonl.gz")

@@ -1,4 +1,4 @@
-"""Objects of JSON Lines and JSON files, and the rows of those that a benchmark comes as."""
+"""Objects of JSON Lines and JSON files, and the rows of benchmark files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ebft.data.values import check_text, listed, shown
 from ebft.errors import UserError, first_line
 
 UNREADABLE = (OSError, UnicodeDecodeError, EOFError, zlib.error)
-"""What a file raises that is damaged, cut off or not text."""
+"""The errors of reading a file that is damaged, cut off or not text."""
 AROUND = 20
 """Characters before and after a fault that errors quote."""
 
 
 class Repeating(dict[str, Any]):
-    """An object in which keys come more than once: `repeated`."""
+    """An object with duplicate keys, which are in `repeated`."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -36,27 +36,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object)
 LONG_NUMBERS = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)
-"""Slower: for integers of more digits than Python reads."""
+"""Slower: for integers with more digits than Python's int accepts."""
 
 
 def check_file(path: Path, where: str) -> None:
     """Raises `UserError` beginning with `where` if there is nothing to read at the path."""
-    if os.path.isfile(path):  # unlike Path.is_file, False for whatever keeps it from looking
+    if os.path.isfile(path):  # unlike Path.is_file, returns False for every OSError
         return
     if os.path.exists(path):
-        raise UserError(f"{where}: is no regular file; give the path of one")
+        raise UserError(f"{where}: is not a regular file; give the path of one")
     raise UserError(f"{where}: no such file")
 
 
 def open_text(path: Path, newline: str | None = None) -> IO[str]:
-    """The file's text, decompressed if its name ends in .gz; without a byte order mark."""
+    """Opens the file as text, decompressed if its name ends in .gz, without a byte order mark."""
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
     return path.open(encoding="utf-8-sig", newline=newline)
 
 
 def unreadable(where: str, error: BaseException) -> UserError:
-    """The error for a file that raised one of `UNREADABLE`."""
+    """Returns the error for a file that raised one of `UNREADABLE`."""
     if isinstance(error, UnicodeDecodeError):
         byte = error.object[error.start]
         return UserError(f"{where}: is not UTF-8 (byte 0x{byte:02x}); save it as UTF-8")
@@ -64,9 +64,9 @@ def unreadable(where: str, error: BaseException) -> UserError:
 
 
 def objects_of_lines(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON Lines file, each behind its line's number.
+    """Yields the line number and the object of each line of a JSON Lines file.
 
-    Raises `UserError` beginning with `where` and naming the line, or what `UNREADABLE` lists.
+    Raises `UserError` beginning with `where` and naming the line, or an error in `UNREADABLE`.
     """
     with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
@@ -81,7 +81,7 @@ def objects_of_lines(path: Path, where: str) -> Iterator[tuple[int, dict[str, An
 
 
 def objects_of_json(path: Path, where: str) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON file: those of a list, which is held in memory, or one a line.
+    """Yields the objects of a JSON file: of a list, which is read into memory, or one per line.
 
     Raises as `objects_of_lines` does.
     """
@@ -97,7 +97,8 @@ def objects_of_json(path: Path, where: str) -> Iterator[dict[str, Any]]:
 
 
 def read_rows(path: Path, key: str, fields: Mapping[str, type]) -> list[dict[str, Any]]:
-    """The rows of a .jsonl or .jsonl.gz file; each has `fields` of these types; lists are of texts.
+    """Returns the rows of a .jsonl or .jsonl.gz file. Each row has `fields` of these types; lists
+    must contain texts.
 
     `key` is the recipe key that errors name. Raises `UserError` naming the file and the row.
     """
@@ -124,7 +125,7 @@ def _checked(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dic
         value, place = row[name], f"{where}, {name}:"
         if kind is str:
             check_text(value, place)
-        elif type(value) is not kind:  # True is no number
+        elif type(value) is not kind:  # True is not a number
             raise UserError(f"{place} has {shown(value)} there; this is of type {kind.__name__}")
         elif kind is list:
             for text in row[name]:
@@ -133,7 +134,7 @@ def _checked(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dic
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a JSON file has an object a line: the first line with something in it is one."""
+    """Whether a JSON file has an object per line: its first line that is not empty is one."""
     with open_text(path) as lines:
         first = next((line for line in lines if line.strip()), "")
     if not first.lstrip().startswith("{"):

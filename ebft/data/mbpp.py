@@ -1,4 +1,4 @@
-"""Data source `mbpp`: a file of MBPP's format, functions from a sentence and tests."""
+"""Data source `mbpp`: a file in MBPP's format, functions from a sentence and tests."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ TRAIN, TEST = range(601, 975), range(11, 511)
 
 
 class MBPP(Part):
-    """A docstring with the task and some of its tests → the function, held against all tests.
+    """A docstring with the task and some of its tests → the function, tested by all tests.
 
-    Tasks 601 to 974 are for training and 11 to 510 are held out, as MBPP's authors have it; the
-    others are theirs for prompting and validation, and not read.
+    Tasks 601 to 974 are for training and 11 to 510 are held out, the splits of MBPP's authors. The
+    other tasks, for prompting and validation, are not read.
     """
 
     path: Path = Field(description="a .jsonl file, .gz too, e.g. mbpp.jsonl")
     tests_shown: NonNegativeInt = Field(
-        3, description="tests that the prompt shows: without one the function has no name"
+        3, description="tests in the prompt: without a test the function has no name"
     )
 
     def __call__(self) -> Splits:

@@ -1,4 +1,4 @@
-"""Documents of a source that is too large to be tokenised before the first step."""
+"""Documents of a source that is too large to be tokenized before the first step."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ TRIES = 1000
 
 
 class OnDemand(Corpus):
-    """Each document is tokenised when it is asked for, from what is on disk; nothing is kept.
+    """Each document is read from disk and tokenized when it is accessed; nothing is kept.
 
-    Which document stands at a place depends on the place alone, so an order over places is as
-    resumable as one over documents in memory. Prompts with their completions are one place each.
-    Raw text is cut at the ends of lines, every `width` characters or after, and each cut is a
-    place: together they are the whole text, and of a cut with too many tokens the last are left
-    out. At the place of a document that is not accepted stands the next one that is, so those
-    after many dropped ones come more often.
+    The document at a place depends only on the place, so an order over places can be resumed like
+    one over documents in memory. Each prompt with its completion is one place. Raw text is cut at
+    the first end of a line after every `width` characters, and each cut is a place. Together the
+    cuts are the whole text; if a cut has too many tokens, the last ones are dropped. A place whose
+    document is not accepted gives the next accepted document, so documents after many dropped ones
+    come more often.
 
-    The digest is of all texts and of where they are cut, for there are no tokens yet.
+    The digest is a hash of all texts and of the cuts, because there are no tokens yet.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class OnDemand(Corpus):
     ) -> None:
         self._examples, self._tokenize, self._why_not = examples, tokenize, why_not
         self._width = width
-        # The first place of each text, and after the last one's the number of places.
+        # The first place of each text, followed by the number of places.
         cuts, self._digest = self._survey()
         self._first = np.concatenate([[0], np.cumsum(cuts)])
 
@@ -76,7 +76,7 @@ class OnDemand(Corpus):
         return f"{len(self)} documents on demand, {self._digest}"
 
     def choose(self, places: Iterable[int], count: int) -> list[Document]:
-        # At the place of a document that is not accepted stands another one, which counts once.
+        # Several places may give the same document, which counts once.
         found: dict[str, Document] = {}
         for place in places:
             document = self[place]
@@ -86,7 +86,7 @@ class OnDemand(Corpus):
         return list(found.values())
 
     def _cut(self, place: int) -> Example:
-        """The text at a place: a whole one, or its part from one cut to the next."""
+        """Returns the text at a place: a whole text, or its part from one cut to the next."""
         at = int(np.searchsorted(self._first, place, side="right")) - 1
         example, number = self._examples[at], place - int(self._first[at])
         if example.prompt:
@@ -101,7 +101,7 @@ class OnDemand(Corpus):
         )
 
     def _end_of_line(self, text: str, number: int) -> int:
-        """Where cut `number` is: behind the line that goes across it, but not a whole cut later."""
+        """Returns the position of cut `number`: after the line there, at most one width later."""
         place = number * self._width
         if number == 0 or place >= len(text):
             return min(place, len(text))
@@ -109,7 +109,7 @@ class OnDemand(Corpus):
         return place if newline < 0 else newline + 1
 
     def _survey(self) -> tuple[np.ndarray, str]:
-        """Into how many places each text is cut, at least one; and the digest."""
+        """Returns the number of places of each text, at least one, and the digest."""
         counts = np.ones(len(self._examples), dtype=np.int64)
         digest = blake2b(f"{self._width}\0".encode(), digest_size=16)
         for at, batch in batches(self._examples, "measuring texts"):

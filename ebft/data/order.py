@@ -1,4 +1,4 @@
-"""Which documents each optimizer step sees: a shuffle an epoch, as a pure function of the step."""
+"""The documents of each optimizer step: one shuffle per epoch, a pure function of the step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ebft.rollout.records import Document
 
 
 class DocumentOrder:
-    """The order of `size` documents under a seed. Nothing has to be saved to resume it."""
+    """The order of `size` documents for a seed. It has no state to save."""
 
     def __init__(self, seed: int, size: int) -> None:
         self._seed, self._size = seed, size
 
     def __call__(self, step: int, count: int) -> list[int]:
-        """The indices of step number `step` when each step takes `count` documents.
+        """Returns the indices of step number `step` when each step takes `count` documents.
 
-        Steps run on from one epoch into the next; no document comes twice in an epoch, but one may
-        in a step that two epochs meet in.
+        No document comes twice in an epoch. A step may cross the border of two epochs, and may then
+        have a document twice.
         """
         places = range(step * count, (step + 1) * count)
         return [
@@ -39,10 +39,10 @@ def _permutation(seed: int, epoch: int, size: int) -> list[int]:
 
 
 def told_apart(documents: Sequence[Document]) -> list[Document]:
-    """The documents of a step; one that has come in it before has another name, "NAME (2)".
+    """Returns the documents of a step, with a repeated document renamed to "NAME (2)".
 
-    Rollouts are drawn by name: under the same one they would be the same rollouts again, and no
-    second sample.
+    The random numbers of rollouts depend on the name: with the same name, the second document would
+    get the same rollouts.
     """
     seen: Counter[str] = Counter()
     named = []

@@ -20,8 +20,8 @@ from ebft.parts.splits import Example, Splits
 SKIPPED = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
 )
-"""Folders of the standard library and of installed packages that are left out: other packages, test
-suites, and tables and texts that only look like code."""
+"""Folders of the standard library and of installed packages that are skipped: other packages, test
+suites, and data tables in the form of code."""
 
 log = logging.getLogger("ebft")
 
@@ -29,8 +29,8 @@ log = logging.getLogger("ebft")
 class PythonFiles(Part):
     """Every .py file under a folder is one text (the paper's unstructured code).
 
-    Whole files are held out, so no held-out text has a neighbour from its own file in train; nor is
-    a file trained on that shares most of its lines with a held-out one.
+    Whole files are held out, so a file is never partly in train and partly held out. Files that
+    share most of their lines with a held-out file are not trained on.
     """
 
     path: Path | None = Field(None, description="a folder; null: the standard library's sources")
@@ -38,7 +38,7 @@ class PythonFiles(Part):
     out_of_distribution: tuple[str, ...] = Field(
         (),
         description="packages never trained on: folders or .py files directly under `path`, else "
-        "installed packages, by the names that they are imported by",
+        "installed packages by import name",
     )
 
     def __call__(self) -> Splits:
@@ -68,7 +68,7 @@ class PythonFiles(Part):
 
 
 def read_sources(root: Path, *, skipped: frozenset[str], prefix: str = "") -> list[Example]:
-    """Every .py file under `root` with text in it, named by its path there."""
+    """Returns every .py file under `root` with text in it, named by its relative path."""
     examples, unreadable = [], []
     for file in sorted(root.rglob("*.py")):
         name = file.relative_to(root)
@@ -76,7 +76,7 @@ def read_sources(root: Path, *, skipped: frozenset[str], prefix: str = "") -> li
             continue
         try:
             if not file.is_file():
-                raise OSError("no regular file")  # a pipe or a device may never end
+                raise OSError("not a regular file")  # a pipe or a device may never end
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             unreadable.append(safe_name(name))
@@ -89,12 +89,12 @@ def read_sources(root: Path, *, skipped: frozenset[str], prefix: str = "") -> li
 
 
 def is_in_package(example: Example, package: str) -> bool:
-    """Whether a file belongs to a package, or is a module, directly under the sources' folder."""
+    """Whether a file belongs to a package or module directly under the sources' folder."""
     return example.name == f"{package}.py" or example.name.startswith(f"{package}/")
 
 
 def read_installed(package: str, root: Path) -> list[Example]:
-    """The sources of an installed package. Raises `UserError` if there are none."""
+    """Returns the sources of an installed package. Raises `UserError` if there are none."""
     examples = [
         example
         for folder in package_folders(package)
@@ -109,14 +109,14 @@ def read_installed(package: str, root: Path) -> list[Example]:
 
 
 def package_folders(package: str) -> list[Path]:
-    """The folders of an installed package, or of one inside it; none if it has none.
+    """Returns the folders of an installed package or subpackage; empty if it has none.
 
-    Nothing is imported: what is inside a package is found in its folder.
+    Nothing is imported: subpackages are looked up in the package's folder.
     """
     top, *inner = package.split(".")
     try:
         spec = find_spec(top) if package.replace(".", "_").isidentifier() else None
-    except ValueError:  # a module without a place, as __main__ is
+    except ValueError:  # a module without a spec, such as __main__
         spec = None
     places = () if spec is None else spec.submodule_search_locations or ()
     return [folder for place in places if (folder := Path(place, *inner)).is_dir()]

@@ -1,4 +1,4 @@
-"""Data source `python_functions`: from signature and docstring to body."""
+"""Data source `python_functions`: signature and docstring → body."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class PythonFunctions(Part):
     """Every documented function under a folder: its signature and docstring are the prompt, its
     body is the completion (question and answer, as in the paper's structured code).
 
-    Whole files are held out, and a function that is also in a held-out file, or shares most of its
-    lines with one there, is not trained on.
+    Whole files are held out. Functions that are also in a held-out file, or share most of their
+    lines with one there, are not trained on.
     """
 
     path: Path | None = Field(None, description="a folder; null: the standard library's sources")
@@ -56,12 +56,12 @@ class PythonFunctions(Part):
 
 
 def documented_functions(file: Example) -> Iterator[Example]:
-    """The functions and methods of a source file that have a docstring and something after it."""
+    """Yields the functions and methods of a source file that have a docstring and a body."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of invalid escapes: not our code
+        warnings.simplefilter("ignore", SyntaxWarning)  # invalid escapes in other code
         try:
             tree = ast.parse(file.completion)
-        # A template, code for another version of Python, or a table nested as no code is.
+        # A template, code for another version of Python, or a deeply nested table.
         except (SyntaxError, RecursionError, MemoryError):
             return
     lines = python_lines(file.completion)
@@ -82,5 +82,5 @@ def documented_functions(file: Example) -> Iterator[Example]:
 
 
 def python_lines(source: str) -> list[str]:
-    """Lines as Python's parser numbers them: a form feed, for one, does not end a line."""
+    """Returns lines as Python's parser numbers them: a form feed does not end a line."""
     return io.StringIO(source, newline=None).readlines()

@@ -1,4 +1,4 @@
-"""From the rows of a data set to examples: which column is the prompt, which the completion."""
+"""From the rows of a data set to examples: the columns of prompt and completion."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Indices = Int[np.ndarray, " _"]
 
 
 class RowOptions(Part):
-    """What data sources of rows have in common: the columns that are read."""
+    """Options that data sources of rows share: the columns that are read."""
 
     prompt: str | None = Field(
         None, description="column of the prompt; null: the rows are raw text"
     )
     completion: str = Field("completion", description="column of the completion, or of raw text")
     check: str | None = Field(
-        None, description="column of what a verifiable reward checks rollouts with, e.g. unit tests"
+        None, description="column that a verifiable reward checks rollouts with, e.g. unit tests"
     )
 
     def columns(self) -> dict[str, str]:
-        """The columns to read, by the option that names them."""
+        """Returns the columns to read, by option."""
         named = {"prompt": self.prompt, "completion": self.completion, "check": self.check}
         return {option: column for option, column in named.items() if column is not None}
 
 
 class Rows(Sequence[Example]):
-    """Rows of a `datasets.Dataset` as examples, read from its memory-mapped file when asked for.
+    """Rows of a `datasets.Dataset` as examples, read from its memory-mapped file when accessed.
 
-    Only the rows' numbers are held in memory, 8 bytes each. An example is named `source:row`,
-    from 1. Reading raises `UserError` naming the column, the row and the columns there are.
+    Only the row numbers are in memory, 8 bytes each. An example is named `source:row`, counted
+    from 1. Reading raises `UserError` naming the column, the row and the existing columns.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Rows(Sequence[Example]):
         return self._read(self._numbers[place : place + 1 or None])[0]
 
     def pick(self, places: Indices) -> Rows:
-        """The examples at these places, as rows of their own."""
+        """Returns the rows at these places."""
         return Rows(self._dataset, self._columns, self._source, self._numbers[places])
 
     def _read(self, numbers: Indices) -> list[Example]:
@@ -100,14 +100,14 @@ class Rows(Sequence[Example]):
 
 
 def pick(examples: Sequence[Example], places: Indices) -> Sequence[Example]:
-    """The examples at these places; rows of a data set stay where they are, on disk."""
+    """Returns the examples at these places; rows of a data set stay on disk."""
     if isinstance(examples, Rows):
         return examples.pick(places)
     return [examples[place] for place in places.tolist()]
 
 
 def _as_slice(numbers: Indices) -> slice | list[int]:
-    # A slice is read at once; single rows, each by itself.
+    # A slice is read at once; a list of rows is read one by one.
     first, last = int(numbers[0]), int(numbers[-1])
     if last - first + 1 == len(numbers) and bool((np.diff(numbers) == 1).all()):
         return slice(first, last + 1)

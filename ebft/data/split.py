@@ -1,4 +1,4 @@
-"""Divides texts into train and held-out, so that none is in both."""
+"""Splits texts into train and held-out, so that no text is in both."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ Marks = UInt64[np.ndarray, " _"]
 
 
 def split(examples: Sequence[Example], held_out: float, *, key: str) -> Splits:
-    """Holds out a fraction of the prompts with all their completions, and at least one; or of the
-    texts, where there are no prompts or always the same.
+    """Holds out a fraction of the prompts with all their completions, at least one prompt.
 
-    An example's place depends on a hash of its prompt or text, not on its name or on the order, and
-    texts that differ in white space only count as one (the first is kept): what is held out cannot
-    be in train. `key` is the recipe key that errors name. Raises `UserError` for fewer than two
-    different ones.
+    If there are no prompts, or only one prompt, it holds out a fraction of the texts. The split
+    depends on a hash of the prompt or text, not on names or order. Texts that differ only in white
+    space count as one, and the first is kept, so a held-out text cannot be in train. `key` is the
+    recipe key that errors name. Raises `UserError` for fewer than two different texts.
     """
-    # In the order of their marks, each at its first place.
+    # In the order of the marks, with the first place of each.
     marks, places = np.unique(marks_of(examples), return_index=True)
     groups = marks_of(pick(examples, places), of_prompts=True)
     if len(np.unique(groups)) < 2:
@@ -41,13 +40,13 @@ def split(examples: Sequence[Example], held_out: float, *, key: str) -> Splits:
 
 
 def choose(marks: Iterable[int], held_out: float, *, key: str) -> set[int]:
-    """The fraction of different marks that is held out, for whatever they are the marks of."""
+    """Returns the marks to hold out: a fraction of the different marks."""
     distinct = sorted(set(marks))
     return set(distinct[: held_out_count(len(distinct), held_out, key=key)])
 
 
 def held_out_count(distinct: int, held_out: float, *, key: str) -> int:
-    """How many of so many different texts are held out. Raises `UserError` for fewer than two."""
+    """Returns how many of `distinct` texts are held out. Raises `UserError` for fewer than two."""
     if distinct < 2:
         raise UserError(
             f"{key}: {distinct} different texts; at least 2 are needed, to hold one out"
@@ -56,10 +55,10 @@ def held_out_count(distinct: int, held_out: float, *, key: str) -> int:
 
 
 def apart_from(examples: Sequence[Example], held_out: Sequence[Example], *, key: str) -> Splits:
-    """Holds out what a data set itself does: trains on the examples with no text of those, and no
-    prompt of theirs, unless all have the same.
+    """Returns the data set's own split, without training examples that share a text with a held-out
+    one, or a prompt, unless all held-out prompts are the same.
 
-    Raises `UserError` naming `key` if none is left.
+    Raises `UserError` naming `key` if no training example is left.
     """
     train = without_copies(examples, of=held_out)
     prompts = np.unique(marks_of(held_out, of_prompts=True))
@@ -72,16 +71,16 @@ def apart_from(examples: Sequence[Example], held_out: Sequence[Example], *, key:
 
 
 def without_copies(examples: Sequence[Example], of: Sequence[Example]) -> Sequence[Example]:
-    """The examples whose text is not among `of` (nor a second time among themselves)."""
+    """Returns the examples whose text is not in `of`, without duplicates."""
     marks, places = np.unique(marks_of(examples), return_index=True)
     fresh = ~np.isin(marks, marks_of(of))
     return pick(examples, np.sort(places[fresh]))
 
 
 def marks_of(examples: Sequence[Example], *, of_prompts: bool = False) -> Marks:
-    """The mark of every example, 8 bytes each: all that is kept of the texts.
+    """Returns the mark of every example, 8 bytes each, so that texts need not be kept.
 
-    Or of its prompt alone, if it has one.
+    With `of_prompts`, it is the mark of the prompt, if the example has one.
     """
     found = np.empty(len(examples), dtype=np.uint64)
     for at, batch in batches(examples, "looking for copies"):
@@ -93,7 +92,7 @@ def marks_of(examples: Sequence[Example], *, of_prompts: bool = False) -> Marks:
 
 
 def batches(examples: Sequence[Example], what: str) -> Iterator[tuple[int, Sequence[Example]]]:
-    """All examples in order, a batch at a time with its place, with a progress bar for many."""
+    """Yields the position and the examples of each batch, in order, with a progress bar."""
     with Bar(
         total=len(examples), desc=what, unit="text", delay=3, leave=False, disable=None
     ) as bar:
@@ -104,12 +103,12 @@ def batches(examples: Sequence[Example], what: str) -> Iterator[tuple[int, Seque
 
 
 def mark_of(example: Example) -> int:
-    """A hash of the example's text, the same for texts that differ in white space only."""
+    """Returns a hash of the example's text, equal for texts that differ only in white space."""
     return mark_of_text(f"{example.prompt} {example.completion}")
 
 
 def mark_of_text(text: str) -> int:
-    """64 bits of a hash of the text's words: the chance that any two of a million texts share one
-    is about one in forty million."""
+    """Returns 64 bits of a hash of the text's words. The probability of a collision among a million
+    texts is about one in forty million."""
     digest = blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16)
     return int.from_bytes(digest.digest()[:8])

@@ -1,4 +1,4 @@
-"""Texts of a file's rows, kept in a memory-mapped file of their own that its content names."""
+"""A cache of the texts of a file's rows: a memory-mapped file, named by a hash of the content."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ebft.errors import UserError, first_line
 from ebft.files import replacing
 
 VERSION = 1
-"""Of what is kept: another one makes every file be read anew."""
+"""The version of the cache: a new one makes every file be read again."""
 ROWS, CHARACTERS = 1000, 2**22
-"""Most rows of a batch, and about how many characters end one."""
+"""Largest numbers of rows and, approximately, of characters in a batch."""
 
 
 def stored_texts(path: Path, key: str, columns: Mapping[str, str]) -> datasets.Dataset:
-    """The texts of a file's rows, in columns that have the names of the options.
+    """Returns the texts of a file's rows, in columns named after the options.
 
-    They are read once for each content of the file, whatever its name and times are, and are then
-    in a folder of the cache of `datasets`, which may be deleted. Raises `UserError` naming `key`
-    for a file that cannot be read or has no rows, and for a cache that cannot be written.
+    They are read once for each content of the file, with any name or time, and kept in a folder of
+    the cache of `datasets`, which may be deleted. Raises `UserError` naming `key` for a file that
+    cannot be read or has no rows, and for a cache that cannot be written.
     """
     content = _digest(path, key)
     said = f"{VERSION}\n{format_of(path)}{path.suffix}\n{sorted(columns.items())!r}\n{content}"

@@ -1,4 +1,4 @@
-"""What a row has in a column: a text, or something that errors name in few words."""
+"""Values of rows, checked to be texts, and their short forms in errors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _quote.maxstring = _quote.maxother = LONGEST
 
 
 def shown(value: object) -> str:
-    """A value as errors quote it: printable, and not longer than it has to be."""
+    """Returns a value as errors quote it: printable and shortened."""
     text = _quote.repr(value)
     return text if len(text) <= 2 * LONGEST else f"{text[: 2 * LONGEST]}…"
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names of columns as errors list them: quoted if they are not plain words."""
+    """Returns the names of columns as errors list them: quoted if they are not plain words."""
     names = list(names)
     plain = [name if name and name == name.strip() and _is_short(name) else shown(name)
              for name in names[:LISTED]]  # fmt: skip
@@ -38,13 +38,13 @@ def _is_short(name: str) -> bool:
 
 
 def safe_name(path: str | PurePath) -> str:
-    """A path as the name of a text; bytes of it that are not UTF-8 are written `\\xe9`."""
+    """Returns a path as the name of a text; bytes that are not UTF-8 are written `\\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def check_columns(there: Sequence[str], columns: Mapping[str, str], source: str) -> None:
-    """Raises `UserError` for a column that is not there, or there twice. `columns` are by the
-    option that names them."""
+    """Raises `UserError` for a column that is missing, or there twice. `columns` maps options to
+    columns."""
     for option, column in columns.items():
         where = f"data.{option} = {column}: {source}"
         if column not in there:
@@ -54,8 +54,8 @@ def check_columns(there: Sequence[str], columns: Mapping[str, str], source: str)
 
 
 def check_text(value: Any, where: str) -> str:
-    """The value, if it is a text that can be written as UTF-8. Raises `UserError` beginning with
-    `where`."""
+    """Returns the value if it is a text that can be encoded as UTF-8. Raises `UserError` beginning
+    with `where` otherwise."""
     if not isinstance(value, str):
         if _is_chat(value):
             raise UserError(
@@ -70,7 +70,7 @@ def check_text(value: Any, where: str) -> str:
         except UnicodeEncodeError as error:
             around = value[max(0, error.start - 10) : error.start + 10]
             raise UserError(
-                f"{where} has half a surrogate pair there, which is no character: "
+                f"{where} has half a surrogate pair there, which is not a character: "
                 f"{shown(around)}; repair the text, or leave the row out"
             ) from error
     return value

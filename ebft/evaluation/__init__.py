@@ -1,4 +1,4 @@
-"""Evaluators: what is measured on held-out documents."""
+"""Evaluators: measurements on held-out documents."""
 
 from ebft.evaluation.accuracy import Accuracy
 from ebft.evaluation.cross_entropy import CrossEntropy

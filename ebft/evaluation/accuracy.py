@@ -1,4 +1,4 @@
-"""Evaluator `accuracy`: how often what the policy writes passes a verifier."""
+"""Evaluator `accuracy`: how often the policy's completions pass a verifier."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 class Accuracy(LabelledPart):
     """The share of documents whose greedy completion passes, and pass@k of n sampled ones.
 
-    An attempt passes if the verifier gives it 1. Each document counts once, by its own estimate of
+    An attempt passes if the verifier returns 1. Each document counts once, with its own estimate of
     pass@k.
     """
 
     verifier: VerifierName = Field("unit_tests", description=VERIFIER)
-    rollout_length: PositiveInt = Field(256, description="most tokens of a completion")
-    greedy: bool = Field(True, description="also measure the likeliest completion")
-    n: int = Field(16, ge=0, description="sampled completions of each document; 0: none")
-    k: tuple[PositiveInt, ...] = Field((1, 4, 16), description="the k of pass@k, none more than n")
-    temperature: float = Field(1.0, gt=0, description="of the sampled completions")
+    rollout_length: PositiveInt = Field(256, description="largest number of tokens of a completion")
+    greedy: bool = Field(True, description="also measure the greedy completion")
+    n: int = Field(16, ge=0, description="sampled completions per document; 0: none")
+    k: tuple[PositiveInt, ...] = Field((1, 4, 16), description="the k of pass@k, at most n")
+    temperature: float = Field(1.0, gt=0, description="temperature of the sampled completions")
     stop: StopTexts = Field(
         (), description="a completion ends before the first of these texts, e.g. '\\ndef '"
     )
     sandbox: SandboxOptions = Field(
-        SandboxOptions(), description="how what the policy writes is run"
+        SandboxOptions(), description="how programs of the policy are run"
     )
-    workers: PositiveInt = Field(2, description="completions that are verified at a time")
+    workers: PositiveInt = Field(2, description="completions that are verified at the same time")
 
     @model_validator(mode="after")
     def _there_are_enough(self) -> Accuracy:
@@ -93,7 +93,7 @@ class AccuracyEvaluator:
         return measured
 
     def _shares(self, each_k: Iterable[int], rollouts: Rollouts) -> list[OfContexts]:
-        """pass@k of each context's rollouts, for each k."""
+        """Returns pass@k of each context's rollouts, for each k."""
         passed = self._passed(rollouts)
         return [
             evenly(torch.tensor([pass_at_k(len(row), sum(row), k) for row in passed]))
@@ -101,7 +101,7 @@ class AccuracyEvaluator:
         ]
 
     def _passed(self, rollouts: Rollouts) -> list[list[bool]]:
-        """Whether each of the n rollouts of each context passes."""
+        """Returns whether each of the n rollouts passes, for each context."""
         attempts = [
             replace(attempt, rollout=cut(attempt.rollout, self._options.stop))
             for attempt in attempts_of(rollouts, self._tokenizer)

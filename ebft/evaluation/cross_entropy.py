@@ -43,7 +43,7 @@ class CrossEntropyEvaluator:
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:
         resources = self._resources
-        # Documents without anchors: the trunk alone.
+        # Without anchors the tree is only the trunk.
         no_anchors = [torch.empty(0, dtype=torch.long)] * len(documents)
         whole = make_contexts(documents, no_anchors, rollout_length=0, stop_at_eos=False)
         whole = whole.to(resources.device)

@@ -1,4 +1,4 @@
-"""Evaluator `entropy_drift`: whether generations get more or less random as they go on."""
+"""Evaluator `entropy_drift`: whether generations get more or less random with their length."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS = 100
-"""A slope is given for so many tokens."""
+"""Slopes are given per this number of tokens."""
 FIGURES = (
     ("entropy", "nats/token"),
     ("entropy slope", f"nats in {TOKENS} tokens"),
@@ -36,16 +36,16 @@ FIGURES = (
 
 
 class EntropyDrift(LabelledPart):
-    """−log p of the policy's own tokens over their position, beside that of the reference's.
+    """−log p of the policy's own tokens and of the reference's, and their slopes over position.
 
     `entropy` estimates the conditional entropy of the policy's generations, and its slope over the
-    position says whether they drift (Braverman et al. 2019): ground truth has none to speak of,
-    which `CE slope` shows on the references. A slope is the least-squares one within each context;
-    with the same positions everywhere that is the slope of the mean curve.
+    position shows whether they drift (Braverman et al. 2019). Ground truth has almost no slope,
+    which `reference CE slope` shows. A slope is the least-squares slope within each context; with
+    the same positions in all contexts, it is the slope of the mean curve.
     """
 
-    plan: Annotated[Part, part_of("plans")] = Field(description="where and how long rollouts are")
-    n: int = Field(4, ge=1, description="rollouts of each context")
+    plan: Annotated[Part, part_of("plans")] = Field(description="anchors and length of rollouts")
+    n: int = Field(4, ge=1, description="rollouts per context")
 
     def rollout_plan(self) -> Plan | None:
         return known_plan(self.plan)
@@ -74,7 +74,7 @@ class EntropyDriftEvaluator:
         ]
 
     def _values(self, policy: PreTrainedModel, rollouts: Rollouts) -> list[OfContexts]:
-        """The values of each context for `FIGURES`, in order."""
+        """Returns the values and weights of each context for `FIGURES`, in order."""
         values = []
         for surprise, mask in (
             (-rollouts.log_probs, rollouts.mask),
@@ -87,7 +87,7 @@ class EntropyDriftEvaluator:
     def _of_references(
         self, policy: PreTrainedModel, rollouts: Rollouts
     ) -> tuple[Float[Tensor, "P 1 G"], Bool[Tensor, "P 1 G"]]:
-        """−log p of the references' tokens, each after the ground truth before it."""
+        """Returns −log p of the references' tokens, each given the ground truth before it."""
         resources, c = self._resources, rollouts.contexts
         with autocast(resources.device, resources.precision):
             log_probs = tree_log_probs(policy, rollouts).documents

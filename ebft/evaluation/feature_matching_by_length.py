@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 class FeatureMatchingByLength(LabelledPart):
     """E_c E_y ‖E_ŷ φ_c(ŷ) − φ_c(y)‖² for completions of each length, unbiased (paper, figure 1).
 
-    One rollout as long as the longest serves all lengths: tokens are drawn one after another, so
-    its first L are a rollout of L tokens, exactly. All lengths are measured on the same contexts,
-    those that the longest fits. Choose one feature map for all the runs that are to be compared.
+    One rollout of the longest length gives all shorter ones: tokens are drawn one after another, so
+    its first L tokens are exactly a rollout of L tokens. All lengths are measured on the same
+    contexts, those for which the longest fits. Use the same feature map for all runs to be
+    compared.
     """
 
     plan: Annotated[Part, part_of("plans")] = Field(
-        description="where rollouts start; its rollout_length is the longest of `lengths`"
+        description="anchors of rollouts; its rollout_length must be the largest of `lengths`"
     )
     feature_map: Annotated[FeatureMapPart, part_of("feature_maps")] = Field(description="φ")
     lengths: tuple[PositiveInt, ...] = Field(
         (8, 16, 32, 64, 128, 256), min_length=1, description="tokens of a completion"
     )
-    n: int = Field(4, ge=2, description="rollouts of each context")
+    n: int = Field(4, ge=2, description="rollouts per context")
 
     @model_validator(mode="after")
     def _rollouts_are_as_long_as_the_longest(self) -> FeatureMatchingByLength:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 class FeatureMatchingLoss(LabelledPart):
     """E_c E_y ‖E_ŷ φ_c(ŷ) − φ_c(y)‖², estimated without bias from n rollouts at temperature 1.
 
-    The feature map is fixed and unwhitened, so figures of different runs and steps compare. Every
-    evaluation draws with the same random numbers, so differences between them have less noise than
-    the figures themselves. An estimate may be negative.
+    The feature map is fixed and unwhitened, so figures of different runs and steps are comparable.
+    Every evaluation uses the same random numbers, so differences between evaluations have less
+    noise than the figures themselves. An estimate may be negative.
     """
 
-    plan: Annotated[Part, part_of("plans")] = Field(description="where and how long rollouts are")
+    plan: Annotated[Part, part_of("plans")] = Field(description="anchors and length of rollouts")
     feature_map: Annotated[FeatureMapPart, part_of("feature_maps")] = Field(description="φ")
-    n: int = Field(4, ge=2, description="rollouts of each context")
+    n: int = Field(4, ge=2, description="rollouts per context")
 
     def rollout_plan(self) -> Plan | None:
         return known_plan(self.plan)

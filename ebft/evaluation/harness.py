@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on a policy: its tasks, its prompts, its figures."""
+"""Runs lm-evaluation-harness on a policy."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ HINT = "`harness:` needs lm-evaluation-harness: pip install 'ebft[harness]'"
 
 
 class HarnessOptions(Options):
-    """Tasks of lm-evaluation-harness, by its own code."""
+    """Tasks of lm-evaluation-harness, run by its own code."""
 
-    tasks: tuple[str, ...] = Field(min_length=1, description="names, as `lm-eval ls tasks` says")
-    include_path: Path | None = Field(None, description="a folder with task files of your own")
+    tasks: tuple[str, ...] = Field(min_length=1, description="names, listed by `lm-eval ls tasks`")
+    include_path: Path | None = Field(None, description="a folder with your own task files")
     num_fewshot: int | None = Field(
-        None, ge=0, description="examples in the prompt; null: as the task has it"
+        None, ge=0, description="examples in the prompt; null: the task's default"
     )
     limit: PositiveInt | None = Field(None, description="items of each task; null: all")
-    batch_size: PositiveInt = Field(8, description="items put through the model at a time")
+    batch_size: PositiveInt = Field(8, description="items per forward")
     unsafe_code: bool = Field(
-        False, description="allow tasks that run what the model writes, outside ebft's sandbox"
+        False, description="allow tasks that run code of the model, outside ebft's sandbox"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class HarnessFigure:
-    """A task's metric under a filter ("acc,none"); `standard_error` is None if it gives none."""
+    """A task's metric with its filter ("acc,none"); `standard_error` is None if it has none."""
 
     task: str
     metric: str
@@ -49,7 +49,7 @@ class HarnessFigure:
 
 
 def check_harness(options: HarnessOptions) -> Any:
-    """The harness's task manager. Raises `UserError` if it is not installed or lacks a task."""
+    """Returns the task manager. Raises `UserError` if the harness or a task is missing."""
     tasks = _import("lm_eval.tasks")
     folder = options.include_path
     if folder is not None and not folder.is_dir():
@@ -65,9 +65,9 @@ def check_harness(options: HarnessOptions) -> Any:
 
 
 def run_harness(options: HarnessOptions, resources: Resources) -> list[HarnessFigure]:
-    """Every figure of every task, from the policy as it is in memory.
+    """Returns all figures of all tasks, for the policy in memory.
 
-    Raises `UserError` as `check_harness` does, and for a task whose data cannot be had.
+    Raises `UserError` like `check_harness`, and for a task whose data cannot be loaded.
     """
     manager = check_harness(options)
     evaluator, huggingface = _import("lm_eval.evaluator"), _import("lm_eval.models.huggingface")
@@ -95,7 +95,7 @@ def run_harness(options: HarnessOptions, resources: Resources) -> list[HarnessFi
 
 
 def figures(task: str, row: dict[str, Any]) -> list[HarnessFigure]:
-    """The figures in a row of the harness's results: `metric,filter` and `metric_stderr,filter`."""
+    """Returns the figures in a row of the results: `metric,filter` and `metric_stderr,filter`."""
     found = []
     for key, value in row.items():
         metric, comma, chosen = key.partition(",")
@@ -108,7 +108,7 @@ def figures(task: str, row: dict[str, Any]) -> list[HarnessFigure]:
 
 
 def append_figures(file: Path, figures: Sequence[HarnessFigure]) -> None:
-    """Appends them to an evaluations file, with normal 95 % intervals, as `History` does."""
+    """Appends figures to an evaluations file like `History`, with normal 95 % intervals."""
     with file.open("a", encoding="utf-8") as lines:
         for figure in figures:
             error = figure.standard_error

@@ -1,4 +1,4 @@
-"""What was measured of one policy, from before the first step to after the last."""
+"""All evaluations of a run, from before the first step to after the last."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ebft.scoring.interval import Interval, mean_interval, paired_change
 
 
 class History:
-    """Remembers every value of evaluations of the same documents.
+    """Keeps every value of the evaluations, which are all on the same documents.
 
-    Each evaluation is also appended to `file`, one JSON object a line, with the value of every
-    document and a digest of the documents, so that runs on the same ones can be paired.
+    Each evaluation is also appended to `file`, one JSON object per line, with the value of every
+    document and a digest of the documents, so that runs on the same documents can be paired.
     """
 
     def __init__(
@@ -32,19 +32,19 @@ class History:
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
     def add(self, steps_done: int, measured: Mapping[str, Measurement]) -> None:
-        """Takes in what `measure` has found after so many steps."""
+        """Adds the result of `measure` after `steps_done` steps."""
         self._evaluations[steps_done] = dict(measured)
         if self._processes.is_main:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(self._lines(steps_done))
 
     def means(self, steps_done: int) -> dict[str, float]:
-        """The mean of every measurement after so many steps."""
+        """Returns the mean of every measurement after `steps_done` steps."""
         measured = self._evaluations[steps_done]
         return {name: mean_interval(measurement).mean for name, measurement in measured.items()}
 
     def scores(self, name: str) -> dict[int, float]:
-        """The mean of one measurement after each number of steps it was made at."""
+        """Returns the mean of one measurement, by the number of steps done."""
         return {
             steps_done: mean_interval(measured[name]).mean
             for steps_done, measured in self._evaluations.items()
@@ -52,10 +52,10 @@ class History:
         }
 
     def changes(self, name: str) -> Iterator[tuple[int, Interval]]:
-        """Steps done and the measurement's change since the first evaluation, in order."""
+        """Yields the steps done and the measurement's change since the first evaluation."""
         for steps_done, measured in sorted(self._evaluations.items()):
             change = paired_change(self.first[name], measured[name])
-            # From itself it has changed by nothing, and that is known exactly.
+            # The change of the first evaluation from itself is exactly 0.
             yield steps_done, replace(change, half_width=0.0) if measured is self.first else change
 
     @property
@@ -73,14 +73,14 @@ class History:
         return len(self._evaluations)
 
     def state_dict(self) -> dict[str, Any]:
-        """Every value, for a checkpoint."""
+        """Returns every value, for a checkpoint."""
         return {
             str(steps_done): {name: asdict(m) for name, m in measured.items()}
             for steps_done, measured in self._evaluations.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over the evaluations of a checkpoint, and makes the file say them and no others."""
+        """Restores the evaluations of a checkpoint, and rewrites the file with only these."""
         self._evaluations = {
             int(steps_done): {name: self._measurement(fields) for name, fields in measured.items()}
             for steps_done, measured in state.items()

@@ -1,4 +1,4 @@
-"""Evaluator `kernel_score`: the kernel score of rollouts against references, without bias."""
+"""Evaluator `kernel_score`: the unbiased kernel score of rollouts and references."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 class KernelScoreEvaluation(LabelledPart):
     """E k(ŷ, ŷ') − 2 E k(ŷ, y) + k(y, y): MMD² between rollouts and ground truth, plus a constant.
 
-    Strictly proper in the distribution of the features, where `feature_matching_loss` sees their
-    mean only. An estimate may be negative.
+    It is strictly proper in the distribution of the features, while `feature_matching_loss` depends
+    only on their mean. An estimate may be negative.
     """
 
-    plan: Annotated[Part, part_of("plans")] = Field(description="where and how long rollouts are")
+    plan: Annotated[Part, part_of("plans")] = Field(description="anchors and length of rollouts")
     feature_map: Annotated[FeatureMapPart, part_of("feature_maps")] = Field(description="φ")
     kernel: Literal["energy", "rbf", "multi_rbf", "laplace"] = Field(
         "energy", description="k; energy is −‖x − y‖, whose score is the energy score"
     )
     bandwidth: float = Field(
-        1.0, gt=0, description="h of rbf, multi_rbf and laplace: a number, for figures to compare"
+        1.0, gt=0, description="h of rbf, multi_rbf and laplace; fixed, so that figures compare"
     )
-    n: int = Field(4, ge=2, description="rollouts of each context")
+    n: int = Field(4, ge=2, description="rollouts per context")
 
     def rollout_plan(self) -> Plan | None:
         return known_plan(self.plan)

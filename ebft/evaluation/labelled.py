@@ -1,4 +1,4 @@
-"""Labels that tell two evaluators of one kind apart: the loss under two feature maps, say."""
+"""Labels that distinguish two evaluators of one kind, such as the loss under two feature maps."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class LabelledPart(EvaluatorPart):
     """An evaluator's options, with a label for its figures."""
 
     label: str = Field(
-        "", description="stands behind its figures' names, as in CFM (label); for two of a kind"
+        "", description="appended to its figures' names, as in CFM (label); for two of a kind"
     )
 
 
 class LabelledEvaluator:
-    """An evaluator whose figures have a label behind their names."""
+    """An evaluator that appends a label to the names of its figures."""
 
     def __init__(self, evaluator: Evaluator, label: str) -> None:
         self._evaluator, self._label = evaluator, label
@@ -42,7 +42,7 @@ class LabelledEvaluator:
 
 
 def build_evaluator(part: Part, resources: Resources) -> Evaluator:
-    """The evaluator of a part, with its label if it has one."""
+    """Builds the evaluator of a part, with its label if it has one."""
     evaluator: Evaluator = part.build(resources)
     if isinstance(part, LabelledPart) and part.label:
         return LabelledEvaluator(evaluator, part.label)

@@ -1,4 +1,4 @@
-"""Lines of `evaluations.jsonl`: one figure each, as runs write them and reports read them."""
+"""Lines of `evaluations.jsonl`, one figure each: written by runs, read by reports."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from ebft.scoring.interval import mean_interval
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A figure after so many steps, its half-width None if it has no interval.
+    """A figure after a number of steps; its half-width is None if it has no interval.
 
-    Of a `DocumentsLine` that is so where there are too few clusters for one (`Interval.too_few`).
+    In a `DocumentsLine` it is None if there are too few clusters (`Interval.too_few`).
 
     `set` is the evaluation set that it is of, or the task of lm-evaluation-harness.
     """
@@ -50,7 +50,7 @@ class Line:
         return json.dumps({**self._figure(), "set": self.set})
 
     def _figure(self) -> dict[str, Any]:
-        """What every line begins with."""
+        """Returns the fields that every line begins with."""
         return {
             "step": self.step,
             "name": self.name,
@@ -62,9 +62,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class DocumentsLine(Line):
-    """A figure with the value, weight and cluster of each document, as `Measurement` has them.
+    """A figure with the value, weight and cluster of each document, as in `Measurement`.
 
-    `documents_digest` is equal for the same documents, tokenised alike.
+    `documents_digest` is equal for the same documents with the same tokens.
     """
 
     at: int | None
@@ -76,7 +76,7 @@ class DocumentsLine(Line):
 
     @classmethod
     def of(cls, steps_done: int, measurement: Measurement, digest: str) -> DocumentsLine:
-        """What `measure` has found after so many steps, on documents with this digest."""
+        """Makes a line from a result of `measure` after `steps_done` steps."""
         interval = mean_interval(measurement)
         assert measurement.clusters is not None, measurement.name
         return cls(
@@ -96,7 +96,7 @@ class DocumentsLine(Line):
 
     @property
     def documents(self) -> int:
-        """How many could be measured."""
+        """How many documents were measured."""
         return int((self.weights > 0).sum())
 
     def to_json(self) -> str:
@@ -117,15 +117,15 @@ class DocumentsLine(Line):
 
 
 class Documents(BaseModel):
-    """What a line says of its documents."""
+    """The fields of a line about its documents."""
 
     at: Count | None
     documents_digest: Text
     values: list[Number]
     weights: list[Number]
-    # Files of before there were any clusters counted each document by itself.
+    # Files from before clusters were introduced count each document by itself.
     clusters: list[Count] | None = None
-    share: Flag = False  # there where it is true
+    share: Flag = False  # written only if true
 
     @model_validator(mode="after")
     def _are_of_the_same_documents(self) -> Documents:
@@ -139,26 +139,26 @@ FIGURE, DOCUMENTS = TypeAdapter(Line), TypeAdapter(Documents)
 def check_values(
     values: Sequence[float], weights: Sequence[float], clusters: Sequence[int] | None
 ) -> None:
-    """Raises `ValueError` unless these are of the same documents, and have a mean."""
+    """Raises `ValueError` unless the lists have one entry per document, and a mean."""
     count = len(values)
     if len(weights) != count or (clusters is not None and len(clusters) != count):
         raise ValueError("values, weights and clusters differ in number")
     if not 0 < sum(weights) < inf:
-        raise ValueError("weights: of all documents together it must be finite and above 0")
+        raise ValueError("weights: the sum over all documents must be finite and above 0")
     for i, (value, weight) in enumerate(zip(values, weights, strict=True)):
         if not weight >= 0:
             raise ValueError(f"weights.{i} = {weight}: it must not be below 0")
         if weight > 0 and not isfinite(value):
-            raise ValueError(f"values.{i} = {value}: it must be finite, for it has a weight")
+            raise ValueError(f"values.{i} = {value}: it must be finite, because it has a weight")
     for i, number in enumerate(clusters or ()):
         if not 0 <= number < count:
             raise ValueError(f"clusters.{i} = {number}: it must be below {count}, the documents")
 
 
 def read_evaluations(file: Path) -> list[Line]:
-    """Every line in order; a last one that was cut off does not count.
+    """Returns all lines in order, without a last line that was cut off.
 
-    Raises `UserError` naming the first line that is not a figure, and what is wrong in it.
+    Raises `UserError` naming the first line that is not a figure, and the mistake in it.
     """
     try:
         text = read_text(file)

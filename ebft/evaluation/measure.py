@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """Documents and what is measured on them; `name` stands before every figure: "held-out CE"."""
+    """Documents with their evaluators; `name` is put before every figure: "held-out CE"."""
 
     name: str
     documents: Sequence[Document]
@@ -42,11 +42,11 @@ def measure(
     processes: Processes = ONE_PROCESS,
     steps_done: int,
 ) -> dict[str, Measurement]:
-    """Every measurement of the sets, by its name; `steps_done` is for messages.
+    """Returns every measurement of the sets, by its name; `steps_done` is for messages.
 
     The documents are divided over the processes, and each process returns all the values. Raises
     `NumericalError` if a value that has weight is not finite, and `UserError` if two evaluators
-    measure something of one name, or if a figure has no document that it can be measured on.
+    have figures of the same name, or if no document can be measured for a figure.
     """
     measured: dict[str, Measurement] = {}
     for one in sets:
@@ -55,7 +55,7 @@ def measure(
             name = f"{one.name} {found.name}"
             assert name not in measured, f"{name} is measured twice"
             _check(name, found, one, steps_done)
-            # What counts for nothing may be anything, and the file's JSON has no NaN.
+            # Values without weight may be NaN, which JSON does not have.
             value = found.value.where(found.weight != 0, 0)
             measured[name] = replace(found, name=name, of=one.name, value=value, clusters=numbers)
     return measured
@@ -85,7 +85,7 @@ def _measure_set(
                     if measured_by.setdefault(name, evaluator) is not evaluator:
                         raise UserError(
                             f"evaluation.evaluators: two of them measure {name}; give one a "
-                            "label, which then stands behind the name"
+                            "label, which is appended to the name"
                         )
                     parts[name].append(measurement)
             bar.update(len(documents))
@@ -94,14 +94,14 @@ def _measure_set(
 
 
 def _share(documents: Sequence[Document], processes: Processes) -> Sequence[Document]:
-    """This process's documents, as many as every other's: the last comes again if they run out."""
+    """Returns this process's documents. All processes get as many; the last one is repeated."""
     rank, size = processes.rank, processes.size
     last, count = len(documents) - 1, -(-len(documents) // size)
     return [documents[min(i, last)] for i in range(rank * count, (rank + 1) * count)]
 
 
 def _together(processes: Processes, values: list[Tensor], count: int) -> Tensor:
-    """The values of all processes together, of the `count` documents that there are."""
+    """Gathers the values of all processes, for the `count` documents without repetitions."""
     return processes.gather(torch.cat(values))[:count]
 
 
@@ -117,7 +117,7 @@ def _check(name: str, measurement: Measurement, one: EvaluationSet, steps_done: 
         raise UserError(
             f"evaluation: {name}: none of the {len(one.documents)} documents can be measured; "
             "its plan accepts none of them (a completion needs documents with a prompt, a "
-            "strided plan documents that are long enough), or a slope has rollouts of one token"
+            "strided plan documents that are long enough), or a slope needs rollouts of two tokens"
         )
 
 
@@ -125,7 +125,7 @@ def joined(
     parts: Sequence[Measurement | CorpusMeasurement],
     together: Callable[[list[Tensor]], Tensor],
 ) -> Measurement:
-    """One measurement of all the documents of its parts, in their order, put `together`."""
+    """Joins the batches of a measurement in order; `together` gathers the values of processes."""
     first, weight = parts[0], together([part.weight for part in parts])
     if isinstance(first, Measurement):
         values = [part.value for part in parts if isinstance(part, Measurement)]
@@ -139,9 +139,10 @@ def joined(
 
 
 def clusters(documents: Sequence[Document]) -> Int[Tensor, " B"]:
-    """What each document is a part of, numbered in the order in which they come.
+    """Returns the cluster of each document, numbered in the order of first occurrence.
 
-    Documents with the same prompt are held out together too; unless all have it, as an instruction.
+    Documents with the same prompt are held out together, so they are one cluster, unless all
+    documents have the same prompt, such as an instruction.
     """
     prompts = [tuple(it.tokens[: it.prompt_length].tolist()) for it in documents]
     told_apart = len(set(prompts)) > 1

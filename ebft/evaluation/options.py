@@ -1,4 +1,4 @@
-"""What is measured on held-out documents and on benchmarks, as a recipe says it."""
+"""The `evaluation:` section of a recipe: held-out documents and benchmarks."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from ebft.parts.part import Part, part_of
 
 Evaluators = tuple[Annotated[EvaluatorPart, part_of("evaluators")], ...]
 HELD_OUT = ("held-out", "out-of-distribution")
-"""Names of the sets that a recipe's own data source gives; the second is for those that have it."""
+"""Names of the sets from a recipe's own data source; only some sources have the second."""
 
 
 class SetOptions(Options):
-    """Documents of another source than the recipe's, with evaluators of their own: a benchmark."""
+    """A benchmark: documents of another data source, with their own evaluators."""
 
-    name: str = Field(description="stands before every figure: `HumanEval pass@1`")
+    name: str = Field(description="put before every figure: `HumanEval pass@1`")
     data: Annotated[Part, part_of("data")] = Field(
-        description="where its texts are from; what this holds out is measured"
+        description="data source, whose held-out texts are measured"
     )
     length: int = Field(
-        2048, ge=2, description="most tokens of a prompt with its completion; longer are dropped"
-    )
-    documents: PositiveInt | None = Field(None, description="how many of them; null: all")
-    evaluators: Evaluators = Field(min_length=1, description="what is measured")
+        2048, ge=2, description="largest number of tokens of a prompt with its completion; longer "
+        "ones are dropped"
+    )  # fmt: skip
+    documents: PositiveInt | None = Field(None, description="number of documents; null: all")
+    evaluators: Evaluators = Field(min_length=1, description="its evaluators")
 
 
 class EvaluationOptions(Options):
-    """What is measured on held-out documents."""
+    """Evaluators of held-out documents."""
 
-    documents: PositiveInt = Field(32, description="held-out documents; the same ones every time")
+    documents: PositiveInt = Field(32, description="held-out documents; the same every time")
     evaluators: Evaluators = Field(
-        (), description="what is measured, each a `_component_` with its options; none: nothing"
+        (), description="evaluators, each a `_component_` with its options"
     )
-    sets: tuple[SetOptions, ...] = Field((), description="benchmarks that are measured as well")
+    sets: tuple[SetOptions, ...] = Field((), description="benchmarks that are also measured")
 
     @model_validator(mode="after")
     def _names_are_different(self) -> EvaluationOptions:
@@ -47,7 +48,7 @@ class EvaluationOptions(Options):
         return self
 
     def parts(self) -> dict[str, Part]:
-        """The evaluators by their key path."""
+        """Returns the evaluators by their key path."""
         named: dict[str, Part] = {
             f"evaluation.evaluators.{i}": part for i, part in enumerate(self.evaluators)
         }
@@ -62,19 +63,19 @@ class EvaluationOptions(Options):
         return [feature_map for part in evaluators for feature_map in part.feature_maps()]
 
     def anything(self) -> bool:
-        """Whether anything is measured at all."""
+        """Whether anything is measured."""
         return bool(self.evaluators or self.sets)
 
 
 class RunEvaluationOptions(EvaluationOptions):
-    """What is measured on held-out documents, and when in a run that trains."""
+    """Evaluators of held-out documents, and when a training run measures them."""
 
     every: PositiveInt | None = Field(
         None, description="optimizer steps between evaluations; null: only before and after"
     )
     remember: Path | None = Field(
         None,
-        description="a folder that keeps what is measured before the first step for other runs, so "
-        "that those with the same model, documents, evaluators and seed do it once (in one process "
-        "alone); null: each run does it",
+        description="a folder that keeps the evaluation before the first step, so that runs with "
+        "the same model, documents, evaluators and seed measure it once (only in one process); "
+        "null: each run measures it",
     )

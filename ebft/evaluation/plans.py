@@ -1,4 +1,4 @@
-"""Whether evaluators can measure the documents chosen for them, before any of them does."""
+"""Checks that evaluators can measure their documents, before any of them runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def check_plans(
     reads: int | None,
 ) -> None:
     """Raises `UserError` for an evaluator whose plan accepts none of the documents, or whose
-    rollouts would end beyond what the model `reads`: to learn it later costs what was measured.
+    rollouts would exceed the tokens that the model `reads`.
 
-    `key` is that of the section with `evaluators`.
+    This check comes early, because an error later would lose other measurements. `key` is the key
+    of the section with `evaluators`.
     """
     for number, part in enumerate(evaluators):
         where, plan = f"{key}.evaluators.{number}", part.rollout_plan()

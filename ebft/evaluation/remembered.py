@@ -1,4 +1,4 @@
-"""The evaluation before the first step, kept for other runs that start from the same policy."""
+"""Keeps the evaluation before the first step for other runs that start from the same policy."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from ebft.parts.registry import Registry
 
 NOT_MEASURED = ("every", "remember")
-"""Keys of `evaluation` that change none of its figures."""
+"""Keys of `evaluation` that do not change figures."""
 FORMAT = "2"
 """The version of the file; the first had no clusters."""
 
 
 class Fields(BaseModel):
-    """Those of a measurement, as JSON has them."""
+    """The fields of a measurement in JSON."""
 
     name: Text
     unit: Text
@@ -71,12 +71,12 @@ MEASUREMENTS = TypeAdapter(dict[Text, Fields])
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """One evaluation in a file of its own; there or not, but never half of it."""
+    """One evaluation in its own file, which is written atomically."""
 
     file: Path
 
     def recall(self) -> dict[str, Measurement] | None:
-        """Every measurement by its name, to the last bit; None if no run has made them yet.
+        """Returns every measurement by its name, bit for bit; None if no run has made them yet.
 
         Raises `UserError` if the file has been damaged.
         """
@@ -92,7 +92,7 @@ class Remembered:
         return {name: fields.measurement() for name, fields in found.items()}
 
     def keep(self, measured: Mapping[str, Measurement]) -> None:
-        """Writes them, whole."""
+        """Writes the measurements, atomically."""
         plain = {name: asdict(one) for name, one in measured.items()}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.file, json.dumps(plain, default=torch.Tensor.tolist) + "\n")
@@ -106,11 +106,11 @@ def remembered(
     model: ModelOptions,
     seed: int,
 ) -> Remembered | None:
-    """Where this run's `evaluation` before its first step is kept, if its recipe says so.
+    """Returns where the evaluation before the first step is kept; None if the recipe keeps none.
 
     The file's name is a hash of evaluators, seed, model, and the digests of the base model's
-    weights and of the documents, so runs that differ in any of it do not take each other's. It does
-    not know what code a plug-in has: after changing an evaluator in place, delete the folder.
+    weights and of the documents, so runs that differ in any of these use different files. The code
+    of plug-ins is not hashed: after changing an evaluator, delete the folder.
 
     Raises `UserError` if the file is not there and cannot be written.
     """

@@ -1,6 +1,6 @@
-"""Rollouts for evaluators: of the documents that a plan accepts, always by the same random numbers.
+"""Rollouts for evaluators, always with the same random numbers.
 
-So differences between two evaluations have less noise than the figures themselves.
+Differences between two evaluations then have less noise than the figures themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 EVALUATION_STEP = -1
-"""The random streams' step of an evaluation: always the same one, and none that trains."""
+"""The step for the random streams of an evaluation: constant, and different from all training
+steps."""
 OfContexts = tuple[Float[Tensor, " P"], Float[Tensor, " P"]]
 """The value of each context, and its weight."""
 OfDocuments = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
@@ -32,9 +33,9 @@ OfDocuments = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
 
 
 class EvaluationRollouts:
-    """Samples n rollouts of each context of a plan, at temperature 1 unless told otherwise.
+    """Samples n rollouts for each context of a plan, by default at temperature 1.
 
-    `top_k=1` gives the likeliest tokens, n times the same.
+    `top_k=1` is greedy decoding, and gives the same rollout n times.
     """
 
     def __init__(
@@ -47,9 +48,9 @@ class EvaluationRollouts:
         self._device = resources.device
 
     def __call__(self, policy: PreTrainedModel, documents: Sequence[Document]) -> Rollouts | None:
-        """None if the plan accepts none of the documents.
+        """Returns the rollouts; None if the plan accepts none of the documents.
 
-        Raises `NumericalError` for NaN or infinite logits: what is drawn from them means nothing.
+        Raises `NumericalError` for NaN or infinite logits, because their samples are undefined.
         """
         accepted = [document for document in documents if self._plan.accepts(document)]
         if not accepted:
@@ -67,16 +68,16 @@ class EvaluationRollouts:
 
 
 def check_rollouts_fit(contexts: Contexts, reads: int | None, *, where: str) -> None:
-    """Raises `UserError` naming the document whose rollouts the policy could not read.
+    """Raises `UserError` naming the document whose rollouts exceed the policy's context length.
 
-    `reads` is the most tokens that it reads (None: no limit), `where` begins the message.
+    `reads` is the context length (None: no limit). `where` begins the message.
     """
     if reads is not None and contexts.reach > reads:
         length = contexts.rollout_length
         raise UserError(
             f"{where}: in {contexts.farthest.name}, rollouts of {length} tokens after "
-            f"{contexts.reach - length} end beyond what the model reads, {reads} tokens; make "
-            "rollout_length smaller, or the documents' length"
+            f"{contexts.reach - length} end beyond the model's context length, {reads} tokens; "
+            "make rollout_length smaller, or the documents' length"
         )
 
 
@@ -87,10 +88,10 @@ def per_document(
     *,
     figures: int,
 ) -> list[OfDocuments]:
-    """The weighted mean over each document's contexts, and its weight, for each of the `figures`.
+    """Returns the weighted mean over each document's contexts, and its weight, for each figure.
 
-    `values` gives those of the contexts; it is not called where there are no rollouts. A document
-    without contexts has 0 and 0.
+    `values` returns the values of contexts; it is not called if there are no rollouts. A document
+    without contexts has value 0 and weight 0.
     """
     if rollouts is None:
         empty = torch.zeros(len(documents), dtype=torch.float64)
@@ -102,7 +103,7 @@ def per_document(
 
 
 def evenly(value: Float[Tensor, " P"]) -> OfContexts:
-    """Values of contexts that each weigh 1."""
+    """Returns the values of contexts with weights of 1."""
     return value, torch.ones_like(value, dtype=torch.float64)
 
 
@@ -116,7 +117,7 @@ def _mean(
 
 
 def places(documents: Sequence[Document], contexts: Contexts) -> list[int]:
-    """Where each of the contexts' documents stands among all `documents`."""
-    # In order rather than by name: processes that wait for others measure a document twice.
+    """Returns the index in `documents` of each document of the contexts."""
+    # In order, not by name, because a process may measure a repeated document.
     rest = iter(enumerate(documents))
     return [next(i for i, document in rest if document is one) for one in contexts.documents]

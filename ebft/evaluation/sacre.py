@@ -1,4 +1,4 @@
-"""sacrebleu's metrics, taken apart into what each sentence adds and the figure of the sum."""
+"""sacrebleu's metrics, as statistics of sentences and a function of their sum."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Tokenizer = Literal[
     "13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab",
     "flores101", "flores200", "spm", "spBLEU-1K",
 ]  # fmt: skip
-"""sacrebleu's own names; the last four have a model that it downloads."""
+"""sacrebleu's own names; for the last four it downloads a model."""
 MECAB = {"ja-mecab": "ja", "ko-mecab": "ko"}
 """Tokenizers that need MeCab, and sacrebleu's extra that installs it."""
 TITLES: dict[Name, str] = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++"}
 
 
 def lacks(name: Name, *, tokenize: Tokenizer) -> str | None:
-    """What a metric needs that is not on this machine, and how to get it; nothing is downloaded."""
+    """Returns a metric's missing requirement, and how to get it. Nothing is downloaded."""
     try:
         from sacrebleu.metrics import BLEU
         from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
@@ -60,8 +60,8 @@ def lacks(name: Name, *, tokenize: Tokenizer) -> str | None:
 class SacreMetric:
     """One of sacrebleu's metrics; `figure` of the summed statistics is its `corpus_score`.
 
-    sacrebleu has no public name for that step, which its own bootstrap takes too; a test holds it
-    to `corpus_score`. Raises `UserError` for what it `lacks`.
+    sacrebleu has no public function for this step, which its own bootstrap uses too; a test
+    compares it with `corpus_score`. Raises `UserError` for a missing requirement (`lacks`).
     """
 
     def __init__(self, name: Name, *, tokenize: Tokenizer) -> None:
@@ -78,19 +78,19 @@ class SacreMetric:
 
     @property
     def signature(self) -> str:
-        """What sacrebleu asks to be reported with a figure: version, tokenizer and so on."""
+        """What sacrebleu recommends to report with a figure: version, tokenizer and so on."""
         return str(self._metric.get_signature())
 
     def statistics(
         self, translations: Sequence[str], references: Sequence[str]
     ) -> Float[Tensor, "N K"]:
-        """What each sentence adds to the corpus."""
+        """Returns the statistics of each sentence, which are summed over the corpus."""
         if not translations:
             return torch.zeros(0, self.size, dtype=torch.float64)
         return self._statistics(translations, references)
 
     def figure(self, total: Sequence[float]) -> float:
-        """The figure of a corpus whose sentences add up to `total`, in [0, 100]."""
+        """Returns the figure of a corpus with the summed statistics `total`, in [0, 100]."""
         counts = [round(count) for count in total]
         return float(self._metric._compute_score_from_stats(counts).score)
 

@@ -1,4 +1,4 @@
-"""The sets that a run measures: held-out documents of its own, and those of `evaluation.sets`."""
+"""The sets that a run measures: its own held-out documents, and those of `evaluation.sets`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ebft.rollout.records import Document
 log = logging.getLogger("ebft")
 
 HELD_OUT_SEED = 0
-"""Held-out documents are chosen alike in all runs, whatever their seed."""
+"""A constant, so that runs with different seeds choose the same held-out documents."""
 
 
 def make_evaluation_sets(
     evaluation: EvaluationOptions, resources: Resources, held_out: Mapping[str, Tokenized]
 ) -> list[EvaluationSet]:
-    """Builds the evaluators, and chooses the documents of each set that they measure."""
+    """Builds the evaluators, and chooses the documents of each set."""
     evaluators = [build_evaluator(part, resources) for part in evaluation.evaluators]
     own = [
         EvaluationSet(name, choose(split.documents, evaluation.documents), evaluators)
@@ -48,7 +48,7 @@ def make_evaluation_sets(
 
 
 def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
-    """The documents of a set of `evaluation.sets`, and its evaluators."""
+    """Returns a set of `evaluation.sets`, with its documents and evaluators."""
     source: DataSource = options.data.build(resources)
     texts = source().held_out
     length = DocumentOptions(length=options.length)
@@ -68,6 +68,6 @@ def make_benchmark(options: SetOptions, resources: Resources) -> EvaluationSet:
 
 
 def choose(documents: Corpus, count: int) -> list[Document]:
-    """So many of the documents, or all there are; the same ones in every run."""
+    """Returns at most `count` of the documents, the same in every run."""
     order = DocumentOrder(HELD_OUT_SEED, len(documents))
     return documents.choose(order(0, len(documents)), count)

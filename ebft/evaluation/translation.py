@@ -1,4 +1,4 @@
-"""Evaluator `translation`: BLEU and chrF of greedy completions against the documents' own."""
+"""Evaluator `translation`: BLEU and chrF of greedy completions, with references of the data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ log = logging.getLogger("ebft")
 
 
 class Translation(LabelledPart):
-    """sacrebleu's own figures, of the likeliest completion of each prompt.
+    """sacrebleu's figures for the greedy completion of each prompt.
 
-    BLEU and chrF are of the corpus, not means over sentences; their intervals are the jackknife's.
+    BLEU and chrF are corpus scores, not means over sentences; their intervals are the jackknife's.
     """
 
-    rollout_length: PositiveInt = Field(128, description="most tokens of a translation")
+    rollout_length: PositiveInt = Field(
+        128, description="largest number of tokens of a translation"
+    )
     metrics: tuple[Name, ...] = Field(
         ("bleu", "chrf"), min_length=1, description="which of sacrebleu's metrics"
     )

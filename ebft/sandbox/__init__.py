@@ -1,10 +1,13 @@
-"""The sandbox: runs Python programs that a model wrote, so that they can do nothing but compute.
+"""The sandbox: runs Python programs that a model wrote, so that they can only compute.
 
-`run_apart` runs a program and its tests, in two processes, which talk by `values` and `calls`;
-`checking` is what both do. For one program
-`run_python` is all of it. `options` says how much a program may use, `syscalls` and `landlock` what
-the kernel lets it do, `counting` how often; `child` is what starts in the process that the program
-runs in.
+apart                  `run_apart`: a program and its tests, in two processes
+checking, calls        the code of both processes, and the calls between them
+values                 encoding of the values that they exchange
+run                    `run_python`: one program in one process
+options                limits of a program
+syscalls, landlock     the system calls and files that a program may use
+counting               counts threads and created files
+child                  the script that starts in a program's process
 """
 
 from ebft.sandbox.apart import Check, run_apart, run_without_program

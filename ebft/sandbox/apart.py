@@ -15,9 +15,9 @@ from ebft.sandbox.options import SandboxOptions
 from ebft.sandbox.run import Outcome, require, run_python
 
 SOURCES = ("values.py", "calls.py", "checking.py")
-"""What runs in front of the program and of the check, in this order."""
+"""The sources that run before the program and before the check, in this order."""
 GRACE = 10.0
-"""Seconds that a program's process has beyond its own time on the clock to be gone."""
+"""Seconds after its wall-clock limit within which a program's process must end."""
 IMPORT = re.compile(r"^(?:from .* import \([^)]*\)|(?:from|import) .*)", re.MULTILINE)
 DEFINED = re.compile(r"^(?:(?:async )?def|class) +(\w+)", re.MULTILINE)
 ASSIGNED = re.compile(r"^(\w+) *=", re.MULTILINE)
@@ -25,9 +25,9 @@ ASSIGNED = re.compile(r"^(\w+) *=", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The tests of a program, and what is known of the program without trusting it.
+    """The tests of a program, with the trusted texts of its document.
 
-    `context` is the text that the program goes on from, `reference` a right continuation of it.
+    `context` is the text that the program begins with, `reference` a correct continuation of it.
     """
 
     tests: str
@@ -36,23 +36,23 @@ class Check:
 
     @property
     def tested(self) -> list[str]:
-        """Names that mean the program's own: the function that the context begins, and builtins
-        that the reference defines anew."""
+        """Names that always come from the program: the function that the context begins, and
+        builtins that the reference redefines."""
         known = self.context + self.reference
         names = {*DEFINED.findall(known), *ASSIGNED.findall(known)} & set(dir(builtins))
         return sorted(names.union(DEFINED.findall(self.context)[-1:]))
 
     @property
     def helpers(self) -> list[str]:
-        """Texts of the data that the tests may need: imports, and functions of the context."""
+        """Code of the data that the tests may need: imports, and functions of the context."""
         return [*IMPORT.findall(self.context + self.reference), self.context]
 
 
 def run_apart(program: str, check: Check, options: SandboxOptions) -> Outcome:
-    """Whether `program` runs to its end and what it defines then passes the check.
+    """Returns whether `program` runs to its end and its definitions then pass the check.
 
-    The check runs in a process of its own: what the program's functions return is sent there as
-    plain values, and compared there. Raises `SandboxError` if this machine cannot isolate them as
+    The check runs in its own process. Values that the program's functions return are sent there as
+    plain values, and compared there. Raises `SandboxError` if this machine lacks the isolation that
     the options ask for.
     """
     require(options)
@@ -73,12 +73,12 @@ def run_apart(program: str, check: Check, options: SandboxOptions) -> Outcome:
 
 
 def _serve(program: str, options: SandboxOptions, channel: socket.socket) -> Outcome:
-    with channel:  # closed whatever happens: the check's side waits for that
+    with channel:  # always closed, because the check's side waits for it
         return run_python(program, options, channel)
 
 
 def run_without_program(check: Check, options: SandboxOptions) -> Outcome:
-    """How the check ends where every function of the program returns None."""
+    """Returns how the check ends if every function of the program returns None."""
     return run_python(_checking(None, check), options)
 
 
@@ -89,8 +89,8 @@ def _checking(channel: int | None, check: Check) -> str:
 
 @cache
 def _sources() -> str:
-    """The text that puts the sources in front, compiled: that costs a third of a short program."""
-    future = "from __future__ import annotations\n"  # which may stand at the beginning only
+    """Returns code that runs the compiled sources; compiling takes a third of a short program."""
+    future = "from __future__ import annotations\n"  # allowed only at the beginning
     texts = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SOURCES)
     whole = future + "".join(texts).replace(future, "")
     code = marshal.dumps(compile(whole, "ebft.sandbox", "exec"))

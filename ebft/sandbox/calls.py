@@ -1,11 +1,11 @@
 """Calls between a program and its check, which run in two processes.
 
-Each process has a `Peer`. The program's answers calls of what the program defines; the check's
-calls, and answers while it waits, for functions and objects that it gave as arguments. What stands
-for an object of the other process is a `Remote`. Nothing is decided by asking the program: a
-`Remote` never equals a value of the check, and the program does not learn what it is compared with.
+Each process has a `Peer`. The program's peer answers calls of the program's definitions. The
+check's peer makes calls and, while it waits, answers calls of functions and objects that it passed
+as arguments. A `Remote` is a proxy of an object of the other process. The program decides nothing:
+a `Remote` never equals a value of the check, and the program does not see the expected values.
 
-The text of this file, after that of `values.py`, runs in front of the program and of the check.
+The text of this file, after that of `values.py`, runs before the program and before the check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ebft.sandbox.values import MISSING, Codec
 
 LENGTH = 8
-"""Bytes that say how long a message is."""
+"""Bytes of a message's length."""
 CHANGEABLE = (list, dict, set, bytearray)
 
 UNARY: dict[str, Callable[..., Any]] = {
@@ -34,7 +34,7 @@ UNARY: dict[str, Callable[..., Any]] = {
     "await": lambda x: __import__("asyncio").run(x),
     "exit": lambda x, *_: type(x).__exit__(x, None, None, None),
 }  # fmt: skip
-"""What is asked of an object by the name of its special method, whatever else it is given."""
+"""Special methods that are forwarded to the object with any arguments."""
 BINARY: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: x * y,
     "truediv": lambda x, y: x / y, "floordiv": lambda x, y: x // y, "mod": lambda x, y: x % y,
@@ -43,19 +43,21 @@ BINARY: dict[str, Callable[..., Any]] = {
     "le": lambda x, y: x <= y, "gt": lambda x, y: x > y, "ge": lambda x, y: x >= y,
     "eq": lambda x, y: x == y, "instancecheck": lambda x, y: isinstance(y, x),
 }  # fmt: skip
-"""What is asked of two objects of the same process only, or else of their plain values."""
+"""Special methods that are forwarded only for two objects of the same process; else the plain
+values are used."""
 
 
 class ProgramEnded(BaseException):
-    """The other process has left; no error that a check may expect of the program."""
+    """The other process has ended. It is not an `Exception`, so that a check cannot expect it."""
 
 
 class UnusableCheck(BaseException):
-    """A check that cannot run, whatever the program."""
+    """A check that cannot run with any program."""
 
 
 class Remote:
-    """An object of the other process, and its plain value if its class derives from a plain one."""
+    """A proxy of an object of the other process, with its plain value if its class derives from a
+    plain class."""
 
     def __init__(self, peer: Peer, plain: Any) -> None:
         object.__setattr__(self, "_ebft_peer", peer)
@@ -108,8 +110,8 @@ _add_special_methods()
 class Peer:
     """One end of the channel between a program and its check.
 
-    `names` is what the program defines; None in the check's process, which answers for what it
-    gave as an argument only, and of that not for attributes that lead to the check itself.
+    `names` are the program's definitions. It is None in the check's process, which answers only for
+    objects that it passed as arguments, and not for attributes that lead to the check itself.
     """
 
     def __init__(self, channel: int, names: dict[str, Any] | None) -> None:
@@ -117,9 +119,9 @@ class Peer:
         self._codec = Codec(lambda plain: Remote(self, plain))
 
     def ask(self, what: str, *args: Any, **kwargs: Any) -> Any:
-        """The other process's answer; arguments that it has changed in place are changed.
+        """Returns the other process's answer, and applies its changes to arguments in place.
 
-        Raises what the other process has raised, `ProgramEnded` if it has ended.
+        Raises the error that the other process has raised, or `ProgramEnded` if it has ended.
         """
         self._send("ask", what, args, kwargs)
         while True:
@@ -186,7 +188,7 @@ class Peer:
         return (UNARY | BINARY)[what](*args)
 
     def _printed(self) -> str:
-        """What the program has written to `sys.stdout` since it was last asked."""
+        """Returns the program's output to `sys.stdout` since the last call."""
         written = getattr(sys.stdout, "buffer", None)
         if self._names is None or not isinstance(written, io.BytesIO):
             return ""
@@ -228,7 +230,7 @@ async def _later(peer: Peer, coroutine: Remote) -> Any:
 
 
 def _is_open(target: Any, name: str) -> bool:
-    """Whether the program may look at this attribute of an object that the check gave it."""
+    """Whether the program may read this attribute of an object that the check passed to it."""
     return type(target).__module__ == "__main__" and not name.startswith("_")
 
 

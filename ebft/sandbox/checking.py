@@ -1,4 +1,4 @@
-"""What the two processes of `apart` do: one serves a program, one runs its check.
+"""The two processes of `apart`: one serves a program, one runs its check.
 
 The text of this file, after those of `values.py` and `calls.py`, runs in both.
 """
@@ -22,7 +22,7 @@ READY = b"\1"
 
 
 def serve(channel: int, program: str) -> None:
-    """Runs the program, says so, and answers calls of what it defines until the check has ended."""
+    """Runs the program, reports that it has ended, and answers calls until the check has ended."""
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
     exec(compile(program, "program.py", "exec", dont_inherit=True), module.__dict__)
@@ -32,11 +32,11 @@ def serve(channel: int, program: str) -> None:
 
 
 def run_check(channel: int | None, check: str, helpers: list[str], tested: list[str]) -> None:
-    """Runs the check of the program behind the channel; of an empty one if there is no channel.
+    """Runs the check with the program at the channel, or with an empty program without a channel.
 
-    `helpers` are texts that run before it, if they can. The names that the check uses and nothing
-    else defines are the program's, and so are `tested`, though they are builtins or of helpers.
-    Raises what the check raises, or `UnusableCheck`.
+    `helpers` are run before it; those that raise are skipped. Names that the check uses and that
+    are not defined otherwise come from the program. So do the names `tested`, even if they are
+    builtins or defined by helpers. Raises the error of the check, or `UnusableCheck`.
     """
     module = type(sys)("__main__")
     sys.modules["__main__"], sys.argv = module, ["check"]
@@ -48,7 +48,7 @@ def run_check(channel: int | None, check: str, helpers: list[str], tested: list[
     for helper in helpers:
         try:
             exec(compile(helper, "helper.py", "exec", dont_inherit=True), space)
-        except (Exception, SystemExit):  # a prompt that is no program
+        except (Exception, SystemExit):  # the prompt is not a program
             continue
     classes = [name for name, value in space.items() if _is_own_class(value)]
     for name in [*tested, *classes]:
@@ -70,7 +70,7 @@ def run_check(channel: int | None, check: str, helpers: list[str], tested: list[
 
 
 def _leaves(code: CodeType, space: dict[str, Any]) -> bool:
-    """Whether the check ends the process, as unittest.main() does to say how its tests went."""
+    """Runs the check, and returns whether it calls sys.exit(), as unittest.main() does."""
     try:
         exec(code, space)
     except SystemExit as end:
@@ -81,7 +81,7 @@ def _leaves(code: CodeType, space: dict[str, Any]) -> bool:
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
-    """Stands for each function of an empty program."""
+    """Every function of an empty program."""
 
 
 def _is_own_class(value: Any) -> bool:
@@ -89,7 +89,8 @@ def _is_own_class(value: Any) -> bool:
 
 
 def names_in(code: CodeType) -> set[str]:
-    """Names of globals, and of attributes, that the code and what is in it uses, or spells."""
+    """Returns the names of globals and attributes in the code and in its nested code, and strings
+    that are names."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, type(code)):
@@ -100,10 +101,10 @@ def names_in(code: CodeType) -> set[str]:
 
 
 def run_tests(defined: list[Any]) -> None:
-    """Runs those tests of what the check has defined that it leaves to a test runner.
+    """Runs the tests among the check's definitions, like a test runner.
 
-    They are unittest's cases; functions whose names begin with `test`, without parameters; and such
-    methods of classes whose names begin with `Test`, as pytest has it.
+    These are unittest's cases, functions without parameters whose names begin with `test`, and such
+    methods of classes whose names begin with `Test`, like pytest.
     """
     functions: list[Any] = [one for one in defined if type(one) is type(run_tests)]
     classes = [one for one in defined if _is_own_class(one)]

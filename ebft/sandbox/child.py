@@ -1,11 +1,12 @@
-"""Starts in a process of its own: puts the limits on, then runs the program it was given.
+"""The script of a program's process: sets the limits, then runs the program.
 
-Not imported by ebft: `python child.py CHANNEL` with settings and program on standard input. It
-imports next to nothing, for its start is most of what a short program costs.
+It is not imported by ebft but run as `python child.py CHANNEL`, with settings and program on
+standard input. It imports very little, because its start takes most of the time of a short program.
 
-The word that means "it ran to its end" waits in the channel until then: a program that leaves
-early, however it does, has not said it. Program and harness share an interpreter, so one that was
-written to defeat this very file could; nothing that it does gets out of the sandbox.
+A secret word waits in the channel. This script sends it back at the program's end, which means "it
+ran to its end"; a program that exits early has not sent it. Program and script share an
+interpreter, so a program that was written to defeat this file could send the word. It still could
+not get out of the sandbox.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import resource
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # `typing` takes longer to import than all that is above
+if TYPE_CHECKING:  # `typing` takes longer to import than all modules above
     from typing import Any
 
 SHOWN = 300
@@ -55,7 +56,7 @@ class Message(ctypes.Structure):
 
 
 class Descriptor(ctypes.Structure):
-    """The C library's `struct cmsghdr`, with one file descriptor to hand over."""
+    """The C library's `struct cmsghdr`, with one file descriptor to send."""
 
     _fields_ = (
         ("length", ctypes.c_size_t), ("level", ctypes.c_int), ("kind", ctypes.c_int),
@@ -64,7 +65,7 @@ class Descriptor(ctypes.Structure):
 
 
 def limit(name: str, most: int) -> None:
-    """Sets a limit for good. Raises `OSError` naming it if the system refuses it."""
+    """Sets a resource limit permanently. Raises `OSError` naming it if the system refuses it."""
     try:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
     except (OSError, OverflowError, ValueError) as error:
@@ -72,7 +73,7 @@ def limit(name: str, most: int) -> None:
 
 
 def call(function: Any, *arguments: Any) -> int:
-    """What a function of the C library returns. Raises `OSError` if that is an error."""
+    """Returns the result of a function of the C library. Raises `OSError` if it is an error."""
     result: int = function(*arguments)
     if result < 0:
         raise OSError(ctypes.get_errno(), f"{os.strerror(ctypes.get_errno())} {arguments[:2]}")
@@ -80,18 +81,18 @@ def call(function: Any, *arguments: Any) -> int:
 
 
 def end_with(parent: int, seconds: int, libc: Any) -> None:
-    """Has this process end after so long, and when `parent` does, who else would end it."""
+    """Makes this process end after `seconds`, and when `parent` ends, which cannot kill it then."""
     libc.alarm(seconds)
     if sys.platform == "linux":
         call(libc.prctl, DEATH_SIGNAL, SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was too late for that
+    if os.getppid() != parent:  # the parent has already ended
         os._exit(1)
 
 
 def isolate(settings: dict[str, Any], libc: Any, channel: int) -> None:
-    """Landlock, then seccomp, for good. Raises `OSError` if the kernel refuses any of it.
+    """Applies Landlock, then seccomp, permanently. Raises `OSError` if the kernel refuses it.
 
-    Who listens on `channel` gets a descriptor on which to answer for the counted calls.
+    The process at the other end of `channel` gets a descriptor, on which it answers counted calls.
     """
     call(libc.prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
@@ -116,7 +117,7 @@ def isolate(settings: dict[str, Any], libc: Any, channel: int) -> None:
 
 
 def add_filter(instructions: bytes, flags: int, libc: Any) -> int:
-    """Puts a seccomp filter on top of those that are there; the listener, if `flags` ask for it."""
+    """Adds a seccomp filter to the existing ones. Returns the listener, if `flags` ask for it."""
     program = Program(len(instructions) // 8, instructions)
     number = SECCOMP[os.uname().machine]
     try:
@@ -127,7 +128,7 @@ def add_filter(instructions: bytes, flags: int, libc: Any) -> int:
 
 
 def send_descriptor(number: int, channel: int, libc: Any) -> None:
-    """`socket.send_fds`, whose import takes as long as all else that is done here."""
+    """`socket.send_fds`; importing `socket` would double the time of this script."""
     byte = ctypes.create_string_buffer(1)
     part = (ctypes.c_size_t * 2)(ctypes.addressof(byte), 1)
     control = Descriptor(Descriptor.number.offset + 4, SOCKET_LEVEL, DESCRIPTORS, number)
@@ -138,7 +139,7 @@ def send_descriptor(number: int, channel: int, libc: Any) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """`AssertionError in line 7: …`, without importing `traceback`."""
+    """Returns `AssertionError in line 7: …`, without importing `traceback`."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     at = error.__traceback__
     while at is not None:
@@ -147,7 +148,7 @@ def describe(error: BaseException) -> str:
         at = at.tb_next
     try:
         text = str(error)
-    except BaseException:  # the program's own class of errors
+    except BaseException:  # an error class of the program
         text = ""
     where = "" if line is None else f" in line {line}"
     return f"{type(error).__name__}{where}: {text[:SHOWN]}"
@@ -155,7 +156,7 @@ def describe(error: BaseException) -> str:
 
 def main(channel: int) -> None:
     """Runs the program on standard input and reports on `channel`."""
-    # Taken now: the program may put something else in their place.
+    # Saved now, because the program may replace them.
     read, write, leave = os.read, os.write, os._exit
     settings = marshal.loads(sys.stdin.buffer.read())
     os.close(0)

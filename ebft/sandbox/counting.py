@@ -1,7 +1,7 @@
-"""How many threads a program may start, and how many files it may create: counted here.
+"""Counts the threads that a program starts, and the files that it creates.
 
-The system's own limits are for one file, for all of a user's threads, or not for the superuser,
-and a file without a name is in no folder where one could look. So a filter of the program's
+The system's own limits are per file, or for all threads of a user, or not for the superuser, and a
+file without a name is in no folder. So a seccomp filter of the program
 (`syscalls.counting_filter`) makes each such call wait until this process has counted it.
 """
 
@@ -17,7 +17,7 @@ from ebft.sandbox.syscalls import CLONE, Machine
 
 MOST_THREADS = 256
 MOST_FILES = 64
-"""Over a program's life, whether they still are there or not."""
+"""Files that a program may create in total, including deleted ones."""
 
 RECEIVE, SEND = 0xC0502100, 0xC0182101
 GO_ON = 1
@@ -28,7 +28,7 @@ ANSWER = struct.Struct("=QqiI")
 
 
 class Counter:
-    """Answers a program's counted calls, which it learns of from the filter's `listener`."""
+    """Answers a program's counted calls, which arrive on the filter's `listener`."""
 
     def __init__(self, listener: int, machine: Machine) -> None:
         self.listener = listener
@@ -36,16 +36,16 @@ class Counter:
         self._threads, self._files = MOST_THREADS, MOST_FILES
 
     def answer(self) -> None:
-        """Lets the call that waits go on, or fail. To be called when `listener` is readable."""
+        """Lets the waiting call continue or fail. To be called when `listener` is readable."""
         call = bytearray(CALL.size)
-        with suppress(FileNotFoundError):  # the program has gone
+        with suppress(FileNotFoundError):  # the program has ended
             fcntl.ioctl(self.listener, RECEIVE, call)
             name, _, _, number, *_ = CALL.unpack(call)
             error = self._count(number)
             fcntl.ioctl(self.listener, SEND, ANSWER.pack(name, 0, -error, 0 if error else GO_ON))
 
     def _count(self, number: int) -> int:
-        """The error that call `number` fails with; 0 if it may go on."""
+        """Returns the error number with which call `number` fails; 0 if it may continue."""
         if number == self._clone:
             self._threads -= 1
             return errno.EAGAIN if self._threads < 0 else 0
@@ -53,5 +53,5 @@ class Counter:
         return errno.EDQUOT if self._files < 0 else 0
 
     def close(self) -> None:
-        """From now on every counted call fails."""
+        """Makes every later counted call fail."""
         os.close(self.listener)

@@ -1,7 +1,7 @@
-"""Which files a program may reach: Landlock's rules, which any process can put on itself.
+"""The files that a program may access: Landlock's rules, which any process can apply to itself.
 
-Linux 5.13 and newer, if the kernel was built with it. Nothing but what is listed here can be
-opened, created, renamed or removed.
+Landlock is in Linux 5.13 and newer, if the kernel was built with it. Only files that are listed
+here can be opened, created, renamed or removed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REGULAR, TRUNCATE = (
     1 << bit for bit in (1, 2, 3, 5, 8, 14)
 )
 RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
-"""All rights over files that the kernel knows, from each version of its interface on."""
+"""All file rights of the kernel, by the interface version that introduced them."""
 
 READABLE = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/usr/share/zoneinfo",
     "/etc/ld.so.cache", "/etc/localtime", "/dev/zero", "/dev/random", "/dev/urandom",
 )  # fmt: skip
-"""Besides the interpreter's own: shared libraries, time zones, random numbers."""
+"""Readable besides the interpreter's own files: shared libraries, time zones, random numbers."""
 
 Rule = tuple[str, int]
 
 
 def version() -> int:
-    """The kernel's version of Landlock; 0 if it has none, or if it is switched off."""
+    """Returns the kernel's version of Landlock; 0 if it has none, or if it is disabled."""
     if sys.platform != "linux":
         return 0
     libc = ctypes.CDLL(None, use_errno=True)
@@ -38,12 +38,13 @@ def version() -> int:
 
 
 def handled(known: int) -> int:
-    """Every right that version `known` of Landlock can take away."""
+    """Returns every right that version `known` of Landlock can restrict."""
     return RIGHTS[max(v for v in RIGHTS if v <= known)]
 
 
 def rules(scratch: str, known: int) -> list[Rule]:
-    """What may be opened, and with which rights: the scratch folder, flat, is the only writable."""
+    """Returns the paths that may be opened, with their rights. Only the scratch folder is writable,
+    without subfolders."""
     interpreter = (
         sysconfig.get_path("stdlib"),
         sysconfig.get_path("platstdlib"),

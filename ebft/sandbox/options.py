@@ -14,19 +14,19 @@ class SandboxOptions(Options):
 
     isolation: Literal["full", "limits"] = Field(
         "full",
-        description="full: no network, no other processes, at most 256 threads, no files but a "
-        "temporary folder (Linux with Landlock and seccomp, without privileges); limits: only what "
-        "is below. A program may then read, change and send whatever the user can: for programs "
-        "you trust",
+        description="full: no network, no other processes, at most 256 threads, only a temporary "
+        "folder (Linux with Landlock and seccomp, without privileges); limits: only the limits "
+        "below. A program may then read, change and send everything that the user can: for "
+        "programs that you trust",
     )
     cpu_seconds: PositiveInt = Field(5, description="CPU time of a program")
     wall_seconds: float = Field(
-        20.0, gt=0, description="time of a program on the clock; longer than its CPU time, so that "
-        "a busy machine fails no program"
+        20.0, gt=0, description="wall-clock time of a program; longer than its CPU time, so that "
+        "no program fails because the machine is busy"
     )  # fmt: skip
     memory_mib: PositiveInt = Field(512, description="address space of a program, in MiB")
     scratch_mib: PositiveInt = Field(
-        8, description="size of its files together, in MiB: a program opens at most 64 to create "
-        "them (modes w, a and x), each of at most a 64th of this. With `isolation: limits`, the "
-        "size of each file"
+        8, description="total size of a program's files, in MiB: it creates at most 64 files "
+        "(modes w, a and x), each of at most a 64th of this. With `isolation: limits`, the size of "
+        "each file"
     )  # fmt: skip

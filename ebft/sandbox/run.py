@@ -1,4 +1,4 @@
-"""Runs a generated Python program in a process of its own, isolated, and says how it ended."""
+"""Runs a generated Python program in an isolated process of its own, and returns how it ended."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from ebft.sandbox.options import SandboxOptions
 from ebft.sandbox.syscalls import MACHINES, counting_filter, seccomp_filter
 
 WORD = 16
-"""Bytes of the word that says that a program ran to its end."""
+"""Bytes of the secret word that means that a program ran to its end."""
 MOST_REPORTED = 2048
 MIB = 2**20
 A_DAY = 24 * 3600
 
-# -S, -s, -P: no site-packages, no folder to import from; -B: no compiled files, which would be
-# counted as the program's; UTF-8 whatever the locale. The hash seed is fixed so that a program that
-# prints a set gets the same verdict every time.
+# -S, -s, -P: no site-packages, no folder to import from; -B: no compiled files, which would count
+# as the program's; UTF-8 in every locale. The hash seed is fixed so that a program that prints a
+# set always gets the same result.
 CHILD = str(Path(__file__).with_name("child.py"))
 PYTHON = (sys.executable, "-S", "-s", "-P", "-B", "-X", "utf8", CHILD)
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
@@ -43,7 +43,7 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a program ended: `passed` if it ran to its end, else why not."""
+    """How a program ended: `passed` if it ran to its end, else `error` says why not."""
 
     passed: bool
     error: str = ""
@@ -52,10 +52,10 @@ class Outcome:
 def run_python(
     program: str, options: SandboxOptions, channel: socket.socket | None = None
 ) -> Outcome:
-    """Runs `program` in an empty folder, without this process's environment; its output is lost.
+    """Runs `program` in an empty folder, without this process's environment; its output is dropped.
 
-    It has `channel`, under the same number; here that is closed as soon as it has it. Raises
-    `SandboxError` if this machine cannot isolate it as the options ask for.
+    The program gets `channel` under the same number, and this process closes its copy. Raises
+    `SandboxError` if this machine lacks the isolation that the options ask for.
     """
     require(options)
     return _run(program, options, channel)
@@ -64,19 +64,19 @@ def run_python(
 def require(options: SandboxOptions) -> None:
     """Raises `SandboxError` if this machine cannot run and isolate programs as the options ask for.
 
-    It does not ask the kernel only: the first time in a process, a program tries to get out, and
-    with each choice of options an empty one has to get to its end.
+    The isolation is tested: once per process a trial program tries to escape, and once for each set
+    of options an empty program has to finish.
     """
     if options.isolation == "full" and (problem := _problem()):
         raise SandboxError(
-            f"generated programs cannot be isolated here: {problem}. Run on such a machine, or set "
-            "isolation: limits in this `sandbox` section, if these programs may do all that you "
-            "may: read and change your files, use the network"
+            f"generated programs cannot be isolated here: {problem}. Use such a machine, or set "
+            "isolation: limits in this `sandbox` section, if these programs may do everything that "
+            "you may: read and change your files, use the network"
         )
     if not (outcome := _empty_program(options)).passed:
         given = ", ".join(f"{key}: {value}" for key, value in options)
         raise SandboxError(
-            f"generated programs cannot be run here: not even an empty one gets to its end "
+            f"generated programs cannot be run here: even an empty one does not finish "
             f"({outcome.error}). Change the limits in this `sandbox` section ({given}), or use a "
             "Python that starts without environment variables such as LD_LIBRARY_PATH"
         )
@@ -84,22 +84,22 @@ def require(options: SandboxOptions) -> None:
 
 @cache
 def _empty_program(options: SandboxOptions) -> Outcome:
-    """How a program without a line ends: where it fails, every other would, and be given 0."""
+    """Runs an empty program. If it fails, every other program would fail and score 0."""
     return _run("", options)
 
 
 @cache
 def _problem() -> str:
-    """What is missing for full isolation; empty if nothing is."""
+    """Returns what is missing for full isolation; empty if nothing is."""
     if sys.platform != "linux" or platform.machine() not in MACHINES:
         here = f"{sys.platform} on {platform.machine()}"
-        return f"it takes Linux on {' or '.join(MACHINES)}, and this is {here}"
+        return f"it needs Linux on {' or '.join(MACHINES)}, and this is {here}"
     if landlock.version() < 1:
-        return "it takes Landlock, of Linux 5.13 or newer, and this kernel has none or forbids it"
+        return "it needs Landlock, of Linux 5.13 or newer, and this kernel has none or forbids it"
     with tempfile.NamedTemporaryFile("w", prefix="ebft-outside-") as outside:
         trial = TRIAL.format(outside=outside.name, files=MOST_FILES, refused=REFUSED)
         outcome = _run(trial, SandboxOptions())
-    return "" if outcome.passed else f"a trial did not go as it should ({outcome.error})"
+    return "" if outcome.passed else f"the trial program failed ({outcome.error})"
 
 
 REFUSED = (errno.EPERM, errno.EACCES, errno.EDQUOT)
@@ -150,7 +150,7 @@ def _run(program: str, options: SandboxOptions, channel: socket.socket | None = 
                 report = _receive(ours, options)
                 if report is not None and report[:WORD] != word:
                     with suppress(subprocess.TimeoutExpired):
-                        process.wait(1)  # it is on its way out, and its status says how
+                        process.wait(1)  # it is ending, and its status says why
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -164,7 +164,7 @@ def _run(program: str, options: SandboxOptions, channel: socket.socket | None = 
 
 
 def _settings(program: str, folder: str, options: SandboxOptions) -> dict[str, Any]:
-    """What `child.main` reads."""
+    """Returns the settings that `child.main` reads."""
     isolated = options.isolation == "full"
     scratch = options.scratch_mib * MIB
     limits = [
@@ -175,13 +175,13 @@ def _settings(program: str, folder: str, options: SandboxOptions) -> dict[str, A
         ("CORE", 0),
     ]
     if not isolated:
-        # Counts all of the user's processes, so none can be started; the superuser's are not.
+        # It counts all processes of the user, so none can be started; the superuser has no limit.
         limits.append(("NPROC", 0))
     settings: dict[str, Any] = {
         "program": program,
         "limits": limits,
         "parent": os.getpid(),
-        # Time enough for this process to stop the program first.
+        # Longer, so that this process stops the program first.
         "seconds": math.ceil(min(options.wall_seconds, 365 * A_DAY)) + 1,
         "word_length": WORD,
         "isolated": isolated,
@@ -198,9 +198,9 @@ def _settings(program: str, folder: str, options: SandboxOptions) -> dict[str, A
 
 
 def _receive(channel: socket.socket, options: SandboxOptions) -> bytes | None:
-    """What the program reports, nothing if it ended without; None if its time is over.
+    """Returns the program's report, empty if it ended without one; None after a timeout.
 
-    Until then its counted calls are answered.
+    Meanwhile its counted calls are answered.
     """
     poll = select.poll()
     poll.register(channel, select.POLLIN)
@@ -208,7 +208,7 @@ def _receive(channel: socket.socket, options: SandboxOptions) -> bytes | None:
     with ExitStack() as stack:
         counter, left = None, options.wall_seconds
         while left > 0:
-            # Looked at once more when time is over: this process may have been suspended.
+            # Checked once more after the timeout, because this process may have been suspended.
             left = max(until - time.monotonic(), 0)
             for descriptor, event in poll.poll(1000 * min(left, A_DAY)):
                 if counter and descriptor == counter.listener:
@@ -220,7 +220,7 @@ def _receive(channel: socket.socket, options: SandboxOptions) -> bytes | None:
                 expected = int(options.isolation == "full" and counter is None)
                 try:
                     report, listeners, _, _ = socket.recv_fds(channel, MOST_REPORTED, expected)
-                except ConnectionResetError:  # it closed the channel and left the word in it
+                except ConnectionResetError:  # it closed the channel without reading the word
                     return b""
                 if not listeners:
                     return report
@@ -231,10 +231,10 @@ def _receive(channel: socket.socket, options: SandboxOptions) -> bytes | None:
 
 
 def _ended(status: int, options: SandboxOptions) -> str:
-    """Why a process is gone that did not say that it ran to its end."""
+    """Returns why a process ended without reporting that the program ran to its end."""
     if -status in (signal.SIGXCPU, signal.SIGKILL):
-        return f"stopped: {options.cpu_seconds} s of CPU time are used up, or the memory"
+        return f"stopped: it used up its {options.cpu_seconds} s of CPU time, or its memory"
     if status < 0:
-        named = {int(s): s.name for s in signal.Signals}  # not all real-time signals are
+        named = {int(s): s.name for s in signal.Signals}  # some real-time signals have no name
         return f"killed by {named.get(-status, f'signal {-status}')}"
     return f"left before its end, with status {status}"

@@ -1,9 +1,8 @@
-"""Which system calls a program may make: a seccomp filter that allows computing and little else.
+"""The system calls that a program may make: a seccomp filter that allows little but computing.
 
-What is not listed fails with EPERM: processes, signals, sockets, ptrace, mounts, owners and modes
-of files, new kernels' calls that this file does not know. A list of what is allowed cannot be
-incomplete in a way that harms. Which files may be opened is Landlock's business
-(`ebft.sandbox.landlock`), how many is for `ebft.sandbox.counting`.
+Calls that are not listed fail with EPERM: processes, signals, sockets, ptrace, mounts, owners and
+modes of files, calls of newer kernels. An incomplete list of allowed calls is safe.
+`ebft.sandbox.landlock` restricts which files may be opened, `ebft.sandbox.counting` how many.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 CALLS: dict[str, tuple[int | None, int | None]] = {
-    # Numbers on x86-64 and on aarch64, which lacks the older of two calls that do the same.
+    # Numbers on x86-64 and aarch64; aarch64 lacks older calls that newer ones replace.
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66),
     "pread64": (17, 67), "pwrite64": (18, 68),
     "close": (3, 57), "close_range": (436, 436), "stat": (4, None), "fstat": (5, 80),
@@ -46,23 +45,23 @@ CLONE, CLONE3, FCNTL, IOCTL, PRLIMIT = (56, 220), (435, 435), (72, 25), (16, 29)
 SOCKETPAIR, SENDTO, OPEN, OPENAT = (53, 199), (44, 206), (2, None), (257, 56)
 
 THREAD_FLAGS = (0x3D0F00, 0x7D0F00)
-"""A thread, as glibc and musl start it: one that shares its open files too, or `RLIMIT_NOFILE`
-would hold for each thread."""
+"""The flags with which glibc and musl start a thread. Threads share their open files; else
+`RLIMIT_NOFILE` would apply to each thread."""
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 1030)
-"""F_DUPFD, F_GETFD … F_SETLKW, F_DUPFD_CLOEXEC: not F_SETOWN, which has signals sent."""
+"""F_DUPFD, F_GETFD … F_SETLKW, F_DUPFD_CLOEXEC; not F_SETOWN, which sends signals."""
 IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 UNIX = 1
 STREAMS = (0x1, 0x801, 0x80001, 0x80801)
-"""SOCK_STREAM, with SOCK_NONBLOCK and SOCK_CLOEXEC or not: asyncio's own pipe. From a datagram
-socket one could send to any other on the machine, and Landlock does not ask."""
+"""SOCK_STREAM, with or without SOCK_NONBLOCK and SOCK_CLOEXEC: asyncio's own pipe. A datagram
+socket could send to any other on the machine, which Landlock does not restrict."""
 
 ACCESS_MODE, CREATE, TRUNCATE, UNNAMED = 3, 0x40, 0x200, 0x400000
 """Bits of `open`'s flags, `O_ACCMODE` to `__O_TMPFILE`."""
 OPENING = ((ACCESS_MODE, 1), (ACCESS_MODE, 2), (ACCESS_MODE | TRUNCATE, 0))
-"""Bits of `open`'s flags and what they have to be: to write, to read and write, or to read and not
-empty the file at once, which Landlock lets pass before Linux 6.2. Access mode 3 is for neither:
-Landlock asks for no right, and the file can be locked, or the device that it is started."""
+"""Bits of `open`'s flags and their allowed values: write, read and write, or read without
+truncating the file, which Landlock allows before Linux 6.2. Access mode 3 is refused: it needs no
+right in Landlock, but can lock the file, or start a device."""
 
 LOAD, EQUAL, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x45, 0x54, 0x06
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
@@ -71,7 +70,7 @@ ALLOW, ERRNO, ASK = 0x7FFF0000, 0x00050000, 0x7FC00000
 
 
 class Machine(NamedTuple):
-    """A processor: the kernel's name of its calls' convention, and its column in `CALLS`."""
+    """A processor: the kernel's audit number of its architecture, and its column in `CALLS`."""
 
     audit: int
     column: int
@@ -84,14 +83,14 @@ Instruction = tuple[int, int, int, int]
 
 
 def seccomp_filter(machine: Machine) -> bytes:
-    """The filter as an array of the kernel's `struct sock_filter`."""
+    """Returns the filter as an array of the kernel's `struct sock_filter`."""
     return _pack(_program(machine))
 
 
 def counting_filter(machine: Machine) -> bytes:
-    """A filter that asks whoever listens before a thread starts, or a file may come to be.
+    """Returns a filter that asks its listener before a thread starts, or a file may be created.
 
-    It comes on top of `seccomp_filter`, whose refusals go first.
+    It is added to `seccomp_filter`, whose refusals take precedence.
     """
     return _pack(_counted(machine))
 
@@ -101,7 +100,7 @@ def _pack(program: Iterator[Instruction]) -> bytes:
 
 
 def _opening(machine: Machine) -> list[tuple[int, int]]:
-    """The calls that open a file, each with the place of its flags among the arguments."""
+    """Returns the calls that open a file, each with the index of its flags argument."""
     calls = ((OPEN[machine.column], 1), (OPENAT[machine.column], 2))
     return [(number, flags) for number, flags in calls if number is not None]
 
@@ -120,12 +119,12 @@ def _program(machine: Machine) -> Iterator[Instruction]:
     yield LOAD, 0, 0, ARCHITECTURE
     yield EQUAL, 1, 0, machine.audit
     yield refuse
-    yield LOAD, 0, 0, NUMBER  # x32's are on no list: they have a bit of their own
+    yield LOAD, 0, 0, NUMBER  # x32's have an extra bit, so they match no number
     for numbers in CALLS.values():
         if (number := numbers[machine.column]) is not None:
             yield EQUAL, 0, 1, number
             yield RETURN, 0, 0, ALLOW
-    # The C library uses `clone` when it is told that `clone3` does not exist.
+    # The C library falls back to `clone` if `clone3` does not exist.
     yield EQUAL, 0, 1, CLONE3[machine.column]
     yield RETURN, 0, 0, ERRNO | errno.ENOSYS
     for thread in THREAD_FLAGS:
@@ -139,21 +138,21 @@ def _program(machine: Machine) -> Iterator[Instruction]:
     for kind in STREAMS:
         pair = [(EQUAL, 0, 3, UNIX), (LOAD, 0, 0, ARGUMENTS + 8), (EQUAL, 0, 1, kind)]
         yield from _if(SOCKETPAIR[machine.column], 0, pair)
-    # Reading a limit, without a new one; sending to the other end only, without an address.
+    # Reading a limit without setting it; sending only to the other end, without an address.
     yield from _if(PRLIMIT[machine.column], 2, _null(2))
     yield from _if(SENDTO[machine.column], 4, _null(4))
     yield refuse
 
 
 def _null(argument: int) -> list[Instruction]:
-    """Tests for a null pointer, in both halves."""
+    """Returns tests that both halves of an argument are 0, a null pointer."""
     return [(EQUAL, 0, 3, 0), (LOAD, 0, 0, ARGUMENTS + 8 * argument + 4), (EQUAL, 0, 1, 0)]
 
 
 def _if(
     number: int, argument: int, tests: list[Instruction], then: int = ALLOW
 ) -> Iterator[Instruction]:
-    """Returns `then` if the argument of call `number` passes; each test jumps over that if not."""
+    """Yields instructions that return `then` if the argument of call `number` passes all tests."""
     yield EQUAL, 0, len(tests) + 2, number
     yield LOAD, 0, 0, ARGUMENTS + 8 * argument
     yield from tests

@@ -1,9 +1,9 @@
-"""How values travel between a program and its check, which run in two processes.
+"""How values are sent between a program and its check, which run in two processes.
 
-Plain values travel as they are, the bytes say of which kind; of anything else travels a number, by
-which its owner is asked. Whatever bytes arrive, they become a plain value, a `Remote` or an error.
+Plain values are encoded with their type. Other objects are sent as a number, by which the receiver
+can call their owner. Any received bytes decode to a plain value, a `Remote` or an error.
 
-The text of this file runs in front of the program and of the check; it imports next to nothing.
+The text of this file runs before the program and before the check; it imports very little.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ AS_DICT = ("collections.OrderedDict", "collections.defaultdict")
 
 
 class Codec:
-    """Values → bytes and back, of one of the two processes.
+    """Encodes and decodes values, for one of the two processes.
 
-    `remote` makes what stands for an object of the other process, from its plain value if it is of
-    a class derived from a plain one, else from `MISSING`.
+    `remote` makes the proxy of an object of the other process, from its plain value if its class
+    derives from a plain class, else from `MISSING`.
     """
 
     def __init__(self, remote: Callable[[Any], Any]) -> None:
@@ -43,13 +43,13 @@ class Codec:
         self._errors: dict[str, type[BaseException]] = {}
 
     def own(self, number: int) -> Any:
-        """The object that the other process was given this number for."""
+        """Returns the object that was sent to the other process as this number."""
         if not 0 <= number < len(self._own):
             raise ValueError("no such object")
         return self._own[number]
 
     def is_own(self, value: Any) -> bool:
-        """Whether the other process was given a number for this very object."""
+        """Whether this object was sent to the other process."""
         number = self._numbers.get(id(value))
         return number is not None and self._own[number] is value
 
@@ -57,13 +57,14 @@ class Codec:
         kind = self._error_class(names)
         try:
             return kind(*arguments)
-        except Exception:  # a class of the program's, with arguments of its own
+        except Exception:  # a class of the program with other arguments
             return RuntimeError(kind.__name__)
 
     def _error_class(self, names: list[str]) -> type[BaseException]:
-        """The class of these names, the last a builtin; what stands for it if it is the program's.
+        """Returns the error class of these names, the last a builtin; a new class for a class of
+        the program.
 
-        Never one that ends a process: those become RuntimeError.
+        Classes that would end a process are replaced by RuntimeError.
         """
         *own, last = names
         found = getattr(builtins, last, RuntimeError)
@@ -74,7 +75,7 @@ class Codec:
         return found
 
     def dumps(self, value: Any) -> bytes:
-        """Raises `RecursionError` for what is nested too deeply or contains itself."""
+        """Encodes a value. Raises `RecursionError` for deeply nested or recursive values."""
         out = bytearray()
         self._write(value, out)
         return bytes(out)
@@ -134,7 +135,7 @@ class Codec:
             self._write(value, out)
 
     def loads(self, data: bytes) -> Any:
-        """Raises `ValueError`, or what a constructor raises, for what is none."""
+        """Decodes a value. Raises `ValueError`, or a constructor's error, for other bytes."""
         value, end = self._read(data, 0)
         if end != len(data):
             raise ValueError("more than a value")
@@ -182,12 +183,12 @@ class Codec:
 
 
 def is_builtin(kind: type) -> bool:
-    """Whether it is the builtin class of its name."""
+    """Whether `kind` is the builtin class of its name."""
     return getattr(builtins, kind.__name__, None) is kind
 
 
 def error_names(kind: type[BaseException]) -> list[str]:
-    """The names of a class of errors and of those it derives from, down to the first builtin."""
+    """Returns the names of an error class and its bases, up to the first builtin."""
     names = []
     for one in kind.__mro__:
         names.append(one.__name__)

@@ -1,1 +1,1 @@
-"""Scoring: unbiased estimates of the losses that are reported, and their intervals."""
+"""Scoring: unbiased estimates of the reported losses, and their intervals."""

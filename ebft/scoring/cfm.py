@@ -13,11 +13,11 @@ def unbiased_cfm(features: Features) -> Float[Tensor, " P"]:
     """An unbiased estimate of L_CFM = E_y ‖E_ŷ φ(ŷ) − φ(y)‖² for each context, n ≥ 2.
 
     1/(n(n−1)) Σ_{i≠j} φ_i·φ_j − 2/n Σ_i φ_i·φ_y + ‖φ_y‖², averaged over the m references. The
-    squared distance of the sample mean would overshoot by tr Cov(φ(ŷ))/n, since it takes i = j
-    in. An estimate may be negative. Of paired references each rollout is held against its own, as
-    its reward is; that estimates what such a reward matches, which is not L_CFM.
+    squared distance of the sample mean would be too large by tr Cov(φ(ŷ))/n, since it includes
+    i = j. An estimate may be negative. With paired references each rollout is compared with its
+    own, as in its reward; this estimates the loss of such a reward, which is not L_CFM.
 
-    Here the sample mean is φ_y itself, and yet the estimate is not 0:
+    Here the sample mean equals φ_y, but the estimate is not 0:
 
     >>> import torch
     >>> samples = torch.tensor([[[0.0, 1.0], [2.0, 1.0]]])

@@ -1,4 +1,4 @@
-"""Figures of a whole corpus, such as BLEU, as means over documents: so they have intervals."""
+"""Corpus-level figures, such as BLEU, as means over documents, so that they have intervals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 def influence_values(
     statistics: Float[Tensor, "B K"], figure: Callable[[Sequence[float]], float]
 ) -> Float[Tensor, " B"]:
-    """A value for each document, whose mean is `figure` of the summed statistics, exactly.
+    """Returns a value for each document; their mean is exactly `figure` of the summed statistics.
 
-    v_i = θ + (B − 1)(θ̄ − θ_i), where θ_i leaves document i out and θ̄ is the mean of those. The
-    standard error of their mean is the jackknife's of θ (Efron & Stein 1981); the difference of two
-    corpora's values, document by document, gives that of the difference.
+    v_i = θ + (B − 1)(θ̄ − θ_i), where θ_i leaves document i out and θ̄ is the mean of the θ_i. The
+    standard error of the mean of v is the jackknife's of θ (Efron & Stein 1981). Paired differences
+    of two corpora's values give the standard error of the difference.
     """
     total = statistics.sum(0)
     theta, B = figure(total.tolist()), len(statistics)

@@ -1,4 +1,4 @@
-"""Whether generations get more or less random as they go on (Braverman et al. 2019)."""
+"""Whether generations get more or less random with their length (Braverman et al. 2019)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 def mean_surprise(
     surprise: Float[Tensor, "P n G"], mask: Bool[Tensor, "P n G"]
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
-    """The mean of −log p over each context's tokens, and how many those are.
+    """Returns the mean of −log p over each context's tokens, and the number of tokens.
 
-    Of a policy's own tokens it estimates the policy's conditional entropy; of a reference's it is
-    the cross-entropy. For a calibrated policy both agree.
+    For the policy's own tokens it estimates the policy's conditional entropy; for a reference's
+    tokens it is the cross-entropy. For a calibrated policy both are equal.
     """
     tokens = mask.sum((1, 2)).double()
     return surprise.double().where(mask, 0).sum((1, 2)) / tokens.clamp(min=1), tokens
@@ -22,11 +22,12 @@ def mean_surprise(
 def slope_over_position(
     surprise: Float[Tensor, "P n G"], mask: Bool[Tensor, "P n G"]
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
-    """The least-squares slope of each context's −log p over the position, a token; and its weight.
+    """Returns the least-squares slope of −log p over the position in tokens for each context, and
+    its weight.
 
-    The weight is the positions' sum of squares about their mean, so the weighted mean of slopes is
-    the least-squares slope within contexts; if all have the same positions, that of the mean curve.
-    Both are 0 for a context whose tokens are all at one position.
+    The weight is the sum of squares of the positions about their mean, so the weighted mean of
+    slopes is the least-squares slope within contexts. If all contexts have the same positions, it
+    is the slope of the mean curve. Both are 0 for a context whose tokens are all at one position.
     """
     position = torch.arange(mask.shape[-1], dtype=torch.float64, device=mask.device)
     count = mask.sum((1, 2)).clamp(min=1)

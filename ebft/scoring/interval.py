@@ -16,22 +16,22 @@ from ebft.parts.measurements import Measurement
 Weighted = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
 """The value of each document, and its weight."""
 Clusters = Int[Tensor, " B"] | None
-"""What each document is a part of, as numbers; None if each is a whole."""
+"""The cluster of each document, as a number; None if each document is its own cluster."""
 ROUNDING = 1e-20
-"""A variance that is rounding alone: one document of a million that differs has 1e-12."""
+"""Variances below this are rounding: one differing document in a million gives 1e-12."""
 FEWEST = 1.5
-"""Effective clusters that an interval needs. By simulation, over sizes of every raggedness, 95 %
-intervals of normal values cover 92 % or more from here on, and with fewer as little as 88 %."""
+"""Effective clusters that an interval needs. In simulations with clusters of very unequal sizes,
+95 % intervals of normal values cover 92 % or more from here, and as little as 88 % below."""
 TOO_FEW = "too few"
-"""What stands in the place of ± and a half-width, for lack of clusters."""
-TOO_FEW_NOTE = f"{TOO_FEW}: no interval, as the documents are all from one text, or most of them"
+"""Shown instead of ± and a half-width if there are too few clusters."""
+TOO_FEW_NOTE = f"{TOO_FEW}: no interval, because all or most documents are from one text"
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A mean and the half-width of its confidence interval, from `count` independent values.
 
-    The half-width is infinite where there are too few values to tell.
+    The half-width is infinite if there are too few values.
     """
 
     mean: float
@@ -56,7 +56,7 @@ class Interval:
 
 
 def mean_interval(measurement: Measurement, *, level: float = 0.95) -> Interval:
-    """The measurement's mean over documents, weighted by what each value is a mean of.
+    """Returns the measurement's weighted mean over documents.
 
     Raises `ValueError` if no document has weight.
     """
@@ -67,9 +67,9 @@ def mean_interval(measurement: Measurement, *, level: float = 0.95) -> Interval:
 
 
 def paired_change(before: Measurement, after: Measurement, *, level: float = 0.95) -> Interval:
-    """after − before, document by document, so that differences between documents cancel.
+    """Returns after − before, paired by document, so that differences between documents cancel.
 
-    Weights may change with the policy, as where values are means over its own rollouts' tokens.
+    Weights may change with the policy, for example if values are means over its rollouts' tokens.
     Raises `ValueError` if the two are not of the same documents.
     """
     if before.name != after.name or len(before.value) != len(after.value):
@@ -88,25 +88,25 @@ def difference(
     share: bool = False,
     level: float = 0.95,
 ) -> Interval:
-    """The mean of some ratio estimates Σwv/Σw less that of others, all of the same documents.
+    """Returns the mean of some ratio estimates Σwv/Σw minus that of others, on the same documents.
 
-    Clusters, not documents, contexts or tokens, are the sample: what belongs to one is correlated
-    (as in Miller, arXiv 2411.00640). An estimate m is the weighted least-squares fit of a constant,
-    in which a cluster g has the leverage h_g, its share of the weight. The cluster's part in the
-    error is u_g = Σ of its documents' w(v−m)/Σw; being fitted, it is too small where h_g is large,
-    and Σ u_g²/(1−h_g) has the right mean if documents are independent: CR2 of Bell & McCaffrey
-    (2002). The interval is Student's with their degrees of freedom (Satterthwaite's, see
-    `degrees_of_freedom`), and stays near its level where documents of one cluster are correlated,
-    which tests simulate. Of several estimates, parts add up with the signs and numbers of the
-    groups, and the degrees of freedom are those of the mean leverages.
+    The sampling unit is the cluster, not the document, context or token, because documents of one
+    cluster are correlated (as in Miller, arXiv 2411.00640). An estimate m is the weighted
+    least-squares fit of a constant, in which a cluster g has the leverage h_g, its share of the
+    weight. The cluster's part in the error is u_g = Σ of its documents' w(v−m)/Σw. As a residual it
+    is too small if h_g is large, and Σ u_g²/(1−h_g) has the right mean if documents are
+    independent: CR2 of Bell & McCaffrey (2002). The interval is Student's with their degrees of
+    freedom (Satterthwaite's, see `degrees_of_freedom`). Tests simulate that its coverage stays near
+    its level if documents of one cluster are correlated. For several estimates, the parts add up
+    with the signs and sizes of the groups, and the degrees of freedom use the mean leverages.
 
     The half-width is infinite with fewer than `FEWEST` effective clusters, 1/Σh_g² of the estimate
-    that has the fewest. A document without weight is none: it was not measured. Raises `ValueError`
-    for an estimate in which no document has weight.
+    that has the fewest. Documents without weight were not measured and are ignored. Raises
+    `ValueError` if no document of an estimate has weight.
 
-    Of a `share`, all clusters may say the same: none passes, or none has changed. Their spread,
-    which is none, says nothing, and the interval is ± 1 − (α/2)^(1/C), Clopper and Pearson's of 0
-    in C clusters, whatever their sizes.
+    For a `share`, all clusters may have the same value: none passes, or none has changed. Then the
+    spread is 0, and the interval is ± 1 − (α/2)^(1/C) instead, Clopper and Pearson's for 0 of C
+    clusters of any sizes.
     """
     measured = torch.stack([weight > 0 for _, weight in (*ours, *theirs)]).any(0)
     numbers = torch.arange(len(measured)) if clusters is None else clusters
@@ -127,11 +127,11 @@ def difference(
 
 
 def degrees_of_freedom(h: Float[Tensor, " C"]) -> float:
-    """Satterthwaite's for Σ u_g²/(1−h_g): 2 E²/Var, if documents are independent and normal.
+    """Returns Satterthwaite's for Σ u_g²/(1−h_g): 2 E²/Var, for independent, normal documents.
 
-    With variances in proportion to 1/w, the scaled parts u_g/√(1−h_g) have the covariances
-    K_gk = (h_g 1[g=k] − h_g h_k)/√((1−h_g)(1−h_k)), so that E/Var comes to (tr K)²/tr K² with
-    tr K = 1 and tr K² = Σh² − Σh⁴/(1−h)² + (Σh²/(1−h))²: C − 1 for equal clusters.
+    With variances proportional to 1/w, the scaled parts u_g/√(1−h_g) have the covariances
+    K_gk = (h_g 1[g=k] − h_g h_k)/√((1−h_g)(1−h_k)), so 2 E²/Var is (tr K)²/tr K² with tr K = 1 and
+    tr K² = Σh² − Σh⁴/(1−h)² + (Σh²/(1−h))². For equal clusters it is C − 1.
     """
     ratio = h.square() / (1 - h)
     return 1 / float(h.square().sum() - ratio.square().sum() + ratio.sum().square())
@@ -140,7 +140,7 @@ def degrees_of_freedom(h: Float[Tensor, " C"]) -> float:
 def _renumbered(
     numbers: Int[Tensor, " B"], measured: Bool[Tensor, " B"]
 ) -> tuple[Int[Tensor, " B"], int]:
-    """Clusters from 0 to C − 1 of the documents that were measured; the others are in cluster 0."""
+    """Renumbers the clusters of measured documents from 0 to C − 1; other documents get 0."""
     found, places = torch.unique(numbers[measured], return_inverse=True)
     renumbered = torch.zeros_like(numbers)
     renumbered[measured] = places
@@ -150,10 +150,10 @@ def _renumbered(
 def _fitted(
     value: Float[Tensor, " B"], weight: Float[Tensor, " B"], numbers: Int[Tensor, " B"], C: int
 ) -> tuple[float, Float[Tensor, " C"], Float[Tensor, " C"]]:
-    """A ratio estimate, each cluster's part in its error, and each cluster's leverage."""
+    """Returns a ratio estimate, and each cluster's part in its error and leverage."""
     if not weight.any():
         raise ValueError("no document has any weight")
-    value = value.where(weight > 0, 0)  # whatever it is where there is no weight
+    value = value.where(weight > 0, 0)  # it may be NaN without weight
     share = weight / weight.sum()
     mean = (share * value).sum()
     none = share.new_zeros(C)

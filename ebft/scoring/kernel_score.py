@@ -10,12 +10,12 @@ from ebft.scoring.kernels import Kernel, to_references
 
 
 def unbiased_kernel_score(features: Features, kernel: Kernel) -> Float[Tensor, " P"]:
-    """E k(ŷ, ŷ') − 2 E k(ŷ, y) + k(y, y) for each context, to be minimised; n ≥ 2.
+    """Estimates E k(ŷ, ŷ') − 2 E k(ŷ, y) + k(y, y) for each context, n ≥ 2; lower is better.
 
-    Averaged over data this is MMD²_k between rollouts and ground truth plus a constant that the
-    policy cannot change. With `ebft.scoring.kernels.linear` it is `unbiased_cfm`; with `energy`,
-    for which k(y, y) = 0, the energy score 2 E‖φ(ŷ) − φ(y)‖ − E‖φ(ŷ) − φ(ŷ')‖ (Gneiting & Raftery
-    2007).
+    Averaged over data this is MMD²_k between rollouts and ground truth plus a constant that does
+    not depend on the policy. With `ebft.scoring.kernels.linear` it is `unbiased_cfm`; with
+    `energy`, for which k(y, y) = 0, it is the energy score 2 E‖φ(ŷ) − φ(y)‖ − E‖φ(ŷ) − φ(ŷ')‖
+    (Gneiting & Raftery 2007).
     """
     samples, references = features.samples, features.references
     n = samples.shape[1]

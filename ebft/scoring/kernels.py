@@ -1,4 +1,4 @@
-"""Kernels k(x, y) between features, for rewards and for the scores that are reported.
+"""Kernels k(x, y) between features, for rewards and reported scores.
 
 Each takes x [..., a, D] and y [..., b, D] and returns [..., a, b]. A kernel score (Gneiting &
 Raftery 2007, section 5) is proper for every kernel here, and strictly so, in the distribution of
@@ -30,7 +30,7 @@ def linear(x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"]) -> Float[Tens
 def cosine(
     x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"], *, blocks: int = 1
 ) -> Float[Tensor, "*P a b"]:
-    """x·y / (‖x‖ ‖y‖), 0 if either is zero; the mean of this over so many equal blocks of D."""
+    """x·y / (‖x‖ ‖y‖), 0 if either is zero; the mean over `blocks` equal blocks of D."""
     x, y = (normalize(z.reshape(*z.shape[:-1], blocks, -1), dim=-1).flatten(-2) for z in (x, y))
     return x @ y.mT / blocks
 
@@ -64,7 +64,7 @@ def laplace(
 
 
 WITH_BANDWIDTH = {"rbf": rbf, "multi_rbf": multi_rbf, "laplace": laplace}
-"""The kernels that have one, by name."""
+"""The kernels with a bandwidth, by name."""
 
 
 def energy(x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"]) -> Float[Tensor, "*P a b"]:
@@ -86,7 +86,7 @@ def distance(x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"]) -> Float[Te
 
 
 def to_references(features: Features, kernel: Kernel) -> Float[Tensor, "P n"]:
-    """k of each rollout and its references, averaged over the references."""
+    """Returns k of each rollout and its references, averaged over the references."""
     if features.paired:
         each = kernel(features.samples[:, :, None], features.references[:, :, None])
         return each[..., 0, 0]
@@ -94,16 +94,16 @@ def to_references(features: Features, kernel: Kernel) -> Float[Tensor, "P n"]:
 
 
 def median_distance(points: Float[Tensor, "N D"], *, most: int = 512) -> float:
-    """The median distance of two different points, of at most `most` evenly spaced ones.
+    """Returns the median distance of pairs of points, over at most `most` evenly spaced points.
 
-    Raises `ValueError` if it is not positive, for then it is no bandwidth.
+    Raises `ValueError` if it is not positive, because it cannot be a bandwidth.
     """
     if len(points) > most:
         points = points[torch.linspace(0, len(points) - 1, most, device=points.device).long()]
     median = float(torch.pdist(points).median()) if len(points) > 1 else 0.0
     if not median > 0:
         raise ValueError(
-            f"the median distance of {len(points)} references is {median}, which is no bandwidth; "
-            "give `bandwidth` a number"
+            f"the median distance of {len(points)} references is {median}, which is not a "
+            "bandwidth; give `bandwidth` a number"
         )
     return median

@@ -8,7 +8,7 @@ from math import comb
 def pass_at_k(n: int, passed: int, k: int) -> float:
     """1 − C(n − c, k) / C(n, k), an unbiased estimate from n attempts of which c passed.
 
-    It is the share of the subsets of k attempts that have one that passed (Chen et al. 2021,
+    It is the share of subsets of k attempts with at least one that passed (Chen et al. 2021,
     equation 1). `1 − (1 − c/n)^k` would underestimate. Raises `ValueError` unless 1 ≤ k ≤ n and
     0 ≤ c ≤ n.
     """

@@ -1,4 +1,4 @@
-"""Intervals over runs that differ in their seed alone."""
+"""Intervals over runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ebft.scoring.interval import Interval
 
 
 def over_seeds(values: Sequence[float], *, level: float = 0.95) -> Interval:
-    """The mean of S runs with a Student-t interval; of one run it is infinite.
+    """Returns the mean of S runs with a Student-t interval, which is infinite for one run.
 
-    It covers what another seed would change (the documents' order, the rollouts), for these
-    held-out documents. With two or three seeds it is wide: little is known of the spread then.
+    It covers the variation between seeds (the documents' order, the rollouts), for fixed held-out
+    documents. With two or three seeds it is wide, because the spread is poorly known.
     """
     S = len(values)
     if S < 2:
@@ -27,13 +27,13 @@ def over_seeds(values: Sequence[float], *, level: float = 0.95) -> Interval:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The variance over seeds that all arms are taken to share, and its degrees of freedom."""
+    """The variance over seeds, assumed to be the same for all arms, and its degrees of freedom."""
 
     variance: float
     freedom: int
 
     def half_width(self, seeds: int, *, level: float = 0.95) -> float:
-        """Half the interval of a difference between two arms, each a mean over so many seeds."""
+        """Returns the half-width for a difference of two arms, each a mean over `seeds` seeds."""
         if self.freedom < 1:
             return float("inf")
         quantile = stats.t.ppf((1 + level) / 2, self.freedom)
@@ -41,11 +41,12 @@ class Spread:
 
 
 def pooled_spread(values: Float[np.ndarray, "A S"]) -> Spread:
-    """The spread of A × S runs about what their arms and their seeds explain.
+    """Returns the residual variance of A × S runs, without the effects of arms and seeds.
 
-    A randomised block design: every arm is run with every seed, and what is left of a run's value
-    without its arm's and its seed's mean is the spread, taken to be the same in all arms. So it has
-    (A−1)(S−1) degrees of freedom instead of S−1: none with fewer than two arms or seeds.
+    This is a randomised block design: every arm is run with every seed. The residual of a run is
+    its value without its arm's and its seed's mean, with a variance assumed to be the same in all
+    arms. So there are (A−1)(S−1) degrees of freedom instead of S−1: none with fewer than two arms
+    or seeds.
     """
     A, S = values.shape
     freedom = (A - 1) * (S - 1)

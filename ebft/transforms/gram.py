@@ -13,12 +13,12 @@ TOLERANCE = 1e-5
 
 
 def eigh(symmetric: Float[Tensor, "*P n n"], of: str) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors. Raises `NumericalError` if that fails."""
+    """Returns eigenvalues, ascending, and eigenvectors. Raises `NumericalError` on failure."""
     try:
         values, vectors = torch.linalg.eigh(symmetric)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise NumericalError(f"the eigenvalues of {of} cannot be computed: {error}") from error
-    # LAPACK may return NaN without saying so.
+    # LAPACK may return NaN without an error.
     if not (values.isfinite().all() and vectors.isfinite().all()):
         raise NumericalError(f"the eigenvalues of {of} are not finite")
     return values, vectors
@@ -27,7 +27,7 @@ def eigh(symmetric: Float[Tensor, "*P n n"], of: str) -> tuple[Tensor, Tensor]:
 def gram_roots(
     samples: Float[Tensor, "P n D"], *, tolerance: float = TOLERANCE
 ) -> tuple[Float[Tensor, "P n"], Float[Tensor, "P n n"]]:
-    """1/S and U of XXᵀ = U S² Uᵀ for each context's n × D features X, in float64.
+    """Returns 1/S and U of XXᵀ = U S² Uᵀ for each context's n × D features X, in float64.
 
     1/S is 0 where S is below `tolerance` times the largest, as in a pseudo-inverse.
     """

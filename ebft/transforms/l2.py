@@ -16,14 +16,14 @@ from ebft.rollout.records import Features
 
 
 class L2(Part):
-    """φ̃ = φ/‖φ‖ over all of φ, or for each layer's block apart; zero stays zero."""
+    """φ̃ = φ/‖φ‖ over all of φ, or for each layer's block separately; zero stays zero."""
 
     over: Literal["joint", "layer"] = Field(
         "joint", description="joint: ‖φ̃‖ = 1; layer: each of L blocks has norm 1/√L, so ‖φ̃‖ = 1"
     )
 
     def claim(self) -> Claim:
-        return Claim(True, "a fixed function of each rollout's features alone")
+        return Claim(True, "a fixed function of each rollout's own features")
 
     def __call__(self, features: Features) -> Features:
         blocks = features.layers if self.over == "layer" else 1
@@ -35,6 +35,6 @@ class L2(Part):
 
 
 def l2(phi: Float[Tensor, "*N D"], blocks: int = 1) -> Float[Tensor, "*N D"]:
-    """Each of `blocks` equal parts of the last dimension with norm 1/√blocks."""
+    """Normalises each of `blocks` equal parts of the last dimension to norm 1/√blocks."""
     parts = phi.view(*phi.shape[:-1], blocks, -1)
     return normalize(parts, dim=-1).flatten(-2) / sqrt(blocks)

@@ -18,11 +18,11 @@ class Project(Part):
     """φ̃ = Rφ with independent normal entries of variance 1/d, the same for the whole run.
 
     E φ̃·φ̃' = φ·φ' over the draw of R (Johnson & Lindenstrauss), with an error of order 1/√d.
-    Cheaper rewards for wide features; also a check that a result does not hang on the basis.
+    It makes rewards of wide features cheaper, and shows whether a result depends on the basis.
     """
 
-    dimensions: PositiveInt = Field(description="d, dimensions to project to")
-    seed: int | None = Field(None, ge=0, description="of R; null: the recipe's seed")
+    dimensions: PositiveInt = Field(description="d, the number of dimensions after projection")
+    seed: int | None = Field(None, ge=0, description="seed of R; null: the recipe's seed")
 
     def claim(self) -> Claim:
         return Claim(True, "a fixed linear map: the loss is that of the projected features")
@@ -32,7 +32,7 @@ class Project(Part):
 
 
 class Projection:
-    """`Project` with its matrix, drawn when the width of the features is first seen."""
+    """`Project` with its matrix, which is drawn at the first call, for the features' width."""
 
     def __init__(self, dimensions: int, seed: int) -> None:
         self._dimensions, self._seed = dimensions, seed
@@ -52,6 +52,6 @@ class Projection:
 
 
 def projection(rows: int, columns: int, seed: int) -> Float[Tensor, "D d"]:
-    """Normal entries of variance 1/columns, the same on every device."""
+    """Returns a matrix of normal entries with variance 1/columns, the same on every device."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(rows, columns, generator=generator, dtype=torch.float64) / sqrt(columns)

@@ -1,4 +1,4 @@
-"""Transform `whiten_context_authors`: whitening as the authors' code does it, to compare with."""
+"""Transform `whiten_context_authors`: whitening as in the authors' code, for comparison."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ebft.transforms.l2 import l2
 class WhitenContextAuthors(Part):
     """X̃ = W X with W = (XXᵀ)^{-1/2}, and the reference of rollout j is (Σ_i W_ji) φ_y.
 
-    W acts on the n rollouts, not on feature space: applied to n copies of a reference it only
-    rescales it, differently for each rollout, so the references come out `paired`. As with the
-    paper's whitening, independent rollouts end up orthogonal. Layers that the feature map stacks
-    (`combine: stack`) are whitened each by itself, with 1/√layers over all as before.
+    W acts on the n rollouts, not on feature space. Applied to n copies of a reference it only
+    rescales them, differently for each rollout, so the returned references are `paired`. As with
+    the paper's whitening, linearly independent rollouts become orthogonal. Stacked layers
+    (`combine: stack`) are whitened separately and scaled by 1/√layers.
     """
 
     tolerance: float = Field(
-        TOLERANCE, gt=0, lt=1, description="smallest singular value kept, of the largest"
+        TOLERANCE, gt=0, lt=1, description="smallest singular value kept, relative to the largest"
     )
-    normalize: bool = Field(False, description="L2-normalise what comes out")
+    normalize: bool = Field(False, description="L2-normalise the whitened features")
 
     def claim(self) -> Claim:
         return Claim(False, "each rollout's features depend on the context's other rollouts")
@@ -56,7 +56,7 @@ def whiten_rows(
     *,
     tolerance: float = TOLERANCE,
 ) -> tuple[Float[Tensor, "P n D"], Float[Tensor, "P n D"]]:
-    """W X and W 1 φ̄_yᵀ, with the mean over m references."""
+    """Returns W X and W 1 φ̄_yᵀ, with the mean φ̄_y over m references."""
     inverse, U = gram_roots(samples, tolerance=tolerance)
     W = (U * inverse[:, None]) @ U.mT
     reference = references.double().mean(1, keepdim=True)

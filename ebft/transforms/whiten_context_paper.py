@@ -14,15 +14,15 @@ from ebft.transforms.gram import TOLERANCE, gram_roots
 
 
 class WhitenContextPaper(Part):
-    """φ̃ = (Σ̂_c†)^{1/2} φ with Σ̂_c = 1/n Σ_j φ_j φ_jᵀ, for rollouts and references alike.
+    """φ̃ = (Σ̂_c†)^{1/2} φ with Σ̂_c = 1/n Σ_j φ_j φ_jᵀ, for both rollouts and references.
 
-    After it the rollouts' Gram matrix is n times a projection: for linearly independent rollouts
-    their dot products are 0 and the diversity term sees nothing but duplicates. The paper takes
-    the cosine for alignment (`reward.alignment_similarity: cosine`).
+    The Gram matrix of the whitened rollouts is n times a projection. So the dot products of
+    linearly independent rollouts are 0, and the diversity term penalises only duplicates. The paper
+    uses the cosine for alignment (`reward.alignment_similarity: cosine`).
     """
 
     tolerance: float = Field(
-        TOLERANCE, gt=0, lt=1, description="smallest singular value kept, of the largest"
+        TOLERANCE, gt=0, lt=1, description="smallest singular value kept, relative to the largest"
     )
 
     def claim(self) -> Claim:
@@ -32,7 +32,7 @@ class WhitenContextPaper(Part):
         samples, references = whiten_context(
             features.samples, features.references, tolerance=self.tolerance
         )
-        # A reference's dimensions are made of all of its layers now.
+        # Each dimension now mixes all layers.
         return replace(features, samples=samples, references=references, layers=1, stacked=False)
 
 
@@ -42,10 +42,10 @@ def whiten_context(
     *,
     tolerance: float = TOLERANCE,
 ) -> tuple[Float[Tensor, "P n D"], Float[Tensor, "P m D"]]:
-    """Whitened samples and references, by the n × n Gram matrix instead of Σ̂_c's D × D.
+    """Returns whitened samples and references, from the n × n Gram matrix, not the D × D Σ̂_c.
 
-    With XXᵀ = U S² Uᵀ: X̃ = √n U S⁻¹ Uᵀ X, and for a reference y: ỹ = √n Xᵀ U S⁻³ Uᵀ X y. What of
-    y lies outside the rollouts' span is lost, as with any pseudo-inverse.
+    With XXᵀ = U S² Uᵀ: X̃ = √n U S⁻¹ Uᵀ X, and for a reference y: ỹ = √n Xᵀ U S⁻³ Uᵀ X y. The
+    component of y outside the rollouts' span is lost, as with any pseudo-inverse.
     """
     inverse, U = gram_roots(samples, tolerance=tolerance)
     x, y, root_n = samples.double(), references.double(), samples.shape[1] ** 0.5

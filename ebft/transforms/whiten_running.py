@@ -1,4 +1,4 @@
-"""Transform `whiten_running`: whitening in feature space, by the data's own second moment."""
+"""Transform `whiten_running`: whitening in feature space, by the second moment of the data."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from ebft.transforms.gram import eigh
 class WhitenRunning(Part):
     """φ̃ = M^{-1/2} φ / √D with M the second moment of the references of many contexts.
 
-    M is made of ground truth of earlier steps, never of rollouts, so the features stay a fixed map
-    within a step and the gradient unbiased. The first step has no past: it uses its own references,
-    and its gradient is biased, the less the more contexts it has. Scaled so that references have
-    ‖φ̃‖² ≈ 1 on average.
+    M is computed from references of earlier steps, never from rollouts, so the map is fixed within
+    a step and the gradient is unbiased. The first step has no earlier references and uses its own,
+    so its gradient is biased; the bias falls with the number of contexts. The scale is such that
+    references have ‖φ̃‖² ≈ 1 on average.
     """
 
     decay: float | None = Field(
-        0.99, gt=0, lt=1, description="weight of the past at each step; null: all steps alike"
+        0.99, gt=0, lt=1, description="decay of earlier steps in M; null: all steps weigh the same"
     )
-    refresh_every: PositiveInt = Field(10, description="steps between computing M^{-1/2} anew")
+    refresh_every: PositiveInt = Field(10, description="steps between updates of M^{-1/2}")
     freeze_after: PositiveInt | None = Field(
-        None, description="steps after which M stays as it is; null: it never does"
+        None, description="steps after which M is frozen; null: never"
     )
     shrinkage: float = Field(
         0.1, gt=0, le=1, description="s in (1−s) M + s tr(M)/D I, which keeps M invertible"
     )
 
     def claim(self) -> Claim:
-        return Claim(False, "the first step's M is of its own references; that of others is not")
+        return Claim(False, "only the first step, whose M is made of its own references, is biased")
 
     def build(self, resources: Resources) -> RunningWhitening:
         return RunningWhitening(self, resources.processes)
 
 
 class RunningWhitening:
-    """`WhitenRunning` with its state: M, how much of it there is, the root in use, the steps."""
+    """`WhitenRunning` with its state: M, its total weight, the root in use, the step."""
 
     def __init__(self, options: WhitenRunning, processes: Processes = ONE_PROCESS) -> None:
         self._options, self._processes = options, processes
@@ -68,12 +68,12 @@ class RunningWhitening:
             features,
             samples=features.samples @ root,
             references=features.references @ root,
-            layers=1,  # each dimension is made of all layers now
+            layers=1,  # each dimension now mixes all layers
             stacked=False,
         )
 
     def _move_to(self, device: torch.device) -> None:
-        """State that was loaded from a checkpoint is on the CPU."""
+        """Moves the state, which is on the CPU after loading a checkpoint."""
         if self._moment is not None and self._root is not None:
             self._moment, self._root = self._moment.to(device), self._root.to(device)
 
@@ -89,7 +89,7 @@ class RunningWhitening:
         self._weight = old * self._weight + new
 
     def _refreshed(self) -> Float[Tensor, "D D"]:
-        at_last = self._step == self._last  # what freezes is made of all steps before
+        at_last = self._step == self._last  # the frozen root includes all earlier steps
         due = self._step < self._last and self._step % self._options.refresh_every == 0
         if self._root is None or due or at_last:
             assert self._moment is not None
@@ -112,7 +112,7 @@ class RunningWhitening:
 
 
 def inverse_root(moment: Float[Tensor, "D D"], *, shrinkage: float) -> Float[Tensor, "D D"]:
-    """M_s^{-1/2} / √D of the shrunk moment M_s = (1−s) M + s tr(M)/D I, symmetric.
+    """Returns the symmetric M_s^{-1/2} / √D of the shrunk moment M_s = (1−s) M + s tr(M)/D I.
 
     Raises `ValueError` for a moment of zeros.
     """
@@ -122,6 +122,6 @@ def inverse_root(moment: Float[Tensor, "D D"], *, shrinkage: float) -> Float[Ten
         raise ValueError("whitening: the references' features are all zero")
     identity = torch.eye(D, dtype=moment.dtype, device=moment.device)
     values, vectors = eigh((1 - shrinkage) * moment + shrinkage * level * identity, "the moment")
-    # Shrinkage bounds the eigenvalues from below; rounding can undercut that by its own size only.
+    # Shrinkage bounds the eigenvalues from below; only rounding can violate the bound.
     values = values.clamp(min=shrinkage * level)
     return (vectors * values.rsqrt()) @ vectors.mT / sqrt(D)

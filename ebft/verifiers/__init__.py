@@ -1,1 +1,1 @@
-"""Attempts, which are rollouts as texts, and the verifiers that judge them."""
+"""Attempts, which are rollouts as texts, and the verifiers that score them."""

@@ -1,4 +1,4 @@
-"""What a verifier sees: contexts, rollouts and references as texts."""
+"""The inputs of verifiers: contexts, rollouts and references as texts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""What a tokenizer writes for a part of a character."""
+"""Decoded for an incomplete character."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a verifier sees: the context's text, a rollout after it, the reference, and the check.
+    """The input of a verifier: the texts of a context, a rollout and the reference, and the check.
 
-    The texts spell special tokens as they are written; the end-of-sequence token that ends a
-    rollout is left out, and what the tokenizer puts before every text. `check` is the document's
-    own: unit tests, an expected answer; empty if the data has none. `document` is its name, for
-    messages.
+    Special tokens in a text are spelled. The tokens that the tokenizer puts before every text, and
+    the end-of-sequence token that ends a rollout, are left out. `check` is the document's check,
+    such as unit tests or an expected answer; empty if the data has none. `document` is its name,
+    for messages.
     """
 
     context: str
@@ -37,7 +37,7 @@ class Attempt:
 
 
 def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[Attempt]:
-    """The n attempts of every context, context by context, as texts."""
+    """Returns the n attempts of each context, in order, as texts."""
     c, attempts, start = rollouts.contexts, [], begins_with(tokenizer)
     for p in range(len(c)):
         row = int(c.row[p])
@@ -54,7 +54,8 @@ def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[
 
 
 def _reference(rollouts: Rollouts, p: int) -> list[int]:
-    """What follows a context: after a prompt all of its completion, however short rollouts are."""
+    """Returns the tokens after a context: after a prompt, the whole completion, which may be
+    longer than a rollout."""
     c = rollouts.contexts
     document, anchor = c.documents[int(c.row[p])], int(c.anchor[p])
     if c.stop_at_eos and anchor == document.prompt_length:
@@ -73,25 +74,26 @@ StopTexts = tuple[Annotated[str, AfterValidator(_not_empty)], ...]
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """The text before the first of the `stop` texts in it."""
+    """Returns the text before the first of the `stop` texts in it."""
     found = [at for word in stop if (at := text.find(word)) >= 0]
     return text[: min(found, default=len(text))]
 
 
 class _After:
-    """What tokens add to the text of a context, `context`; `ends`: the last may be an end."""
+    """Decodes tokens after a context, whose text is `context`. `ends`: they may end with
+    end-of-sequence."""
 
     def __init__(
         self, tokens: list[int], tokenizer: PreTrainedTokenizerBase, *, ends: bool
     ) -> None:
         self._tokens, self._tokenizer, self._ends = tokens, tokenizer, ends
-        # Where it ends within a character, the whole of that belongs to what comes after.
+        # A character that the context ends within belongs to the text after it.
         self.context = text_of(tokens, tokenizer).rstrip(REPLACEMENT)
 
     def __call__(self, tokens: list[int]) -> str:
         if self._ends:
             tokens = without_end(tokens, self._tokenizer)
-        # Decoded together with the context: some tokenizers drop a space where a text begins.
+        # Decoded with the context, because some tokenizers drop a space at the start of a text.
         whole = text_of([*self._tokens, *tokens], self._tokenizer)
         if whole.startswith(self.context):
             return whole.removeprefix(self.context)

@@ -1,4 +1,4 @@
-"""Verifiers by their names, or by the dotted paths of functions."""
+"""Finds verifiers by name, or by the dotted path of a function."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNNING: dict[str, Callable[[Attempt, SandboxOptions], float]] = {
 
 
 def check_verifier(name: str, info: ValidationInfo) -> str:
-    """`name`, if it names a verifier. Raises `ValueError` if it does not."""
+    """Returns `name` if it names a verifier. Raises `ValueError` if it does not."""
     if name not in RUNNING:
         _find(name, importable_in(info.context))
     return name
@@ -31,26 +31,26 @@ def check_verifier(name: str, info: ValidationInfo) -> str:
 
 VerifierName = Annotated[str, AfterValidator(check_verifier)]
 VERIFIER = (
-    "exact_match, final_answer, unit_tests, function_tests (what comes after the function is cut "
-    "off), or the dotted path of a function: Attempt → number"
+    "exact_match, final_answer, unit_tests, function_tests (text after the function is cut off), "
+    "or the dotted path of a function: Attempt → number"
 )
-"""What an option of this type may be."""
+"""The description of an option of type `VerifierName`."""
 
 
 def find_verifier(name: str, sandbox: SandboxOptions) -> Verifier:
-    """The verifier that `name` names; one that runs programs does so in `sandbox`.
+    """Returns the verifier that `name` names; verifiers that run programs use `sandbox`.
 
-    Raises `ValueError` if there is none, and `SandboxError` if this machine cannot run programs so.
+    Raises `ValueError` if there is none, and `SandboxError` if this machine lacks this isolation.
     """
     if name in RUNNING:
-        require(sandbox)  # now, and not in the first step
+        require(sandbox)  # fails here, not in the first step
         verifier = RUNNING[name]
         return lambda attempt: verifier(attempt, sandbox)
-    return _find(name, None)  # the option has been checked
+    return _find(name, None)  # `check_verifier` has validated the option
 
 
 def verify_attempts(verifier: Verifier, attempts: Sequence[Attempt], workers: int) -> list[float]:
-    """What the verifier says of each attempt, `workers` of them at a time."""
+    """Returns the verifier's value for each attempt, computed by `workers` threads."""
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(verifier, attempts))
 

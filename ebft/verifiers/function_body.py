@@ -1,14 +1,14 @@
-"""Where a function that a prompt begins and a model goes on with is at its end."""
+"""Finds the end of a function that a prompt begins and a model completes."""
 
 from __future__ import annotations
 
 
 def function_body(text: str) -> str:
-    """The text up to its first line that is not indented, aside from lines within a string of many
-    lines and from brackets that are closed there.
+    """Returns the text before its first line that is not indented.
 
-    Models that were not taught where to stop go on with another function, a call or prose; the
-    benchmarks of code generation cut that off before they run the function, and so does this.
+    Lines within a triple-quoted string, and lines that begin with a closing bracket, do not count.
+    Models that were not trained to stop continue with another function, a call or prose. Benchmarks
+    of code generation cut this off before they run the function, and so does this function.
     """
     first, *lines = text.split("\n")
     body = [first]
@@ -21,5 +21,5 @@ def function_body(text: str) -> str:
 
 
 def inside_string(code: str) -> bool:
-    """Whether a string of three quotes is open at the end of some lines of Python."""
+    """Whether a triple-quoted string is open at the end of `code`."""
     return any(code.count(quotes) % 2 for quotes in ('"""', "'''"))

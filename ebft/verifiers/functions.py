@@ -1,4 +1,4 @@
-"""Verifiers of ebft's own: functions of an attempt, some of which run it as a program."""
+"""ebft's own verifiers: functions of an attempt, some of which run it as a program."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Verifier = Callable[[Attempt], float]
 
 
 def exact_match(attempt: Attempt) -> float:
-    """1 if the rollout is the reference, white space around them aside."""
+    """Returns 1 if the rollout equals the reference, without surrounding white space; else 0."""
     return float(attempt.rollout.strip() == attempt.reference.strip())
 
 
 def final_answer(attempt: Attempt) -> float:
-    """1 if the number that the rollout comes to is the one in the document's check (GSM8K).
+    """Returns 1 if the rollout's final number is the one in the document's check (GSM8K); else 0.
 
-    That is the first after `####`, or the last number of a rollout without it; thousands
-    separators, currency and percent signs aside. After `####` a range or a choice of numbers is not
-    right. Raises `UserError` if the check is not one number.
+    The final number is the first after `####`, or the last number of a rollout without it.
+    Thousands separators, currency and percent signs are ignored. After `####` a range or a choice
+    of numbers is not right. Raises `UserError` if the check is not one number.
     """
     wanted = only_number(attempt.check)
     if wanted is None:
@@ -38,9 +38,9 @@ def final_answer(attempt: Attempt) -> float:
 
 
 def unit_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
-    """1 if context + rollout is a program that runs to its end and passes the document's check.
+    """Returns 1 if context + rollout is a program that runs to its end and passes the check.
 
-    0 too if the check passes an empty program as well, with a warning for each document. Raises
+    Else 0. Also 0, with one warning per document, if the check passes an empty program. Raises
     `UserError` if the document has no check.
     """
     if not has_code(attempt.check):
@@ -55,6 +55,5 @@ def unit_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
 
 
 def function_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
-    """`unit_tests` of the function that the context begins: what the rollout has after the
-    function's end is cut off."""
+    """`unit_tests` of the function that the context begins; text after the function is cut off."""
     return unit_tests(replace(attempt, rollout=function_body(attempt.rollout)), sandbox)

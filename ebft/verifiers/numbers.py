@@ -1,4 +1,4 @@
-"""Numbers in texts: how people and models write an answer."""
+"""Parses numbers in texts, as people and models write answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 LONGEST = 40
-"""Characters of a number: longer ones are none."""
+"""Largest number of characters of a number."""
 MINUS = "-\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
 DASHES = f"{MINUS}\N{EN DASH}\N{EM DASH}"
 CURRENCY = r"(?:\\?[$€£¥₹][ ]?)"
@@ -27,19 +27,19 @@ NUMBER = re.compile(
 SPACED_SIGN = re.compile(rf"^\s*[{MINUS}]\s*(?={CURRENCY}?[\d.])")
 SPACED_THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?!\d)")
 NOT_ALONE = re.compile(rf"\s*(?:[{DASHES}]|to\b|or\b)\s*{CURRENCY}?\d|[.,]\d")
-"""What comes after the first of several numbers: a range, a choice, a decimal comma."""
+"""Text after a number that makes it one of several: a range, a choice, a decimal comma."""
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number in a text; None if there is none, or if it is no finite one."""
+    """Returns the last number in a text; None if there is none, or if it is not finite."""
     found = list(NUMBER.finditer(text))
     return _value(found[-1]) if found else None
 
 
 def answer_number(text: str) -> Fraction | None:
-    """The number that a text begins with, as an answer: `$1,000`, `− 3`, `1/2`, `50 %`, `18 eggs`.
+    """Returns the first number in a text: `$1,000`, `− 3`, `1/2`, `50 %`, `18 eggs`.
 
-    None if there is none, or if it is not clear which: `10-15`, `10 or 12`, `1.000,50`.
+    None if there is none, or if it is ambiguous: `10-15`, `10 or 12`, `1.000,50`.
     """
     text = SPACED_SIGN.sub("-", text)
     text = SPACED_THOUSANDS.sub(lambda found: found[0].replace(" ", ""), text, count=1)
@@ -52,7 +52,7 @@ def answer_number(text: str) -> Fraction | None:
 
 
 def only_number(text: str) -> Fraction | None:
-    """`answer_number` of a text that has no other number."""
+    """Returns `answer_number` of a text that has no other number; else None."""
     number = answer_number(text)
     count = len(NUMBER.findall(SPACED_THOUSANDS.sub("1", text)))
     return number if count == 1 else None

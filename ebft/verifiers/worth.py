@@ -1,4 +1,4 @@
-"""Whether passing a document's check says anything of a program."""
+"""Detects checks that test nothing, or cannot run."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ebft.sandbox import Check, Outcome, SandboxOptions, run_without_program
 log = logging.getLogger("ebft")
 CHECKS_KEPT = 1 << 16
 UNUSABLE = "UnusableCheck"
-"""How the error of a check begins that cannot run, whatever the program."""
+"""The beginning of the error of a check that cannot run with any program."""
 
 
 def has_code(check: str) -> bool:
-    """Whether there is a line in it that is not empty and no comment."""
+    """Whether the check has a line that is not empty and not a comment."""
     return any(line.strip() and not line.strip().startswith("#") for line in check.splitlines())
 
 
 def is_worth_passing(
     outcome: Outcome, check: Check, document: str, options: SandboxOptions
 ) -> bool:
-    """Whether the check tells a program from none: whether it fails an empty one.
+    """Whether the program passed a check that an empty program fails.
 
-    It is run for that once, when a program has passed it. Of a check that passes whatever is
-    written, or that fails it because it cannot run, the log says so, once for each document.
+    The check is run with an empty program once, when a program first passes it. A check that passes
+    an empty program, or that cannot run, is logged once per document.
     """
     if outcome.passed:
         return _fails_an_empty_program(check, document, options)
@@ -44,7 +44,7 @@ def _fails_an_empty_program(check: Check, document: str, options: SandboxOptions
 @lru_cache(CHECKS_KEPT)
 def _warn(document: str, what: str) -> None:
     log.warning(
-        "the check of document %s %s; no program passes it. Leave the document out, or mend its "
+        "the check of document %s %s; no program passes it. Leave the document out, or fix its "
         "check",
         document,
         what,

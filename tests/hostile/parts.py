@@ -47,14 +47,14 @@ TYPES = [
     Case("one of two types", given("training.micro_batch=on"), "training.micro_batch = true: must be a valid integer or 'auto'"),
 ]  # fmt: skip
 QUOTES = [
-    Case("a column called no", given("data=files", "data.path=x", "data.completion=no"), "data.completion = false: must be text; YAML takes on, off, yes and no for true and false: put it in quotes"),
-    Case("a language called no", given("data=gettext", "data.languages={no: Norwegian}"), "data.languages: the key false: must be text; YAML takes on, off, yes and no for true"),
-    Case("a hash of digits", given("model.revision=1234567"), "model.revision = 1234567: must be text; YAML takes digits, 1e5"),
-    Case("a hash with one e", given("model.revision=12e4567"), "for numbers: put it in quotes"),
-    Case("a folder called no", recipe("output_dir: no"), "output_dir = false: must be a path; YAML takes on, off, yes and no", whole=True),
-    Case("a time for a folder", recipe("output_dir: 12:30"), "output_dir = 750: must be a path; YAML takes digits", whole=True),
-    Case("off without quotes", recipe("objective: {importance: {level: off}}"), "importance.level = false: must be 'off', 'token' or 'sequence'; YAML takes on, off", whole=True),
-    Case("braces in a text", given("data=gettext", "data.template={text}"), "data.template = {'text': None}: must be text; YAML takes braces"),
+    Case("a column called no", given("data=files", "data.path=x", "data.completion=no"), "data.completion = false: must be text; YAML reads on, off, yes and no as true and false: put it in quotes"),
+    Case("a language called no", given("data=gettext", "data.languages={no: Norwegian}"), "data.languages: the key false: must be text; YAML reads on, off, yes and no as true"),
+    Case("a hash of digits", given("model.revision=1234567"), "model.revision = 1234567: must be text; YAML reads digits, 1e5"),
+    Case("a hash with one e", given("model.revision=12e4567"), "as numbers: put it in quotes"),
+    Case("a folder called no", recipe("output_dir: no"), "output_dir = false: must be a path; YAML reads on, off, yes and no", whole=True),
+    Case("a time for a folder", recipe("output_dir: 12:30"), "output_dir = 750: must be a path; YAML reads digits", whole=True),
+    Case("off without quotes", recipe("objective: {importance: {level: off}}"), "importance.level = false: must be 'off', 'token' or 'sequence'; YAML reads on, off", whole=True),
+    Case("braces in a text", given("data=gettext", "data.template={text}"), "data.template = {'text': None}: must be text; YAML reads braces"),
     Case("a folder with a hash", given("data.path=/nowhere/a #1"), "data.path = /nowhere/a #1: no such folder"),
     Case("a comment", given("feature_map.depths=[0.5] # half"), "'# half' is a comment in YAML; put it in quotes"),
 ]  # fmt: skip
@@ -67,7 +67,7 @@ STEPS = [
     Case("no steps between", schedule("StepLR", step_size=0), "lr_scheduler: torch.optim.lr_scheduler.StepLR(step_size=0): ZeroDivisionError"),
     Case("a rate below zero", schedule("ExponentialLR", gamma=-0.5), "the learning rate of step 1 is -5e-05"),
     Case("a schedule without end", schedule("ExponentialLR", "training.steps=200", gamma=1e3), "is inf"),
-    Case("a schedule that measures", given("lr_scheduler=transformers.optimization.get_reduce_on_plateau_schedule"), "follows a measurement"),
+    Case("a schedule that measures", given("lr_scheduler=transformers.optimization.get_reduce_on_plateau_schedule"), "depends on a measurement"),
     Case("a cycle of another optimizer", schedule("OneCycleLR", "optimizer={_component_: torch.optim.Adagrad, lr: 0.1}", max_lr=1, total_steps=3), "must support momentum"),
 ]  # fmt: skip
 EVALUATORS = [

@@ -177,7 +177,7 @@ CASES = [
     Case("a cluster of true", figure(clusters=[0, True]), "clusters.1 = True: it must be a valid integer", whole=True),
     Case("a value that is NaN", figure(values=[float("nan"), 1]), "values.0 = nan: it must be finite", whole=True),
     Case("a weight below 0", figure(weights=[2, -1]), "weights.1 = -1.0: it must not be below 0", whole=True),
-    Case("weights of nothing", figure(weights=[0, 0]), "weights: of all documents together", whole=True),
+    Case("weights of nothing", figure(weights=[0, 0]), "weights: the sum over all documents", whole=True),
     Case("no values", figure(values=None), "values = None: it must be a valid list", whole=True),
     Case("a step beyond columns", figure(step=10**30), "step = 1000000000000000000000000000000: it must be less than", whole=True),
     Case("a name that is none", figure(name=["x\x1b[31m"]), r"name = ['x\x1b[31m']: it must be a valid string", whole=True),

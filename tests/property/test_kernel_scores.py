@@ -198,5 +198,5 @@ def test_paired_references_are_held_against_their_own_rollout(problem, n):
 
 
 def test_no_bandwidth_without_a_distance():
-    with pytest.raises(ValueError, match="which is no bandwidth; give `bandwidth` a number"):
+    with pytest.raises(ValueError, match="which is not a bandwidth; give `bandwidth` a number"):
         median_distance(torch.zeros(3, 2))

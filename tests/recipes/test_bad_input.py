@@ -57,7 +57,7 @@ def last_line(err: str) -> str:
         ("documents.length=100000", "documents.length = 100000: the model reads 2048 tokens"),
         (
             COMPLETION,
-            "without a prompt): plan completion goes on from a prompt",
+            "without a prompt): plan completion needs a prompt",
         ),
         (["reward=kernel", "reward.bandwidth=0"], "reward.bandwidth"),
         (
@@ -105,7 +105,7 @@ def last_line(err: str) -> str:
             "metric_loggers.0: torchtune.training.metric_logging.DiskLogger(): missing a required",
         ),
         ("transforms=l2", "transforms = l2: must be a list: [l2]"),
-        ("~plan", "evaluation.evaluators[1].plan: refers to ${plan}, which is not there"),
+        ("~plan", "evaluation.evaluators[1].plan: refers to ${plan}, which does not exist"),
         ("data.path=./nowhere", "data.path = nowhere: no such folder"),
         ("seed", "'seed': an override is key=value, or ~key to delete a key"),
         ("~sampler.q", "there is no 'q'"),

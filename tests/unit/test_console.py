@@ -46,9 +46,7 @@ def test_showing_to_nobody(unread):
         [sys.executable, "-c", SHOW], stdout=unread, stderr=subprocess.PIPE, text=True, check=False
     )
     assert done.returncode == 0
-    assert done.stderr == (
-        "standard output: Broken pipe; the run goes on, and prints nothing more\n"
-    )
+    assert done.stderr == ("standard output: Broken pipe; the run continues without output\n")
 
 
 def test_showing_letters_that_a_terminal_lacks():

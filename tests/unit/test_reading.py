@@ -92,5 +92,5 @@ def test_only_a_regular_file_is_read(tmp_path):
     link.symlink_to("/dev/zero")
     assert read_text(file) == "é"
     for other in (pipe, link, tmp_path):
-        with pytest.raises(ValueError, match="no regular file"):
+        with pytest.raises(ValueError, match="not a regular file"):
             check_regular(other)

@@ -1,4 +1,4 @@
-"""A tiny program: one step or two, as an expression, an instruction and what it computes."""
+"""A tiny program of one or two steps: its expression, instruction and outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROBES = 40
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A function of `argument`: its steps, each with its constants, one after the other."""
+    """A function of `argument`: steps with their constants, applied in order."""
 
     steps: tuple[Step, ...]
     argument: str
@@ -44,16 +44,16 @@ class Program:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What it computes from the probes: two programs that do the same have the same."""
+        """The outputs for the probes, which are equal for equivalent programs."""
         return _outputs(self.steps)
 
     def output(self, value: Any) -> str:
-        """The result as Python writes it; `FAILS` if there is none (the largest of no numbers)."""
+        """Returns the repr of the result; `FAILS` if it raises (the largest of no numbers)."""
         return _output(_function(self.steps), value)
 
     @property
     def lesser(self) -> list[Program]:
-        """What this program must not be mistaken for: each of its two steps alone, and none."""
+        """The programs that this one must differ from: each step alone, and no step."""
         kind = self.steps[0].takes
         alone = [(step,) for step in self.steps] if len(self.steps) > 1 else []
         none = (Step("none", kind, kind, "", "it"),)
@@ -61,8 +61,8 @@ class Program:
 
     @property
     def is_degenerate(self) -> bool:
-        """Whether it is no program of its own: it computes what a lesser one does, or the same
-        whatever it is given."""
+        """Whether it is equivalent to a lesser program, or gives the same output for every
+        input."""
         if len(set(self.outputs) - {FAILS}) <= 2:
             return True
         return any(self.outputs == other.outputs for other in self.lesser)
@@ -73,7 +73,7 @@ class Program:
 
 
 def draw_input(kind: Kind, rng: random.Random, letters: str = "") -> Any:
-    """A text of 4 to 9 letters, `letters` often among them, or a list of 4 to 8 numbers."""
+    """Returns a text of 4 to 9 letters, often with `letters`, or a list of 4 to 8 numbers."""
     if kind == "numbers":
         return [rng.randint(0, 12) for _ in range(rng.randint(4, 8))]
     alphabet = letters + "".join(rng.sample(LETTERS, 5))
@@ -99,7 +99,7 @@ class _Substitute(ast.NodeTransformer):
 
 @lru_cache(maxsize=1 << 14)
 def _function(steps: tuple[Step, ...]) -> Callable[[Any], Any]:
-    # The expression is ours, made of STEPS alone; nothing that a model wrote comes here.
+    # The expression is made only of our STEPS, never of text that a model wrote.
     return eval(f"lambda it: {_expression(steps, 'it')}")  # type: ignore[no-any-return]
 
 
@@ -118,6 +118,6 @@ def _outputs(steps: tuple[Step, ...]) -> tuple[str, ...]:
 
 @cache
 def _probes() -> list[Any]:
-    # Of both kinds: `xs[3:]` is the same program for texts and for numbers.
+    # Both texts and lists: `xs[3:]` is the same program for both.
     rng = random.Random(0)
     return [draw_input(kind, rng) for kind in ARGUMENTS for _ in range(PROBES)]

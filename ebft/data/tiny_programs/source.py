@@ -22,31 +22,30 @@ TESTS = 6
 """Unit tests of each program."""
 ATTEMPTS = 10
 ONE_STEP = 2 / 3
-"""Share of the programs with one step, out of distribution aside."""
+"""Share of the programs with one step, except out of distribution."""
 HELD_OUT = 0.2
-"""Share of what can be computed that is held out, and of the pairs of steps that train lacks."""
+"""Share of distinct functions that is held out, and of pairs of steps that are not in train."""
 
 
 class TinyPrograms(Part):
-    """Functions of a text or a list of numbers, from a seed: docstring → what to return.
+    """Functions of a text or a list of numbers, from a seed: docstring → return expression.
 
     A docstring asks for one step ("Sort xs.") or, less often, two ("Sort xs, then keep the first
-    3 numbers of the result.") and shows one call. A rollout is not compared with the reference:
-    `check` has the function's unit tests, on other inputs than that call's, which the reward
-    `verifiable` runs (`verifier: function_tests`). Whatever computes the right results passes,
-    however it is written.
+    3 numbers of the result.") and shows one call. `check` has the function's unit tests, on other
+    inputs, which the reward `verifiable` runs (`verifier: function_tests`). Every function with
+    the right results passes; it is not compared with the reference.
 
-    Held out are programs that compute what no program in train does, whatever the seeds of both;
-    out of distribution are such programs of two steps that train never has together, in either
-    order, though it has each of them.
+    Held-out programs compute functions that no program in train computes, for any two seeds.
+    Out-of-distribution programs have two steps that are never together in train, in either order,
+    though train has each of them.
     """
 
     train: int = Field(4000, ge=1, description="programs to train on")
     held_out: int = Field(200, ge=1, description="programs to hold out")
     out_of_distribution: int = Field(
-        200, ge=1, description="programs of pairs of steps that train does not have"
+        200, ge=1, description="programs with pairs of steps that are not in train"
     )
-    seed: int = Field(0, ge=0, description="of the programs, their constants and their tests")
+    seed: int = Field(0, ge=0, description="seed of the programs, constants and tests")
 
     def __call__(self) -> Splits:
         return Splits(
@@ -71,20 +70,20 @@ class TinyPrograms(Part):
 
 
 def draw_program(chain: Sequence[Step], rng: random.Random) -> Program:
-    """These steps with constants, as a function of some argument."""
+    """Returns a program of these steps, with random constants and argument name."""
     argument = rng.choice(ARGUMENTS[chain[0].takes])
     return Program(tuple(step.with_constants(rng) for step in chain), argument)
 
 
 def is_unseen(pair: Sequence[Step]) -> bool:
-    """Whether train lacks these steps together; the same for every seed and order."""
+    """Whether train never has these two steps together; the same for every seed and order."""
     return _place(" ".join(sorted(step.name for step in pair))) < HELD_OUT
 
 
 def is_held_out(program: Program) -> bool:
-    """Whether no program that computes the same is trained on; the same for every seed.
+    """Whether equivalent programs are held out; the same for every seed.
 
-    What a step without constants computes is always trained on: there is one such program only.
+    A single step without constants is always in train, because there is only one such program.
     """
     return program.outputs not in _basic() and _place("\n".join(program.outputs)) < HELD_OUT
 
@@ -96,9 +95,10 @@ def _basic() -> frozenset[tuple[str, ...]]:
 
 
 def as_example(program: Program, name: str, rng: random.Random) -> Example | None:
-    """Signature, docstring, `return`; what it returns; unit tests that no lesser program passes.
+    """Returns an example: signature, docstring and `return` as the prompt, the expression as the
+    completion, and unit tests that no lesser program passes.
 
-    None if such tests are hard to find: a step may make a difference to few inputs only.
+    None if such tests are hard to find, because a step changes the output of few inputs only.
     """
     for _ in range(ATTEMPTS):
         shown, *tested = _draw_inputs(program, rng)
@@ -119,7 +119,7 @@ def as_example(program: Program, name: str, rng: random.Random) -> Example | Non
 
 
 def _draw_inputs(program: Program, rng: random.Random) -> list[Any]:
-    """Different ones, one more than there are tests, from each of which it has a result."""
+    """Returns distinct inputs for which the program has a result, one more than tests."""
     inputs: list[Any] = []
     while len(inputs) <= TESTS:
         value = program.draw_input(rng)
@@ -129,5 +129,5 @@ def _draw_inputs(program: Program, rng: random.Random) -> list[Any]:
 
 
 def _place(text: str) -> float:
-    """A number in [0, 1) that the text alone decides."""
+    """Returns a number in [0, 1) from a hash of the text."""
     return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48

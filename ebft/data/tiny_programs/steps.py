@@ -1,7 +1,7 @@
 """The steps that tiny programs are made of: each an instruction in English and a Python expression.
 
-In an instruction `{it}` stands for what the step works on ("xs", "the result"); in an expression
-the name `it` does. `{k}`, `{few}`, `{a}` and `{b}` are constants, drawn anew for every program.
+In an instruction `{it}` is the input of the step ("xs", "the result"); in an expression it is the
+name `it`. `{k}`, `{few}`, `{a}` and `{b}` are constants, drawn for every program.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ LETTERS = "abcdefghiklmnoprstuw"
 
 
 class Step(NamedTuple):
-    """One transformation of a text or of a list of numbers, into another or into a number.
+    """A function of a text or of a list of numbers, which returns the same type or a number.
 
-    `letters` are those among its constants, so that inputs can be drawn that have them.
+    `letters` are the letters among its constants, so that inputs can contain them.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Step(NamedTuple):
         return "{" in self.expression
 
     def with_constants(self, rng: random.Random) -> Step:
-        """The same step with its constants drawn."""
+        """Returns the step with random constants."""
         letters = dict(zip("ab", rng.sample(LETTERS, 2), strict=True))
         constants = {"k": rng.randint(2, 9), "few": rng.randint(2, 4), **letters}
         return self._replace(

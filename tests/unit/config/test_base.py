@@ -78,10 +78,10 @@ def test_a_plug_in_is_looked_for_beside_the_base_too(tmp_path, full):
     [
         ({"a": {"base": "ful.yaml"}}, r"a.yaml: base = ful.yaml: no such file; did you mean 'full"),
         ({"a": {"base": "no/b.yaml"}}, r"a.yaml: base = no/b.yaml: no such file$"),
-        ({"a": {"base": "a.yaml"}}, r"a.yaml: base = a.yaml: goes round in a circle"),
+        ({"a": {"base": "a.yaml"}}, r"a.yaml: base = a.yaml: forms a circle"),
         (
             {"a": {"base": "b.yaml"}, "b": {"base": "c.yaml"}, "c": {"base": "./a.yaml"}},
-            r"c.yaml: base = ./a.yaml: goes round in a circle, back to .*a.yaml",
+            r"c.yaml: base = ./a.yaml: forms a circle, back to .*a.yaml",
         ),
         ({"a": {"base": ["full.yaml"]}}, r"base = \['full.yaml'\]: must be the path of another"),
         ({"a": {"base": "b.yaml"}, "b": "- 1\n"}, r"b.yaml: a recipe is a mapping"),

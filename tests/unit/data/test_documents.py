@@ -87,7 +87,7 @@ def test_rollouts_that_the_model_cannot_read_are_not_asked_for():
     options, plan = DocumentOptions(length=9), Completion(rollout_length=5)
     found = tokenize(examples, TOKENIZER, options, plan, split="train", reads=9)
     assert [d.name for d in found.documents] == ["fits"]
-    assert found.dropped == {"with rollouts that end beyond what the model reads": 1}
+    assert found.dropped == {"with rollouts that end beyond the model's context length": 1}
     with pytest.raises(UserError, match="the model reads 9 tokens; make plan"):
         tokenize(examples[1:], TOKENIZER, options, plan, split="train", reads=9)
     # Rollouts of raw text end where their document does.

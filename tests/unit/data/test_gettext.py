@@ -137,7 +137,7 @@ def test_a_template_without_the_text_is_refused():
 
 @pytest.mark.parametrize("folder", ["*", "d?", "..", "", "/de", "[a-z]", "de/../fr"])
 def test_a_language_is_the_name_of_a_folder(folder):
-    with pytest.raises(ValueError, match=r"is no folder of a locale; give one, such as de or"):
+    with pytest.raises(ValueError, match=r"is not a folder of a locale; give one, such as de or"):
         Gettext(languages={folder: "German"})
 
 

@@ -89,7 +89,7 @@ def test_a_last_line_that_was_cut_off_does_not_count(tmp_path):
         (json.dumps({**WRITTEN, "clusters": [0, -5]}), "clusters.1 = -5: it must be"),
         (json.dumps({**WRITTEN, "values": [float("nan"), 0]}), "values.0 = nan: it must be finite"),
         (json.dumps({**WRITTEN, "weights": [3.0, -1.0]}), "weights.1 = -1.0: it must not be below"),
-        (json.dumps({**WRITTEN, "weights": [0.0, 0.0]}), "weights: of all documents together"),
+        (json.dumps({**WRITTEN, "weights": [0.0, 0.0]}), "weights: the sum over all documents"),
     ],
 )
 def test_a_line_that_is_no_figure_is_named(tmp_path, line, says):

@@ -38,6 +38,6 @@ def test_rollouts_beyond_what_the_model_reads():
         with pytest.raises(
             UserError,
             match=r"^evaluation\.evaluators\.1: in the longer prompt, rollouts of 6 tokens after 8 "
-            r"end beyond what .* 13",
+            r"end beyond the model.* 13",
         ):
             check(part, documents, reads=13)
