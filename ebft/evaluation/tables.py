@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from ebft.errors import UserError
 from ebft.evaluation.lines import DocumentsLine, Line, check_values
@@ -56,7 +56,7 @@ class DocumentRow(BaseModel, extra="allow"):
     step: Count
     name: Text
     document: Count
-    weight: Number
+    weight: Annotated[Number, Field(ge=0)]
     cluster: Count
 
     @property
@@ -157,7 +157,10 @@ def _line(row: FigureRow, documents: Sequence[Value]) -> Line:
     if not documents:
         raise ValueError(f"name = {row.name}: {DOCUMENTS_FILE} has no documents of it")
     values, weights, clusters = map(list, zip(*documents, strict=True))
-    check_values(values, weights, clusters)
+    try:
+        check_values(values, weights, clusters)
+    except ValueError as error:
+        raise ValueError(f"in {DOCUMENTS_FILE}, {error}") from error
     line = DocumentsLine(
         *figure,
         at=row.at,

@@ -14,7 +14,7 @@ from ebft.study.report.groups import comparisons, crossings
 from ebft.study.report.page import markdown, page
 from ebft.study.report.plots import plot_curves, plot_effects, plot_families, plot_heat_map
 from ebft.study.report.read import is_study, read_study
-from ebft.study.report.record import write_record
+from ebft.study.report.record_files import write_record
 from ebft.study.report.records import StudyRecord, tidy
 
 if TYPE_CHECKING:

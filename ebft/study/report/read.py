@@ -8,7 +8,7 @@ from pathlib import Path
 from ebft.errors import UserError
 from ebft.evaluation.lines import read_evaluations
 from ebft.study.folder import PLAN_FILE, RunFolder, StudyFolder, read_steps
-from ebft.study.report.record import STUDY_FILE, read_record
+from ebft.study.report.record_files import STUDY_FILE, read_record
 from ebft.study.report.records import RunRecord, StudyRecord
 
 log = logging.getLogger("ebft")

@@ -74,10 +74,13 @@ def test_a_run_that_is_called_as_a_column_is_refused(tmp_path):
 
 DAMAGED = {
     "a value": (DOCUMENTS_FILE, "0.1,0.1", "low,0.1", "row 2: one = 'low': it must be a valid num"),
-    "a weight": (DOCUMENTS_FILE, "0,1.0,0", "0,-1.0,0", "row 2: weights.0 = -1.0"),
+    "a weight": (DOCUMENTS_FILE, "0,1.0,0", "0,-1.0,0", "row 2: weight = '-1.0': it must be"),
+    "a value that is none": (DOCUMENTS_FILE, "0.1,0.1", "nan,0.1",
+                             "row 2: in documents.csv, values.0 = nan: it must be finite"),
+    "a cluster": (DOCUMENTS_FILE, "0,1.0,0", "0,1.0,3", "clusters.0 = 3: it must be below 3"),
     "a row that is gone": (DOCUMENTS_FILE, "0,held-out x,0,1.0,0,0.1,0.1,\n", "",
                            "row 2: document = 1: the next one of one is 0"),
-    "the last row": (DOCUMENTS_FILE, "0,x of 8 tokens,2,2.5,0,,2e-17,\n", "0,x of 8",
+    "the last row": (DOCUMENTS_FILE, "4,held-out x,2,2.5,0,2e-17,,\n", "4,held-out x,2,2.5,0,2e",
                      "its last row was cut off"),
     "half a row": (DOCUMENTS_FILE, "1.0,0,0.1,0.1,", "1.0,0,0.1", "row 2: it has 6 cells, and"),
     "a quote": (DOCUMENTS_FILE, "held-out x,0,1.0", '"held-out"x,0,1.0', "row 2: "),

@@ -111,7 +111,7 @@ def _plan(file: Path) -> StudyPlan:
 def _runs(file: Path) -> dict[str, RecordedRun]:
     found = {}
     with reading(file):
-        for number, line in enumerate(read_text(file).splitlines(), 1):
+        for number, line in enumerate(read_text(file).removesuffix("\n").split("\n"), 1):
             try:
                 run = record(parse_json(line), RECORDED_RUN)
             except ValueError as error:
