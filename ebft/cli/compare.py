@@ -10,9 +10,9 @@ examples:
   ebft compare runs/sft runs/ebft                    two runs
   ebft compare runs/sft runs/ebft runs/ebft_n8       each of the others to the first
   ebft compare runs/eval_before/evaluations.jsonl runs/eval_after
-  ebft compare docs/results/methods/SFT-seed0-93b29236 docs/results/methods/EBFT-seed0-01429834
+  ebft compare runs/methods/record/SFT-seed0-93b29236 runs/methods/record/EBFT-seed0-01429834
 
-The last are two runs of a study's record, by their names in its runs.jsonl.
+The last are two runs of a study's record, by their names.
 
 Figures are paired if they were measured on the same documents: give the runs the same data, seed
 and `evaluation`, or measure their checkpoints with one recipe of `ebft eval`. Where they cannot be,
