@@ -7,11 +7,13 @@ name and the line number.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import IO, Annotated, Any, TypeVar
 from uuid import uuid4
@@ -81,8 +83,12 @@ def read_text(file: Path) -> str:
 
 def record(value: Any, kind: TypeAdapter[Record]) -> Record:
     """Parses a JSON value into a record. Raises `ValueError` for the first mistake."""
+    return _valid(kind.validate_python, value)
+
+
+def _valid(validate: Callable[[Any], Record], value: Any) -> Record:
     try:
-        return kind.validate_python(value)
+        return validate(value)
     except Invalid as error:
         detail = error.errors(include_url=False)[0]
         field = ".".join(map(str, detail["loc"]))
@@ -113,6 +119,49 @@ def whole_lines(text: str) -> Iterator[tuple[int, str]]:
     line that was cut off."""
     whole, _, _ = text.rpartition("\n")
     return ((number, line) for number, line in enumerate(whole.split("\n"), 1) if line)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV: floats with every digit, an empty cell for None.
+
+    Raises `ValueError` if two columns have the same name.
+    """
+    _check_header(columns)
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_table(file: Path, kind: TypeAdapter[Record]) -> Iterator[tuple[int, Record]]:
+    """The rows of a table as records, with their numbers; the header is row 1.
+
+    An empty cell is a field that is not given. Raises `ValueError` naming the row and the field.
+    """
+    text = read_text(file)
+    if not text.endswith("\n"):
+        raise ValueError("its last row was cut off")
+    rows = csv.reader(StringIO(text, newline=""), strict=True)
+    number = 0
+    try:
+        header, number = next(rows), 1
+        _check_header(header)
+        for number, cells in enumerate(rows, 2):
+            if len(cells) != len(header):
+                raise ValueError(f"it has {len(cells)} cells, and the header {len(header)}")
+            given = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
+            yield number, _valid(kind.validate_strings, given)
+    except csv.Error as error:
+        raise ValueError(f"row {number + 1}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"row {number}: {error}") from error
+
+
+def _check_header(columns: Sequence[str]) -> None:
+    for number, name in enumerate(columns):
+        if name in columns[:number]:
+            raise ValueError(f"two columns are called {name}")
 
 
 def _within(value: Any) -> Iterator[Any]:

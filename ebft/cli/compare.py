@@ -10,6 +10,9 @@ examples:
   ebft compare runs/sft runs/ebft                    two runs
   ebft compare runs/sft runs/ebft runs/ebft_n8       each of the others to the first
   ebft compare runs/eval_before/evaluations.jsonl runs/eval_after
+  ebft compare runs/methods/record/SFT-seed0-93b29236 runs/methods/record/EBFT-seed0-01429834
+
+The last are two runs of a study's record, by their names.
 
 Figures are paired if they were measured on the same documents: give the runs the same data, seed
 and `evaluation`, or measure their checkpoints with one recipe of `ebft eval`. Where they cannot be,
@@ -34,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="RUN",
         nargs="+",
         type=Path,
-        help="a run's output_dir, or its evaluations.jsonl",
+        help="a run's output_dir, its evaluations.jsonl, or RECORD/NAME in a study's record",
     )
     parser.set_defaults(command=compare)
 

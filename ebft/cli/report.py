@@ -1,4 +1,4 @@
-"""`ebft report`: writes the report of a study again, from its folder alone."""
+"""`ebft report`: writes the report of a study again, from its folder or record alone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "report",
         help="write the report of a study again",
-        description="Writes a study's report from its folder alone: tables, pictures, one page. "
-        "Runs that are not done yet are listed as such.",
+        description="Writes a study's report from its folder alone, or from its record: tables, "
+        "pictures, one page. Runs that are not done yet are listed as such.",
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the study's output_dir")
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="the study's output_dir, or a record"
+    )
     parser.set_defaults(command=report)
 
 

@@ -1,16 +1,44 @@
-"""Reading the evaluations of several runs, each named by its folder or by the file itself."""
+"""Reading the evaluations of several runs, each named by its folder, its file, or in a record."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ebft.errors import UserError
-from ebft.evaluation.lines import read_evaluations
+from ebft.evaluation.lines import Line, read_evaluations
+from ebft.evaluation.tables import FIGURES_FILE, read_tables
 from ebft.printable import printable
 from ebft.report.compare import RunFigures, last_figures, shared_names
 
 FILE = "evaluations.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the evaluations of a run are: in a file of its own, or with others' in a record."""
+
+    file: Path
+    run: str | None
+
+    @property
+    def path(self) -> Path:
+        """What tells the run from others."""
+        return self.file if self.run is None else self.file.parent / self.run
+
+    def is_of(self, other: Source) -> bool:
+        return self.run == other.run and self.file.samefile(other.file)
+
+    def read(self) -> list[Line]:
+        """Every figure of the run. Raises `UserError` for damaged files, and if it has no such
+        run."""
+        if self.run is None:
+            return read_evaluations(self.file)
+        runs = read_tables(self.file.parent)
+        if self.run not in runs:
+            raise UserError(f"{self.path}: no such run in this record; it has {', '.join(runs)}")
+        return runs[self.run]
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunFigures]:
@@ -23,14 +51,14 @@ def read_runs(paths: Sequence[Path]) -> list[RunFigures]:
         only = " ".join(map(str, paths))
         raise UserError(f"{only}: nothing to compare with; name a second run behind it")
     try:
-        files = [evaluations_file(path) for path in paths]
-        for number, (path, file) in enumerate(zip(paths, files, strict=True)):
-            if any(file.samefile(other) for other in files[:number]):
+        sources = [source(path) for path in paths]
+        for number, (path, found) in enumerate(zip(paths, sources, strict=True)):
+            if any(found.is_of(other) for other in sources[:number]):
                 raise UserError(f"{path}: this run is given twice; leave it out once")
-        figures = [last_figures(read_evaluations(file)) for file in files]
+        figures = [last_figures(found.read()) for found in sources]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    runs = list(map(RunFigures, labels(files), figures))
+    runs = list(map(RunFigures, labels([found.path for found in sources]), figures))
     for run, path in zip(runs, paths, strict=True):
         if not run.figures:
             raise UserError(f"{path}: nothing has been measured yet; wait for its first evaluation")
@@ -45,17 +73,21 @@ def read_runs(paths: Sequence[Path]) -> list[RunFigures]:
     return runs
 
 
-def evaluations_file(path: Path) -> Path:
-    """The file that holds a run's evaluations; `path` is the run's output_dir, or the file."""
+def source(path: Path) -> Source:
+    """Where a run's evaluations are; `path` is the run's output_dir, its file, or RECORD/NAME."""
     if path.is_file():
-        return path
+        return Source(path, None)
     if not path.exists():
+        if (path.parent / FIGURES_FILE).is_file():
+            return Source(path.parent / FIGURES_FILE, path.name)
         raise UserError(f"{path}: no such file or folder; give a run's output_dir, or its {FILE}")
     if (path / FILE).is_file():
-        return path / FILE
+        return Source(path / FILE, None)
     hint = "give the output_dir of a run that has measured something"
     if (path / "output" / FILE).is_file():
         hint = f"did you mean {path / 'output'}?"
+    elif (path / FIGURES_FILE).is_file():
+        hint = f"it is a study's record, of whose runs each is given by its name: {path / 'NAME'}"
     raise UserError(f"{path}: there is no {FILE} in this folder; {hint}")
 
 

@@ -5,5 +5,5 @@ job, worker, process       the study; one run of it; the process between the two
 folder, contents           where its files are, and what they say
 step_log, surroundings     the steps' figures; commit, versions, hardware
 dry_run                    what it would cost
-report                     tables, pictures and a page from a study's folder
+report                     tables, pictures and a page from a study's folder; its record
 """

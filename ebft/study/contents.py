@@ -1,4 +1,4 @@
-"""What the files of a study's folder say: plan.json, run.json, and result.json."""
+"""What the files of a study say: of its folder, and of its record."""
 
 from __future__ import annotations
 
@@ -128,5 +128,21 @@ class Step(BaseModel, extra="allow"):
         return dict(self.__pydantic_extra__)
 
 
+class RecordedStep(Step):
+    """A row of a record's steps: those of all runs in one table."""
+
+    run: Text
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """A line of a record's runs; `result` is None for one that had not ended."""
+
+    name: FolderName
+    description: Description
+    result: ResultFile | None
+
+
 DESCRIPTION, PLAN = TypeAdapter(Description), TypeAdapter(StudyPlan)
 RESULT, STEP = TypeAdapter(ResultFile), TypeAdapter(Step)
+RECORDED_RUN, RECORDED_STEP = TypeAdapter(RecordedRun), TypeAdapter(RecordedStep)

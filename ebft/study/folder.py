@@ -9,6 +9,7 @@ runs/NAME/result.json  how it ended: there once it is done or has failed
 runs/NAME/lock         held by the process that runs it
 remembered/            what was measured before first steps, once for runs that agree in it
 report/                tables, pictures, index.html
+record/                the study as one small folder (`ebft.study.report.record_files`)
 """
 
 from __future__ import annotations
@@ -127,6 +128,10 @@ class StudyFolder:
     @property
     def report(self) -> Path:
         return self.path / "report"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "record"
 
     def run(self, name: str) -> RunFolder:
         return RunFolder(self.path / "runs" / name)

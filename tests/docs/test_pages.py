@@ -165,7 +165,7 @@ def test_keys_that_it_names(page, registry):
     for code in inline_code(page):
         key, _, _ = code.partition("=")
         section, dot, rest = key.partition(".")
-        if dot and section in fields and re.fullmatch(r"(?!png$)[a-z_.0-9]+", rest):
+        if dot and section in fields and re.fullmatch(r"(?!(?:png|csv)$)[a-z_.0-9]+", rest):
             assert rest in own or is_key(section, rest, registry), f"{name_of(page)}: {key}"
 
 

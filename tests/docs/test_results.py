@@ -1,4 +1,4 @@
-"""What docs/results says of a study is what the files beside it say."""
+"""What docs/results says of a study is what the record beside it says."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from tests.docs.pages import ROOT
 RESULTS = ROOT / "docs" / "results"
 
 
-@pytest.mark.parametrize("name", [page.parent.name for page in RESULTS.glob("*/plan.json")])
+@pytest.mark.parametrize("name", [page.parent.name for page in RESULTS.glob("*/study.json")])
 def test_a_page_s_figures_are_those_of_its_runs(name, tmp_path):
     shutil.copytree(RESULTS / name, tmp_path / name)
     write_report(tmp_path / name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.manifest import MANIFEST, write_manifest
 from ebft.checkpoints.snapshot import About, Snapshot
+from ebft.study.report.make import write_report
 from tests.conftest import RECIPES
 from tests.hostile.case import Case, Inputs
 from tests.tiny import plain_policy, tiny_tokenizer
@@ -132,6 +133,32 @@ def reported(name: str, content: str | bytes | None = None, **changed: object):
     return make
 
 
+def recorded(name: str, old: str, new: str):
+    """`ebft report` of a study's record one of whose files has `new` in the place of `old`."""
+
+    def make(inputs: Inputs) -> list[str]:
+        runs = {"one": ([arm("n=2", sampler__n="2")], 0, {"effect": 0.1})}
+        write_report(write_study(inputs.folder / "study", runs, factors={"sampler.n": ["2"]}))
+        file = inputs.folder / "study" / "record" / name
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+        return ["report", str(file.parent)]
+
+    return make
+
+
+def recorded_without(name: str):
+    """The same of a record that lacks a file."""
+
+    def make(inputs: Inputs) -> list[str]:
+        command = recorded(name, "", "")(inputs)
+        (inputs.folder / "study" / "record" / name).unlink()
+        return command
+
+    return make
+
+
 def reported_pipe(inputs: Inputs) -> list[str]:
     command = reported("plan.json", "")(inputs)
     (inputs.folder / "plan.json").unlink()
@@ -221,6 +248,16 @@ CASES = [
     Case("a step that is none", reported("runs/one/output/logs/steps.jsonl", '{"step": 1}\n{"ce": 1}\n'), "steps.jsonl is damaged: line 2: step is missing", whole=True),
     Case("a step's figure in words", reported("runs/one/output/logs/steps.jsonl", '{"step": 1, "ce": "low"}\n'), "line 1: ce = 'low': it must be a valid number", whole=True),
     Case("a run's cluster", reported("runs/one/output/evaluations.jsonl", json.dumps({**FIGURE, "clusters": [0, 2]}) + "\n"), "line 1: not a figure of an evaluation: clusters.1 = 2", whole=True),
+    Case("a record's value in words", recorded("documents.csv", ",0,1.0,", ",0,high,"), "documents.csv is damaged: row 2: weight = 'high': it must be a valid number", whole=True),
+    Case("a record's step below 0", recorded("steps.csv", "one,1,", "one,-1,"), "steps.csv is damaged: row 2: step = '-1': it must be", whole=True),
+    Case("a record's figure in words", recorded("steps.csv", "one,1,2.0", "one,1,low"), "steps.csv is damaged: row 2: ce = 'low': it must be a valid number", whole=True),
+    Case("a record's half a row", recorded("steps.csv", "one,4,-1.0,2.0\n", "one,4,-1.0"), "steps.csv is damaged: its last row was cut off", whole=True),
+    Case("a record's run of no arms", recorded("runs.jsonl", '"seed": 0', '"seed": -1'), "runs.jsonl is damaged: line 1: description.seed = -1: it must be", whole=True),
+    Case("a record's run that leads out", recorded("runs.jsonl", '"name": "one"', '"name": "../one"'), "runs.jsonl is damaged: line 1: name = '../one': it must be the name", whole=True),
+    Case("a record's other run", recorded("runs.jsonl", '"name": "one"', '"name": "two"'), "runs.jsonl is damaged: the run one is missing", whole=True),
+    Case("a record's nested plan", recorded("study.json", "{", NESTED), "study.json is damaged: it is nested", whole=True),
+    Case("a record's other levels", recorded("study.json", '"2"', '"3"'), "study.json is damaged: factors: sampler.n has no value 2", whole=True),
+    Case("a record without a table", recorded_without("steps.csv"), "steps.csv: cannot be read: No such file", whole=True),
     Case("a pipe for a run's recipe", run_folder("recipe.yaml"), f"recipe.yaml: cannot be read: {OTHERS}"),
     Case("a pipe for a run's figures", run_folder("evaluations.jsonl"), "there is a run in that folder already"),
     Case("a factor's name", labelled, r"sampler.\x1b[31mtemperature/x", whole=True),

@@ -80,6 +80,7 @@ def test_a_study_runs_records_failures_skips_and_grows(ebft, study, tmp_path, mo
     assert not (done.output / "checkpoints").exists()
     assert done.result().surroundings["python"]
     assert (out / "report" / "index.html").is_file()
+    assert f"--- # {second}\nrecipe: finetune\n" in (out / "record" / "recipes.yaml").read_text()
 
     # Again with a factor more: what is done is skipped, what failed is left as it is.
     files = [StudyFolder(out).run(name).evaluations for name in (first, second)]

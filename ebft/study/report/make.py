@@ -1,4 +1,4 @@
-"""The report of a study, written from its folder alone."""
+"""The report of a study, written from its folder or its record alone."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from ebft.study.report.effects import effects
 from ebft.study.report.groups import comparisons, crossings
 from ebft.study.report.page import markdown, page
 from ebft.study.report.plots import plot_curves, plot_effects, plot_families, plot_heat_map
-from ebft.study.report.records import StudyRecord, read_study, tidy
+from ebft.study.report.read import is_study, read_study
+from ebft.study.report.record_files import write_record
+from ebft.study.report.records import StudyRecord, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def write_report(path: Path) -> Path:
-    """Writes `report/` in a study's folder: metrics.csv and .parquet (every figure of every run),
-    effects.csv, tables.md, pictures, and index.html with all of it; returns that file.
+    """Writes `report/` in the folder of a study or of its record: metrics.csv and .parquet (every
+    figure of every run), effects.csv, tables.md, pictures, and index.html with all of it; returns
+    that file. In a study's own folder it also writes the record.
 
     Raises `UserError` if there is no study in the folder.
     """
     study, folder = read_study(path), StudyFolder(path).report
+    if is_study(path):
+        write_record(study, StudyFolder(path))
     folder.mkdir(exist_ok=True)
     every = tidy(study)
     write_whole(folder / "metrics.csv", every.to_csv(index=False))

@@ -1,37 +1,75 @@
-"""What a study's folder holds of its runs, as records and as one tidy table."""
+"""What the runs of a study have shown, as records and as one tidy table."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
 
 import pandas as pd
 
-from ebft.errors import UserError
-from ebft.evaluation.lines import DocumentsLine, read_evaluations
+from ebft.evaluation.lines import DocumentsLine, Line
 from ebft.report.names import family
-from ebft.study.contents import Description, Result, StudyPlan
-from ebft.study.folder import PLAN_FILE, RunFolder, StudyFolder, read_steps
+from ebft.study.contents import Description, Result, Step, StudyPlan
 
 PENDING = "not done"
-log = logging.getLogger("ebft")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for the cached properties
 class RunRecord:
     """A run: which arm and seed, how it ended, what was measured.
 
-    `result` is None while it has not ended; `evaluations` are by steps done and name.
+    `result` is None while it has not ended. `lines` are its evaluations, and `steps` what it logged
+    after each step, both in the order of steps and without repetition.
     """
 
     name: str
     description: Description
     result: Result | None
-    evaluations: Mapping[int, Mapping[str, DocumentsLine]]
-    training: Mapping[int, Mapping[str, float]]
+    lines: Sequence[Line]
+    steps: Mapping[int, Mapping[str, float]]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        description: Description,
+        result: Result | None,
+        lines: Iterable[Line],
+        steps: Iterable[Step],
+    ) -> RunRecord:
+        """A run from its files. One that was resumed may have a step twice: the later counts."""
+        last = {(line.step, line.name): line for line in lines}
+        figures: dict[int, dict[str, float]] = {}
+        for step in steps:
+            figures.setdefault(step.step, {}).update(step.figures)
+        return cls(
+            name=name,
+            description=description,
+            result=result,
+            lines=sorted(last.values(), key=lambda line: line.step),
+            steps=dict(sorted(figures.items())),
+        )
+
+    @cached_property
+    def evaluations(self) -> Mapping[int, Mapping[str, DocumentsLine]]:
+        """What was measured by document, by steps done and name."""
+        found: dict[int, dict[str, DocumentsLine]] = {}
+        for line in self.lines:
+            if isinstance(line, DocumentsLine):
+                found.setdefault(line.step, {})[line.name] = line
+        return found
+
+    @cached_property
+    def training(self) -> Mapping[int, Mapping[str, float]]:
+        """What was logged after each step, but for what `evaluations` have."""
+        measured = {name for named in self.evaluations.values() for name in named}
+        left = {
+            step: {name: value for name, value in figures.items() if name not in measured}
+            for step, figures in self.steps.items()
+        }
+        return {step: figures for step, figures in left.items() if figures}
 
     @property
     def label(self) -> str:
@@ -97,6 +135,13 @@ class StudyRecord:
         """What was measured on held-out documents, in order."""
         return list(dict.fromkeys(name for run in self.done for name in run.last))
 
+    def metrics(self) -> list[str]:
+        """The names of what was logged after steps, in the order of the steps that have most."""
+        steps = [figures for run in self.runs for figures in run.steps.values()]
+        return list(
+            dict.fromkeys(name for it in sorted(steps, key=len, reverse=True) for name in it)
+        )
+
     def single(self) -> list[str]:
         """The measures that are a figure by themselves."""
         curves = {name for members in self.families().values() for _, name in members}
@@ -112,56 +157,14 @@ class StudyRecord:
         return {family: sorted(members) for family, members in found.items()}
 
 
-def read_study(path: Path) -> StudyRecord:
-    """Reads a study's folder. Raises `UserError` if there is no study in it."""
-    folder = StudyFolder(path)
-    plan = folder.plan()
-    if plan is None:
-        raise UserError(f"{path}: no study in this folder ({PLAN_FILE} is not there)")
-    runs = [_read_run(folder.run(name)) for name in dict.fromkeys(plan.runs)]
-    record = StudyRecord(plan, [run for run in runs if run is not None])
-    for run in record.runs:
-        for key, label in (item for arm in run.description.arms for item in arm.levels.items()):
-            if label not in plan.factors.get(key, [label]):
-                raise UserError(
-                    f"{path / PLAN_FILE} is damaged: factors: {key} has no value {label}, and "
-                    f"the run {run.name} has it; the study's own command writes it again"
-                )
-    return record
-
-
-def _read_run(folder: RunFolder) -> RunRecord | None:
-    description = folder.description()
-    if description is None:
-        log.warning("%s: is in the study's plan and not in its folder; left out", folder.path.name)
-        return None
-    result = folder.result()  # before its figures: of a run that is done, these are all there
-    evaluations: dict[int, dict[str, DocumentsLine]] = {}
-    lines = read_evaluations(folder.evaluations) if folder.evaluations.exists() else []
-    for evaluated in lines:  # a run that was resumed may say a step twice
-        if isinstance(evaluated, DocumentsLine):
-            evaluations.setdefault(evaluated.step, {})[evaluated.name] = evaluated
-    measured = {name for named in evaluations.values() for name in named}
-    training: dict[int, dict[str, float]] = {}
-    for step in read_steps(folder.steps):
-        figures = {k: v for k, v in step.figures.items() if k not in measured}
-        if figures:
-            training.setdefault(step.step, {}).update(figures)
-    return RunRecord(
-        name=folder.path.name,
-        description=description,
-        result=result,
-        evaluations=dict(sorted(evaluations.items())),
-        training=dict(sorted(training.items())),
-    )
-
-
 def tidy(study: StudyRecord) -> pd.DataFrame:
     """Every figure of every run that is done, one a row.
 
     `tflop` and `seconds` are those of training up to that step, evaluations not counted.
     """
-    return pd.DataFrame([row for run in study.done for row in _rows(run)], columns=COLUMNS)
+    metrics = study.metrics()
+    rows = [row for run in study.done for row in _rows(run, metrics)]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 COLUMNS = [
@@ -170,7 +173,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def _rows(run: RunRecord) -> list[dict[str, object]]:
+def _rows(run: RunRecord, metrics: Sequence[str]) -> list[dict[str, object]]:
     took = accumulate(figures.get("seconds", 0.0) for figures in run.training.values())
     seconds = {0: 0.0, **dict(zip(run.training, took, strict=True))}
     rows: list[dict[str, object]] = []
@@ -198,6 +201,7 @@ def _rows(run: RunRecord) -> list[dict[str, object]]:
                 half_width_95=it.half_width_95, documents=it.documents,
             )  # fmt: skip
     for step, figures in run.training.items():
-        for name, value in figures.items():
-            row(step, "training", name, value=value)
+        for name in metrics:
+            if name in figures:
+                row(step, "training", name, value=figures[name])
     return rows

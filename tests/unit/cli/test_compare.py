@@ -1,21 +1,42 @@
 """`ebft compare`, on two runs as they were recorded, and on what cannot be compared."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from ebft.evaluation.tables import read_tables
 from tests.docs.pages import ROOT
 
-RUNS = ROOT / "docs" / "results" / "methods" / "runs"
-SFT, EBFT = (RUNS / name / "output" for name in ("SFT-seed0-93b29236", "EBFT-seed0-01429834"))
-SEED1 = RUNS / "EBFT-seed1-01429834" / "output"
+RECORD = ROOT / "docs" / "results" / "methods"
+SFT, EBFT, SEED1 = (
+    RECORD / name for name in ("SFT-seed0-93b29236", "EBFT-seed0-01429834", "EBFT-seed1-01429834")
+)
 
 
-def last(folder):
-    lines = map(json.loads, (folder / "evaluations.jsonl").open())
-    return {line["name"]: line for line in lines if line["step"] == 40}
+@cache
+def lines(run):
+    return [json.loads(line.to_json()) for line in read_tables(run.parent)[run.name]]
+
+
+def last(run):
+    return {line["name"]: line for line in lines(run) if line["step"] == 40}
+
+
+@pytest.fixture
+def output(tmp_path):
+    """Writes a run of the record as it is in a study's folder; returns its output_dir."""
+
+    def write(run):
+        folder = tmp_path / run.name / "output"
+        folder.mkdir(parents=True)
+        content = "".join(json.dumps(line) + "\n" for line in lines(run))
+        (folder / "evaluations.jsonl").write_text(content)
+        return folder
+
+    return write
 
 
 def paired(first, other):
@@ -35,22 +56,24 @@ def paired(first, other):
     return f"{mean:+.4f} ± {half_width:.4f}"
 
 
-def test_sft_against_ebft(ebft):
-    status, out, err = ebft("compare", str(SFT), str(EBFT / "evaluations.jsonl"))
+def test_sft_against_ebft(ebft, output):
+    runs = str(output(SFT)), str(output(EBFT) / "evaluations.jsonl")
+    status, out, err = ebft("compare", *runs)
     assert (status, err) == (0, "")
-    lines = [" ".join(line.split()) for line in out.splitlines()]
+    printed = [" ".join(line.split()) for line in out.splitlines()]
     first, other = last(SFT), last(EBFT)
     assert len(first) == 6
     for name, line in first.items():
-        at = lines.index(f"{name} ({line['unit']}) │ │ │")
-        assert lines[at + 1] == (
+        at = printed.index(f"{name} ({line['unit']}) │ │ │")
+        assert printed[at + 1] == (
             f"SFT-seed0-93b29236 │ {line['mean']:.4f} ± {line['half_width_95']:.4f} │ │"
         )
-        assert lines[at + 2].startswith(
+        assert printed[at + 2].startswith(
             f"EBFT-seed0-01429834 │ {other[name]['mean']:.4f} ± {other[name]['half_width_95']:.4f} "
             f"│ {paired(line, other[name])} │"
         )
-    assert "SFT-seed0-93b29236: after step 40" in lines
+    assert "SFT-seed0-93b29236: after step 40" in printed
+    assert ebft("compare", str(SFT), str(EBFT)) == (status, out, err), "the same from the record"
 
 
 def test_each_of_several_runs_to_the_first(ebft):
@@ -92,11 +115,21 @@ class TestMistakes:
         assert status == 2
         assert err.startswith("usage: ebft compare [-h] RUN_A RUN_B [RUN_C ...]")
 
-    def test_the_same_run_twice(self, refused):
-        says = "this run is given twice; leave it out once"
-        assert refused(SFT, EBFT, SFT / "evaluations.jsonl").endswith(
+    def test_the_same_run_twice(self, refused, output):
+        says, sft = "this run is given twice; leave it out once", output(SFT)
+        assert refused(sft, EBFT, sft / "evaluations.jsonl").endswith(
             f"output/evaluations.jsonl: {says}"
         )
+        assert refused(SFT, EBFT, SFT.parent / "." / SFT.name).endswith(f"{SFT.name}: {says}")
+
+    def test_a_record_for_one_of_its_runs(self, refused):
+        assert refused(SFT, RECORD).endswith(
+            f"it is a study's record, of whose runs each is given by its name: {RECORD / 'NAME'}"
+        )
+
+    def test_a_run_that_a_record_has_not(self, refused):
+        says = "no such run in this record; it has SFT-seed0-93b29236, EBFT-seed0-01429834, "
+        assert refused(SFT, RECORD / "SFT").startswith(f"{RECORD / 'SFT'}: {says}")
 
     def test_a_folder_that_is_not_there(self, refused, tmp_path):
         assert refused(SFT, tmp_path / "no") == (
@@ -110,8 +143,9 @@ class TestMistakes:
             "run that has measured something"
         )
 
-    def test_a_study_s_folder_of_a_run(self, refused):
-        assert refused(SFT.parent, EBFT).endswith(f"in this folder; did you mean {SFT}?")
+    def test_a_study_s_folder_of_a_run(self, refused, output):
+        sft = output(SFT)
+        assert refused(sft.parent, EBFT).endswith(f"in this folder; did you mean {sft}?")
 
     def test_a_run_that_has_measured_nothing_yet(self, refused, tmp_path):
         (tmp_path / "evaluations.jsonl").touch()
@@ -120,8 +154,8 @@ class TestMistakes:
         )
 
     def test_another_file(self, refused):
-        steps = SFT / "logs" / "steps.jsonl"
-        assert refused(SFT, steps).startswith(f"{steps}, line 1: not a figure of an evaluation")
+        runs = RECORD / "runs.jsonl"
+        assert refused(SFT, runs).startswith(f"{runs}, line 1: not a figure of an evaluation")
 
     def test_nothing_in_common(self, refused, tmp_path):
         line = {**next(iter(last(SFT).values())), "name": "held-out BLEU"}
@@ -130,10 +164,12 @@ class TestMistakes:
         assert said.startswith(f"no figure is in all of these runs: {SFT} has held-out CE, ")
         assert f"; {tmp_path} has held-out BLEU; measure their checkpoints with one" in said
 
-    def test_a_file_that_may_not_be_read(self, refused, monkeypatch):
+    def test_a_file_that_may_not_be_read(self, refused, output, monkeypatch):
+        sft = output(SFT)
+
         def read_text(path, **_):
             raise PermissionError(13, "Permission denied", str(path))
 
         monkeypatch.setattr("pathlib.Path.read_text", read_text)
-        file = SFT / "evaluations.jsonl"
-        assert refused(SFT, EBFT) == f"{file}: cannot be read: Permission denied"
+        file = sft / "evaluations.jsonl"
+        assert refused(sft, EBFT) == f"{file}: cannot be read: Permission denied"

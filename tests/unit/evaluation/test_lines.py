@@ -8,10 +8,11 @@ import torch
 from ebft.errors import UserError
 from ebft.evaluation.harness import HarnessFigure, append_figures
 from ebft.evaluation.lines import DocumentsLine, Line, read_evaluations
+from ebft.evaluation.tables import read_tables
 from ebft.parts.measurements import Measurement
 from tests.docs.pages import ROOT
 
-RECORDED = sorted((ROOT / "docs" / "results").glob("*/runs/*/output/evaluations.jsonl"))
+RECORDS = sorted(file.parent for file in ROOT.glob("docs/results/*/study.json"))
 WRITTEN = {
     "step": 0, "name": "x", "unit": "nats", "mean": 2.0, "half_width_95": None, "documents": 1,
     "set": "held-out", "at": None, "documents_digest": "2 documents, abc", "values": [2.0, 0.5],
@@ -24,12 +25,12 @@ def write(file, *lines, end="\n"):
     return file
 
 
-@pytest.mark.parametrize("study", sorted({file.parents[3].name for file in RECORDED}))
-def test_recorded_files_are_written_as_they_were(study):
-    files = [file for file in RECORDED if file.parents[3].name == study]
-    for file in files:
-        lines = read_evaluations(file)
-        assert "".join(line.to_json() + "\n" for line in lines) == file.read_text(), file
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
+def test_recorded_lines_are_written_as_they_were(record, tmp_path):
+    for run, recorded in read_tables(record).items():
+        text = "".join(line.to_json() + "\n" for line in recorded)
+        (tmp_path / run).write_text(text)
+        assert "".join(line.to_json() + "\n" for line in read_evaluations(tmp_path / run)) == text
 
 
 def test_a_measurement_becomes_a_line():

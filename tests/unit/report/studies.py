@@ -14,6 +14,7 @@ def write_run(folder, name, arms, seed, *, effect, steps=4, status="done", curve
     """A run whose measures end `effect` lower on every document, before document noise."""
     run = folder.run(name)
     run.steps.parent.mkdir(parents=True)
+    run.recipe.write_text(f"recipe: finetune\nseed: {seed}\n")
     run.write_description(
         Description(arms=arms, seed=seed, steps=steps, tflop=2.0, keep_checkpoints=False)
     )

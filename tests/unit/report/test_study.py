@@ -13,7 +13,8 @@ from ebft.study.report.effects import effects
 from ebft.study.report.groups import comparisons, crossings
 from ebft.study.report.make import write_report
 from ebft.study.report.plots import plot_heat_map
-from ebft.study.report.records import read_study, tidy
+from ebft.study.report.read import read_study
+from ebft.study.report.records import tidy
 from ebft.study.step_log import StepLog
 from tests.unit.report.studies import (
     DOCUMENTS,
@@ -219,7 +220,10 @@ def test_lines_that_were_cut_off_or_said_twice_count_once(tmp_path):
 def test_a_folder_without_a_study(ebft, tmp_path):
     status, _, err = ebft("report", str(tmp_path))
     assert status == 2
-    assert err.strip() == f"{tmp_path}: no study in this folder (plan.json is not there)"
+    assert err.strip() == (
+        f"{tmp_path}: no study in this folder (neither plan.json nor a record's study.json is "
+        "there)"
+    )
 
 
 HOSTILE = "[layer 8] <script>|`x` *_a_ $1 $2\x1b[31m"

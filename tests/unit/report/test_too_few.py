@@ -23,7 +23,7 @@ from ebft.study.folder import StudyFolder
 from ebft.study.report.groups import crossings
 from ebft.study.report.make import write_report
 from ebft.study.report.plots import plot_heat_map
-from ebft.study.report.records import read_study
+from ebft.study.report.read import read_study
 from tests.unit.report.studies import grid_study
 
 FILES = {"one": ["a"] * 4, "one file and another's piece": ["a"] * 9 + ["b"], "three": [*"abc"]}
