@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -22,15 +23,22 @@ def resolved_yaml(options: Options, registry: Registry) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(plain_options(options, registry)))
 
 
-def fingerprint(options: Options, registry: Registry, *, without: Collection[str]) -> str:
-    """A hash of everything that these options say, but for the keys `without` at the top.
+def fingerprint(
+    options: Options,
+    registry: Registry,
+    *,
+    without: Collection[str],
+    and_also: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """A hash of everything that these options say, but for the keys `without` at the top, `and_also`
+    of these keys and values.
 
     A value that is its option's default counts as not said, so options that ebft gains later
     change no fingerprint. A plug-in file counts by its name and what is in it, wherever it lies.
     Eight hexadecimal digits.
     """
     said = plain_options(options, registry, defaults=False)
-    kept = {key: value for key, value in said.items() if key not in without}
+    kept = {key: value for key, value in said.items() if key not in without} | dict(and_also)
     if "plugins" in kept:
         kept["plugins"] = [_identity(plugin) for plugin in kept["plugins"]]
     return blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()

@@ -32,9 +32,10 @@ from ebft.runs.describe import describe
 from ebft.runs.halving import Halving
 from ebft.runs.interrupt import TERMINATED, StopRequest, stop_on_signals
 from ebft.runs.measuring import Measuring, is_due
+from ebft.runs.metrics_log import MetricsLog
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.output import OutputFolder
-from ebft.runs.progress import Progress, make_metric_loggers
+from ebft.runs.progress import MetricLogger, Progress, make_metric_loggers
 from ebft.runs.rescue import saving_last_step
 from ebft.runs.setup import prepare
 from ebft.runs.start import Start
@@ -91,7 +92,6 @@ class FineTuning:
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, loop.optimizer
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
-            start.clear_logs()  # not before the state is restored: a damaged one deletes nothing
         self._progress = progress = self._show_progress()
         if processes.is_main:  # not before the loggers are there: it deletes what is overwritten
             start.take(resolved_yaml(options, registry))
@@ -119,10 +119,13 @@ class FineTuning:
         return join(launch, options.parallel, resolve_device(options.model.device))
 
     def _show_progress(self) -> Progress:
-        options, is_main = self._options, self._processes.is_main
+        options, loggers = self._options, list[MetricLogger]()
+        if self._processes.is_main:
+            own = MetricsLog(self._output.metrics)
+            loggers = [own, *make_metric_loggers(options.metric_loggers)]
         progress = Progress(
             steps=options.training.steps,
-            loggers=make_metric_loggers(options.metric_loggers) if is_main else [],
+            loggers=loggers,
             label=options.method,
             tokenizer=self.prepared.resources.tokenizer,
             show_rollouts_every=options.training.show_rollouts_every,

@@ -15,7 +15,6 @@ from ebft.checkpoints.folder import PREFIX
 from ebft.config.read import read_yaml
 from ebft.errors import UserError
 from ebft.files import check_regular, check_writable, write_whole
-from ebft.runs.metric_logs import remove_logs
 
 RECIPE = "recipe.yaml"
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -28,15 +27,15 @@ class OutputFolder:
     """`output_dir`: what a run writes, and where.
 
     `lock` refuses a folder that another process is writing into or that cannot be written, and
-    `check` one that holds a run, before anything is loaded; `clear_logs` makes room for this run's
-    loggers; `take` makes it this run's when everything has been built; `release` lets others in
-    again.
+    `check` one that holds a run, before anything is loaded; `take` makes it this run's when
+    everything has been built; `release` lets others in again.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
         self._path, self._overwrite = path, overwrite
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "evaluations.jsonl"
+        self.metrics = path / "metrics.jsonl"
         self.picture = path / "training.png"
         self.lengths = path / "by_length.png"
         self._recipe = path / RECIPE
@@ -123,21 +122,17 @@ class OutputFolder:
         """Whether a run has written more here than its recipe: a checkpoint, a figure, a log."""
         if any(self.checkpoints.glob(f"{PREFIX}*")):
             return True  # whoever has lost its recipe: a run would take them for its own
-        if self.evaluations.exists() and not _is_empty(self.evaluations):
+        appended = (self.evaluations, self.metrics)
+        if any(file.exists() and not _is_empty(file) for file in appended):
             return True  # figures would be appended to whatever it is
         if not self._recipe.exists():
             return False  # whatever it is, no run has written it
         files = (file for file in self._path.rglob("*") if file.name not in (RECIPE, ".lock"))
         return any(file.is_file() and not _is_empty(file) for file in files)
 
-    def clear_logs(self) -> None:
-        """Removes the logs of an overwritten run."""
-        if (there := self._there()) is not None:
-            remove_logs(there, self._path)
-
     def take(self, recipe: str, *, resume: bool = False) -> None:
         """Removes the figures of an overwritten run, and saves the recipe as it was resolved."""
-        stale = [self.evaluations]
+        stale = [self.evaluations, self.metrics]
         if self._recipe.exists():
             stale += [self.picture, self.lengths]
         for file in [] if resume else stale:

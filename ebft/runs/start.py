@@ -12,7 +12,7 @@ from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
 from ebft.checkpoints.room import check_room
 from ebft.distributed.processes import Processes
 from ebft.errors import UserError
-from ebft.runs.metric_logs import cut_disk_logs
+from ebft.runs.metrics_log import cut_metrics
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.output import OutputFolder
 
@@ -63,25 +63,16 @@ class Start:
             wanted=wanted, within=self._checkpoints.place, freed=deleted,
         )  # fmt: skip
 
-    def clear_logs(self) -> None:
-        """Removes what an overwritten run has logged, or the lines that will be logged again.
-
-        To be called before metric loggers open their files, which may be the same ones.
-        """
-        if self._in_place(self.resumed):
-            cut_disk_logs(
-                self._options.metric_loggers, within=self._options.output_dir, after=self.step
-            )
-        else:
-            self._output.clear_logs()
-
     def take(self, recipe: str) -> None:
         """Makes the output folder this run's; `recipe` is the recipe as it was resolved.
 
-        To be called when all else is there: it deletes the checkpoints of an overwritten run.
+        To be called when all else is there and before anything is logged: it deletes the
+        checkpoints and the log of an overwritten run, or the lines that will be logged again.
         """
         in_place = self._in_place(self.resumed)
-        if not in_place:
+        if in_place:
+            cut_metrics(self._output.metrics, after=self.step)
+        else:
             self._checkpoints.clear()
         self._output.take(recipe, resume=in_place)
         if in_place and self.resumed is not None:

@@ -117,16 +117,5 @@ class ResultFile(BaseModel):
         return Result(self.seconds, self.error, self.surroundings)
 
 
-class Step(BaseModel, extra="allow"):
-    """A line of steps.jsonl: the figures of a step by their names."""
-
-    __pydantic_extra__: dict[str, Number]
-    step: Count
-
-    @property
-    def figures(self) -> dict[str, float]:
-        return dict(self.__pydantic_extra__)
-
-
 DESCRIPTION, PLAN = TypeAdapter(Description), TypeAdapter(StudyPlan)
-RESULT, STEP = TypeAdapter(ResultFile), TypeAdapter(Step)
+RESULT = TypeAdapter(ResultFile)

@@ -14,7 +14,7 @@ from ebft.errors import UserError
 from ebft.evaluation.lines import DocumentsLine, read_evaluations
 from ebft.report.names import family
 from ebft.study.contents import Description, Result, StudyPlan
-from ebft.study.folder import PLAN_FILE, RunFolder, StudyFolder, read_steps
+from ebft.study.folder import PLAN_FILE, RunFolder, StudyFolder
 
 PENDING = "not done"
 log = logging.getLogger("ebft")
@@ -143,7 +143,7 @@ def _read_run(folder: RunFolder) -> RunRecord | None:
             evaluations.setdefault(evaluated.step, {})[evaluated.name] = evaluated
     measured = {name for named in evaluations.values() for name in named}
     training: dict[int, dict[str, float]] = {}
-    for step in read_steps(folder.steps):
+    for step in folder.steps():
         figures = {k: v for k, v in step.figures.items() if k not in measured}
         if figures:
             training.setdefault(step.step, {}).update(figures)
