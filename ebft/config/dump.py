@@ -30,8 +30,8 @@ def fingerprint(
     without: Collection[str],
     and_also: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """A hash of everything that these options say, but for the keys `without` at the top, `and_also`
-    of these keys and values.
+    """A hash of everything that these options say, but for the keys `without` at the top, and of
+    the keys and values `and_also`.
 
     A value that is its option's default counts as not said, so options that ebft gains later
     change no fingerprint. A plug-in file counts by its name and what is in it, wherever it lies.
