@@ -139,16 +139,16 @@ def reported_pipe(inputs: Inputs) -> list[str]:
     return command
 
 
-def run_folder(name: str):
-    """A run whose folder has a pipe of this name."""
+def run_folder(name: str, *more: str):
+    """A run whose folder has a pipe of this name; with more overrides, also figures."""
 
     def make(inputs: Inputs) -> list[str]:
         run = inputs.folder / "other"
         run.mkdir()
+        if more:
+            (run / "evaluations.jsonl").write_text("{}\n")
         os.mkfifo(run / name)
-        return (
-            [f"output_dir={run}", "overwrite=true"] if "recipe" in name else [f"output_dir={run}"]
-        )
+        return [f"output_dir={run}", *more]
 
     return make
 
@@ -221,7 +221,7 @@ CASES = [
     Case("a step that is none", reported("runs/one/output/metrics.jsonl", '{"step": 1}\n{"ce": 1}\n'), "metrics.jsonl is damaged: line 2: step is missing", whole=True),
     Case("a step's figure in words", reported("runs/one/output/metrics.jsonl", '{"step": 1, "ce": "low"}\n'), "line 1: ce = 'low': it must be a valid number", whole=True),
     Case("a run's cluster", reported("runs/one/output/evaluations.jsonl", json.dumps({**FIGURE, "clusters": [0, 2]}) + "\n"), "line 1: not a figure of an evaluation: clusters.1 = 2", whole=True),
-    Case("a pipe for a run's recipe", run_folder("recipe.yaml"), f"recipe.yaml: cannot be read: {OTHERS}"),
+    Case("a pipe for a run's recipe", run_folder("recipe.yaml", "checkpoint.resume=auto"), f"recipe.yaml: cannot be read: {OTHERS}"),
     Case("a pipe for a run's figures", run_folder("evaluations.jsonl"), "there is a run in that folder already"),
     Case("a pipe for a run's metrics", run_folder("metrics.jsonl"), "there is a run in that folder already"),
     Case("a factor's name", labelled, r"sampler.\x1b[31mtemperature/x", whole=True),
