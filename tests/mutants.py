@@ -34,6 +34,7 @@ TESTS = [
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
 DOCUMENTS, SPLIT = (f"tests/unit/data/test_{name}.py" for name in ("documents", "split"))
 ARCHITECTURES = "tests/unit/models/test_architectures.py"
+METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
 
 
 class Mutant(NamedTuple):
@@ -372,6 +373,12 @@ MUTANTS = [
     Mutant("study/contents.py", "Annotated[Count, Field(ge=1)]", "Count", "tests/hostile -k steps"),
     Mutant("study/folder.py", "if file.exists() and not file.is_file():", "if False:", "tests/unit/study/test_folder.py"),
     Mutant("runs/folder.py", "if self.evaluations.exists() and not _is_empty(self.evaluations):", "if False:", "tests/hostile -k pipe"),
+    Mutant("runs/folder.py", "(self.evaluations, self.metrics)\n", "(self.metrics,)\n", "tests/hostile -k pipe"),
+    Mutant("runs/folder.py", "(self.evaluations, self.metrics)\n", "(self.evaluations,)\n", "tests/hostile -k pipe"),
+    Mutant("runs/folder.py", "stale = [self.evaluations, self.metrics]", "stale = [self.evaluations]", "tests/recipes/test_runs.py -k overwritten"),
+    Mutant("runs/folder.py", "after=self.step", "after=self.step + 1", "tests/resume/test_resume.py -k twice"),
+    Mutant("runs/metrics_log.py", "line.step <= after", "line.step < after", METRICS_LOG),
+    Mutant("runs/metrics_log.py", "value if isfinite(value) else None", "value", METRICS_LOG),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -22,14 +23,21 @@ def resolved_yaml(options: Options, registry: Registry) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(plain_options(options, registry)))
 
 
-def fingerprint(options: Options, registry: Registry, *, without: Collection[str]) -> str:
-    """Returns a hash of the options, except the top-level keys `without`: 8 hexadecimal digits.
+def fingerprint(
+    options: Options,
+    registry: Registry,
+    *,
+    without: Collection[str],
+    and_also: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Returns a hash of the options, except the top-level keys `without`, and of the keys and
+    values `and_also`: 8 hexadecimal digits.
 
     Defaults are not hashed, so options that are added to ebft later do not change the fingerprint.
     Of a plug-in file, the name and the content are hashed, not the folder.
     """
     said = plain_options(options, registry, defaults=False)
-    kept = {key: value for key, value in said.items() if key not in without}
+    kept = {key: value for key, value in said.items() if key not in without} | dict(and_also)
     if "plugins" in kept:
         kept["plugins"] = [_identity(plugin) for plugin in kept["plugins"]]
     return blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()

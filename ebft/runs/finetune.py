@@ -31,8 +31,9 @@ from ebft.runs.failures import blame, named_evaluators, saving_last_step
 from ebft.runs.folder import OutputFolder, Start
 from ebft.runs.measuring import Measuring, is_due
 from ebft.runs.memory import Halving
+from ebft.runs.metrics_log import MetricsLog
 from ebft.runs.options import FineTuneOptions
-from ebft.runs.progress import Progress, describe, make_metric_loggers
+from ebft.runs.progress import MetricLogger, Progress, describe, make_metric_loggers
 from ebft.runs.setup import prepare
 from ebft.runs.signals import TERMINATED, StopRequest, stop_on_signals
 from ebft.training.loop import train
@@ -89,10 +90,9 @@ class FineTuning:
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, loop.optimizer
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
-        # Not before the state is restored: a damaged one deletes nothing.
-        self._progress = progress = start.take(
-            resolved_yaml(options, registry), partial(self._show_progress, opened)
-        )
+        self._progress = progress = self._show_progress(opened)
+        # Last: if restoring the state or making a logger fails, nothing is deleted.
+        start.take(resolved_yaml(options, registry))
 
         self._metrics = list[dict[str, float]]()
         history = History(prepared.sets, output.evaluations, processes=processes)
@@ -124,10 +124,13 @@ class FineTuning:
         return join(launch, options.parallel, resolve_device(options.model.device))
 
     def _show_progress(self, opened: ExitStack) -> Progress:
-        options, is_main = self._options, self._processes.is_main
+        options, loggers = self._options, list[MetricLogger]()
+        if self._processes.is_main:
+            own = MetricsLog(self._output.metrics)
+            loggers = [own, *make_metric_loggers(options.metric_loggers)]
         progress = Progress(
             steps=options.training.steps,
-            loggers=make_metric_loggers(options.metric_loggers) if is_main else [],
+            loggers=loggers,
             label=options.method,
             tokenizer=self.prepared.resources.tokenizer,
             show_rollouts_every=options.training.show_rollouts_every,

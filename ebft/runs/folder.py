@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -19,7 +19,7 @@ from ebft.checkpoints.room import check_room
 from ebft.config.read import read_yaml
 from ebft.errors import UserError
 from ebft.files import check_regular, check_writable, write_whole
-from ebft.runs.metric_logs import cut_disk_logs, remove_logs
+from ebft.runs.metrics_log import cut_metrics
 
 if TYPE_CHECKING:
     from ebft.distributed.processes import Processes
@@ -30,7 +30,6 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """What file systems say that have no locks."""
 
 log = logging.getLogger("ebft")
-T = TypeVar("T")
 
 
 class OutputFolder:
@@ -40,6 +39,7 @@ class OutputFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "evaluations.jsonl"
+        self.metrics = path / "metrics.jsonl"
         self.picture = path / "training.png"
         self.lengths = path / "by_length.png"
 
@@ -142,21 +142,17 @@ class LockedFolder(OutputFolder):
         """Whether a run has written more here than its recipe: a checkpoint, a figure, a log."""
         if any(self.checkpoints.glob(f"{PREFIX}*")):
             return True  # whoever has lost its recipe: a run would take them for its own
-        if self.evaluations.exists() and not _is_empty(self.evaluations):
+        appended = (self.evaluations, self.metrics)
+        if any(file.exists() and not _is_empty(file) for file in appended):
             return True  # figures would be appended to whatever it is
         if not self._recipe.exists():
             return False  # whatever it is, no run has written it
         files = (file for file in self.path.rglob("*") if file.name not in (RECIPE, ".lock"))
         return any(file.is_file() and not _is_empty(file) for file in files)
 
-    def clear_logs(self) -> None:
-        """Removes the logs of an overwritten run."""
-        if (there := self._there()) is not None:
-            remove_logs(there, self.path)
-
     def take(self, recipe: str, *, resume: bool = False) -> None:
         """Removes the figures of an overwritten run, and saves the recipe as it was resolved."""
-        stale = [self.evaluations]
+        stale = [self.evaluations, self.metrics]
         if self._recipe.exists():
             stale += [self.picture, self.lengths]
         for file in [] if resume else stale:
@@ -216,28 +212,23 @@ class Start:
             wanted=wanted, within=self._checkpoints.place, freed=deleted,
         )  # fmt: skip
 
-    def take(self, recipe: str, open_logs: Callable[[], T]) -> T:
-        """Makes the output folder this run's; returns what `open_logs` opened.
+    def take(self, recipe: str) -> None:
+        """Makes the output folder this run's; `recipe` is the resolved recipe.
 
-        `recipe` is the resolved recipe. Logs of an overwritten run are removed, and lines that will
-        be logged again are cut, before the loggers open their files, which may be the same ones.
-        Nothing else is deleted before the loggers are there: making one may fail.
+        Deletes the checkpoints and the log of an overwritten run, or the lines that will be logged
+        again. Called last, when everything else is there: only then can nothing keep the run from
+        starting.
         """
         folder, in_place = self._folder, self._in_place(self.resumed)
-        if folder is None:  # another process has locked it
-            return open_logs()
+        if folder is None:  # the main process has locked it
+            return
         if in_place:
-            loggers = self._options.metric_loggers
-            cut_disk_logs(loggers, within=folder.path, after=self.step)
+            cut_metrics(folder.metrics, after=self.step)
         else:
-            folder.clear_logs()
-        logs = open_logs()
-        if not in_place:
             self._checkpoints.clear()
         folder.take(recipe, resume=in_place)
         if in_place and self.resumed is not None:
             self.resumed.drop_later(self._checkpoints)
-        return logs
 
     def _choose(self, resume: str | None) -> Resumption | None:
         wanted = self._options.checkpoint

@@ -151,7 +151,9 @@ class FineTuneOptions(ModelRecipeOptions):
     )
     training: StepOptions
     checkpoint: CheckpointOptions = CheckpointOptions()
-    metric_loggers: tuple[LoggerComponent, ...] = ()
+    metric_loggers: tuple[LoggerComponent, ...] = Field(
+        (), description="loggers that get the metrics beside metrics.jsonl, which is always written"
+    )
     parallel: ParallelOptions = ParallelOptions()
 
     @property

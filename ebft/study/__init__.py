@@ -3,7 +3,7 @@
 options, arms, plan        the schema; what is compared; the runs that follow
 job, worker, process       the study; one run of it; the process between the two
 folder, contents           where its files are, and what they say
-step_log, surroundings     the steps' figures; commit, versions, hardware
+surroundings               commit, versions, hardware
 dry_run                    what it would cost
 report                     tables, pictures and a page from a study's folder; its record
 """

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
 
 from ebft.files import Count, Flag, Number, Text
+from ebft.runs.metrics_log import MetricsLine
 
 DONE = "done"
 FAILED = "failed"
@@ -117,18 +118,7 @@ class ResultFile(BaseModel):
         return Result(self.seconds, self.error, self.surroundings)
 
 
-class Step(BaseModel, extra="allow"):
-    """A line of steps.jsonl: the figures of a step by their names."""
-
-    __pydantic_extra__: dict[str, Number]
-    step: Count
-
-    @property
-    def figures(self) -> dict[str, float]:
-        return dict(self.__pydantic_extra__)
-
-
-class RecordedStep(Step):
+class RecordedStep(MetricsLine):
     """A row of a record's steps: those of all runs in one table."""
 
     run: Text
@@ -144,5 +134,5 @@ class RecordedRun:
 
 
 DESCRIPTION, PLAN = TypeAdapter(Description), TypeAdapter(StudyPlan)
-RESULT, STEP = TypeAdapter(ResultFile), TypeAdapter(Step)
+RESULT = TypeAdapter(ResultFile)
 RECORDED_RUN, RECORDED_STEP = TypeAdapter(RecordedRun), TypeAdapter(RecordedStep)

@@ -26,15 +26,14 @@ from filelock import FileLock
 from pydantic import TypeAdapter
 
 from ebft.errors import UserError
-from ebft.files import parse_json, read_text, record, whole_lines, write_whole
+from ebft.files import parse_json, read_text, record, write_whole
+from ebft.runs.metrics_log import MetricsLine, read_metrics
 from ebft.study.contents import (
     DESCRIPTION,
     PLAN,
     RESULT,
-    STEP,
     Description,
     Result,
-    Step,
     StudyPlan,
 )
 
@@ -71,7 +70,13 @@ class RunFolder:
         return self.output / "checkpoints"
 
     @property
-    def steps(self) -> Path:
+    def metrics(self) -> Path:
+        return self.output / "metrics.jsonl"
+
+    @property
+    def former_metrics(self) -> Path:
+        """Where a study's runs logged before every run had its metrics.jsonl: studies that were
+        recorded then are still reported. A run that was resumed since has both."""
         return self.output / "logs" / "steps.jsonl"
 
     @property
@@ -84,7 +89,8 @@ class RunFolder:
 
     def check(self) -> None:
         """Raises `UserError` for a pipe or a device in a file's place: opening it may never end."""
-        for file in (self.recipe, self.log, self.steps, self.evaluations):
+        logs = (self.log, self.metrics, self.former_metrics, self.evaluations)
+        for file in (self.recipe, *logs):
             if file.exists() and not file.is_file():
                 raise UserError(f"{file} is a folder, a pipe or a device; remove it")
 
@@ -113,6 +119,13 @@ class RunFolder:
 
     def forget_result(self) -> None:
         (self.path / RESULT_FILE).unlink(missing_ok=True)
+
+    def steps(self) -> list[MetricsLine]:
+        """What was logged of its steps, of a step that it did twice the last at the end.
+
+        Raises `UserError` that names the first line that is damaged.
+        """
+        return [*read_metrics(self.former_metrics), *read_metrics(self.metrics)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,24 +162,6 @@ def file_name(label: str) -> str:
     in it."""
     plain = unicodedata.normalize("NFKD", label)  # ¼ becomes 1, a sign, 4
     return re.sub(r"[^\w.+=-]+", "_", plain, flags=re.ASCII)[:NAME_LENGTH]
-
-
-def read_steps(file: Path) -> list[Step]:
-    """The steps in a run's log, none if there is no log yet; a line that was cut off does not
-    count. Raises `UserError` naming the first line that is no step."""
-    if not file.exists():
-        return []
-    try:
-        lines = list(whole_lines(read_text(file)))
-    except ValueError as error:
-        raise _damaged(file, str(error)) from error
-    steps = []
-    for number, line in lines:
-        try:
-            steps.append(record(parse_json(line), STEP))
-        except ValueError as error:
-            raise _damaged(file, f"line {number}: {error}") from error
-    return steps
 
 
 def _read(file: Path, kind: TypeAdapter[Record]) -> Record | None:

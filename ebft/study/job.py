@@ -23,7 +23,7 @@ from ebft.printable import printable
 from ebft.runs.signals import TERMINATED, StopRequest, stop_another
 from ebft.study.arms import factors
 from ebft.study.contents import Description, Result, StudyPlan
-from ebft.study.folder import RunFolder, StudyFolder, read_steps
+from ebft.study.folder import RunFolder, StudyFolder
 from ebft.study.options import StudyOptions
 from ebft.study.plan import Run, find_problems, missing_of, plan_arms, plan_runs
 from ebft.study.process import OutOfTimeError, run_in_process
@@ -263,7 +263,7 @@ def _is_held(folder: RunFolder) -> bool:
 
 
 def _show(bar: Bar, run: Run, folder: RunFolder) -> None:
-    done = max((line.step for line in read_steps(folder.steps)), default=0)
+    done = max((line.step for line in folder.steps()), default=0)
     bar.set_postfix_str(f"{run.arm.label}, seed {run.seed}: step {done}/{run.arm.steps}")
 
 

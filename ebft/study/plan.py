@@ -15,7 +15,6 @@ from ebft.errors import UserError
 from ebft.parts.registry import default_registry
 from ebft.runs.estimate import StepEstimate
 from ebft.runs.jobs import not_on_this_machine
-from ebft.runs.metric_logs import STEP_LOG
 from ebft.runs.options import FineTuneOptions
 from ebft.study.arms import Arm, arms
 from ebft.study.folder import file_name
@@ -23,6 +22,9 @@ from ebft.study.options import StudyOptions
 
 NOT_IDENTITY = ("output_dir", "overwrite", "seed")
 """Keys of a recipe that do not make another arm."""
+STEP_LOG = {"_component_": "ebft.study.step_log.StepLog", "file": "run/logs/steps.jsonl"}
+"""What every recipe of a study had as its metric logger before each run had its metrics.jsonl. A
+fingerprint still counts it: else a study would run again what it has done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +168,7 @@ def _may_be_fine_tuning(base: Path) -> bool:
 
 def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:
     assert arm.base is not None, "checked before"
-    logger = {"_component_": STEP_LOG, "file": "${output_dir}/logs/steps.jsonl"}
-    last: dict[str, object] = {"metric_loggers": [logger]}
+    last: dict[str, object] = {"metric_loggers": []}
     if options.evaluation is not None:
         last["evaluation"] = options.evaluation
     overrides = [
@@ -177,7 +178,10 @@ def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:
     overrides += _budget(arm, options, overrides)
     recipe = _load(arm, overrides)
     assert isinstance(recipe.options, FineTuneOptions)
-    mark = fingerprint(recipe.options, recipe.registry, without=NOT_IDENTITY)
+    mark = fingerprint(
+        recipe.options, recipe.registry,
+        without=NOT_IDENTITY, and_also={"metric_loggers": [STEP_LOG]},
+    )  # fmt: skip
     return PlannedArm([arm], mark, recipe.options, overrides)
 
 

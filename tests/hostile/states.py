@@ -166,16 +166,16 @@ def reported_pipe(inputs: Inputs) -> list[str]:
     return command
 
 
-def run_folder(name: str):
-    """A run whose folder has a pipe of this name."""
+def run_folder(name: str, *more: str):
+    """A run whose folder has a pipe of this name; with more overrides, also figures."""
 
     def make(inputs: Inputs) -> list[str]:
         run = inputs.folder / "other"
         run.mkdir()
+        if more:
+            (run / "evaluations.jsonl").write_text("{}\n")
         os.mkfifo(run / name)
-        return (
-            [f"output_dir={run}", "overwrite=true"] if "recipe" in name else [f"output_dir={run}"]
-        )
+        return [f"output_dir={run}", *more]
 
     return make
 
@@ -245,8 +245,8 @@ CASES = [
     Case("a result that is none", reported("runs/one/result.json", status="maybe"), "result.json is damaged: status = 'maybe': it must be", whole=True),
     Case("a failure without a reason", reported("runs/one/result.json", status="failed"), "result.json is damaged: error must say", whole=True),
     Case("seconds without end", reported("runs/one/result.json", seconds=float("inf")), "seconds = inf: it must be", whole=True),
-    Case("a step that is none", reported("runs/one/output/logs/steps.jsonl", '{"step": 1}\n{"ce": 1}\n'), "steps.jsonl is damaged: line 2: step is missing", whole=True),
-    Case("a step's figure in words", reported("runs/one/output/logs/steps.jsonl", '{"step": 1, "ce": "low"}\n'), "line 1: ce = 'low': it must be a valid number", whole=True),
+    Case("a step that is none", reported("runs/one/output/metrics.jsonl", '{"step": 1}\n{"ce": 1}\n'), "metrics.jsonl is damaged: line 2: step is missing", whole=True),
+    Case("a step's figure in words", reported("runs/one/output/metrics.jsonl", '{"step": 1, "ce": "low"}\n'), "line 1: ce = 'low': it must be a valid number", whole=True),
     Case("a run's cluster", reported("runs/one/output/evaluations.jsonl", json.dumps({**FIGURE, "clusters": [0, 2]}) + "\n"), "line 1: not a figure of an evaluation: clusters.1 = 2", whole=True),
     Case("a record's value in words", recorded("documents.csv", ",0,1.0,", ",0,high,"), "documents.csv is damaged: row 2: weight = 'high': it must be a valid number", whole=True),
     Case("a record's step below 0", recorded("steps.csv", "one,1,", "one,-1,"), "steps.csv is damaged: row 2: step = '-1': it must be", whole=True),
@@ -258,8 +258,9 @@ CASES = [
     Case("a record's nested plan", recorded("study.json", "{", NESTED), "study.json is damaged: it is nested", whole=True),
     Case("a record's other levels", recorded("study.json", '"2"', '"3"'), "study.json is damaged: factors: sampler.n has no value 2", whole=True),
     Case("a record without a table", recorded_without("steps.csv"), "steps.csv: cannot be read: No such file", whole=True),
-    Case("a pipe for a run's recipe", run_folder("recipe.yaml"), f"recipe.yaml: cannot be read: {OTHERS}"),
+    Case("a pipe for a run's recipe", run_folder("recipe.yaml", "checkpoint.resume=auto"), f"recipe.yaml: cannot be read: {OTHERS}"),
     Case("a pipe for a run's figures", run_folder("evaluations.jsonl"), "there is a run in that folder already"),
+    Case("a pipe for a run's metrics", run_folder("metrics.jsonl"), "there is a run in that folder already"),
     Case("a factor's name", labelled, r"sampler.\x1b[31mtemperature/x", whole=True),
     Case("a measured checkpoint's recipe", measured("run/about.json", '{"recipe": {"model": {"lora": {"quantize_base": 1}}}}'), "about.json is damaged: recipe.model.lora.quantize_base = 1: it must be a valid boolean"),
     Case("half of a measured checkpoint's recipe", measured("run/about.json", '{"recipe": {'), "about.json is damaged: Expecting"),

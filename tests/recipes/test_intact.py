@@ -74,6 +74,6 @@ def test_the_policys_last_weights_are_saved(ebft, tiny_run, fragile, tmp_path, o
 
 def test_a_samplers_figures_are_logged(ebft, tiny_run, fragile, tmp_path):
     assert ebft(*tiny_run(*fragile))[0] == 0
-    logged = next((tmp_path / "run" / "logs").iterdir()).read_text()
-    assert logged.count("sync_gap:0.25") == 3
+    logged = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert logged.count('"sync_gap": 0.25') == 3
     assert (tmp_path / "run" / "checkpoints" / "step-000003").is_dir()  # metrics are in it

@@ -46,8 +46,7 @@ def steps_of(arguments, steps=2):
 
 
 def logged(folder):
-    (log,) = (folder / "logs").iterdir()
-    return log.read_text()
+    return (folder / "metrics.jsonl").read_text()
 
 
 def test_sampling_off_policy_is_said_loudly(ebft, tiny_run):

@@ -41,7 +41,7 @@ def test_a_folder_of_python_files(ebft, tiny_run, tmp_path):
     lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 0, 2, 2, 3, 3]
     assert (run / "training.png").read_bytes().startswith(b"\x89PNG")
-    logged = next((run / "logs").iterdir()).read_text()
+    logged = (run / "metrics.jsonl").read_text()
     assert all(name in logged for name in ("cfm", "ce", "alignment", "diversity", "grad_norm"))
     # The recipe that was saved says how to run the same again.
     assert load_recipe(run / "recipe.yaml").options.training.steps == 3
@@ -173,7 +173,7 @@ def test_a_run_is_not_overwritten_by_one_without_its_loggers(ebft, tiny_run, tmp
     """What is deleted for a run is deleted when nothing can keep it from starting."""
     run = tmp_path / "run"
     assert ebft(*tiny_run("training.steps=1"))[0] == 0
-    kept = [run / "recipe.yaml", run / "evaluations.jsonl", run / "training.png"]
+    kept = [run / name for name in ("recipe.yaml", "evaluations.jsonl", "metrics.jsonl")]
     before = [file.read_bytes() for file in kept]
     loggers = f"{{{DISK_LOGGER}, log_dir: {run}}}, {{_component_: {__name__}.Unreachable}}"
     plugins = f"plugins=[{__name__}]"
@@ -188,16 +188,20 @@ def test_a_run_is_not_overwritten_by_one_without_its_loggers(ebft, tiny_run, tmp
     assert [file.read_bytes() for file in kept] == before
 
 
-def test_a_log_of_the_same_name_is_not_that_of_the_run_that_is_overwritten(
+def test_the_log_of_an_overwritten_run_is_removed_and_other_loggers_files_stay(
     ebft, tiny_run, tmp_path
 ):
-    folder = tmp_path / "run" / "logs"
-    logger = f"metric_loggers=[{{{DISK_LOGGER}, log_dir: {folder}, filename: log.txt}}]"
+    """What a logger of the recipe gets is what the run itself logs."""
+    run = tmp_path / "run"
+    logger = f"metric_loggers=[{{{DISK_LOGGER}, log_dir: {run / 'logs'}, filename: log.txt}}]"
+    logged = []
     for steps in (3, 1):
-        more = ["overwrite=true", f"training.steps={steps}"]
-        assert ebft(*tiny_run(logger, *more))[0] == 0
-        lines = (folder / "log.txt").read_text().splitlines()
-        assert {line.split(" | ")[0] for line in lines} == {f"Step {i}" for i in range(steps + 1)}
+        assert ebft(*tiny_run(logger, "overwrite=true", f"training.steps={steps}"))[0] == 0
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines if "ce" in line] == list(range(1, steps + 1))
+        logged += [f"Step {line['step']}" for line in lines]
+    theirs = (run / "logs" / "log.txt").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in theirs] == logged
 
 
 def test_a_folder_where_nothing_came_of_a_run_is_free(ebft, tiny_run, tmp_path):

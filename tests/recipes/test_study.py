@@ -119,9 +119,36 @@ def test_a_folder_that_was_moved_goes_on_where_it_is(ebft, study, tmp_path, monk
     for name in results(new):
         run = StudyFolder(new).run(name)
         assert len(run.evaluations.read_text().splitlines()) > 2
-        assert run.steps.is_file()
+        assert run.metrics.is_file()
     assert len(list((new / "remembered").iterdir())) == 1
     assert not old.exists()
+
+
+def test_a_run_from_before_metrics_jsonl_goes_on_and_is_reported_whole(
+    ebft, study, tmp_path, monkeypatch
+):
+    """Its recipe names a logger that is gone, and its first steps are in that logger's file."""
+    monkeypatch.setattr("ebft.study.job.run_in_process", lambda run, **_: work(run))
+    file, out = study(keep_checkpoints=True), tmp_path / "out"
+    assert ebft("study", str(file))[0] == 0
+    (name,) = results(out)
+    run = StudyFolder(out).run(name)
+    whole = run.steps()
+    recipe = yaml.safe_load(run.recipe.read_text())
+    recipe["metric_loggers"] = [
+        {"_component_": "ebft.study.step_log.StepLog", "file": str(run.former_metrics)}
+    ]
+    run.recipe.write_text(yaml.safe_dump(recipe))
+    run.former_metrics.parent.mkdir()
+    run.metrics.rename(run.former_metrics)
+    run.forget_result()
+    shutil.rmtree(run.checkpoints / "step-000003")
+    status, _, err = ebft("study", str(file))
+    assert status == 0, err
+    assert list(results(out)) == [name]
+    assert "going on after step 2" in err
+    assert {line.step for line in run.steps()} == {line.step for line in whole}
+    assert min(json.loads(line)["step"] for line in run.metrics.read_text().splitlines()) == 3
 
 
 def test_a_run_whose_checkpoints_are_damaged_does_not_start_again(
@@ -218,7 +245,7 @@ def test_a_study_that_was_stopped_ends_with_the_same_figures(study, tmp_path, ho
     command = ["study", str(file), f"output_dir={killed}"]
     process = start(*command)
     # In the middle of the second run.
-    wait_until(lambda: len(list(killed.glob("runs/*/output/logs/steps.jsonl"))) == 2, process)
+    wait_until(lambda: len(list(killed.glob("runs/*/output/metrics.jsonl"))) == 2, process)
     (running,) = [
         run for run in killed.glob("runs/*") if (run / "output").exists()
         and not (run / "result.json").exists()

@@ -1,5 +1,6 @@
 """What the tests of checkpoints share."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -40,5 +41,6 @@ def assert_same_checkpoints(a: Path, b: Path) -> None:
 
 
 def logged_steps(run: Path) -> list[int]:
-    lines = [line for file in (run / "logs").iterdir() for line in file.read_text().splitlines()]
-    return sorted(int(line.split()[1]) for line in lines if "grad_norm" in line)
+    """The steps in metrics.jsonl, in its order."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if "grad_norm" in line]

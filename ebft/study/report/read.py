@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ebft.errors import UserError
 from ebft.evaluation.lines import read_evaluations
-from ebft.study.folder import PLAN_FILE, RunFolder, StudyFolder, read_steps
+from ebft.study.folder import PLAN_FILE, RunFolder, StudyFolder
 from ebft.study.report.record_files import STUDY_FILE, read_record
 from ebft.study.report.records import RunRecord, StudyRecord
 
@@ -57,5 +57,4 @@ def _read_run(folder: RunFolder) -> RunRecord | None:
         return None
     result = folder.result()  # before its figures: of a run that is done, these are all there
     lines = read_evaluations(folder.evaluations) if folder.evaluations.exists() else []
-    steps = read_steps(folder.steps)
-    return RunRecord.of(folder.path.name, description, result, lines, steps)
+    return RunRecord.of(folder.path.name, description, result, lines, folder.steps())

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ebft.evaluation.lines import DocumentsLine, Line
 from ebft.report.names import family
-from ebft.study.contents import Description, Result, Step, StudyPlan
+from ebft.runs.metrics_log import MetricsLine
+from ebft.study.contents import Description, Result, StudyPlan
 
 PENDING = "not done"
 
@@ -37,7 +38,7 @@ class RunRecord:
         description: Description,
         result: Result | None,
         lines: Iterable[Line],
-        steps: Iterable[Step],
+        steps: Iterable[MetricsLine],
     ) -> RunRecord:
         """A run from its files. One that was resumed may have a step twice: the later counts."""
         last = {(line.step, line.name): line for line in lines}

@@ -13,7 +13,7 @@ LENGTHS = {f"held-out CFM of {length} tokens": length for length in (8, 16)}
 def write_run(folder, name, arms, seed, *, effect, steps=4, status="done", curve=()):
     """A run whose measures end `effect` lower on every document, before document noise."""
     run = folder.run(name)
-    run.steps.parent.mkdir(parents=True)
+    run.output.mkdir(parents=True)
     run.recipe.write_text(f"recipe: finetune\nseed: {seed}\n")
     run.write_description(
         Description(arms=arms, seed=seed, steps=steps, tflop=2.0, keep_checkpoints=False)
@@ -45,7 +45,7 @@ def write_run(folder, name, arms, seed, *, effect, steps=4, status="done", curve
                     "clusters": list(range(DOCUMENTS)),
                 }
                 file.write(json.dumps(line) + "\n")
-    with run.steps.open("w") as file:
+    with run.metrics.open("w") as file:
         for step in range(1, steps + 1):
             file.write(json.dumps({"step": step, "ce": 3.0 - step, "seconds": 2.0}) + "\n")
 

@@ -8,14 +8,13 @@ from multiprocessing import get_context
 import pandas as pd
 import pytest
 
-from ebft.study.folder import StudyFolder, read_steps
+from ebft.study.folder import StudyFolder
 from ebft.study.report.effects import effects
 from ebft.study.report.groups import comparisons, crossings
 from ebft.study.report.make import write_report
 from ebft.study.report.plots import plot_heat_map
 from ebft.study.report.read import read_study
 from ebft.study.report.records import tidy
-from ebft.study.step_log import StepLog
 from tests.unit.report.studies import (
     DOCUMENTS,
     LENGTHS,
@@ -197,22 +196,12 @@ def test_several_processes_write_the_same_report(tmp_path):
     assert not list(pages[0].parent.glob("*.partial"))
 
 
-def test_half_a_line_is_cut_off_before_more_is_written(tmp_path):
-    file = tmp_path / "logs" / "steps.jsonl"
-    file.parent.mkdir()
-    file.write_text('{"step": 1, "ce": 2}\n{"step": 2, "c')
-    log = StepLog(str(file))
-    log.log_dict({"ce": 1.5}, 2)
-    log.close()
-    assert [(it.step, it.figures) for it in read_steps(file)] == [(1, {"ce": 2}), (2, {"ce": 1.5})]
-
-
 def test_lines_that_were_cut_off_or_said_twice_count_once(tmp_path):
     folder = StudyFolder(variants_study(tmp_path))
     before = tidy(read_study(tmp_path))
     run = folder.run("SFT-0")
-    again = json.loads(run.steps.read_text().splitlines()[1])
-    with run.steps.open("a") as file:
+    again = json.loads(run.metrics.read_text().splitlines()[1])
+    with run.metrics.open("a") as file:
         file.write(json.dumps(again) + "\n" + '{"step": 3, "ce": 1')
     pd.testing.assert_frame_equal(tidy(read_study(tmp_path)), before)
 

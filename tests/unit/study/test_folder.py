@@ -91,7 +91,9 @@ def test_a_report_of_a_damaged_study_is_one_clear_line(ebft, tmp_path):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("name", ["recipe.yaml", "output.log", "output/evaluations.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["recipe.yaml", "output.log", "output/evaluations.jsonl", "output/metrics.jsonl"]
+)
 def test_a_pipe_in_the_place_of_a_file_is_refused(tmp_path, name):
     (tmp_path / "output").mkdir()
     run = RunFolder(tmp_path)

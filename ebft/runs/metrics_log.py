@@ -1,0 +1,83 @@
+"""`metrics.jsonl`: the figures of every step, which each run writes into its output folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from pathlib import Path
+
+from pydantic import BaseModel, TypeAdapter
+
+from ebft.errors import UserError
+from ebft.files import Count, Number, parse_json, read_text, record, whole_lines, write_whole
+
+
+class MetricsLine(BaseModel, extra="allow"):
+    """A line of the file: figures by their names, and how many steps were done."""
+
+    __pydantic_extra__: dict[str, Number | None]
+    step: Count
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Those that are finite."""
+        return {name: value for name, value in self.__pydantic_extra__.items() if value is not None}
+
+
+LINE = TypeAdapter(MetricsLine)
+
+
+class MetricsLog:
+    """Appends `{"step": …, name: value, …}` to a file, a line for each call.
+
+    A figure that is not finite is null, because JSON has no word for it.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def log_dict(self, payload: Mapping[str, float], step: int) -> None:
+        """Raises `OSError` if the line cannot be written."""
+        figures = {name: float(value) for name, value in payload.items()}
+        finite = {name: value if isfinite(value) else None for name, value in figures.items()}
+        # Opened for each line: nothing is held back in a buffer when the process is killed.
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **finite}) + "\n")
+
+    def close(self) -> None:
+        """There is nothing to close: each line is on its own."""
+
+
+def read_metrics(file: Path) -> list[MetricsLine]:
+    """Returns the lines of a run's log, none if there is no log yet; a last line that was cut off
+    does not count. Raises `UserError` that names the first line that is damaged."""
+    return [line for line, _ in _lines(file)]
+
+
+def cut_metrics(file: Path, *, after: int) -> None:
+    """Drops the lines of steps beyond `after`, which are logged again, and a last line that was cut
+    off. Raises `UserError` as `read_metrics` does, and changes nothing then."""
+    kept = [text + "\n" for line, text in _lines(file) if line.step <= after]
+    if file.exists():
+        write_whole(file, "".join(kept))
+
+
+def _lines(file: Path) -> Iterator[tuple[MetricsLine, str]]:
+    try:
+        whole = read_text(file)
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise _damaged(file, str(error)) from error
+    for number, text in whole_lines(whole):
+        try:
+            yield record(parse_json(text), LINE), text
+        except ValueError as error:
+            raise _damaged(file, f"line {number}: {error}") from error
+
+
+def _damaged(file: Path, why: str) -> UserError:
+    return UserError(
+        f"{file} is damaged: {why}; delete it: only curves of training are made from it"
+    )
