@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from ebft.config.arguments import check_argument
 from ebft.errors import UserError, first_line
 from ebft.mistakes import Mistake, unknown_key, validation_error
 from ebft.parts.named import find_named, importable_in
@@ -110,9 +111,11 @@ class Component:
 
 def _signature(found: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return inspect.signature(found)
+        return inspect.signature(found, eval_str=True)
     except ValueError:  # some callables written in C have none
         return None
+    except Exception:  # of an annotation that is there for type checkers alone
+        return inspect.signature(found)
 
 
 def _mistakes(arguments: Mapping[str, Any], signature: inspect.Signature) -> list[Mistake]:
@@ -125,15 +128,8 @@ def _mistakes(arguments: Mapping[str, Any], signature: inspect.Signature) -> lis
     ]
     found = []
     for key, value in arguments.items():
-        if key in known and isinstance(value, bool) and _is_number(parameters[key]):
-            found.append(Mistake((key,), value, "must be a number"))
-        elif key not in known and not takes_any:
+        if key in known:
+            found += check_argument(key, value, parameters[key])
+        elif not takes_any:
             found.append(unknown_key(key, value, known))
     return found
-
-
-def _is_number(parameter: inspect.Parameter) -> bool:
-    """Whether it takes a number, for which Python would take true and false as 1 and 0."""
-    return type(parameter.default) in (int, float) or parameter.annotation in (
-        int, float, "int", "float",
-    )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ebft.checkpoints.nested import check_nested
 from ebft.errors import UserError, first_line
 from ebft.models.load import resolve_device
 
@@ -19,15 +20,18 @@ if TYPE_CHECKING:
 
     from ebft.runs.options import FineTuneOptions
 
-TRIED = ("torch.", "transformers.")
+TRIED = ("torch.", "torchao.", "transformers.")
 """Whose optimizers are tried: others may want more of a model, or of a machine, than is here."""
+SIDE = 64
+"""Rows and columns of the weight: of smaller ones the state is not quantised."""
 MOST_STEPS = 10_000
 """Steps that a schedule is tried for, one by one, in 20 ms; of a longer run also the last."""
 INSTEAD = "take another, such as torch.optim.AdamW"
 
 
 def optimizer_and_schedule_do_their_steps(options: FineTuneOptions) -> Iterator[str]:
-    """One update, and as many steps of the schedule as the run has."""
+    """One update, whose state a checkpoint holds, and as many steps of the schedule as the run
+    has."""
     optimizer: Optimizer = torch.optim.AdamW([_weight()])  # a schedule may set its betas
     key = "optimizer"
     try:
@@ -47,14 +51,16 @@ def optimizer_and_schedule_do_their_steps(options: FineTuneOptions) -> Iterator[
 
 
 def _weight() -> torch.nn.Parameter:
-    weight = torch.nn.Parameter(torch.zeros(2, 2))
-    weight.grad = torch.zeros(2, 2)
+    weight = torch.nn.Parameter(torch.zeros(SIDE, SIDE))
+    weight.grad = torch.zeros(SIDE, SIDE)
     return weight
 
 
 def _update(optimizer: Optimizer, options: FineTuneOptions) -> None:
     try:
-        optimizer.step()
+        with torch.compiler.set_stance("force_eager"):  # to compile takes half a minute
+            optimizer.step()
+        check_nested(optimizer.state_dict()["state"])
     except AssertionError:
         # `capturable` asserts that weights are on a GPU, where those of the run may well be.
         with suppress(UserError):  # or that GPU is not on this machine
