@@ -85,7 +85,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
             return {ITEMS: [[key, _pack(v, below(key), tensors)] for key, v in value.items()]}
     raise TypeError(
         f"{path or 'the state'} is a {type(value).__name__}, which a checkpoint does not hold: "
-        "give plain tensors, numbers, text, lists, tuples, or dicts with keys of text or whole numbers"
+        "give plain tensors, numbers, text, lists, tuples, or dicts with keys of text or integers"
     )
 
 
