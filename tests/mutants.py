@@ -322,6 +322,7 @@ MUTANTS = [
     Mutant("verifiers/attempts.py", "if not stop:", "if False:"),
     Mutant("cli/main.py", "    try:\n        os.getcwd()", "    try:\n        pass"),
     Mutant("cli/main.py", 'if os.path.expanduser("~") == "~":', "if False:"),
+    Mutant("models/configuration.py", "if WHOLE not in files:", "if False:"),
     Mutant("models/arrived.py", 'return f"its files lack {_some(missing)}; {remedy}"', "return None"),
     Mutant("models/arrived.py", 'return kind == "weight" and', "return False and"),
     Mutant("models/arrived.py", "parent not in outside", "True"),
