@@ -103,7 +103,7 @@ def test_weights_that_are_pickles_are_refused(tiny_model, tmp_path, mark):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Touch(mark)))
     torch.save({"x": Touch(mark)}, tmp_path / "model.bin")
-    with pytest.raises(UserError, match=r"model\.path = .*: cannot be loaded"):
+    with pytest.raises(UserError, match=r"model\.path = .*: has its weights in \.bin files alone"):
         load_policy(ModelOptions(path=str(tmp_path)))
     assert not mark.exists()
 
