@@ -19,18 +19,18 @@ from pydantic_core import CoreSchema
 from ebft.mistakes import suggest_keys
 
 
-def _strict(schema: Any) -> Any:
+def strict(schema: Any) -> Any:
     """Returns the schema with strict numbers and booleans."""
     match schema:
         case {"type": str(kind), **more}:
             kept = {key: more.pop(key) for key in ("default", "metadata") if key in more}
-            inner = {key: _strict(value) for key, value in more.items()}
-            strict = {"strict": True} if kind in ("int", "float", "bool") else {}
-            return {"type": kind, **inner, **kept, **strict}
+            inner = {key: strict(value) for key, value in more.items()}
+            own = {"strict": True} if kind in ("int", "float", "bool") else {}
+            return {"type": kind, **inner, **kept, **own}
         case dict():
-            return {key: _strict(value) for key, value in schema.items()}
+            return {key: strict(value) for key, value in schema.items()}
         case list() | tuple():
-            return type(schema)(map(_strict, schema))
+            return type(schema)(map(strict, schema))
         case _:
             return schema
 
@@ -49,7 +49,7 @@ class Options(BaseModel):
         cls, source: type[BaseModel], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         # pydantic's own `strict` would refuse lists for tuples too, and texts for paths.
-        schema: CoreSchema = _strict(handler(source))
+        schema: CoreSchema = strict(handler(source))
         return schema
 
     @model_validator(mode="wrap")

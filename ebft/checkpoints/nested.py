@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import Parameter
 
 from ebft.files import check_regular, parse_json, read_text
 
@@ -66,7 +67,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return f"{path}.{key}" if path else str(key)
 
     match value:
-        case Tensor():
+        case Tensor() if type(value) in (Tensor, Parameter):
             while path in tensors:  # keys with dots in them can make equal paths
                 path += "'"
             tensors[path] = value.detach()
@@ -84,7 +85,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
             return {ITEMS: [[key, _pack(v, below(key), tensors)] for key, v in value.items()]}
     raise TypeError(
         f"{path or 'the state'} is a {type(value).__name__}, which a checkpoint does not hold: "
-        "give tensors, numbers, text, lists, tuples, or dicts with keys of text or whole numbers"
+        "give plain tensors, numbers, text, lists, tuples, or dicts with keys of text or integers"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from ebft.config.arguments import check_argument
 from ebft.errors import UserError, first_line
 from ebft.mistakes import Mistake, unknown_key, validation_error
 from ebft.parts.named import find_named, importable_in
@@ -112,9 +113,11 @@ class Component:
 
 def _signature(found: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return inspect.signature(found)
+        return inspect.signature(found, eval_str=True)
     except ValueError:  # some callables written in C have none
         return None
+    except Exception:  # of an annotation that is there for type checkers alone
+        return inspect.signature(found)
 
 
 def _mistakes(arguments: Mapping[str, Any], signature: inspect.Signature) -> list[Mistake]:
@@ -127,21 +130,8 @@ def _mistakes(arguments: Mapping[str, Any], signature: inspect.Signature) -> lis
     ]
     found = []
     for key, value in arguments.items():
-        if key in known and isinstance(value, bool | str) and _is_number(parameters[key]):
-            found.append(Mistake((key,), value, "must be a number"))
-        elif key not in known and not takes_any:
+        if key in known:
+            found += check_argument(key, value, parameters[key])
+        elif not takes_any:
             found.append(unknown_key(key, value, known))
     return found
-
-
-def _is_number(parameter: inspect.Parameter) -> bool:
-    """Whether the parameter is a number.
-
-    Python would accept booleans as 1 and 0 for one, and a text would fail in a computation, with an
-    error that names no key.
-    """
-    if "str" in str(parameter.annotation):
-        return False
-    return type(parameter.default) in (int, float) or parameter.annotation in (
-        int, float, "int", "float",
-    )  # fmt: skip

@@ -89,6 +89,10 @@ def apply_overrides(recipe: Mapping[str, Any], overrides: Iterable[Override]) ->
 
 
 def _parse_value(text: str, value: str) -> Any:
+    if not value.strip():  # a shell's variable that is not set, more likely than YAML's null
+        raise UserError(
+            f"command line: {text!r}: has no value; write null for none, or quotes for no text"
+        )
     try:
         tokens = list(yaml.scan(value))[1:-1]  # without the tokens of the stream's start and end
         # OmegaConf, unlike YAML 1.1, reads 1e-5 as a number.

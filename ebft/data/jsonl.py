@@ -148,9 +148,9 @@ def _is_lines(path: Path) -> bool:
     return True
 
 
-def _decode(text: str, where: str, line: int = 1) -> Any:
+def _decode(text: str, where: str, line: int = 1, *, decoder: json.JSONDecoder = DECODER) -> Any:
     try:
-        return DECODER.decode(text)
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         around = text[max(0, error.pos - AROUND) : error.pos + AROUND]
         raise UserError(
@@ -161,5 +161,5 @@ def _decode(text: str, where: str, line: int = 1) -> Any:
         raise UserError(
             f"{where}: line {line} is nested too deeply: {shown(text)}; leave it out"
         ) from error
-    except ValueError:
-        return LONG_NUMBERS.decode(text)
+    except ValueError:  # an integer of too many digits; the text may have other faults too
+        return _decode(text, where, line, decoder=LONG_NUMBERS)

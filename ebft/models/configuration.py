@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,29 @@ from ebft.models.refusing import refusing
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """What architectures call the number of their layers."""
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 QUANTISED = ("quantization_config", "compression_config")
 
 
 def check_configuration(
     path: str, revision: str, *, says: str, remedy: str, local_files_only: bool = False
 ) -> None:
-    """Raises `UserError` for a model that is quantised, has an adapter beside it, or has more
-    layers than its folder has weights. `path` is a folder or a hub id."""
+    """Raises `UserError` for a model that is quantised, has an adapter or other weights beside it,
+    or has more layers than its folder has weights. `path` is a folder or a hub id."""
     hub = {"revision": revision, "local_files_only": local_files_only}
     with refusing(f"{says}: cannot be loaded", remedy, folder=path):
         adapter = find_adapter_config_file(path, **hub)
         said, _ = ({}, None) if adapter else PretrainedConfig.get_config_dict(path, **hub)
         weights = _count_weights(Path(path))
+        problem = _which_weights(Path(path))
     if adapter is not None:
         raise UserError(
             f"{says}: has an adapter_config.json, and nothing says whether the adapter is meant; "
             "move it into a folder of its own, and give that with its model as model.base, or "
             "delete it"
         )
+    if problem is not None:
+        raise UserError(f"{says}: {problem}")
     for section in _sections(said):
         for key in QUANTISED:
             if how := section.get(key):
@@ -59,6 +64,24 @@ def _sections(said: Any) -> Iterator[dict[str, Any]]:
         for key, value in said.items():
             if key.endswith("_config") and key not in QUANTISED:
                 yield from _sections(value)
+
+
+def _which_weights(folder: Path) -> str | None:
+    """Why it is not clear which weights of a folder are meant; None if it is."""
+    whole, index = folder / WHOLE, folder / INDEX
+    if whole.is_file() and index.is_file():
+        files = set(json.loads(index.read_bytes())["weight_map"].values())
+        if WHOLE not in files:
+            return (
+                f"has {WHOLE} and also {INDEX}, which names other files, and nothing says which "
+                "are meant; delete the others"
+            )
+    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        return (
+            "has its weights in .bin files alone, which are not read, for to read them can run "
+            "code; load the model with transformers and save it anew, as safetensors"
+        )
+    return None
 
 
 def _count_weights(folder: Path) -> int | None:

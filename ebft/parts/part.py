@@ -31,22 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def _strict(schema: Any) -> Any:
-    """The schema with every number and boolean in it strict."""
-    match schema:
-        case {"type": str(kind), **more}:
-            kept = {key: more.pop(key) for key in ("default", "metadata") if key in more}
-            inner = {key: _strict(value) for key, value in more.items()}
-            strict = {"strict": True} if kind in ("int", "float", "bool") else {}
-            return {"type": kind, **inner, **kept, **strict}
-        case dict():
-            return {key: _strict(value) for key, value in schema.items()}
-        case list() | tuple():
-            return type(schema)(map(_strict, schema))
-        case _:
-            return schema
-
-
 class Claim(NamedTuple):
     """Whether the expected policy gradient with a part is exactly that of an objective that the
     part names, and why: L_CFM for feature matching, the expected score for a verifier."""

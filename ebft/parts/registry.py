@@ -76,6 +76,13 @@ class Registry:
             found = find_named(component, self.importable)
             if not (isinstance(found, type) and issubclass(found, Part)):
                 raise ValueError("is not a subclass of ebft.Part")
+            others = [
+                it
+                for it, there in self._parts.items()
+                if any(one.part is found for one in there.values())
+            ]
+            if others and kind not in others:
+                raise ValueError(f"is one of the {others[0]}, and this is one of the {kind}")
             return check_base(kind, found)
         raise ValueError(f"none of the {kind} is named {component!r}{suggest(component, named)}")
 
@@ -116,7 +123,10 @@ class Registry:
 
 
 def check_base(kind: str, part: type[Part]) -> type[Part]:
-    """Returns the part. Raises `ValueError` if it does not derive from its kind's base class."""
+    """Returns the part. Raises `ValueError` if it does not derive from its kind's base class, or is
+    such a base class itself."""
+    if part in (Part, *BASES.values()):
+        raise ValueError(f"{part.__qualname__} is a base class: name one that derives from it")
     base = BASES.get(kind, Part)
     if not issubclass(part, base):
         raise ValueError(

@@ -189,15 +189,16 @@ def adapter_weights(lora: LoraOptions | None, model: ModelShape) -> int:
 def model_shape(model: ModelOptions) -> ModelShape:
     """The model's dimensions, from its configuration on this machine or from what is known of it.
 
-    Nothing is downloaded. Raises `ValueError` if neither is there.
+    Nothing is downloaded, and no code that comes with a model is run: that is for a run alone.
+    Raises `ValueError` if neither is there.
     """
     if model.base is not None and adapter_folder(model) is not None:
         model = model.model_copy(update={"path": model.base, "revision": None})
-    return _model_shape(model.path, model.revision or "main", model.trust_remote_code)
+    return _model_shape(model.path, model.revision or "main")
 
 
 @cache
-def _model_shape(path: str, revision: str, trust_remote_code: bool) -> ModelShape:
+def _model_shape(path: str, revision: str) -> ModelShape:
     from transformers import AutoConfig
 
     if path == EMBEDDED:
@@ -210,9 +211,8 @@ def _model_shape(path: str, revision: str, trust_remote_code: bool) -> ModelShap
         check_configuration(source, revision, says=says, remedy=remedy, local_files_only=True)
         with refusing(f"{says}: cannot be loaded", remedy, folder=source):
             config = AutoConfig.from_pretrained(
-                source, revision=revision, trust_remote_code=trust_remote_code,
-                local_files_only=True,
-            )  # fmt: skip
+                source, revision=revision, trust_remote_code=False, local_files_only=True
+            )
     except UserError:
         if path in SHAPES:
             return SHAPES[path]

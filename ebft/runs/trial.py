@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ebft.checkpoints.nested import check_nested
 from ebft.errors import UserError, first_line
 from ebft.models.load import resolve_device
 
@@ -20,15 +21,20 @@ if TYPE_CHECKING:
     from ebft.config.component import Component
     from ebft.config.kinds import OptimizerComponent, ScheduleComponent
 
-TRIED = ("torch.", "transformers.")
+TRIED = ("torch.", "torchao.", "transformers.")
 """Whose optimizers are tried: others may want more of a model, or of a machine, than is here."""
+SIDE = 64
+"""Rows and columns of the weight: of smaller ones the state is not quantised."""
 MOST_STEPS = 10_000
 """Steps that a schedule is tried for, one by one, in 20 ms; of a longer run also the last."""
 INSTEAD = "take another, such as torch.optim.AdamW"
 
 
 def try_optimizer(component: OptimizerComponent, device: str) -> Iterator[str]:
-    """One update of a small weight, if the optimizer is one of `TRIED`."""
+    """One update of a small weight, whose state a checkpoint must be able to hold.
+
+    An optimizer that is none of `TRIED` is not tried.
+    """
     if not component.path.startswith(TRIED):
         return
     with _said("optimizer", component, INSTEAD) as said:
@@ -65,14 +71,16 @@ def _said(key: str, component: Component, remedy: str) -> Iterator[list[str]]:
 
 
 def _weight() -> torch.nn.Parameter:
-    weight = torch.nn.Parameter(torch.zeros(2, 2))
-    weight.grad = torch.zeros(2, 2)
+    weight = torch.nn.Parameter(torch.zeros(SIDE, SIDE))
+    weight.grad = torch.zeros(SIDE, SIDE)
     return weight
 
 
 def _update(optimizer: Optimizer, device: str) -> None:
     try:
-        optimizer.step()
+        with torch.compiler.set_stance("force_eager"):  # to compile takes half a minute
+            optimizer.step()
+        check_nested(optimizer.state_dict()["state"])
     except AssertionError:
         # `capturable` asserts that weights are on a GPU, where those of the run may well be.
         with suppress(UserError):  # or that GPU is not on this machine

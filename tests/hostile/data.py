@@ -69,6 +69,7 @@ CASES = [
     Case("no such column", rows({"q": "q", "answer": "a"}), "data.completion = a: rows.jsonl, row 1 has no such column; there are: q, answer"),
     Case("an empty file", pairs("empty.jsonl", ""), "empty.jsonl: the file is empty"),
     Case("a line cut off", pairs("cut.jsonl", '{"q": "", "a": ""}\n{"q":'), "line 2 is not JSON"),
+    Case("a long number in a damaged line", pairs("x.jsonl", '{"n": ' + "1" * 5000 + ","), "line 1 is not JSON (Expecting property name"),
     Case("a line of another format", pairs("x.jsonl", "\x1b[2J" * 9999), "line 1 is not JSON"),
     Case("a pipe", pipe, "pipe.jsonl: is not a regular file"),
     Case("UTF-16", pairs("x.csv", "q,a\nq,a\n".encode("utf-16")), "x.csv: is not UTF-8 (byte 0xff)"),

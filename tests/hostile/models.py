@@ -123,6 +123,10 @@ def tokens(**more: object):
     return damage
 
 
+def saved_as_bin(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+
+
 def config(**values: object):
     return model(edited("config.json", **values))
 
@@ -147,6 +151,9 @@ CASES = [
     Case("scales without a place", model(weights(scaled)),
          "has no place for 1 weight (model.layers.0.self_attn.q_proj.weight_scale) of its files"),
     Case("a layer more in the files", config(num_hidden_layers=3), "has no place for 9 weights ("),
+    Case("other weights beside", model(file(f"{WEIGHTS}.index.json", '{"weight_map": {"a": "b"}}')),
+         "which names other files, and nothing says which are meant"),
+    Case("weights that can run code", model(saved_as_bin), "in .bin files alone, which are not"),
     Case("other shapes", config(intermediate_size=64),
          "model.layers.0.mlp.down_proj.weight has the shape [32, 48] in its files, and [32, 64]"),
     Case("ten million layers", config(num_hidden_layers=10**7),

@@ -15,6 +15,7 @@ from ebft.errors import PluginError, UserError
 from ebft.models.load import load_policy
 from ebft.models.options import ModelOptions
 from ebft.parts.registry import load_registry
+from tests.conftest import RECIPES
 
 SECRET = "planted-4f1c9e07"
 ROOT = Path(package.__file__).parent
@@ -102,7 +103,7 @@ def test_weights_that_are_pickles_are_refused(tiny_model, tmp_path, mark):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Touch(mark)))
     torch.save({"x": Touch(mark)}, tmp_path / "model.bin")
-    with pytest.raises(UserError, match=r"model\.path = .*: cannot be loaded"):
+    with pytest.raises(UserError, match=r"model\.path = .*: has its weights in \.bin files alone"):
         load_policy(ModelOptions(path=str(tmp_path)))
     assert not mark.exists()
 
@@ -161,3 +162,17 @@ def test_no_source_unpickles_or_evaluates():
 
 def test_foreign_code_is_off_by_default():
     assert ModelOptions(path="x").trust_remote_code is False
+
+
+def test_a_dry_run_runs_no_code_of_a_model(ebft, tmp_path):
+    """Also where the recipe says that a run may."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": own}))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    given = (f"model.path={folder}", "model.trust_remote_code=true")
+    status, out, _ = ebft("run", str(RECIPES / "ebft_full.yaml"), "--dry-run", *given)
+    assert status == 0
+    assert "no estimate: model.path = " in out
+    assert not (tmp_path / "ran").exists()

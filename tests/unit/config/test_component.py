@@ -30,7 +30,7 @@ def test_it_is_called_with_the_recipe_s_arguments():
         ({"_component_": "torch.nowhere.Adam"}, "cannot be imported"),
         ({"_component_": "torch.pi"}, "must be a class"),
         ({"_component_": "torch.optim.SGD", "lrr": 1}, "unknown key; did you mean 'lr'?"),
-        ({"_component_": "torch.optim.AdamW", "weight_decay": True}, "must be a number"),
+        ({"_component_": "torch.optim.AdamW", "weight_decay": True}, "should be a valid number"),
     ],
 )
 def test_mistakes_are_found_when_the_recipe_is_read(section, says):

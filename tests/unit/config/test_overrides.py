@@ -27,7 +27,6 @@ def apply(*texts):
         ("seed=a=b", "a=b"),
         ("seed=[1, 2]", [1, 2]),
         ("seed='7'", "7"),
-        ("seed=", None),
         ("seed= 3 ", 3),
         ("seed=${x}", "${x}"),
         ("seed=[a, 'b #c']", ["a", "b #c"]),

@@ -48,7 +48,6 @@ def test_the_last_step_is_tried(problems, steps):
         "torch.optim.SGD, lr: 0.1, momentum: 0.9", "torch.optim.Rprop", "torch.optim.Adafactor",
         "torch.optim.AdamW, fused: true", "torch.optim.Muon",
         "transformers.Adafactor, lr: 0.1, relative_step: false",
-        "torchao.optim.AdamW8bit",
     ],
 )  # fmt: skip
 def test_what_can_do_a_step_passes(problems, optimizer):
