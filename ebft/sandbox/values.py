@@ -22,7 +22,8 @@ SERIES: tuple[type, ...] = (list, tuple, set, frozenset)
 PLAIN = (*SERIES, dict, str, bytes, bytearray, int, float, complex)
 STANDARD = {
     "decimal.Decimal", "fractions.Fraction", "datetime.date", "datetime.datetime", "datetime.time",
-    "datetime.timedelta", "collections.Counter", "collections.deque",
+    "datetime.timedelta", "datetime.timezone", "collections.Counter", "collections.deque",
+    "pathlib.PosixPath",
 }  # fmt: skip
 AS_DICT = ("collections.OrderedDict", "collections.defaultdict")
 
@@ -53,21 +54,29 @@ class Codec:
         number = self._numbers.get(id(value))
         return number is not None and self._own[number] is value
 
-    def _error(self, names: list[str], arguments: tuple[Any, ...]) -> BaseException:
+    def _error(
+        self, names: list[str], arguments: tuple[Any, ...], attributes: dict[str, Any]
+    ) -> BaseException:
         kind = self._error_class(names)
         try:
-            return kind(*arguments)
+            error = kind(*arguments)
         except Exception:  # a class of the program's, with arguments of its own
             return RuntimeError(kind.__name__)
+        for name, value in attributes.items():
+            if not name.startswith("_"):
+                setattr(error, name, value)
+        return error
 
     def _error_class(self, names: list[str]) -> type[BaseException]:
-        """The class of these names, the last a builtin; what stands for it if it is the program's.
+        """The class of these names, the last a builtin or the standard library's; what stands for
+        it if it is the program's.
 
-        Never one that ends a process: those become RuntimeError.
+        Never one that ends a process or a test: those become RuntimeError.
         """
         *own, last = names
-        found = getattr(builtins, last, RuntimeError)
-        if not (isinstance(found, type) and issubclass(found, Exception)):
+        module, _, name = last.rpartition(".")
+        found: Any = getattr(imported(module) if module else builtins, name, RuntimeError)
+        if not (isinstance(found, type) and issubclass(found, Exception)) or is_unittests(found):
             found = RuntimeError
         for name in reversed(own):
             found = self._errors.setdefault(name, type(name, (found,), {}))
@@ -103,9 +112,11 @@ class Codec:
         elif isinstance(value, type) and is_builtin(value):
             _text(b"t", value.__name__.encode(), out)
         elif isinstance(value, type) and issubclass(value, BaseException):
-            self._series(b"e", error_names(value), out)
+            self._series(b"e", self._names_of(value), out)
         elif isinstance(value, BaseException):
-            self._series(b"E", (error_names(kind), value.args), out)
+            # Not `args`, which lack an OSError's file; its attributes come last, if it has any.
+            arguments, *attributes = value.__reduce__()[1:]
+            self._series(b"E", (self._names_of(kind), arguments, *(attributes or [{}])), out)
         elif kind is type(sys):
             _text(b"m", value.__name__.encode(), out)
         elif (name := f"{kind.__module__}.{kind.__qualname__}") in AS_DICT:
@@ -116,6 +127,14 @@ class Codec:
             self._series(b"x", (name, *arguments), out)
         else:
             self._write_object(value, out)
+
+    def _names_of(self, kind: type[BaseException]) -> list[str]:
+        """What the other process knows the class by, which may come back as this very class."""
+        for one in kind.__mro__:
+            if is_known(one) or not issubclass(one, Exception):
+                break
+            self._errors.setdefault(one.__name__, one)
+        return error_names(kind)
 
     def _write_object(self, value: Any, out: bytearray) -> None:
         if (number := self._theirs.get(id(value), -1)) >= 0:
@@ -186,13 +205,43 @@ def is_builtin(kind: type) -> bool:
     return getattr(builtins, kind.__name__, None) is kind
 
 
+def is_known(kind: type) -> bool:
+    """Whether it is the class of its name of Python or of its standard library."""
+    module = sys.modules.get(kind.__module__)
+    is_there = getattr(module, kind.__name__, None) is kind
+    return is_builtin(kind) or (is_there and is_standard(kind.__module__))
+
+
+def is_standard(module: str) -> bool:
+    """Whether this is the name of a module of the standard library."""
+    return module.partition(".")[0] in sys.stdlib_module_names
+
+
+def is_unittests(kind: type) -> bool:
+    """Whether it is an error by which unittest passes over a test."""
+    return kind.__module__.partition(".")[0] == "unittest"
+
+
+def imported(module: str) -> Any:
+    """A module of the standard library. Raises `ValueError` for others, and for one that is a
+    program, whose end would be taken for the check's."""
+    if not is_standard(module):
+        raise ValueError("no module of the standard library")
+    try:
+        return __import__(module, fromlist=["name"])
+    except (ImportError, SystemExit):
+        raise ValueError("no module that can be imported") from None
+
+
 def error_names(kind: type[BaseException]) -> list[str]:
-    """The names of a class of errors and of those it derives from, down to the first builtin."""
+    """The names of a class of errors and of those it derives from, down to the first that both
+    processes have."""
     names = []
     for one in kind.__mro__:
-        names.append(one.__name__)
-        if is_builtin(one):
+        names.append(one.__name__ if is_builtin(one) else f"{one.__module__}.{one.__name__}")
+        if is_known(one):
             break
+        names[-1] = one.__name__
     return names
 
 
@@ -213,7 +262,5 @@ def _atom(tag: bytes, content: bytes) -> Any:
             raise ValueError("no type")
         return found
     if tag == b"m":
-        if (name := content.decode()).partition(".")[0] not in sys.stdlib_module_names:
-            raise ValueError("no module of the standard library")
-        return __import__(name, fromlist=["name"])
+        return imported(content.decode())
     return content if tag == b"b" else bytearray(content)
