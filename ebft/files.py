@@ -12,15 +12,25 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import IO, Annotated, Any, TypeVar
 from uuid import uuid4
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+)
 from pydantic import ValidationError as Invalid
 
 Flag = StrictBool
-Number = StrictFloat
+LARGEST = 1e300
+"""Of a figure: the difference of larger ones is infinite, and no picture shows it."""
 Text = StrictStr
 Count = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 """Steps, seeds and numbers of things: what a column of a table holds."""
@@ -30,6 +40,17 @@ OBJECTS = ("dataclass_type", "dict_type", "mapping_type", "model_type")
 """pydantic's kinds of errors of a value that is no object."""
 SHOWN = 40
 """Letters of a value that a message quotes."""
+
+
+def _not_too_large(value: float) -> float:
+    if isfinite(value) and abs(value) > LARGEST:
+        raise ValueError(f"it must be within ±{LARGEST:g}, or infinite or NaN")
+    return value
+
+
+Number = Annotated[StrictFloat, AfterValidator(_not_too_large)]
+Finite = Annotated[StrictFloat, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Amount = Annotated[StrictFloat, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 
 Record = TypeVar("Record")
 

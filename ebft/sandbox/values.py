@@ -78,9 +78,10 @@ class Codec:
         found: Any = getattr(imported(module) if module else builtins, name, RuntimeError)
         if not (isinstance(found, type) and issubclass(found, Exception)) or is_unittests(found):
             found = RuntimeError
+        kind: type[BaseException] = found
         for name in reversed(own):
-            found = self._errors.setdefault(name, type(name, (found,), {}))
-        return found
+            kind = self._errors.setdefault(name, type(name, (kind,), {}))
+        return kind
 
     def dumps(self, value: Any) -> bytes:
         """Raises `RecursionError` for what is nested too deeply or contains itself."""
@@ -115,8 +116,9 @@ class Codec:
             self._series(b"e", self._names_of(value), out)
         elif isinstance(value, BaseException):
             # Not `args`, which lack an OSError's file; its attributes come last, if it has any.
-            arguments, *attributes = value.__reduce__()[1:]
-            self._series(b"E", (self._names_of(kind), arguments, *(attributes or [{}])), out)
+            made: Any = value.__reduce__()
+            attributes = made[2] if len(made) > 2 else {}
+            self._series(b"E", (self._names_of(kind), made[1], attributes), out)
         elif kind is type(sys):
             _text(b"m", value.__name__.encode(), out)
         elif (name := f"{kind.__module__}.{kind.__qualname__}") in AS_DICT:
