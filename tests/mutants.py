@@ -241,6 +241,8 @@ MUTANTS = [
     Mutant("sandbox/calls.py", 'isinstance(error, StopIteration) and what != "next"', "False"),
     Mutant("sandbox/calls.py", 'self._ebft_peer.ask("exit", self, kind, error)', 'return self._ebft_peer.ask("exit", self, kind, error)'),
     Mutant("sandbox/checking.py", "for name in dir(kind):", "for name in vars(kind):"),
+    Mutant("sandbox/apart.py", "f\"program: {serving.result().error or 'left before its end'}\"", "serving.result().error"),
+    Mutant("sandbox/child.py", 'whose = "program: " if is_programs else ""', 'whose = ""'),
     Mutant("sandbox/checking.py", "if end.code:", "if False:"),
     Mutant("sandbox/checking.py", "if not result.wasSuccessful():", "if False:"),
     Mutant("plans/strided.py", "- G + 1, self.stride", "- G, self.stride"),
