@@ -183,6 +183,7 @@ MUTANTS = [
     Mutant("models/probe.py", "TOLERANCE = 2e-3", "TOLERANCE = 2.0", ARCHITECTURES),
     Mutant("rollout/micro_batches.py", "if counts and size <= room", "if counts", "tests/property/test_micro_batches.py"),
     Mutant("rollout/micro_batches.py", "anchors * n * contexts", "anchors * contexts", "tests/property/test_micro_batches.py"),
+    Mutant("checkpoints/state.py", "check_moments(loop.optimizer)", "pass", "tests/resume/test_resume.py"),
     Mutant("checkpoints/room.py", "if size > free:", "if False:", "tests/unit/checkpoints/test_room.py"),
     Mutant("checkpoints/folder.py", "[-keep:]", "", "tests/unit/checkpoints/test_folder.py"),
     Mutant("checkpoints/folder.py", "choose = min if", "choose = max if", "tests/unit/checkpoints/test_folder.py"),
