@@ -14,15 +14,25 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
+from math import isfinite
 from pathlib import Path
 from typing import IO, Annotated, Any, TypeVar
 from uuid import uuid4
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+)
 from pydantic import ValidationError as Invalid
 
 Flag = StrictBool
-Number = StrictFloat
+LARGEST = 1e300
+"""Of a figure: the difference of larger ones is infinite, and no picture shows it."""
 Text = StrictStr
 Count = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 """Steps, seeds and counts that fit into a column of a table."""
@@ -32,6 +42,17 @@ OBJECTS = ("dataclass_type", "dict_type", "mapping_type", "model_type")
 """pydantic's error types for a value that is not an object."""
 SHOWN = 40
 """Characters of a value that a message quotes."""
+
+
+def _not_too_large(value: float) -> float:
+    if isfinite(value) and abs(value) > LARGEST:
+        raise ValueError(f"it must be within ±{LARGEST:g}, or infinite or NaN")
+    return value
+
+
+Number = Annotated[StrictFloat, AfterValidator(_not_too_large)]
+Finite = Annotated[StrictFloat, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Amount = Annotated[StrictFloat, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 
 Record = TypeVar("Record")
 

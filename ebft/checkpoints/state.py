@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from ebft.checkpoints.generators import gather_random, restore_random
 from ebft.checkpoints.sharded import put_back
 from ebft.errors import UserError
@@ -19,6 +21,8 @@ from ebft.parts.stateful import Stateful
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from torch.optim import Optimizer
 
     from ebft.training.parts import LoopParts
 
@@ -123,6 +127,21 @@ def _load(name: str, part: Any, state: Any) -> None:
 def _load_optimizer(loop: LoopParts, state: Mapping[str, Any], shards: Path) -> None:
     with fits("optimizer"):
         loop.optimizer.load_state_dict(dict(put_back(state, loop, shards)))
+        check_moments(loop.optimizer)
+
+
+def check_moments(optimizer: Optimizer) -> None:
+    """Raises `ValueError` for state that torch takes over, and that no update could use."""
+    are_tensors: dict[str, bool] = {}
+    state: Mapping[Any, Any] = optimizer.state
+    for parameter, moments in state.items():
+        if isinstance(parameter, int):
+            raise ValueError(f"there is no parameter {parameter}, and state of it")
+        if isinstance(parameter, Tensor):
+            for name, value in moments.items():
+                is_tensor = isinstance(value, Tensor)
+                if are_tensors.setdefault(name, is_tensor) != is_tensor:
+                    raise ValueError(f"{name} is a tensor for some parameters only")
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ from ebft.parts.part import Resources
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+log = logging.getLogger("ebft")
 
 NORMAL_95 = 1.96
 HINT = "`harness:` needs lm-evaluation-harness: pip install 'ebft[harness]'"
@@ -102,7 +106,11 @@ def figures(task: str, row: dict[str, Any]) -> list[HarnessFigure]:
         if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         error = row.get(f"{metric}_stderr,{chosen}")
-        error = float(error) if isinstance(error, int | float) else None
+        if not isfinite(value):
+            log.warning("%s %s is %s: left out, as no figure to compare", task, key, value)
+            continue
+        # Of a single document its spread is not known, and some versions say NaN.
+        error = float(error) if isinstance(error, int | float) and isfinite(error) else None
         found.append(HarnessFigure(task, key, float(value), error))
     return found
 

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, TypeAdapter, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 from torch import Tensor
 
 from ebft.errors import UserError
 from ebft.files import (  # fmt: skip
+    Amount,
     Count,
+    Finite,
     Flag,
     Number,
     Text,
@@ -41,8 +43,8 @@ class Line:
     step: Count
     name: Text
     unit: Text
-    mean: Number
-    half_width_95: Number | None
+    mean: Finite
+    half_width_95: Amount | None
     set: Text
 
     def to_json(self) -> str:
@@ -116,10 +118,14 @@ class DocumentsLine(Line):
         )
 
 
+Length = Annotated[Count, Field(ge=1)]
+"""Tokens of a completion, on an axis of logarithms."""
+
+
 class Documents(BaseModel):
     """The fields of a line about its documents."""
 
-    at: Count | None
+    at: Length | None
     documents_digest: Text
     values: list[Number]
     weights: list[Number]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, model_validator
 import ebft
 from ebft.config.dump import fingerprint
 from ebft.errors import UserError
-from ebft.evaluation.lines import check_values
+from ebft.evaluation.lines import Length, check_values
 from ebft.files import (
     Count,
     Flag,
@@ -47,7 +47,7 @@ class Fields(BaseModel):
     unit: Text
     value: list[Number]
     weight: list[Number]
-    at: Count | None
+    at: Length | None
     share: Flag
     of: Text
     clusters: list[Count]

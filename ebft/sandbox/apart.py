@@ -67,7 +67,7 @@ def run_apart(program: str, check: Check, options: SandboxOptions) -> Outcome:
             is_ready = False
         if not is_ready:
             ours.close()
-            return Outcome(False, serving.result().error or "left before its end")
+            return Outcome(False, f"program: {serving.result().error or 'left before its end'}")
         ours.settimeout(None)
         return run_python(_checking(ours.fileno(), check), options, ours)
 

@@ -32,7 +32,8 @@ UNARY: dict[str, Callable[..., Any]] = {
     "setitem": lambda x, key, value: x.__setitem__(key, value),
     "delitem": lambda x, key: x.__delitem__(key),
     "await": lambda x: __import__("asyncio").run(x),
-    "exit": lambda x, *_: type(x).__exit__(x, None, None, None),
+    "exit": lambda x, kind, error: type(x).__exit__(x, kind, error, None),
+    "round": round, "reversed": reversed, "format": format,
 }  # fmt: skip
 """Special methods that are forwarded to the object with any arguments."""
 BINARY: dict[str, Callable[..., Any]] = {
@@ -72,6 +73,10 @@ class Remote:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._ebft_peer.ask("call", self, *args, **kwargs)
 
+    def __exit__(self, kind: Any, error: Any, _traceback: Any) -> None:
+        # Whatever it answers: an assertion of the check is not the program's to pass over.
+        self._ebft_peer.ask("exit", self, kind, error)
+
     def __eq__(self, other: object) -> Any:
         return self is other or _both("eq", self, other)
 
@@ -98,7 +103,7 @@ def _add_special_methods() -> None:
     def binary(name: str) -> Any:
         return lambda self, other: _both(name, self, other)
 
-    for name in UNARY.keys() - {"hash", "await"}:
+    for name in UNARY.keys() - {"hash", "await", "exit"}:
         setattr(Remote, f"__{name}__", unary(name))
     for name in BINARY.keys() - {"eq"}:
         setattr(Remote, f"__{name}__", binary(name))
@@ -138,6 +143,9 @@ class Peer:
                 return _later(self, result) if is_awaited else result
             else:
                 (error,) = message
+                if isinstance(error, StopIteration) and what != "next":
+                    # As in a generator: `map` and `filter` would take it for the end.
+                    error = RuntimeError("StopIteration")
                 error.from_program = True
                 raise error
 

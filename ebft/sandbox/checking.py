@@ -118,8 +118,11 @@ def run_tests(defined: list[Any]) -> None:
         if not result.wasSuccessful():
             raise AssertionError("unittest: a test failed")
         classes = [one for one in classes if one not in cases]
+    named = {function.__name__: function for function in functions}
+    _set_up(named.get("setup_module"), None)
     for function in functions:
-        if function.__name__.startswith("test") and not _needs_arguments(function, 0):
+        if function.__name__.startswith("test") and not _needs_arguments(function):
+            _set_up(named.get("setup_function"), function)
             function()
     for one in classes:
         if one.__name__.startswith("Test"):
@@ -127,17 +130,25 @@ def run_tests(defined: list[Any]) -> None:
 
 
 def _run_methods(kind: type) -> None:
-    for name, method in list(vars(kind).items()):
-        if name.startswith("test") and type(method) is type(run_tests):
+    """Those of the class, and of classes that it derives from."""
+    _set_up(getattr(kind, "setup_class", None), kind)
+    for name in dir(kind):
+        if name.startswith("test") and hasattr(getattr(kind, name), "__code__"):
             instance = kind()
-            if (set_up := getattr(instance, "setup_method", None)) is not None:
-                set_up()
-            if not _needs_arguments(method, 1):
-                method(instance)
+            method = getattr(instance, name)
+            _set_up(getattr(instance, "setup_method", None), method)
+            if not _needs_arguments(method):
+                method()
 
 
-def _needs_arguments(function: Any, given: int) -> bool:
-    code = function.__code__
+def _set_up(function: Any, of: Any) -> None:
+    """pytest's: what is set up is given to a function that has a parameter for it."""
+    if function is not None:
+        function(*[of] * _needs_arguments(function))
+
+
+def _needs_arguments(function: Any) -> bool:
+    code, given = function.__code__, int(hasattr(function, "__self__"))
     only_by_name: int = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
     by_place: int = code.co_argcount - len(function.__defaults__ or ())
     return by_place > given or only_by_name > 0

@@ -147,11 +147,13 @@ def describe(error: BaseException) -> str:
             line = at.tb_lineno
         at = at.tb_next
     try:
-        text = str(error)
+        text, is_programs = str(error), hasattr(error, "from_program")
     except BaseException:  # an error class of the program
-        text = ""
+        text, is_programs = "", True
     where = "" if line is None else f" in line {line}"
-    return f"{type(error).__name__}{where}: {text[:SHOWN]}"
+    # Its class may have the name of any other.
+    whose = "program: " if is_programs else ""
+    return f"{whose}{type(error).__name__}{where}: {text[:SHOWN]}"
 
 
 def main(channel: int) -> None:

@@ -22,7 +22,8 @@ SERIES: tuple[type, ...] = (list, tuple, set, frozenset)
 PLAIN = (*SERIES, dict, str, bytes, bytearray, int, float, complex)
 STANDARD = {
     "decimal.Decimal", "fractions.Fraction", "datetime.date", "datetime.datetime", "datetime.time",
-    "datetime.timedelta", "collections.Counter", "collections.deque",
+    "datetime.timedelta", "datetime.timezone", "collections.Counter", "collections.deque",
+    "pathlib.PosixPath",
 }  # fmt: skip
 AS_DICT = ("collections.OrderedDict", "collections.defaultdict")
 
@@ -53,26 +54,34 @@ class Codec:
         number = self._numbers.get(id(value))
         return number is not None and self._own[number] is value
 
-    def _error(self, names: list[str], arguments: tuple[Any, ...]) -> BaseException:
+    def _error(
+        self, names: list[str], arguments: tuple[Any, ...], attributes: dict[str, Any]
+    ) -> BaseException:
         kind = self._error_class(names)
         try:
-            return kind(*arguments)
+            error = kind(*arguments)
         except Exception:  # a class of the program with other arguments
             return RuntimeError(kind.__name__)
+        for name, value in attributes.items():
+            if not name.startswith("_"):
+                setattr(error, name, value)
+        return error
 
     def _error_class(self, names: list[str]) -> type[BaseException]:
-        """Returns the error class of these names, the last a builtin; a new class for a class of
-        the program.
+        """Returns the error class of these names, the last of which is a builtin's or the standard
+        library's; a new class for a class of the program.
 
-        Classes that would end a process are replaced by RuntimeError.
+        Classes that would end a process or a test are replaced by RuntimeError.
         """
         *own, last = names
-        found = getattr(builtins, last, RuntimeError)
-        if not (isinstance(found, type) and issubclass(found, Exception)):
+        module, _, name = last.rpartition(".")
+        found: Any = getattr(imported(module) if module else builtins, name, RuntimeError)
+        if not (isinstance(found, type) and issubclass(found, Exception)) or is_unittests(found):
             found = RuntimeError
+        kind: type[BaseException] = found
         for name in reversed(own):
-            found = self._errors.setdefault(name, type(name, (found,), {}))
-        return found
+            kind = self._errors.setdefault(name, type(name, (kind,), {}))
+        return kind
 
     def dumps(self, value: Any) -> bytes:
         """Encodes a value. Raises `RecursionError` for deeply nested or recursive values."""
@@ -104,9 +113,12 @@ class Codec:
         elif isinstance(value, type) and is_builtin(value):
             _text(b"t", value.__name__.encode(), out)
         elif isinstance(value, type) and issubclass(value, BaseException):
-            self._series(b"e", error_names(value), out)
+            self._series(b"e", self._names_of(value), out)
         elif isinstance(value, BaseException):
-            self._series(b"E", (error_names(kind), value.args), out)
+            # Not `args`, which lack an OSError's file; its attributes come last, if it has any.
+            made: Any = value.__reduce__()
+            attributes = made[2] if len(made) > 2 else {}
+            self._series(b"E", (self._names_of(kind), made[1], attributes), out)
         elif kind is type(sys):
             _text(b"m", value.__name__.encode(), out)
         elif (name := f"{kind.__module__}.{kind.__qualname__}") in AS_DICT:
@@ -117,6 +129,14 @@ class Codec:
             self._series(b"x", (name, *arguments), out)
         else:
             self._write_object(value, out)
+
+    def _names_of(self, kind: type[BaseException]) -> list[str]:
+        """What the other process knows the class by, which may come back as this very class."""
+        for one in kind.__mro__:
+            if is_known(one) or not issubclass(one, Exception):
+                break
+            self._errors.setdefault(one.__name__, one)
+        return error_names(kind)
 
     def _write_object(self, value: Any, out: bytearray) -> None:
         if (number := self._theirs.get(id(value), -1)) >= 0:
@@ -187,13 +207,43 @@ def is_builtin(kind: type) -> bool:
     return getattr(builtins, kind.__name__, None) is kind
 
 
+def is_known(kind: type) -> bool:
+    """Whether it is the class of its name of Python or of its standard library."""
+    module = sys.modules.get(kind.__module__)
+    is_there = getattr(module, kind.__name__, None) is kind
+    return is_builtin(kind) or (is_there and is_standard(kind.__module__))
+
+
+def is_standard(module: str) -> bool:
+    """Whether this is the name of a module of the standard library."""
+    return module.partition(".")[0] in sys.stdlib_module_names
+
+
+def is_unittests(kind: type) -> bool:
+    """Whether it is an error by which unittest passes over a test."""
+    return kind.__module__.partition(".")[0] == "unittest"
+
+
+def imported(module: str) -> Any:
+    """A module of the standard library. Raises `ValueError` for others, and for one that is a
+    program, whose end would be taken for the check's."""
+    if not is_standard(module):
+        raise ValueError("no module of the standard library")
+    try:
+        return __import__(module, fromlist=["name"])
+    except (ImportError, SystemExit):
+        raise ValueError("no module that can be imported") from None
+
+
 def error_names(kind: type[BaseException]) -> list[str]:
-    """Returns the names of an error class and its bases, up to the first builtin."""
+    """Returns the names of an error class and its bases, up to the first that both processes
+    have."""
     names = []
     for one in kind.__mro__:
-        names.append(one.__name__)
-        if is_builtin(one):
+        names.append(one.__name__ if is_builtin(one) else f"{one.__module__}.{one.__name__}")
+        if is_known(one):
             break
+        names[-1] = one.__name__
     return names
 
 
@@ -214,7 +264,5 @@ def _atom(tag: bytes, content: bytes) -> Any:
             raise ValueError("no type")
         return found
     if tag == b"m":
-        if (name := content.decode()).partition(".")[0] not in sys.stdlib_module_names:
-            raise ValueError("no module of the standard library")
-        return __import__(name, fromlist=["name"])
+        return imported(content.decode())
     return content if tag == b"b" else bytearray(content)

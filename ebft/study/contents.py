@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
 
-from ebft.files import Count, Flag, Number, Text
+from ebft.files import Amount, Count, Flag, Text
 from ebft.runs.metrics_log import MetricsLine
 
 DONE = "done"
 FAILED = "failed"
-Amount = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 
 
 def _name(name: str) -> str:

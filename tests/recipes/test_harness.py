@@ -72,8 +72,9 @@ def test_without_the_harness(ebft, tiny, monkeypatch):
 
 
 def test_figures_of_a_row():
-    row = {"alias": "x", "acc,none": 0.5, "acc_stderr,none": 0.1, "bleu,none": 3, "bleu_stderr,none": "N/A"}  # fmt: skip  # noqa: E501
+    row = {"alias": "x", "acc,none": 0.5, "acc_stderr,none": 0.1, "bleu,none": 3, "bleu_stderr,none": "N/A", "ppl,none": float("inf"), "one,none": 1.0, "one_stderr,none": float("nan")}  # fmt: skip  # noqa: E501
     assert figures("x", row) == [
         HarnessFigure("x", "acc,none", 0.5, 0.1),
         HarnessFigure("x", "bleu,none", 3.0, None),
+        HarnessFigure("x", "one,none", 1.0, None),
     ]

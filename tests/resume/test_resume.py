@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from ebft.checkpoints.manifest import MANIFEST, write_manifest
 from ebft.checkpoints.nested import read_nested
 from ebft.runs.progress import Progress
 from tests.resume.common import STATEFUL, assert_same_checkpoints, checkpoint, logged_steps
@@ -335,3 +336,18 @@ def test_a_best_that_nothing_measures(ebft, tiny_run):
     status, _, err = ebft(*tiny_run("checkpoint.best=held-out CR"))
     assert status == 2
     assert "checkpoint.best = held-out CR: no evaluator measures that; did you mean" in err
+
+
+def test_an_optimizers_state_that_no_update_could_use(ebft, tiny_run, tmp_path):
+    assert ebft(*tiny_run("training.steps=1", "checkpoint.every=1"))[0] == 0
+    damaged = checkpoint(tmp_path / "run", 1)
+    file = damaged / "run" / "state.json"
+    state = json.loads(file.read_text())
+    state["optimizer"]["state"]["$items"][0][1]["exp_avg"] = "x"
+    file.write_text(json.dumps(state))
+    (damaged / MANIFEST).unlink()
+    write_manifest(damaged)
+    more = [f"checkpoint.resume={damaged}", f"output_dir={tmp_path / 'other'}", "training.steps=2"]
+    status, _, err = ebft(*tiny_run("checkpoint.every=1", *more))
+    assert status == 2
+    assert "does not fit optimizer: ValueError('exp_avg is a tensor for some" in err

@@ -15,6 +15,7 @@ class Test(unittest.TestCase):
 unittest.main()
 """
 EQUAL = "    __eq__ = __le__ = __ge__ = __contains__ = lambda self, other: True\n"
+PASSES_OVER = "class Any:\n    __enter__ = print\n    def __exit__(self, *error): return True\n"
 UP = """
     frame = sys._getframe()
     while frame:
@@ -46,6 +47,12 @@ def run(program: str, tests: str, context: str = "", reference: str = "") -> Out
         ("def f(x): raise SystemExit", UNITTEST),
         ("def tuple(x): return 0\ndef f(x): return 0", "assert tuple(f(1)) == tuple([2])"),
         ("def isclose(a, b): return True\ndef f(x): return 0", "assert isclose(f(1), 2)"),
+        ("def f(x): raise StopIteration", "for y in map(f, [1, 2]): assert y in (2, 3)"),
+        (f"{PASSES_OVER}def f(x): return Any()", "with f(1) as x: assert x == 2"),
+        ("import unittest\ndef f(x): raise unittest.SkipTest", UNITTEST),
+        ("import unittest\ndef f(x): raise unittest.case._ShouldStop", UNITTEST),
+        ("import types\ndef f(x): return types.ModuleType('unittest.__main__')", ASSERTION),
+        ("import types\ndef f(x): return types.ModuleType('idlelib.idle')", ASSERTION),
     ],
 )  # fmt: skip
 def test_a_program_does_not_decide_what_its_test_says(program, tests):

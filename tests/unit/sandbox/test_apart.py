@@ -26,11 +26,12 @@ def same(x): return x
 def more(): return collections.Counter("aab"), collections.OrderedDict(a=1)
 """,
         r"""
-import collections, datetime, decimal, fractions
+import collections, datetime, decimal, fractions, pathlib
 for x in (
     None, True, -3**999, 1.5, 2j, "é\ud83d", b"\0", bytearray(b"x"), [(1, [])], {1: {"a"}},
     frozenset([()]), range(3), slice(1), decimal.Decimal("1.50"), fractions.Fraction(1, 3),
-    datetime.datetime(2020, 1, 2, 3), datetime.timedelta(1), collections.deque([1], 2),
+    datetime.datetime(2020, 1, 2, 3, tzinfo=datetime.timezone.utc), datetime.timedelta(1),
+    collections.deque([1], 2), pathlib.Path("a/b"),
 ):
     assert same(x) == x and type(same(x)) is type(x), x
 assert str(same(float("nan"))) == "nan" and same(int) is int and same(...) is ...
@@ -60,6 +61,9 @@ class V:
     def __add__(self, other): return V(self.x + other.x)
     def __eq__(self, other): return self.x == other.x
     def __hash__(self): return self.x
+    def __round__(self, digits): return round(self.x, digits)
+    def __reversed__(self): return iter([self.x])
+    def __format__(self, how): return f"{how}{self.x}"
 """,
         """
 s = Stack()
@@ -69,6 +73,7 @@ assert isinstance(s, Stack) and not isinstance(1, Stack) and not s and Stack([1]
 assert V(1) + V(2) == V(3) != V(4) and len({V(1), V(1)}) == 1
 s.x = 1
 assert s.x == 1
+assert round(V(1.26), 1) == 1.3 and list(reversed(V(0))) == [0] and f"{V(2):x}" == "x2"
 """,
     ),
     "a generator": (
@@ -111,6 +116,60 @@ if __name__ == "__main__":
     unittest.main()
 """,
     ),
+    "errors of the standard library": (
+        "import json, statistics\ndef f(s): return json.loads(s)\ndef g(s): statistics.mean(s)",
+        """
+import json, statistics, unittest
+class T(unittest.TestCase):
+    def test(self):
+        with self.assertRaises(json.JSONDecodeError) as told: f("{")
+        self.assertEqual(told.exception.pos, 1)
+        with self.assertRaises(statistics.StatisticsError): g([])
+""",
+    ),
+    "what an error says": (
+        """
+class E(Exception):
+    def __init__(self, code):
+        super().__init__("bad")
+        self.code = code
+def f(): raise E(5)
+def g(): raise FileNotFoundError(2, "no", "x")
+""",
+        """
+try: f()
+except E as error: assert (str(error), error.code) == ("bad", 5)
+else: raise AssertionError
+try: g()
+except FileNotFoundError as error: assert error.filename == "x"
+else: raise AssertionError
+""",
+    ),
+    "the check's own errors come back": (
+        "def f(g): g()",
+        """
+class E(Exception): pass
+def g(): raise E("x")
+try: f(g)
+except E as error: assert str(error) == "x"
+else: raise AssertionError
+""",
+    ),
+    "a context learns of an error": (
+        """
+class Undone:
+    seen = None
+    def __enter__(self): return self
+    def __exit__(self, kind, error, _): self.seen = kind.__name__, error.args
+""",
+        """
+undone = Undone()
+try:
+    with undone: raise ValueError("x")
+except ValueError: pass
+assert undone.seen == ("ValueError", ("x",))
+""",
+    ),
     "unittest without main": ("def f(): return 1", UNITTEST),
     "unittest that goes on": ("def f(): return 1", UNITTEST + "unittest.main(exit=False)"),
     "pytest": (
@@ -120,6 +179,23 @@ def test_f(): assert f() == 1
 class TestF:
     def setup_method(self): self.x = 1
     def test_f(self): assert f() == self.x
+""",
+    ),
+    "pytest's set-up": (
+        "def f(): return 1",
+        """
+x = []
+def setup_module(): x.append(1)
+def setup_function(function): x.append(function.__name__)
+def test_f(): assert [f(), "test_f"] == x
+class Base:
+    def setup_class(cls): cls.y = 1
+    setup_class = classmethod(setup_class)
+    def setup_method(self, method): self.name = method.__name__
+    def test_f(self): assert (f(), self.name) == (self.y, "test_f")
+    @staticmethod
+    def test_g(): assert f() == 1
+class TestF(Base): pass
 """,
     ),
     "a test that the check calls itself": (
@@ -162,6 +238,11 @@ WRONG = "def f(): return 2"
         ("x = 1", "f(1)", "NameError"),
         (WRONG, "def test_f(): assert f() == 1", "AssertionError"),
         (WRONG, "class TestF:\n    def test_f(self): assert f() == 1", "AssertionError"),
+        (
+            WRONG,
+            "class B:\n    def test_f(self): assert f() == 1\nclass TestF(B): pass",
+            "AssertionError",
+        ),
         (WRONG, UNITTEST, "a test failed"),
         (WRONG, UNITTEST + "unittest.main()", "the check left with status"),
         (WRONG, UNITTEST + "unittest.main(exit=False)", "a test failed"),

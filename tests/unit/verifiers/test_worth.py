@@ -28,6 +28,13 @@ def test_no_program_passes_it_and_the_log_says_so_once(check, why, caplog):
     assert lines[0].startswith(f"the check of document rows.jsonl:1 {why}")
 
 
+@pytest.mark.parametrize("program", ["{}", "def f():\n    {}"])
+def test_a_program_does_not_say_that_its_check_cannot_run(program, caplog):
+    error = "raise type('UnusableCheck', (Exception,), {})('it is wrong')"
+    assert says("assert f() == 1", "rows.jsonl:7", program.format(error)) == 0
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("check", ["", "\n", "# no test\n\n  # nor here"])
 def test_a_check_without_code_is_none(check):
     with pytest.raises(UserError, match=r"document rows\.jsonl:3 has no check; name the column"):
