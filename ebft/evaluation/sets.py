@@ -12,8 +12,8 @@ from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.measure import EvaluationSet
 from ebft.evaluation.options import EvaluationOptions, SetOptions
 from ebft.evaluation.plans import check_plans
-from ebft.models.context_length import check_context_length, context_length
-from ebft.models.vocabulary import embedded_tokens
+from ebft.models.shape import check_context_length, context_length
+from ebft.models.tokenizer import embedded_tokens
 from ebft.parts.interfaces import DataSource
 from ebft.parts.part import Resources
 from ebft.plans.completion import Completion

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
+from ebft.models.tokenizer import text_of
 from ebft.rollout.records import Rollouts
-from ebft.rollout.texts import text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
