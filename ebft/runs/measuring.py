@@ -13,9 +13,8 @@ from ebft.evaluation.remembered import Remembered
 from ebft.mistakes import suggest
 from ebft.models.whole import kept_whole
 from ebft.parts.measurements import Measurement
-from ebft.report.curves import plot_curves
-from ebft.report.lengths import plot_lengths
-from ebft.report.summary import summary_table
+from ebft.report.curves import plot_curves, plot_lengths
+from ebft.report.tables import summary_table
 from ebft.rollout.records import Contexts, Scored
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.output import OutputFolder

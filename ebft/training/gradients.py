@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ebft.distributed.processes import ONE_PROCESS
 from ebft.models.layers import eager, recompute_layers
-from ebft.scoring.gradient_noise import gradient_noise
+from ebft.scoring.estimators import gradient_noise
 from ebft.training.losses import count, cross_entropy, policy_gradient, policy_log_probs
 from ebft.training.objective import ObjectiveOptions
 
@@ -33,7 +33,7 @@ def measure_gradients(
 
     Gradients are computed for one document at a time, at the policy's current weights, which must
     be those that the rollouts were sampled from. The policy's `.grad` is not changed. Noise scales
-    are in documents (`scoring.gradient_noise`); a step of one document has none. Without rollouts
+    are in documents (`ebft.scoring.estimators`); a step of one document has none. Without rollouts
     (`scored` is None), the policy gradient is left out.
     """
     documents = len(contexts.documents)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ebft.errors import UserError
 from ebft.evaluation.lines import DocumentsLine, read_evaluations
-from ebft.report.names import family
+from ebft.report.curves import family
 from ebft.study.contents import Description, Result, StudyPlan
 from ebft.study.folder import PLAN_FILE, RunFolder, StudyFolder, read_steps
 
