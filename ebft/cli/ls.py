@@ -80,7 +80,7 @@ def ls(arguments: argparse.Namespace) -> int:
 
 
 def _recipes() -> Iterator[str]:
-    from ebft.config.shipped import shipped_recipes
+    from ebft.config.read import shipped_recipes
 
     yield RECIPES
     recipes = shipped_recipes()

@@ -5,6 +5,7 @@
 
 What a file says changes its base as the same overrides on the command line would: sections are
 merged key by key, another `_component_` drops the options of the one before, lists are replaced.
+`shipped_recipes` are those that come with ebft.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any, cast
 import yaml
 from omegaconf import OmegaConf
 
+import ebft
 from ebft.config.overrides import NOT_YAML, Override, apply_overrides
-from ebft.config.shipped import shipped_recipes
 from ebft.errors import UserError
 from ebft.mistakes import suggest
 
@@ -109,3 +110,25 @@ def _changes(
             yield from _changes(value, origin, keys)
         else:
             yield Override(".".join(keys), keys, value, origin=origin)
+
+
+def recipes_folder() -> Path:
+    """Where they are: inside the package if it was built, beside it in a checkout."""
+    package = Path(ebft.__file__).parent
+    built = package / "_recipes"
+    return built if built.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Every recipe file by its name: the path in the folder, without `.yaml`.
+
+    A file below a checkout's folder is given relative to the working directory where it can be.
+    """
+    folder = recipes_folder()
+    here = Path.cwd()
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): (
+            path.relative_to(here) if path.is_relative_to(here) else path
+        )
+        for path in sorted(folder.rglob("*.yaml"))
+    }

@@ -1,15 +1,15 @@
 """The sandbox: runs Python programs that a model wrote, so that they can do nothing but compute.
 
-`run_apart` runs a program and its tests, in two processes, which talk by `values` and `calls`;
-`checking` is what both do. For one program
-`run_python` is all of it. `options` says how much a program may use, `syscalls` and `landlock` what
-the kernel lets it do, `counting` how often; `child` is what starts in the process that the program
-runs in.
+apart                  a program and its check in two processes, so that it cannot decide its outcome
+  checking               what each of the two does
+  values, calls          how values and calls travel between them
+run                    one program in a process of its own, and how much it may use
+  child                  what starts in that process
+  syscalls, landlock     which system calls it may make and how often; which files it reaches
 """
 
 from ebft.sandbox.apart import Check, run_apart, run_without_program
-from ebft.sandbox.options import SandboxOptions
-from ebft.sandbox.run import Outcome, require, run_python
+from ebft.sandbox.run import Outcome, SandboxOptions, require, run_python
 
 __all__ = [
     "Check",

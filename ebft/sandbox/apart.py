@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ebft.sandbox.options import SandboxOptions
-from ebft.sandbox.run import Outcome, require, run_python
+from ebft.sandbox.run import Outcome, SandboxOptions, require, run_python
 
 SOURCES = ("values.py", "calls.py", "checking.py")
 """What runs in front of the program and of the check, in this order."""

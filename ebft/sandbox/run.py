@@ -1,4 +1,7 @@
-"""Runs a generated Python program in a process of its own, isolated, and says how it ended."""
+"""Runs a generated Python program in a process of its own, isolated, and says how it ended.
+
+`SandboxOptions` is the `sandbox:` section of parts that run generated programs.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
 
 from ebft.errors import SandboxError
+from ebft.options import Options
 from ebft.sandbox import landlock
-from ebft.sandbox.counting import MOST_FILES, Counter
-from ebft.sandbox.options import SandboxOptions
-from ebft.sandbox.syscalls import MACHINES, counting_filter, seccomp_filter
+from ebft.sandbox.syscalls import MACHINES, MOST_FILES, Counter, counting_filter, seccomp_filter
 
 WORD = 16
 """Bytes of the word that says that a program ran to its end."""
@@ -39,6 +43,29 @@ A_DAY = 24 * 3600
 CHILD = str(Path(__file__).with_name("child.py"))
 PYTHON = (sys.executable, "-S", "-s", "-P", "-B", "-X", "utf8", CHILD)
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+
+
+class SandboxOptions(Options):
+    """How generated programs are run: one process each, with limits, and isolated."""
+
+    isolation: Literal["full", "limits"] = Field(
+        "full",
+        description="full: no network, no other processes, at most 256 threads, no files but a "
+        "temporary folder (Linux with Landlock and seccomp, without privileges); limits: only what "
+        "is below. A program may then read, change and send whatever the user can: for programs "
+        "you trust",
+    )
+    cpu_seconds: PositiveInt = Field(5, description="CPU time of a program")
+    wall_seconds: float = Field(
+        20.0, gt=0, description="time of a program on the clock; longer than its CPU time, so that "
+        "a busy machine fails no program"
+    )  # fmt: skip
+    memory_mib: PositiveInt = Field(512, description="address space of a program, in MiB")
+    scratch_mib: PositiveInt = Field(
+        8, description="size of its files together, in MiB: a program opens at most 64 to create "
+        "them (modes w, a and x), each of at most a 64th of this. With `isolation: limits`, the "
+        "size of each file"
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

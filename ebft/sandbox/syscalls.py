@@ -1,16 +1,24 @@
-"""Which system calls a program may make: a seccomp filter that allows computing and little else.
+"""Which system calls a program may make, and how often: seccomp filters, and who answers them.
 
 What is not listed fails with EPERM: processes, signals, sockets, ptrace, mounts, owners and modes
 of files, new kernels' calls that this file does not know. A list of what is allowed cannot be
 incomplete in a way that harms. Which files may be opened is Landlock's business
-(`ebft.sandbox.landlock`), how many is for `ebft.sandbox.counting`.
+(`ebft.sandbox.landlock`).
+
+How many threads a program starts and how many files it creates is counted here. The system's own
+limits are for one file, for all of a user's threads, or not for the superuser, and a file without a
+name is in no folder where one could look. So a second filter (`counting_filter`) makes each such
+call wait until this process has counted it.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 CALLS: dict[str, tuple[int | None, int | None]] = {
@@ -68,6 +76,17 @@ LOAD, EQUAL, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x45, 0x54, 0x06
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
 """Offsets in the kernel's `struct seccomp_data`; an argument has 8 bytes, the low word first."""
 ALLOW, ERRNO, ASK = 0x7FFF0000, 0x00050000, 0x7FC00000
+
+MOST_THREADS = 256
+MOST_FILES = 64
+"""Over a program's life, whether they still are there or not."""
+
+RECEIVE, SEND = 0xC0502100, 0xC0182101
+GO_ON = 1
+"""`SECCOMP_IOCTL_NOTIF_RECV`, `SECCOMP_IOCTL_NOTIF_SEND`, `SECCOMP_USER_NOTIF_FLAG_CONTINUE`."""
+CALL = struct.Struct("=QIIiIQ6Q")
+ANSWER = struct.Struct("=QqiI")
+"""The kernel's `struct seccomp_notif` and `struct seccomp_notif_resp`."""
 
 
 class Machine(NamedTuple):
@@ -159,3 +178,33 @@ def _if(
     yield from tests
     yield RETURN, 0, 0, then
     yield LOAD, 0, 0, NUMBER
+
+
+class Counter:
+    """Answers a program's counted calls, which it learns of from the filter's `listener`."""
+
+    def __init__(self, listener: int, machine: Machine) -> None:
+        self.listener = listener
+        self._clone = CLONE[machine.column]
+        self._threads, self._files = MOST_THREADS, MOST_FILES
+
+    def answer(self) -> None:
+        """Lets the call that waits go on, or fail. To be called when `listener` is readable."""
+        call = bytearray(CALL.size)
+        with suppress(FileNotFoundError):  # the program has gone
+            fcntl.ioctl(self.listener, RECEIVE, call)
+            name, _, _, number, *_ = CALL.unpack(call)
+            error = self._count(number)
+            fcntl.ioctl(self.listener, SEND, ANSWER.pack(name, 0, -error, 0 if error else GO_ON))
+
+    def _count(self, number: int) -> int:
+        """The error that call `number` fails with; 0 if it may go on."""
+        if number == self._clone:
+            self._threads -= 1
+            return errno.EAGAIN if self._threads < 0 else 0
+        self._files -= 1
+        return errno.EDQUOT if self._files < 0 else 0
+
+    def close(self) -> None:
+        """From now on every counted call fails."""
+        os.close(self.listener)
