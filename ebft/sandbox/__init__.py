@@ -1,6 +1,6 @@
 """The sandbox: runs Python programs that a model wrote, so that they can do nothing but compute.
 
-apart                  a program and its check in two processes, so that it cannot decide its outcome
+apart                  a program and its check in two processes, so that it cannot fake the outcome
   checking               what each of the two does
   values, calls          how values and calls travel between them
 run                    one program in a process of its own, and how much it may use
