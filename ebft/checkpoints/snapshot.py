@@ -52,8 +52,8 @@ VERSION = TypeAdapter(Version)
 class About:
     """Which run a checkpoint is of: small enough to read before anything is loaded.
 
-    `recipe` is the resolved recipe; `digests` are of what it was run on (`ebft.digests`);
-    `micro_batch` is how many documents it had at a time, which the recipe may leave open.
+    `recipe` is the resolved recipe; `digests` are of the model and the documents that it was run
+    on; `micro_batch` is how many documents it had at a time, which the recipe may leave open.
     """
 
     step: Count

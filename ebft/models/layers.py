@@ -83,7 +83,7 @@ def recompute_layers(model: PreTrainedModel, *, enabled: bool) -> Iterator[None]
 
 
 def _recompute_in_eval_mode(layer: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
-    """Recomputes `forward(*inputs)` of a layer in backward, which runs in eval mode both times."""
+    """Runs `forward(*inputs)` of a layer in eval mode, now and once more in backward."""
 
     def run(*inputs: Any) -> Any:
         layer.training = False
