@@ -50,7 +50,7 @@ test-encoders: $(VENV_VLLM)/.installed
 	$(VENV_VLLM)/bin/python -m pytest plugins/ebft-sentence-transformers/tests
 
 # Breaks each formula and guard on purpose; every one has to fail a test. About half an hour.
-# ARGS="interval.py seeds.py" are only those of files so named, ARGS="--jobs 2 --first 60" go on.
+# ARGS="interval.py kernels.py" are only those of files so named, ARGS="--jobs 2 --first 60" go on.
 mutants: $(VENV)/.installed
 	$(BIN)/python -m tests.mutants $(ARGS)
 

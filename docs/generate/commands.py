@@ -15,8 +15,7 @@ WIDTH = "88"
 
 def commands_page() -> str:
     """`ebft --help` and the help of every subcommand."""
-    names = [command.__name__.rpartition(".")[2].replace("_", "-") for command in COMMANDS]
-    sections = [f"## ebft {name}\n\n{block(help_text(name))}" for name in names]
+    sections = [f"## ebft {name}\n\n{block(help_text(name))}" for name in COMMANDS]
     return "\n".join(["# Commands\n", block(help_text()), *sections])
 
 

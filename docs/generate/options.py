@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from docs.generate.markdown import code
-from ebft.cli.types import describe_field, yaml_value
+from ebft.cli.types import field_type, yaml_value
 from ebft.config.component import Component
 from ebft.options import Options
 from ebft.parts.part import Part, PartOf
@@ -25,7 +25,7 @@ def option_rows(options: type[Options]) -> Iterator[Row]:
             for inner, kind, default, description in option_rows(section):
                 yield code(f"{prefix}.{inner.strip('`')}"), kind, default, description
         else:
-            yield code(key), code(describe_field(field)), default_of(field), field.description or ""
+            yield code(key), code(field_type(field)), default_of(field), field.description or ""
 
 
 def default_of(field: FieldInfo) -> str:

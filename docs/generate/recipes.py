@@ -19,8 +19,8 @@ from docs.generate.options import (
     section_of,
 )
 from docs.generate.parts import title_of
+from ebft.config.read import recipes_folder
 from ebft.config.recipe import JOBS, RecipeOptions
-from ebft.config.shipped import recipes_folder
 from ebft.parts.registry import load_registry
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.nested import check_nested
-from ebft.checkpoints.sharded import set_apart
+from ebft.checkpoints.shards import set_apart
 from ebft.checkpoints.snapshot import About, Snapshot
 from ebft.checkpoints.state import fits, gather_before_update, gather_state
 from ebft.errors import PluginError, StorageError

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ebft.checkpoints.manifest import write_manifest
-from ebft.checkpoints.retry import with_retries
+from ebft.checkpoints.manifest import with_retries, write_manifest
 from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.errors import StorageError
 

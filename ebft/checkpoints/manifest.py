@@ -1,6 +1,8 @@
-"""The manifest of a checkpoint: a checksum of every file, in the format of `sha256sum`.
+"""Whether a checkpoint is whole: a manifest has the checksum of every file, as `sha256sum` has it.
 
-`sha256sum --check manifest.sha256` verifies a checkpoint without ebft.
+`sha256sum --check manifest.sha256` verifies a checkpoint without ebft. A damaged checkpoint is
+skipped. One that cannot be read is not damaged: network file systems are away for a moment, so
+reading is tried again, and then refused.
 """
 
 from __future__ import annotations
@@ -8,16 +10,40 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
+from ebft.errors import StorageError
 from ebft.files import check_regular, read_text
 
+PAUSES = (0.5, 2.0, 5.0)
+"""Seconds to wait before each further try."""
+T = TypeVar("T")
 MANIFEST = "manifest.sha256"
 LINE = re.compile(r"(?P<checksum>[0-9a-f]{64})  (?P<name>[^\0]+)")
 OURS = (".safetensors", ".json")
 """What a checkpoint consists of; somebody's notes beside it are no damage."""
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """What the system says where there is no file; anything else says nothing of what is there."""
+
+
+def with_retries(read: Callable[[], T]) -> T:
+    """What `read` returns, tried again after each `OSError`. Raises `StorageError` in the end."""
+    for pause in PAUSES:
+        try:
+            return read()
+        except OSError:
+            time.sleep(pause)
+    try:
+        return read()
+    except OSError as error:
+        raise StorageError(
+            f"cannot read {error.filename or 'a checkpoint'}: {error.strerror}; it may be whole, "
+            "so nothing has been changed, and the same command goes on once it can be read"
+        ) from error
 
 
 def write_manifest(folder: Path) -> None:
@@ -56,6 +82,14 @@ def find_damage(folder: Path) -> str | None:
                 raise
             return f"{name} is missing"
     return None
+
+
+def damage_of(folder: Path) -> str | None:
+    """What is damaged in a checkpoint; None if its files are those that were written.
+
+    Raises `StorageError` if they cannot be read.
+    """
+    return with_retries(partial(find_damage, folder))
 
 
 def _parsed(text: str) -> dict[str, str]:

@@ -6,14 +6,15 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ebft.checkpoints.differences import Difference, compare, is_below
 from ebft.checkpoints.folder import Checkpoints, remove, set_aside
-from ebft.checkpoints.snapshot import About, read_state, shards_of
+from ebft.checkpoints.manifest import damage_of, with_retries
+from ebft.checkpoints.snapshot import About, read_about, read_state, shards_of
 from ebft.checkpoints.state import restore_state
-from ebft.checkpoints.verify import about_of, damage_of
 from ebft.errors import UserError
 from ebft.models.export import load_weights
 
@@ -76,7 +77,7 @@ class Resumption:
         for path in reversed(self.later(own)):
             remove(path)
 
-    def restore(self, loop: LoopParts) -> dict[str, Any]:
+    def restore_loop(self, loop: LoopParts) -> dict[str, Any]:
         """Restores the loop; returns the rest of the state, which is not its business."""
         try:
             state = read_state(self.folder)
@@ -114,7 +115,7 @@ def find_resumption(
         folder = _named(Path(os.path.expanduser(resume)), verified)
     if folder is None:
         return None
-    about = about_of(folder)
+    about = _about_of(folder)
     later = [] if verified else _later(own, folder)
     if later and resume != AUTO and not overwrite:
         raise UserError(
@@ -167,6 +168,20 @@ def _named(folder: Path, verified: bool) -> Path:
     if not verified and (damage := damage_of(folder)):
         raise UserError(f"checkpoint.resume = {folder}: {damage}; give another checkpoint")
     return folder
+
+
+def _about_of(folder: Path) -> About:
+    """Which run a whole checkpoint is of.
+
+    Raises `UserError` if it is of another format or not as a run writes it, and `StorageError` if
+    it cannot be read.
+    """
+    try:
+        return with_retries(partial(read_about, folder))
+    except ValueError as error:
+        raise UserError(
+            f"checkpoint.resume = {folder}: {error}; or choose another checkpoint or output_dir"
+        ) from error
 
 
 def _later(own: Checkpoints, folder: Path) -> list[Path]:

@@ -1,15 +1,16 @@
-"""Tensors that are divided over processes, on disk: each process writes its own part of them.
+"""An optimizer's state in several processes: each has, and writes, its own shard of large tensors.
 
 torch.distributed.checkpoint puts them together again, for as many processes as there are then. The
-files are safetensors, and where a part belongs is in their headers.
+files are safetensors, and where a shard belongs is in their headers.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -23,7 +24,75 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from ebft.checkpoints.nested import Sharded
 from ebft.files import check_regular
+
+if TYPE_CHECKING:
+    from ebft.training.parts import LoopParts
+
+
+def set_apart(
+    state: Mapping[str, Any], loop: LoopParts
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The state of one of several processes, with `Sharded` for what each has its own part of.
+
+    Those are the optimizer's tensors that are divided as the weights are; they come by their names.
+    """
+    from ebft.models.shard import is_like, unsharded
+
+    apart: dict[str, Tensor] = {}
+    parameters = parameters_of(loop)
+
+    def taken(number: int, key: str, value: Any) -> Any:
+        if not is_like(parameters[number], value):
+            return unsharded(value)
+        apart[name := f"{number}.{key}"] = value
+        return Sharded(name)
+
+    optimizer = _with_each(state["optimizer"], taken)
+    return {**unsharded({**state, "optimizer": None}), "optimizer": optimizer}, apart
+
+
+def put_back(optimizer: Mapping[str, Any], loop: LoopParts, shards: Path) -> Mapping[str, Any]:
+    """An optimizer's state with its tensors divided over the present processes as the weights are.
+
+    Raises `ValueError` if what is `Sharded` in it is not in `shards`.
+    """
+    parameters = parameters_of(loop)
+    apart = {
+        value.name: parameters[number]
+        for number, values in optimizer["state"].items()
+        for value in values.values()
+        if isinstance(value, Sharded)
+    }
+    if not apart and loop.processes.size == 1:
+        return optimizer
+    from ebft.models.shard import sharded_like
+
+    read = read_shards(shards, like=apart) if apart else {}
+
+    def placed(number: int, _key: str, value: Any) -> Any:
+        if isinstance(value, Sharded):
+            return read[value.name]
+        return sharded_like(parameters[number], value)
+
+    return _with_each(optimizer, placed)
+
+
+def parameters_of(loop: LoopParts) -> dict[int, Tensor]:
+    """The optimizer's parameters by the numbers that its state has for them."""
+    return dict(enumerate(p for group in loop.optimizer.param_groups for p in group["params"]))
+
+
+def _with_each(
+    optimizer: Mapping[str, Any], change: Callable[[int, str, Any], Any]
+) -> dict[str, Any]:
+    """The optimizer's state with `change(number, key, value)` for every value of a parameter."""
+    changed = {
+        number: {key: change(number, key, value) for key, value in values.items()}
+        for number, values in optimizer["state"].items()
+    }
+    return {**optimizer, "state": changed}
 
 
 def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 import ebft
 from ebft.checkpoints.nested import read_nested, write_nested
+from ebft.checkpoints.shards import check_shards, write_shards
 from ebft.files import Count, Number, Text, parse_json, read_text, record
 from ebft.models.export import WholeWeights, save_policy
 from ebft.models.lora import has_adapter
@@ -94,8 +95,6 @@ class Snapshot:
     def write_part(self, folder: Path) -> None:
         """Writes this process's part of what is divided over all, into an existing folder."""
         if self.shards:
-            from ebft.checkpoints.shards import write_shards
-
             write_shards(self.shards, shards_of(folder))
 
     def write(self, folder: Path) -> None:
@@ -105,8 +104,6 @@ class Snapshot:
             weights=self.weights, merge_adapter=self.merge_adapter,
         )  # fmt: skip
         if self.shards:
-            from ebft.checkpoints.shards import check_shards
-
             check_shards(shards_of(folder), self.shards)
         run = folder / RUN
         run.mkdir(exist_ok=True)

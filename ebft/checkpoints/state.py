@@ -1,21 +1,24 @@
 """The state of a run's loop: everything that a step changes, beside the policy's weights.
 
-Rollouts and the order of documents are pure functions of the step, so they have none.
+Rollouts and the order of documents are pure functions of the step, so they have none. Nor does ebft
+draw from the random generators of torch, numpy and Python; but a plug-in may, so they are saved.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from ebft.checkpoints.generators import gather_random, restore_random
-from ebft.checkpoints.sharded import put_back
+from ebft.checkpoints.shards import put_back
 from ebft.errors import UserError
 from ebft.parts.stateful import Stateful
 
@@ -154,3 +157,33 @@ def fits(name: str) -> Iterator[None]:
         LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError,
     ) as error:  # fmt: skip
         raise UserError(f"the checkpoint's state does not fit {name}: {error!r}") from error
+
+
+def gather_random(device: torch.device) -> dict[str, Any]:
+    """The random generators' state now; of CUDA's too if `device` is a GPU."""
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def restore_random(state: Mapping[str, Any], device: torch.device) -> None:
+    """Gives the generators the state that `gather_random` read off them.
+
+    CUDA's keep theirs, with a warning, if there is another number of GPUs now.
+    """
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and state["cuda"]:
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        else:
+            log.warning(
+                "%d GPUs are here and %d were: torch's generators on them start anew",
+                torch.cuda.device_count(), len(state["cuda"]),
+            )  # fmt: skip
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])

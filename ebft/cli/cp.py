@@ -35,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def copy(arguments: argparse.Namespace) -> int:
     """Raises `UserError` if there is no such recipe, or DEST cannot be written."""
-    from ebft.config.shipped import shipped_recipes
+    from ebft.config.read import shipped_recipes
     from ebft.mistakes import suggest
 
     recipes = shipped_recipes()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from ebft.cli.types import describe_field, nested_options, yaml_value
+from ebft.cli.types import field_type, nested_options, yaml_value
 from ebft.console import say
 from ebft.errors import UserError
 
@@ -80,7 +80,7 @@ def ls(arguments: argparse.Namespace) -> int:
 
 
 def _recipes() -> Iterator[str]:
-    from ebft.config.shipped import shipped_recipes
+    from ebft.config.read import shipped_recipes
 
     yield RECIPES
     recipes = shipped_recipes()
@@ -113,7 +113,7 @@ def _options(options: type[BaseModel], width: int, *, indent: str) -> Iterator[s
     for option, field in options.model_fields.items():
         given = field.get_default(call_default_factory=True)
         default = "" if field.is_required() else f" = {yaml_value(given)}"
-        yield f"{indent}- {option}: {describe_field(field)}{default}"
+        yield f"{indent}- {option}: {field_type(field)}{default}"
         yield from wrap(field.description or "", width, initial_indent=hang, subsequent_indent=hang)
         for nested in nested_options(field.annotation):
             yield from _options(nested, width, indent=hang)

@@ -1,4 +1,4 @@
-"""`ebft`: the command line. One file a subcommand; this one parses and turns errors into statuses.
+"""`ebft`: the command line. This file parses it, and turns errors into exit statuses.
 
 Exit status: 0 done, 1 the run failed (numbers, memory, disk, engine), 2 a mistake of the user,
 130 stopped by Ctrl-C, 143 by SIGTERM: with a checkpoint, and the same command with
@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import ebft
-from ebft.cli import compare, cp, doctor, ls, new_plugin, report, run, study, validate
-from ebft.cli import eval as eval_command
+from ebft.cli import cp, doctor, ls, new_plugin, results, run
 from ebft.console import give_up, prepare_process, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.printable import printable
@@ -28,7 +27,19 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What it says of a file or folder that may not be read or written."""
 IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
 """What it says where a folder stands in a file's place, or the like."""
-COMMANDS = (run, eval_command, compare, study, report, validate, ls, cp, new_plugin, doctor)
+COMMANDS = {
+    "run": run.add_run,
+    "eval": run.add_eval,
+    "compare": results.add_compare,
+    "study": run.add_study,
+    "report": results.add_report,
+    "validate": run.add_validate,
+    "ls": ls.add_parser,
+    "cp": cp.add_parser,
+    "new-plugin": new_plugin.add_parser,
+    "doctor": doctor.add_parser,
+}
+"""The functions that add the subcommands, in the order of `ebft --help`."""
 EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
@@ -123,7 +134,7 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The parsed command line. Exits with status 2 and the usage if it is not one."""
-    parser = Parser(
+    parser: argparse.ArgumentParser = Parser(
         prog="ebft",
         description="Energy-Based Fine-Tuning of language models.",
         epilog=EPILOG,
@@ -131,8 +142,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"ebft {ebft.__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(subparsers)
+    for add in COMMANDS.values():
+        add(subparsers)
     arguments, rest = parser.parse_known_args(argv)
     # argparse gives up on positional arguments that come after an option.
     if rest and ("overrides" not in arguments or any(word.startswith("-") for word in rest)):

@@ -1,18 +1,18 @@
-"""`ebft run`: runs a recipe."""
+"""`ebft run`, `eval`, `study` (or `ablate`) and `validate`: the commands that take a recipe."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ebft.cli.arguments import add_recipe
 from ebft.console import say
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
     from ebft.config.load import Recipe
 
-EPILOG = """\
+RUN_EXAMPLES = """\
 examples:
   ebft run recipes/ebft_full.yaml
   ebft run recipes/ebft_full.yaml sampler.n=8 reward.diversity=0.5
@@ -21,15 +21,40 @@ examples:
 
 Choosing another part (baseline=none) drops the options of the one that it replaces.
 """
+EVAL_EXAMPLES = """\
+examples:
+  ebft eval recipes/evaluate.yaml                               the embedded model
+  ebft eval recipes/evaluate.yaml model.path=runs/mine/checkpoints/step-000030 \\
+      model.base=smollm2-135m-instruct                          what training has made of it
+  ebft eval recipes/evaluate.yaml evaluation.documents=200 output_dir=runs/eval_200
+
+`ebft run` does the same with such a recipe. Features are those of model.base: to compare
+checkpoints, give all of them the same one.
+"""
+STUDY_EXAMPLES = """\
+examples:
+  ebft ablate recipes/ablations/reward_terms.yaml --dry-run    the runs and what they cost
+  ebft ablate recipes/ablations/reward_terms.yaml              run them; again: go on
+  ebft study my_study.yaml seeds=[0,1,2] budget.minutes=60     in parts of an hour
+
+Runs that are done are skipped, so the same command goes on after Ctrl-C, a crash or a change of the
+file. Several processes, on several machines, may work on one folder: each takes runs that no other
+has. `ebft run FILE` and `tune run FILE` do the same.
+"""
+VALIDATE_EXAMPLES = """\
+examples:
+  ebft validate my_recipe.yaml
+  ebft validate my_recipe.yaml sampler.n=8
+"""
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_run(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `run FILE [key=value ...] [--dry-run]`."""
     parser = subparsers.add_parser(
         "run",
         help="run a recipe",
         description="Runs a recipe.",
-        epilog=EPILOG,
+        epilog=RUN_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_recipe(parser)
@@ -55,20 +80,122 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{recipe.source}: recipe = {recipe.options.recipe}: runs in one process, and this "
                 f"is one of {launch.size}: leave out --nproc_per_node and --nnodes"
             )
-        return run_or_describe(recipe, dry_run=arguments.dry_run)
+        return run_or_show(recipe, dry_run=arguments.dry_run)
 
 
-def run_or_describe(recipe: Recipe, *, dry_run: bool) -> int:
+def add_eval(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `eval FILE [key=value ...] [--dry-run]`."""
+    parser = subparsers.add_parser(
+        "eval",
+        help="measure a model or a checkpoint, without training",
+        description="Measures a model on held-out documents, as a recipe of the kind `evaluate` "
+        "says.",
+        epilog=EVAL_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved recipe; load and start nothing"
+    )
+    parser.set_defaults(command=evaluate)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Exit status 0 when all is measured. Raises `UserError` for a recipe of another kind."""
+    from ebft.config.load import load_recipe
+    from ebft.runs.options import EvaluateOptions
+
+    recipe = load_recipe(arguments.file, arguments.overrides)
+    if not isinstance(recipe.options, EvaluateOptions):
+        raise UserError(
+            f"{arguments.file}: recipe = {recipe.options.recipe}: is not one that evaluates; run "
+            "it with `ebft run`, or start from recipes/evaluate.yaml"
+        )
+    return run_or_show(recipe, dry_run=arguments.dry_run)
+
+
+def add_study(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `study FILE [key=value ...] [--dry-run]` and its other name, `ablate`."""
+    parser = subparsers.add_parser(
+        "study",
+        aliases=["ablate"],
+        help="run a study: many runs from one file, and their report",
+        description="Runs every run that a study file plans, each in a process of its own, and "
+        "writes a report: tables with intervals, pictures, one page.",
+        epilog=STUDY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the runs and what they would cost"
+    )
+    parser.set_defaults(command=study)
+
+
+def study(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` for a file that is no study, else as `ebft run`."""
+    from ebft.config.load import load_recipe
+    from ebft.study.options import StudyOptions
+
+    recipe = load_recipe(arguments.file, arguments.overrides)
+    if not isinstance(recipe.options, StudyOptions):
+        raise UserError(
+            f"{arguments.file}: recipe = {recipe.options.recipe}: not a study; "
+            f"`ebft run {arguments.file}` runs it"
+        )
+    return run_or_show(recipe, dry_run=arguments.dry_run)
+
+
+def add_validate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `validate FILE [key=value ...]`."""
+    parser = subparsers.add_parser(
+        "validate",
+        help="find the mistakes in a recipe",
+        description="Checks a recipe without running it: one line for every mistake. Only the "
+        "modules that its `plugins` lists are imported.",
+        epilog=VALIDATE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_recipe(parser)
+    parser.set_defaults(command=validate)
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    """Exit status 0 for a valid recipe, also if what it names is missing here; a mistake raises
+    `UserError`."""
+    from ebft.config.load import load_recipe
+
+    missing = load_recipe(arguments.file, arguments.overrides).job.missing()
+    say(
+        f"{arguments.file}: valid" + (", but not on this machine:" if missing else ""),
+        *(f"  {line}" for line in missing),
+    )
+    return 0
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Adds `FILE [key=value ...]` to a command."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="the recipe, a YAML file")
+    parser.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        default=[],  # without it, argparse calls them required
+        help="sets a key of the recipe, e.g. sampler.n=8; ~key deletes it",
+    )
+
+
+def run_or_show(recipe: Recipe, *, dry_run: bool) -> int:
     """Runs a recipe, or prints what it would do; the exit status is `run`'s."""
     if dry_run:
-        say(*describe(recipe).split("\n"))
+        say(*dry_run_text(recipe).split("\n"))
         return 0
     from ebft.runs.jobs import run_job
 
     return 0 if run_job(recipe.job) else 130
 
 
-def describe(recipe: Recipe) -> str:
+def dry_run_text(recipe: Recipe) -> str:
     """The resolved recipe as YAML, with the estimate in comments: the whole is a recipe again."""
     from ebft.config.dump import resolved_yaml
 

@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
-def describe_field(field: FieldInfo) -> str:
+def field_type(field: FieldInfo) -> str:
     """The type of an option with its bounds."""
-    return _bounded(describe_type(field.annotation), field.metadata)
+    return _bounded(type_name(field.annotation), field.metadata)
 
 
-def describe_type(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
     """A type annotation, in the words of a recipe: null for None, list for tuple.
 
-    >>> describe_type(tuple[Literal["last", "mean"], ...] | None)
+    >>> type_name(tuple[Literal["last", "mean"], ...] | None)
     'list of last | mean | null'
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _bounded(describe_type(arguments[0]), arguments[1:])
+        return _bounded(type_name(arguments[0]), arguments[1:])
     if origin is Literal:
         return " | ".join(map(yaml_value, arguments))
     if origin in (Union, UnionType):
-        return " | ".join(map(describe_type, arguments))
+        return " | ".join(map(type_name, arguments))
     if origin in (dict, Mapping):
         return "mapping"
     if origin in (tuple, list):
-        return f"list of {describe_type(arguments[0])}"
+        return f"list of {type_name(arguments[0])}"
     if annotation is NoneType:
         return "null"
     name: str = getattr(annotation, "__name__", str(annotation))

@@ -1,5 +1,7 @@
 """Recipe file + overrides → validated options, and the registry of their parts.
 
+Recipes do not read environment variables, because resolved recipes are saved with their results.
+
 torchtune's own parser is not used: `torchtune.config._parse` needs a `--config` flag, its function
 that merges overrides is private and raises errors that argparse prints as a traceback, and
 importing it takes seconds before the first mistake in a recipe can be reported.
@@ -19,7 +21,6 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ebft.config.dump import check_text, plain_options
-from ebft.config.environment import refuse_environment
 from ebft.config.explain import explain
 from ebft.config.overrides import Override, apply_overrides, parse_override
 from ebft.config.read import read_recipe
@@ -109,3 +110,16 @@ def _validate(
         return schema.model_validate(resolved, context={"registry": registry, "source": files[0]})
     except ValidationError as error:
         raise UserError(*explain(error, resolved, files[-1], changes)) from error
+
+
+def refuse_environment() -> None:
+    """Makes `${oc.env:NAME}` an error, because a token would be saved in every checkpoint."""
+    OmegaConf.register_resolver("oc.env", _refuse, replace=True)
+
+
+def _refuse(name: str, *_default: Any) -> Any:
+    raise ValueError(
+        f"recipes do not read environment variables ({name}), because the resolved recipe is saved "
+        "with every result; write the value itself, or leave a secret out: libraries read theirs "
+        "from the environment (HF_TOKEN, WANDB_API_KEY)"
+    )

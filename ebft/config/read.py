@@ -4,7 +4,8 @@
     model: {path: Qwen/Qwen2.5-3B}      only the differences
 
 A file changes its base like the same overrides on the command line: sections are merged key by key,
-another `_component_` drops the options of the old one, lists are replaced.
+another `_component_` drops the options of the old one, lists are replaced. `shipped_recipes` are
+the recipes that come with ebft.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any, cast
 import yaml
 from omegaconf import OmegaConf
 
+import ebft
 from ebft.config.overrides import NOT_YAML, Override, apply_overrides
-from ebft.config.shipped import shipped_recipes
 from ebft.errors import UserError
 from ebft.mistakes import suggest
 
@@ -113,3 +114,25 @@ def _changes(
             yield from _changes(value, origin, keys)
         else:
             yield Override(".".join(keys), keys, value, origin=origin)
+
+
+def recipes_folder() -> Path:
+    """Returns their folder: inside an installed package, beside the package in a checkout."""
+    package = Path(ebft.__file__).parent
+    built = package / "_recipes"
+    return built if built.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Returns every recipe file by name, the path in the folder without `.yaml`.
+
+    In a checkout, paths are relative to the working directory if possible.
+    """
+    folder = recipes_folder()
+    here = Path.cwd()
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): (
+            path.relative_to(here) if path.is_relative_to(here) else path
+        )
+        for path in sorted(folder.rglob("*.yaml"))
+    }

@@ -15,7 +15,7 @@ from ebft.console import Bar
 from ebft.data.corpus import Corpus, InMemory
 from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
-from ebft.models.encode import begins_with, encode, encode_completions
+from ebft.models.tokenizer import begins_with, encode, encode_completions
 from ebft.options import Options
 from ebft.parts.interfaces import Plan
 from ebft.parts.splits import Example

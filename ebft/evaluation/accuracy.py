@@ -17,7 +17,7 @@ from ebft.parts.part import Resources
 from ebft.plans.completion import Completion
 from ebft.rollout.records import Document, Rollouts
 from ebft.sandbox import SandboxOptions
-from ebft.scoring.pass_at_k import pass_at_k
+from ebft.scoring.estimators import pass_at_k
 from ebft.verifiers.attempts import StopTexts, attempts_of, cut
 from ebft.verifiers.find import VERIFIER, VerifierName, find_verifier, verify_attempts
 

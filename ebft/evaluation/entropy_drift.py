@@ -19,7 +19,7 @@ from ebft.parts.interfaces import Plan, known_plan
 from ebft.parts.measurements import Measurement
 from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
-from ebft.scoring.entropy_drift import mean_surprise, slope_over_position
+from ebft.scoring.estimators import mean_surprise, slope_over_position
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,7 +15,7 @@ from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.measurements import Measurement
 from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
-from ebft.scoring.cfm import unbiased_cfm
+from ebft.scoring.kernel_scores import unbiased_cfm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

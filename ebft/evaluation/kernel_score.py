@@ -17,7 +17,7 @@ from ebft.parts.measurements import Measurement
 from ebft.parts.part import Part, Resources, part_of
 from ebft.rollout.records import Document, Rollouts
 from ebft.scoring import kernels
-from ebft.scoring.kernel_score import unbiased_kernel_score
+from ebft.scoring.kernel_scores import unbiased_kernel_score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,7 +19,7 @@ from ebft.parts.interfaces import Evaluator
 from ebft.parts.measurements import CorpusMeasurement, Measurement
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document
-from ebft.scoring.corpus import influence_values
+from ebft.scoring.estimators import influence_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

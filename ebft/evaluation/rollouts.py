@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ebft.errors import NumericalError, UserError
-from ebft.models.context_length import context_length
+from ebft.models.shape import context_length
 from ebft.parts.interfaces import Plan
 from ebft.parts.part import Part, Resources
-from ebft.rollout.not_finite import not_finite_in
+from ebft.rollout.contexts import not_finite_in
 from ebft.rollout.records import Contexts, Document, Rollouts
 from ebft.samplers.hf_tree import HfTree
 

@@ -1,20 +1,25 @@
-"""The sets that a run measures: its own held-out documents, and those of `evaluation.sets`."""
+"""The sets that a run measures: its own held-out documents, and those of `evaluation.sets`.
+
+`check_plans` checks that evaluators can measure their documents, before any of them runs.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ebft.data.corpus import Corpus
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
 from ebft.data.order import DocumentOrder
+from ebft.errors import UserError
 from ebft.evaluation.labelled import build_evaluator
 from ebft.evaluation.measure import EvaluationSet
 from ebft.evaluation.options import EvaluationOptions, SetOptions
-from ebft.evaluation.plans import check_plans
-from ebft.models.context_length import check_context_length, context_length
-from ebft.models.vocabulary import embedded_tokens
+from ebft.evaluation.rollouts import check_rollouts_fit
+from ebft.models.shape import check_context_length, context_length
+from ebft.models.tokenizer import embedded_tokens
 from ebft.parts.interfaces import DataSource
+from ebft.parts.kinds import EvaluatorPart
 from ebft.parts.part import Resources
 from ebft.plans.completion import Completion
 from ebft.rollout.records import Document
@@ -71,3 +76,29 @@ def choose(documents: Corpus, count: int) -> list[Document]:
     """Returns at most `count` of the documents, the same in every run."""
     order = DocumentOrder(HELD_OUT_SEED, len(documents))
     return documents.choose(order(0, len(documents)), count)
+
+
+def check_plans(
+    evaluators: Sequence[EvaluatorPart],
+    documents: Sequence[Document],
+    *,
+    key: str,
+    reads: int | None,
+) -> None:
+    """Raises `UserError` for an evaluator whose plan accepts none of the documents, or whose
+    rollouts would exceed the tokens that the model `reads`.
+
+    This check comes early, because an error later would lose other measurements. `key` is the key
+    of the section with `evaluators`.
+    """
+    for number, part in enumerate(evaluators):
+        where, plan = f"{key}.evaluators.{number}", part.rollout_plan()
+        if plan is None:
+            continue
+        accepted = [document for document in documents if plan.accepts(document)]
+        if not accepted:
+            raise UserError(
+                f"{where}: its plan accepts none of the {len(documents)} documents; it needs "
+                f"{plan.shortest_document} tokens or more, and a plan completion needs prompts"
+            )
+        check_rollouts_fit(plan(accepted), reads, where=where)

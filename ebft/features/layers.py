@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ebft.models.blocks import decoder_blocks
 from ebft.models.forward import decode
+from ebft.models.layers import decoder_blocks
 from ebft.models.whole import whole
 from ebft.rollout.tree_mask import TreeMask
 

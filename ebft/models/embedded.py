@@ -97,8 +97,8 @@ def _write(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ebft.models.arrived import not_arrived
-    from ebft.models.refusing import refusing
+    from ebft.models.refused import refusing
+    from ebft.models.weights import not_arrived
 
     where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     says = f"model.path = {EMBEDDED}: {gguf} cannot be loaded"

@@ -1,20 +1,19 @@
-"""Forward passes of decoders of any architecture, up to their last hidden states."""
+"""Forward passes of decoders of any architecture, up to the last hidden states; their KV cache."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import Cache
 
-from ebft.models.attention import needs_mask, no_mask
+from ebft.models.attention import in_autocast, needs_mask, no_mask
 from ebft.rollout.tree_mask import TreeMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from ebft.models.cache import TreeCache
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
@@ -44,3 +43,39 @@ def decode(
         tree_mask=tree_mask,
     )
     return cast(Tensor, output.last_hidden_state)
+
+
+class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
+    """Keys and values of a row of `columns` tokens in every layer, allocated once.
+
+    transformers' own caches copy their whole content to append a token. Those for sliding windows
+    drop the first entries, which in a tree are not the oldest.
+    """
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(layers=[])
+        self._columns = columns
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self.writes_to: slice | Int[Tensor, " N"] = slice(0)
+        """The columns of the tokens of the next forward."""
+
+    def update(
+        self,
+        key_states: Float[Tensor, "1 H N d"],
+        value_states: Float[Tensor, "1 H N d"],
+        layer_idx: int,
+        *_args: Any,
+        **_others: Any,
+    ) -> tuple[Float[Tensor, "1 H T d"], Float[Tensor, "1 H T d"]]:
+        """Writes the new keys and values; returns those of the whole row, zeros where unset."""
+        new = in_autocast(key_states), in_autocast(value_states)
+        if layer_idx not in self._kept:
+            keys, values = (x.new_zeros(*x.shape[:2], self._columns, x.shape[3]) for x in new)
+            self._kept[layer_idx] = keys, values
+        keys, values = self._kept[layer_idx]
+        keys[:, :, self.writes_to], values[:, :, self.writes_to] = new
+        return keys, values
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
+        """Returns 0. Some architectures ask for it, but positions are passed explicitly."""
+        return 0

@@ -13,14 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ebft.errors import UserError, first_line
 from ebft.files import Flag, parse_json, read_text, record
 from ebft.models import embedded, flex
-from ebft.models.arrived import not_arrived
 from ebft.models.attention import DENSE, FLEX, TREE
-from ebft.models.configuration import check_configuration
 from ebft.models.lora import ADAPTER_CONFIG, with_adapter
 from ebft.models.options import ModelOptions
 from ebft.models.quantize import quantize_to, round_to_nf4
-from ebft.models.refusing import refusing
-from ebft.models.vocabulary import check_vocabulary
+from ebft.models.refused import check_configuration, refusing
+from ebft.models.tokenizer import check_vocabulary
+from ebft.models.weights import not_arrived
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ebft.errors import UserError
 from ebft.mistakes import suggest
-from ebft.models.blocks import linear_layers
+from ebft.models.layers import linear_layers
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
-from ebft.models.refusing import refusing
+from ebft.models.refused import refusing
 from ebft.models.whole import twins
 
 if TYPE_CHECKING:

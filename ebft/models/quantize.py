@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 
 from ebft.errors import UserError
-from ebft.models.blocks import linear_layers
+from ebft.models.layers import linear_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

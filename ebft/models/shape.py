@@ -1,4 +1,4 @@
-"""The dimensions of a model that its costs depend on."""
+"""What a model's configuration says of its size: its dimensions, and how much text it reads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+
+from ebft.errors import UserError
+from ebft.models.embedded import EMBEDDED
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -102,12 +105,63 @@ class ModelShape:
         return self.layers * self.layer_weights + self.head_weights * (1 if self.tied else 2)
 
 
+SHAPES = {
+    EMBEDDED: ModelShape(
+        hidden=576, layers=30, heads=9, kv_heads=3, head_dim=64, intermediate=1536,
+        vocab=49152, tied=True,
+    ),
+    "Qwen/Qwen2.5-1.5B": ModelShape(
+        hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, intermediate=8960,
+        vocab=151936, tied=True,
+    ),
+    "Qwen/Qwen2.5-3B": ModelShape(
+        hidden=2048, layers=36, heads=16, kv_heads=2, head_dim=128, intermediate=11008,
+        vocab=151936, tied=True,
+    ),
+    "Qwen/Qwen2.5-7B": ModelShape(
+        hidden=3584, layers=28, heads=28, kv_heads=4, head_dim=128, intermediate=18944,
+        vocab=152064, tied=False,
+    ),
+    "meta-llama/Llama-3.2-1B": ModelShape(
+        hidden=2048, layers=16, heads=32, kv_heads=8, head_dim=64, intermediate=8192,
+        vocab=128256, tied=True,
+    ),
+}  # fmt: skip
+"""Dimensions of the models that the shipped recipes name, from the `config.json` of each: so that
+an estimate needs no download. Of any other model, the configuration is read."""
+
+
 def _layer_weights(config: PretrainedConfig) -> int:
     """Returns the number of weights in a layer's matrices, counted on the meta device."""
     from transformers import AutoModelForCausalLM
 
-    from ebft.models.blocks import decoder_blocks
+    from ebft.models.layers import decoder_blocks  # imports transformers
 
     with torch.device("meta"):
         _, layers = decoder_blocks(AutoModelForCausalLM.from_config(config))
     return sum(weight.numel() for weight in layers[-1].parameters() if weight.dim() > 1)
+
+
+def context_length(config: PretrainedConfig) -> int | None:
+    """The longest text, in tokens, that the model was trained to read; None if there is no limit.
+
+    Beyond it rotary embeddings would compute something silently, and learned ones fail. `longrope`
+    uses other frequencies for a whole batch as soon as one of its texts is longer than the original
+    limit, so a text would depend on those beside it: here the original limit holds.
+    """
+    text = config.get_text_config()
+    # An attribute: in the configuration's dict, some architectures have it under another name.
+    most: int | None = getattr(text, "max_position_embeddings", None)
+    rope = text.to_dict().get("rope_parameters") or {}
+    if rope.get("rope_type") == "longrope":
+        most = min(most or 0, rope["original_max_position_embeddings"])
+    return most
+
+
+def check_context_length(length: int, config: PretrainedConfig, *, key: str) -> None:
+    """Raises `UserError` naming `key` for a length that the model cannot read."""
+    most = context_length(config)
+    if most is not None and length > most:
+        raise UserError(
+            f"{key} = {length}: the model reads {most} tokens at most; set {key}={most} or less"
+        )

@@ -1,1 +1,6 @@
-"""Tables and pictures of a run."""
+"""Tables and pictures of runs.
+
+tables                                  what a run prints: held-out figures, rollouts
+curves, style                           pictures of a run; how all pictures look
+read_runs, compare, comparison_table    `ebft compare`: the runs' figures, their differences
+"""

@@ -1,7 +1,8 @@
-"""A picture of a run: held-out figures above, the steps' own below."""
+"""Pictures of a run: its figures over the steps, and those that are a curve over the length."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from math import ceil
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ebft.evaluation.history import History
 from ebft.files import write_whole
+from ebft.parts.measurements import Measurement
 from ebft.report.style import bars, png, style
 from ebft.scoring.interval import TOO_FEW, mean_interval
 
@@ -24,6 +26,8 @@ STEP_METRIC = {"held-out CE": "ce", "held-out CFM": "cfm"}
 """Which metric of the steps is drawn below which held-out measurement."""
 SMOOTH = 8
 """Steps that the lower panels' line is a mean of."""
+COLOURS = ("#8a94a0", "#1f5fa8")
+"""For the first evaluation, and for the last."""
 
 
 def plot_curves(history: History, steps: Sequence[Mapping[str, float]], file: Path) -> None:
@@ -83,3 +87,56 @@ def _each_step(axes: Axes, values: Sequence[float]) -> None:
 def _style(axes: Axes, title: str, unit: str) -> None:
     style(axes, title=title, y=unit)
     axes.legend(fontsize=8, frameon=False)
+
+
+def plot_lengths(history: History, file: Path) -> bool:
+    """Writes a PNG with a panel for each curve over the length of completions; False if there is
+    none."""
+    evaluations = {"before": history.first, "after": history.last}
+    if len(history) == 1:
+        evaluations = {"measured": history.last}
+    names = list(curves_over_length(history.last))
+    if not names:
+        return False
+    figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for name, axes in zip(names, panels, strict=True):
+        for (label, measured), colour in zip(
+            evaluations.items(), COLOURS[-len(evaluations) :], strict=True
+        ):
+            points = curves_over_length(measured)[name]
+            intervals = [mean_interval(point) for point in points]
+            too_few = any(interval.too_few for interval in intervals)
+            axes.errorbar(
+                [point.at for point in points], [interval.mean for interval in intervals],
+                bars(intervals),
+                color=colour, marker="o", markersize=4, capsize=3, linewidth=1.8,
+                label=f"{label} ({TOO_FEW})" if too_few else f"{label}, 95 % interval",
+            )  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        style(axes, title=name, x="tokens of the completion", y=points[0].unit)
+        axes.legend(fontsize=8, frameon=False)
+    write_whole(file, png(figure))
+    return True
+
+
+def curves_over_length(measured: Mapping[str, Measurement]) -> dict[str, list[Measurement]]:
+    """The points of each curve over the completion's length, in order."""
+    found: defaultdict[str, list[Measurement]] = defaultdict(list)
+    for name, measurement in measured.items():
+        if measurement.at is not None:
+            found[family(name, measurement.at)].append(measurement)
+    return {name: sorted(points, key=lambda point: point.at or 0) for name, points in found.items()}
+
+
+def family(name: str, at: int) -> str:
+    """The name of a measure at some length, without that length.
+
+    >>> family("held-out CFM of 8 tokens (layer 8)", 8)
+    'held-out CFM of … tokens (layer 8)'
+    """
+    of_tokens = f"of {at} tokens"
+    if of_tokens in name:
+        return name.replace(of_tokens, "of … tokens", 1)
+    return name.replace(str(at), "…", 1)

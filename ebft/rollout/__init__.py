@@ -1,1 +1,8 @@
-"""Rollout geometry: the records of a step, and the tree of a document and its rollouts."""
+"""The records of a step, and the tree that they are computed in.
+
+records               documents, contexts, rollouts, features, terms
+  contexts              how contexts and rollouts are made
+tree, tree_mask       rollouts as branches of their documents; what a token sees
+streams               random numbers that depend on nothing but their address
+micro_batches         documents divided by a budget of tokens
+"""

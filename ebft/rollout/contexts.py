@@ -1,4 +1,7 @@
-"""Makes `Contexts` from documents and anchors, and `Rollouts` from sampled tokens."""
+"""Makes `Contexts` from documents and anchors, and `Rollouts` from sampled tokens.
+
+`not_finite_in` names the documents whose values are NaN or infinite, for messages.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ from ebft.rollout.records import Contexts, Document, Rollouts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+MOST = 3
+"""Names in a message, at most."""
 
 
 def make_contexts(
@@ -66,3 +72,21 @@ def make_rollouts(
         mask = ends.cumsum(-1) - ends.long() == 0
         tokens, log_probs = tokens.where(mask, 0), log_probs.where(mask, 0)
     return Rollouts(contexts, tokens, log_probs, mask, temperature)
+
+
+def not_finite_in(
+    values: Tensor, contexts: Contexts, *, row: Int[Tensor, " N"] | None = None
+) -> str | None:
+    """Returns the names of the first documents with a bad value; None if all are finite.
+
+    The first dimension of `values` is contexts, or an equal number of rows for each of them. If
+    `row` is given, it has the document's number for each row of `values`.
+    """
+    bad = ~values.detach().isfinite().flatten(1).all(1)
+    if not bad.any():
+        return None
+    if row is None:
+        row = contexts.row.repeat_interleave(len(values) // len(contexts))
+    rows = row.cpu()[bad.cpu()].tolist()
+    names = dict.fromkeys(contexts.documents[i].name for i in rows)
+    return ", ".join(list(names)[:MOST]) + (", …" if len(names) > MOST else "")

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import torch
 
 from ebft.errors import UserError
-from ebft.models.configuration import check_configuration
 from ebft.models.embedded import EMBEDDED
-from ebft.models.known_shapes import SHAPES
 from ebft.models.load import adapter_folder, resolve_device
-from ebft.models.refusing import refusing
-from ebft.models.shape import ModelShape
+from ebft.models.refused import check_configuration, refusing
+from ebft.models.shape import SHAPES, ModelShape
 from ebft.parts.interfaces import Plan
 from ebft.rollout.records import Document
 from ebft.runs.cost import GIB, DocumentTree, Memory, flops, memory

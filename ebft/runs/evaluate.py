@@ -18,8 +18,8 @@ from ebft.models.probe import probe_tree
 from ebft.parts.part import Resources
 from ebft.parts.registry import Registry
 from ebft.plans.strided import Strided
-from ebft.report.lengths import plot_lengths
-from ebft.report.summary import figures_table, harness_table
+from ebft.report.curves import plot_lengths
+from ebft.report.tables import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.folder import OutputFolder
 from ebft.runs.options import EvaluateOptions

@@ -86,7 +86,7 @@ class FineTuning:
             known = remembered(
                 options.evaluation, registry, digests, model=options.model, seed=options.seed
             )
-        state = None if start.resumed is None else start.resumed.restore(loop)
+        state = None if start.resumed is None else start.resumed.restore_loop(loop)
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, loop.optimizer
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))

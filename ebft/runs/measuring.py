@@ -14,9 +14,8 @@ from ebft.evaluation.remembered import Remembered
 from ebft.mistakes import suggest
 from ebft.models.whole import kept_whole
 from ebft.parts.measurements import Measurement
-from ebft.report.curves import plot_curves
-from ebft.report.lengths import plot_lengths
-from ebft.report.summary import summary_table
+from ebft.report.curves import plot_curves, plot_lengths
+from ebft.report.tables import summary_table
 from ebft.rollout.records import Contexts, Scored
 from ebft.runs.folder import OutputFolder
 from ebft.runs.options import StepOptions

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from ebft.console import Bar, show
 from ebft.errors import UserError
 from ebft.printable import printable
-from ebft.report.rollouts import rollouts_table
+from ebft.report.tables import rollouts_table
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.setup import Prepared
 from ebft.training.parts import Step

@@ -20,13 +20,13 @@ from ebft.errors import UserError
 from ebft.evaluation.measure import EvaluationSet
 from ebft.evaluation.options import HELD_OUT
 from ebft.evaluation.sets import make_evaluation_sets
-from ebft.models.compiled import compile_layers
-from ebft.models.context_length import check_context_length, context_length
-from ebft.models.digest import digest_weights
+from ebft.models.layers import compile_layers
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
 from ebft.models.probe import probe_tree
-from ebft.models.vocabulary import embedded_tokens
+from ebft.models.shape import check_context_length, context_length
+from ebft.models.tokenizer import embedded_tokens
+from ebft.models.weights import digest_weights
 from ebft.parts.interfaces import DataSource, Plan
 from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits

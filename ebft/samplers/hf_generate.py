@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from ebft.models.compiled import eager
 from ebft.models.forward import autocast
+from ebft.models.layers import eager
 from ebft.parts.kinds import SamplerPart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.contexts import make_rollouts

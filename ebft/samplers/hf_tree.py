@@ -11,9 +11,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ebft.models.cache import TreeCache
-from ebft.models.compiled import eager
-from ebft.models.forward import autocast, decode
+from ebft.models.forward import TreeCache, autocast, decode
+from ebft.models.layers import eager
 from ebft.models.log_probs import ROWS, logits
 from ebft.models.whole import whole
 from ebft.parts.kinds import SamplerPart

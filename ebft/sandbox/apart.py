@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ebft.sandbox.options import SandboxOptions
-from ebft.sandbox.run import Outcome, require, run_python
+from ebft.sandbox.run import Outcome, SandboxOptions, require, run_python
 
 SOURCES = ("values.py", "calls.py", "checking.py")
 """The sources that run before the program and before the check, in this order."""

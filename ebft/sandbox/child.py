@@ -138,7 +138,7 @@ def send_descriptor(number: int, channel: int, libc: Any) -> None:
     call(libc.sendmsg, channel, ctypes.byref(message), 0)
 
 
-def describe(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Returns `AssertionError in line 7: …`, without importing `traceback`."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     at = error.__traceback__
@@ -175,7 +175,7 @@ def main(channel: int) -> None:
             isolate(settings, libc, channel)
         exec(compile(settings["program"], "program.py", "exec"), module.__dict__)
     except BaseException as error:
-        failure = describe(error) or "error"
+        failure = error_text(error) or "error"
     word = read(channel, settings["word_length"])
     write(channel, word + failure.encode(errors="replace"))
     leave(0)

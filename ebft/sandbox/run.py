@@ -1,4 +1,7 @@
-"""Runs a generated Python program in an isolated process of its own, and returns how it ended."""
+"""Runs a generated Python program in an isolated process of its own, and returns how it ended.
+
+`SandboxOptions` is the `sandbox:` section of parts that run generated programs.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
 
 from ebft.errors import SandboxError
+from ebft.options import Options
 from ebft.sandbox import landlock
-from ebft.sandbox.counting import MOST_FILES, Counter
-from ebft.sandbox.options import SandboxOptions
-from ebft.sandbox.syscalls import MACHINES, counting_filter, seccomp_filter
+from ebft.sandbox.syscalls import MACHINES, MOST_FILES, Counter, counting_filter, seccomp_filter
 
 WORD = 16
 """Bytes of the secret word that means that a program ran to its end."""
@@ -39,6 +43,29 @@ A_DAY = 24 * 3600
 CHILD = str(Path(__file__).with_name("child.py"))
 PYTHON = (sys.executable, "-S", "-s", "-P", "-B", "-X", "utf8", CHILD)
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+
+
+class SandboxOptions(Options):
+    """How generated programs are run: one process each, with limits, and isolated."""
+
+    isolation: Literal["full", "limits"] = Field(
+        "full",
+        description="full: no network, no other processes, at most 256 threads, only a temporary "
+        "folder (Linux with Landlock and seccomp, without privileges); limits: only the limits "
+        "below. A program may then read, change and send everything that the user can: for "
+        "programs that you trust",
+    )
+    cpu_seconds: PositiveInt = Field(5, description="CPU time of a program")
+    wall_seconds: float = Field(
+        20.0, gt=0, description="wall-clock time of a program; longer than its CPU time, so that "
+        "no program fails because the machine is busy"
+    )  # fmt: skip
+    memory_mib: PositiveInt = Field(512, description="address space of a program, in MiB")
+    scratch_mib: PositiveInt = Field(
+        8, description="total size of a program's files, in MiB: it creates at most 64 files "
+        "(modes w, a and x), each of at most a 64th of this. With `isolation: limits`, the size of "
+        "each file"
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,7 @@
-"""Scoring: unbiased estimates of the reported losses, and their intervals."""
+"""Scoring: unbiased estimates of the reported losses, and their intervals.
+
+interval           intervals of means over documents, of paired changes, and over seeds
+kernels            kernels between features
+  kernel_scores      unbiased estimates of the feature-matching loss and other kernel scores
+estimators         pass@k, corpus-level figures, entropy drift, gradient noise
+"""

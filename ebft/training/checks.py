@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ebft.errors import NumericalError, PluginError
 from ebft.parts.interfaces import check_returned
-from ebft.rollout.not_finite import not_finite_in
+from ebft.rollout.contexts import not_finite_in
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms
 from ebft.training.losses import LogProbs
 

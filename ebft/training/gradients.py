@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ebft.distributed.processes import ONE_PROCESS
-from ebft.models.checkpointing import checkpointing
-from ebft.models.compiled import eager
-from ebft.scoring.gradient_noise import gradient_noise
+from ebft.models.layers import eager, recompute_layers
+from ebft.scoring.estimators import gradient_noise
 from ebft.training.losses import count, cross_entropy, policy_gradient, policy_log_probs
 from ebft.training.objective import ObjectiveOptions
 
@@ -34,7 +33,7 @@ def measure_gradients(
 
     Gradients are computed for one document at a time, at the policy's current weights, which must
     be those that the rollouts were sampled from. The policy's `.grad` is not changed. Noise scales
-    are in documents (`scoring.gradient_noise`); a step of one document has none. Without rollouts
+    are in documents (`ebft.scoring.estimators`); a step of one document has none. Without rollouts
     (`scored` is None), the policy gradient is left out.
     """
     documents = len(contexts.documents)
@@ -43,7 +42,7 @@ def measure_gradients(
     names = ["cross_entropy"] if scored is None else ["policy_gradient", "cross_entropy"]
     parts = {name: _Sum(parameters) for name in names}
     # Compiled layers cannot go backward twice.
-    with eager(policy), checkpointing(policy, enabled=gradient_checkpointing):
+    with eager(policy), recompute_layers(policy, enabled=gradient_checkpointing):
         for place, one in contexts.one_by_one().split():
             rollouts = None if scored is None else scored.rollouts.of(one, place)
             log_probs = policy_log_probs(policy, one, rollouts, precision=precision)

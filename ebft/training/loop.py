@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ebft.distributed.processes import ONE_PROCESS, Processes
-from ebft.models.checkpointing import checkpointing
+from ebft.models.layers import recompute_layers
 from ebft.rollout.micro_batches import divide
 from ebft.rollout.records import Contexts, Scored, Terms
 from ebft.training.checks import Contract, check_gradients, check_log_probs, sync_figures
@@ -120,7 +120,7 @@ def accumulate_gradients(
     """
     counts = count(contexts, scored, objective, processes)
     totals = Totals(objective)
-    with checkpointing(policy, enabled=gradient_checkpointing):
+    with recompute_layers(policy, enabled=gradient_checkpointing):
         for number, (place, micro_batch) in enumerate(contexts.split(), 1):
             announce(f"training {number}/{len(contexts.micro_batches or [contexts])}")
             rollouts = None if scored is None else scored.rollouts.of(micro_batch, place)

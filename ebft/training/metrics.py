@@ -7,7 +7,7 @@ import torch
 
 from ebft.distributed.processes import Processes
 from ebft.rollout.records import Scored
-from ebft.scoring.cfm import unbiased_cfm
+from ebft.scoring.kernel_scores import unbiased_cfm
 from ebft.training.parts import Step
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
-from ebft.models.encode import begins_with
+from ebft.models.tokenizer import begins_with, text_of, without_end, without_start
 from ebft.rollout.records import Rollouts
-from ebft.rollout.texts import text_of, without_end, without_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,18 +1,26 @@
-"""ebft's own verifiers: functions of an attempt, some of which run it as a program."""
+"""ebft's own verifiers: functions of an attempt, some of which run it as a program.
+
+`function_body` finds the end of a function that a prompt begins and a model completes.
+`is_worth_passing` detects checks that test nothing, or cannot run.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 from ebft.errors import UserError
-from ebft.sandbox import Check, SandboxOptions, run_apart
+from ebft.sandbox import Check, Outcome, SandboxOptions, run_apart, run_without_program
 from ebft.verifiers.attempts import Attempt
-from ebft.verifiers.function_body import function_body
 from ebft.verifiers.numbers import answer_number, last_number, only_number
-from ebft.verifiers.worth import has_code, is_worth_passing
 
 Verifier = Callable[[Attempt], float]
+log = logging.getLogger("ebft")
+CHECKS_KEPT = 1 << 16
+UNUSABLE = "UnusableCheck"
+"""The beginning of the error of a check that cannot run with any program."""
 
 
 def exact_match(attempt: Attempt) -> float:
@@ -57,3 +65,63 @@ def unit_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
 def function_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
     """`unit_tests` of the function that the context begins; text after the function is cut off."""
     return unit_tests(replace(attempt, rollout=function_body(attempt.rollout)), sandbox)
+
+
+def function_body(text: str) -> str:
+    """Returns the text before its first line that is not indented.
+
+    Lines within a triple-quoted string, and lines that begin with a closing bracket, do not count.
+    Models that were not trained to stop continue with another function, a call or prose. Benchmarks
+    of code generation cut this off before they run the function, and so does this function.
+    """
+    first, *lines = text.split("\n")
+    body = [first]
+    for line in lines:
+        unindented = line and not line[0].isspace() and line[0] not in ")]}"
+        if unindented and not inside_string("\n".join(body)):
+            break
+        body.append(line)
+    return "\n".join(body)
+
+
+def inside_string(code: str) -> bool:
+    """Whether a triple-quoted string is open at the end of `code`."""
+    return any(code.count(quotes) % 2 for quotes in ('"""', "'''"))
+
+
+def has_code(check: str) -> bool:
+    """Whether the check has a line that is not empty and not a comment."""
+    return any(line.strip() and not line.strip().startswith("#") for line in check.splitlines())
+
+
+def is_worth_passing(
+    outcome: Outcome, check: Check, document: str, options: SandboxOptions
+) -> bool:
+    """Whether the program passed a check that an empty program fails.
+
+    The check is run with an empty program once, when a program first passes it. A check that passes
+    an empty program, or that cannot run, is logged once per document.
+    """
+    if outcome.passed:
+        return _fails_an_empty_program(check, document, options)
+    if outcome.error.startswith(UNUSABLE):
+        _warn(document, f"cannot run ({outcome.error.partition(': ')[2]})")
+    return False
+
+
+@lru_cache(CHECKS_KEPT)
+def _fails_an_empty_program(check: Check, document: str, options: SandboxOptions) -> bool:
+    if not run_without_program(check, options).passed:
+        return True
+    _warn(document, "passes a program whose functions are empty, so it tests nothing")
+    return False
+
+
+@lru_cache(CHECKS_KEPT)
+def _warn(document: str, what: str) -> None:
+    log.warning(
+        "the check of document %s %s; no program passes it. Leave the document out, or fix its "
+        "check",
+        document,
+        what,
+    )

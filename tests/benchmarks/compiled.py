@@ -13,7 +13,7 @@ from time import perf_counter
 
 import torch
 
-from ebft.models.compiled import compile_layers
+from ebft.models.layers import compile_layers
 from tests.benchmarks.machine import ROOT, commit, hardware
 from tests.benchmarks.peak import MIB
 from tests.benchmarks.tree import Bench, Measured, best, measure

@@ -10,8 +10,8 @@ from docs.generate.parts import parts_pages
 from docs.generate.recipes import recipes_page, shipped_page
 from docs.generate.root_files import as_page
 from ebft.cli.ls import claim_of
+from ebft.config.read import shipped_recipes
 from ebft.config.recipe import JOBS
-from ebft.config.shipped import shipped_recipes
 from ebft.parts import hooks as hookspecs
 from ebft.parts.registry import load_registry
 

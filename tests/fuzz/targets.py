@@ -123,7 +123,7 @@ class CheckpointTarget:
         )  # fmt: skip
         assert found is not None, "there is a checkpoint, so it is taken or refused"
         found.load_weights(self._resources.policy)
-        found.restore(self._loop())
+        found.restore_loop(self._loop())
 
     def _loop(self) -> LoopParts:
         return make_loop_parts(

@@ -13,8 +13,7 @@ from ebft.plans.strided import Strided
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rewards.kernel import KernelScore, KernelScoreReward, make_kernel
 from ebft.rollout.records import Features, Terms
-from ebft.scoring.cfm import unbiased_cfm
-from ebft.scoring.kernel_score import unbiased_kernel_score
+from ebft.scoring.kernel_scores import unbiased_cfm, unbiased_kernel_score
 from ebft.scoring.kernels import WITH_BANDWIDTH, linear, median_distance
 from tests.property.enumeration import expectation, expected_gradient
 from tests.property.strategies import distribution, normal, problems, seeds

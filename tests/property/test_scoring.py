@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 
 from ebft.parts.measurements import Measurement
 from ebft.rollout.records import Features
-from ebft.scoring.cfm import unbiased_cfm
-from ebft.scoring.entropy_drift import mean_surprise, slope_over_position
-from ebft.scoring.gradient_noise import gradient_noise
+from ebft.scoring.estimators import gradient_noise, mean_surprise, pass_at_k, slope_over_position
 from ebft.scoring.interval import mean_interval, paired_change
-from ebft.scoring.pass_at_k import pass_at_k
+from ebft.scoring.kernel_scores import unbiased_cfm
 from tests.property.enumeration import expectation
 from tests.property.strategies import distribution, generator, normal, problems, seeds
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ebft.scoring.interval import difference
-from ebft.scoring.seeds import over_seeds, pooled_spread
+from ebft.scoring.interval import difference, over_seeds, pooled_spread
 
 STUDIES = 2000
 RATE = pytest.approx(0.95, abs=0.02)  # four standard errors of 2,000 draws

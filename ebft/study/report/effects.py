@@ -9,8 +9,7 @@ import pandas as pd
 
 from ebft.evaluation.lines import DocumentsLine
 from ebft.report.compare import unlike
-from ebft.scoring.interval import Interval, difference
-from ebft.scoring.seeds import Spread, over_seeds, pooled_spread
+from ebft.scoring.interval import Interval, Spread, difference, over_seeds, pooled_spread
 from ebft.study.report.records import RunRecord, StudyRecord
 
 COLUMNS = [

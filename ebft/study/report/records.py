@@ -10,7 +10,7 @@ from itertools import accumulate
 import pandas as pd
 
 from ebft.evaluation.lines import DocumentsLine, Line
-from ebft.report.names import family
+from ebft.report.curves import family
 from ebft.runs.metrics_log import MetricsLine
 from ebft.study.contents import Description, Result, StudyPlan
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ebft.models.encode import begins_with
+from ebft.models.tokenizer import begins_with, text_of, without_end, without_start
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.texts import text_of, without_end, without_start
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int

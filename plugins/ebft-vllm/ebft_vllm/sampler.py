@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.errors import EngineError, SamplerMismatchError
-from ebft.models.context_length import context_length
 from ebft.models.lora import has_adapter, merged
+from ebft.models.shape import context_length
 from ebft.parts.part import Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft_vllm.available import require_vllm

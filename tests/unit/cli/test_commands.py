@@ -14,10 +14,8 @@ from ebft.config.load import load_recipe
 from ebft.parts.registry import load_registry
 from tests.conftest import RECIPES
 
-NAMES = [command.__name__.rpartition(".")[2].replace("_", "-") for command in COMMANDS]
 
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_says_what_a_command_is_for(ebft, name):
     status, out, _ = ebft(name, "--help")
     assert status == 0
@@ -28,7 +26,7 @@ def test_help_says_what_a_command_is_for(ebft, name):
 def test_help_lists_every_command_with_an_example(ebft):
     status, out, _ = ebft("--help")
     assert status == 0
-    for name in NAMES:
+    for name in COMMANDS:
         assert re.search(rf"^    {name}\s+\S", out, re.M), name
     assert "examples:" in out
 

@@ -118,7 +118,7 @@ def test_cp_and_dry_run_show_the_whole(ebft, tmp_path, full, monkeypatch):
     child = write(
         tmp_path, "child.yaml", "# What it is.\n#\n#   how to run it\n\nbase: full.yaml\nseed: 7\n"
     )
-    monkeypatch.setattr("ebft.config.shipped.recipes_folder", lambda: tmp_path)
+    monkeypatch.setattr("ebft.config.read.recipes_folder", lambda: tmp_path)
     copy = tmp_path / "copies" / "copy.yaml"
     copy.parent.mkdir()
     status, _, err = ebft("cp", "child", str(copy))

@@ -6,7 +6,7 @@ from ebft.data.tiny_programs.program import draw_input
 from ebft.data.tiny_programs.source import PAIRS, TinyPrograms, as_example, draw_program, is_unseen
 from ebft.data.tiny_programs.steps import STEPS
 from ebft.sandbox import SandboxOptions, run_python
-from ebft.verifiers.function_body import function_body
+from ebft.verifiers.functions import function_body
 
 SPLITS = TinyPrograms(train=1500, held_out=150, out_of_distribution=150)()
 PARTS = {"train": SPLITS.train, "held_out": SPLITS.held_out,

@@ -13,7 +13,7 @@ from ebft.evaluation.translation import Translation
 from ebft.parts.measurements import CorpusMeasurement
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Document
-from ebft.scoring.corpus import influence_values
+from ebft.scoring.estimators import influence_values
 from ebft.scoring.interval import mean_interval
 from ebft.testing.tiny import tiny_documents, tiny_policy, tiny_resources, tiny_tokenizer
 

@@ -8,7 +8,7 @@ from ebft.errors import UserError
 from ebft.evaluation.accuracy import Accuracy
 from ebft.evaluation.cross_entropy import CrossEntropy
 from ebft.evaluation.entropy_drift import EntropyDrift
-from ebft.evaluation.plans import check_plans
+from ebft.evaluation.sets import check_plans
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
 from tests.tiny import tiny_documents

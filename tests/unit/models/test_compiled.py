@@ -5,8 +5,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from ebft.errors import UserError
-from ebft.models import compiled
-from ebft.models.compiled import compile_layers
+from ebft.models import layers
+from ebft.models.layers import compile_layers
 from ebft.plans.strided import Strided
 from ebft.samplers.hf_generate import HfGenerate
 from ebft.samplers.hf_tree import HfTree
@@ -97,6 +97,6 @@ def test_sampling_from_plain_layers_leaves_other_code_compiled(policy, sampler):
 
 
 def test_without_a_compiler_it_is_refused(policy, monkeypatch):
-    monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(layers, "COMPILERS", ("no-such-compiler",))
     with pytest.raises(UserError, match=r"training.compile = true: .* install g\+\+"):
         compile_layers(policy)

@@ -17,7 +17,7 @@ from ebft.models.load import (
     resolve_device,
 )
 from ebft.models.options import ModelOptions
-from ebft.models.vocabulary import embedded_tokens
+from ebft.models.tokenizer import embedded_tokens
 from tests.tiny import VOCAB, plain_policy, tiny_tokenizer
 
 

@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from ebft.errors import UserError
 from ebft.models import lora
-from ebft.models.compiled import compile_layers
 from ebft.models.export import load_adapter, save_policy
 from ebft.models.forward import decode
+from ebft.models.layers import compile_layers
 from ebft.models.lora import (
     add_adapter,
     cast_base,

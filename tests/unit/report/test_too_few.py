@@ -13,10 +13,10 @@ from ebft.evaluation.history import History
 from ebft.evaluation.lines import DocumentsLine, read_evaluations
 from ebft.evaluation.measure import EvaluationSet
 from ebft.parts.measurements import Measurement
-from ebft.report import curves, lengths
+from ebft.report import curves
 from ebft.report.compare import RunFigures
 from ebft.report.comparison_table import comparison_table
-from ebft.report.summary import figures_table, summary_table
+from ebft.report.tables import figures_table, summary_table
 from ebft.rollout.records import Document
 from ebft.scoring.interval import TOO_FEW_NOTE
 from ebft.study.folder import StudyFolder
@@ -78,10 +78,9 @@ def test_files_have_null_and_no_infinity():
 @pytest.mark.parametrize("files", FILES.values(), ids=list(FILES))
 def test_pictures_of_a_run_have_no_bars(files, tmp_path, monkeypatch):
     drawn = []
-    for module in (curves, lengths):
-        monkeypatch.setattr(module, "png", lambda figure: drawn.append(figure) or b"")
+    monkeypatch.setattr(curves, "png", lambda figure: drawn.append(figure) or b"")
     curves.plot_curves(history(files, tmp_path), [], tmp_path / "curves.png")
-    assert lengths.plot_lengths(history(files, tmp_path, at=8), tmp_path / "lengths.png")
+    assert curves.plot_lengths(history(files, tmp_path, at=8), tmp_path / "lengths.png")
     for figure in drawn:
         assert isinstance(figure, Figure)
         legend = " ".join(text.get_text() for text in figure.axes[0].get_legend().get_texts())

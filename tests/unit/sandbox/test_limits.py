@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from ebft.errors import SandboxError
-from ebft.sandbox import SandboxOptions, counting, require, run, run_python
+from ebft.sandbox import SandboxOptions, require, run, run_python, syscalls
 
 SHORT = SandboxOptions(cpu_seconds=5, wall_seconds=60)
 BOTH = pytest.mark.parametrize("isolation", ["full", "limits"])
@@ -93,7 +93,7 @@ class TestThreads:
             "    while True:\n        threading.Thread(target=go.wait).start()\n"
             "        started += 1\n"
             "except RuntimeError: pass\ngo.set()\n"
-            f"assert started == {counting.MOST_THREADS}, started"
+            f"assert started == {syscalls.MOST_THREADS}, started"
         )
         assert run_python(program, SHORT).error == ""
 
@@ -165,7 +165,7 @@ class TestWhatTheKernelSaysOfIt:
         limits = {
             "CPU": SHORT.cpu_seconds,
             "AS": SHORT.memory_mib * MIB,
-            "FSIZE": SHORT.scratch_mib * MIB // (counting.MOST_FILES if isolation == "full" else 1),
+            "FSIZE": SHORT.scratch_mib * MIB // (syscalls.MOST_FILES if isolation == "full" else 1),
             "NOFILE": 64,
             "CORE": 0,
         } | ({"NPROC": 0} if isolation == "limits" else {})

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, OPTConfig
 
 from ebft.errors import NumericalError
 from ebft.models.attention import TREE
-from ebft.models.checkpointing import checkpointing
+from ebft.models.layers import recompute_layers
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
@@ -169,6 +169,6 @@ def test_gradient_checkpointing_leaves_dropout_off():
 def test_a_model_without_layers_to_checkpoint_is_refused():
     with (
         pytest.raises(ValueError, match="no layers that can be checkpointed"),
-        checkpointing(torch.nn.Linear(2, 2), enabled=True),
+        recompute_layers(torch.nn.Linear(2, 2), enabled=True),
     ):
         pass

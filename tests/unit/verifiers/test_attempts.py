@@ -5,10 +5,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ebft.models.encode import begins_with, encode
+from ebft.models.tokenizer import begins_with, encode, without_start
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Document, Rollouts
-from ebft.rollout.texts import without_start
 from ebft.verifiers.attempts import attempts_of
 
 PROMPT = "# ends </s> é\n"

@@ -44,7 +44,7 @@ def test_a_check_without_code_is_none(check):
 def test_a_check_is_tried_once_for_all_that_pass_it(monkeypatch):
     tried = []
     monkeypatch.setattr(
-        "ebft.verifiers.worth.run_without_program",
+        "ebft.verifiers.functions.run_without_program",
         lambda check, options: tried.append(check) or run_without_program(check, options),
     )
     from ebft.sandbox import run_without_program

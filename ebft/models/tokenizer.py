@@ -1,16 +1,20 @@
-"""Texts → tokens, for texts that begin a document and for those that go on from another."""
+"""Texts → tokens and back, and whether the model has an embedding for each token.
+
+Texts that begin a document are encoded in one way, and those that go on from another in a second.
+Decoded texts are as they are: they may spell a special token, and have the spaces that they have.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SPACES = ("▁", "Ġ")
 """How tokens write the space before a word: SentencePiece's, and byte-level BPE's."""
@@ -90,3 +94,59 @@ def _known_texts(tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, list
         (ids,) = encode(tokenizer, [text])
         if text and ids and special.isdisjoint(ids):
             yield text, ids
+
+
+def text_of(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """All of the tokens as text, special ones as they are written."""
+    text = tokenizer.decode(
+        list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    return cast(str, text)
+
+
+def without_start(tokens: Sequence[int], start: Sequence[int]) -> list[int]:
+    """A document's tokens without `start`, which the tokenizer puts before every text."""
+    start = list(start)
+    return list(tokens[len(start) :] if list(tokens[: len(start)]) == start else tokens)
+
+
+def without_end(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens without one end-of-sequence token, if it is the last.
+
+    For what ends with it: completions of a prompt, and rollouts that stop there.
+    """
+    ends = len(tokens) > 0 and tokens[-1] == tokenizer.eos_token_id
+    return list(tokens[:-1] if ends else tokens)
+
+
+def embedded_tokens(model: PreTrainedModel) -> int:
+    """Tokens that the model has an embedding for: those of numbers below this one."""
+    rows: int = model.get_input_embeddings().weight.shape[0]
+    return rows
+
+
+def check_vocabulary(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, says: str
+) -> None:
+    """Raises `UserError` for a token without an embedding that occurs in texts, or that ebft puts
+    before or after them.
+
+    Special tokens beyond the embedding are allowed, for models are published that way: Gemma 3's
+    token for images, a `[PAD]` that was added for batches. They occur only where a text spells
+    them, and such documents are dropped.
+    """
+    rows = embedded_tokens(model)
+    special = {number for number, it in tokenizer.added_tokens_decoder.items() if it.special}
+    put = {*tokenizer("").input_ids, tokenizer.eos_token_id}
+    beyond = [
+        (number, token)
+        for token, number in tokenizer.get_vocab().items()
+        if number >= rows and (number in put or number not in special)
+    ]
+    if beyond:
+        number, token = min(beyond)
+        raise UserError(
+            f"{says}: its tokenizer has tokens that the model has no embedding for ({len(beyond)}, "
+            f"the first {token!r} of number {number}, and the embedding has {rows} rows); give the "
+            "tokenizer that the model was trained with, or a model with resize_token_embeddings"
+        )

@@ -1,11 +1,13 @@
-"""`ebft compare`: the last figures of several runs, and their paired differences."""
+"""`ebft compare` and `ebft report`: tables and reports from the folders of runs and studies."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-EPILOG = """\
+from ebft.console import Printer, say
+
+COMPARE_EXAMPLES = """\
 examples:
   ebft compare runs/sft runs/ebft                    two runs
   ebft compare runs/sft runs/ebft runs/ebft_n8       each of the others to the first
@@ -21,7 +23,7 @@ over seeds; for those there is `ebft study`.
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_compare(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `compare RUN_A RUN_B [RUN_C ...]`."""
     parser = subparsers.add_parser(
         "compare",
@@ -29,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         usage="ebft compare [-h] RUN_A RUN_B [RUN_C ...]",
         description="Prints every held-out figure that the runs share, as each run measured it "
         "last, and its difference from the first run, paired over documents, with 95 % intervals.",
-        epilog=EPILOG,
+        epilog=COMPARE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -44,9 +46,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Raises `UserError` for a run without evaluations, and for runs that share no figure."""
-    from ebft.console import Printer
     from ebft.report.comparison_table import comparison_table
     from ebft.report.read_runs import read_runs
 
     Printer().print(comparison_table(read_runs(arguments.runs)))
+    return 0
+
+
+def add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `report FOLDER`."""
+    parser = subparsers.add_parser(
+        "report",
+        help="write the report of a study again",
+        description="Writes a study's report from its folder alone, or from its record: tables, "
+        "pictures, one page. Runs that are not done yet are listed as such.",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="the study's output_dir, or a record"
+    )
+    parser.set_defaults(command=report)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` for a folder without a study in it."""
+    from ebft.study.report.make import write_report
+
+    say(str(write_report(arguments.folder)))
     return 0

@@ -1,9 +1,15 @@
-"""What a model's `config.json` says that is refused before anything is made of it."""
+"""What is refused of a model's files: by its `config.json`, and by what other libraries raise.
+
+There is no fixed set of what transformers, peft and safetensors raise for files that they cannot
+load. So `refusing` is put around a call of theirs alone: an error of ebft inside it would lose its
+traceback.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +17,20 @@ from safetensors import safe_open
 from transformers import PretrainedConfig
 from transformers.utils import find_adapter_config_file
 
-from ebft.errors import UserError
-from ebft.models.refusing import refusing
+from ebft.errors import UserError, first_line, is_out_of_memory
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """What architectures call the number of their layers."""
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 QUANTISED = ("quantization_config", "compression_config")
+LFS = b"version https://git-lfs.github.com/spec/"
+"""How the file begins that Git LFS leaves in place of one that it has not fetched."""
+FILES = ("*.safetensors", "*.json", "*.model")
+"""The files of a model that are looked at for the cause."""
+LONGEST = 300
+"""Characters of what another library says."""
+PLAIN = (OSError, ValueError, RuntimeError, ImportError)
+"""Errors whose message says enough without their name."""
 
 
 def check_configuration(
@@ -93,3 +106,45 @@ def _count_weights(folder: Path) -> int | None:
 def _weights_of(file: Path) -> int:
     with safe_open(file, "pt") as opened:
         return len(opened.keys())
+
+
+@contextmanager
+def refusing(says: str, remedy: str, *, folder: str | Path) -> Iterator[None]:
+    """Turns any error but a lack of memory into a `UserError`: `says (the likely cause); remedy`.
+
+    `folder` holds the files; a hub id has none to look at.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
+        raise UserError(f"{says} ({_cause(error, Path(folder))}); {remedy}") from error
+
+
+def _cause(error: Exception, folder: Path) -> str:
+    for pattern in FILES:
+        for file in sorted(folder.glob(pattern)):
+            if (damage := _damage(file)) is not None:
+                return f"{file.name} {damage}"
+    said = first_line(error)
+    return (said if isinstance(error, PLAIN) else f"{type(error).__name__}: {said}")[:LONGEST]
+
+
+def _damage(file: Path) -> str | None:
+    """What is wrong with a file by itself, whatever the model; None if nothing is."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(len(LFS))
+        if not start:
+            return "is empty"
+        if start == LFS:
+            return "is a pointer of Git LFS and not the file: run `git lfs pull` in its folder"
+        if file.suffix == ".json":
+            json.loads(file.read_bytes())
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt"):
+                pass
+    except Exception as error:  # as there is no fixed set of those of damaged files
+        return f"is damaged or cut off: {first_line(error)}"[:LONGEST]
+    return None

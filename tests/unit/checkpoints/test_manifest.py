@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ebft.checkpoints import manifest, retry
+from ebft.checkpoints import manifest
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.manifest import write_manifest
 from ebft.checkpoints.resume import find_resumption
@@ -19,7 +19,7 @@ RECIPE = {"training": {"steps": 2}}
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(manifest, "PAUSES", (0.0, 0.0))
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     for step in (1, 2):
         snapshot = Snapshot(plain_policy(), tiny_tokenizer(), About(step, RECIPE, {}), {})

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ebft.data.documents import DocumentOptions, tokenize
 from ebft.errors import UserError
-from ebft.models.encode import encode, encode_completions
+from ebft.models.tokenizer import encode, encode_completions
 from ebft.parts.splits import Example
 from ebft.plans.completion import Completion
 

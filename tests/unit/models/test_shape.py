@@ -3,7 +3,7 @@
 import pytest
 from transformers import GPT2Config, LlamaConfig, MambaConfig, Phi3Config
 
-from ebft.models.context_length import context_length
+from ebft.models.shape import context_length
 
 LONGROPE = {
     "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,

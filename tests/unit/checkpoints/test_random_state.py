@@ -3,8 +3,8 @@ import random
 import numpy as np
 import torch
 
-from ebft.checkpoints.generators import gather_random, restore_random
 from ebft.checkpoints.nested import read_nested, write_nested
+from ebft.checkpoints.state import gather_random, restore_random
 
 CPU = torch.device("cpu")
 

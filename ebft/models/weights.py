@@ -1,4 +1,4 @@
-"""Whether the weights of a model are those of its files.
+"""Whether a model's weights are the right ones: those of its files, those that a run had before.
 
 transformers makes up weights that it does not find, at random, and leaves out those that the model
 has no place for; either is another model than the one that was asked for.
@@ -7,15 +7,20 @@ has no place for; either is another model than the one that was asked for.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+
+from ebft.models.quantize import dense
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FIRST = 3
 """Weights that are named of many."""
+SAMPLED = 1024
+"""Values of each weight that are looked at: enough to tell models apart, in milliseconds."""
 
 
 def not_arrived(model: PreTrainedModel, info: Mapping[str, Any]) -> str | None:
@@ -79,3 +84,14 @@ def _is_of_decoder(name: str, modules: Mapping[str, nn.Module], outside: Collect
     while parent not in modules:
         parent = parent.rpartition(".")[0]
     return kind == "weight" and parent not in outside
+
+
+def digest_weights(model: PreTrainedModel) -> str:
+    """A digest of the names and shapes of all weights, and of evenly spaced values of each."""
+    digest = blake2b(digest_size=16)
+    for name, weight in model.state_dict().items():
+        flat = dense(weight.detach()).flatten()
+        values = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu()
+        digest.update(f"{name}\0{tuple(weight.shape)}\0".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
