@@ -52,6 +52,8 @@ def check_argument(key: str, value: Any, parameter: inspect.Parameter) -> list[M
             list(validated)
     except Invalid as error:
         details = error.errors(include_url=False)
+        if any(it["type"] == "missing" for it in details):  # of a tuple
+            return [Mistake((key,), value, f"has too few values, {len(value)}")]
         writable = [it for it in details if it["type"] != INSTANCE] or details
         return [Mistake((key, *it["loc"]), it["input"], it["msg"], it["type"]) for it in writable]
     return []

@@ -27,7 +27,7 @@ def unfinished(path):
     }
     folder = StudyFolder(write_study(path, runs))
     again = folder.run("again")
-    with again.steps.open("a") as file:  # with what other runs lack, before what they have
+    with again.metrics.open("a") as file:  # with what other runs lack, before what they have
         file.write('{"step": 3, "held-out CE": 1.0, "more": 2.5, "ce": NaN}\n')
     with again.evaluations.open("a") as file:
         file.write(
