@@ -14,6 +14,7 @@ from ebft_vllm import Vllm
 from transformers import AutoModelForCausalLM
 
 from ebft.errors import EngineError
+from ebft.runs.metrics_log import read_metrics
 from tests.conftest import RECIPES
 from tests.tiny import tiny_tokenizer
 
@@ -106,9 +107,9 @@ def test_a_fault_ends_the_run_with_one_line_and_a_checkpoint(run, tmp_path, faul
 def test_without_a_fault_every_sync_is_logged_with_its_probe(run, tmp_path):
     done = run()
     assert done.returncode == 0, done.stderr
-    logged = next((tmp_path / "run" / "logs").iterdir()).read_text()
-    gaps = [float(part.split(":")[1]) for part in logged.split() if part.startswith("probe_gap:")]
-    assert len(gaps) == 3, logged
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    gaps = [line.figures["probe_gap"] for line in lines if "probe_gap" in line.figures]
+    assert len(gaps) == 3, lines
     assert max(gaps) < 0.005
 
 
