@@ -31,9 +31,15 @@ class Letters:
 
     eos_token_id = 0
     bos_token_id = None
+    all_special_ids = (0,)
 
     def __call__(self, text, **_):
-        return BatchEncoding({"input_ids": [ord(letter) for letter in text]})
+        texts = [text] if isinstance(text, str) else text
+        ids = [[ord(letter) for letter in one] for one in texts]
+        return BatchEncoding({"input_ids": ids[0] if isinstance(text, str) else ids})
+
+    def get_vocab(self):
+        return {chr(number): number for number in range(128)}
 
     def decode(self, tokens, *, skip_special_tokens, clean_up_tokenization_spaces):
         assert not skip_special_tokens
