@@ -30,6 +30,8 @@ from pydantic import (
 )
 from pydantic import ValidationError as Invalid
 
+from ebft.printable import cut_short
+
 Flag = StrictBool
 LARGEST = 1e300
 """Of a figure: the difference of larger ones is infinite, and no picture shows it."""
@@ -191,5 +193,4 @@ def _within(value: Any) -> Iterator[Any]:
 
 
 def _quoted(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    return cut_short(repr(value), SHOWN)

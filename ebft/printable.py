@@ -23,6 +23,11 @@ def printable(text: str, *, keep: str = "") -> str:
     )
 
 
+def cut_short(text: str, most: int) -> str:
+    """The beginning of a text, of at most `most` letters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def shortened(line: str, most: int) -> str:
     """Returns a line of at most `most` characters: of a longer line the beginning and the end,
     which name the mistake and the fix."""

@@ -369,7 +369,7 @@ MUTANTS = [
     Mutant("files.py", "Field(ge=0, lt=2**63)", "Field(ge=0)", "tests/unit/test_reading.py"),
     Mutant("files.py", "Field(ge=0, lt=2**63)", "Field(lt=2**63)", "tests/unit/test_reading.py"),
     Mutant("files.py", "range(DEEPEST)", "range(100 * DEEPEST)", "tests/unit/test_reading.py"),
-    Mutant("files.py", "[: SHOWN - 1]", "", "tests/unit/test_reading.py"),
+    Mutant("printable.py", "[: most - 1]", "", "tests/unit/test_reading.py"),
     Mutant("evaluation/lines.py", "if not 0 <= number < count:", "if False:", "tests/unit/evaluation/test_lines.py"),
     Mutant("evaluation/lines.py", "if not weight >= 0:", "if False:", "tests/unit/evaluation/test_lines.py"),
     Mutant("evaluation/lines.py", "if not 0 < sum(weights) < inf:", "if False:", "tests/unit/evaluation/test_lines.py"),

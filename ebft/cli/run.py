@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ebft.console import say
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
     from ebft.config.load import Recipe
+    from ebft.config.recipe import RecipeOptions
 
 RUN_EXAMPLES = """\
 examples:
@@ -34,12 +36,12 @@ checkpoints, give all of them the same one.
 STUDY_EXAMPLES = """\
 examples:
   ebft ablate recipes/ablations/reward_terms.yaml --dry-run    the runs and what they cost
-  ebft ablate recipes/ablations/reward_terms.yaml              run them; again: go on
+  ebft ablate recipes/ablations/reward_terms.yaml              run them; again: continue
   ebft study my_study.yaml seeds=[0,1,2] budget.minutes=60     in parts of an hour
 
-Runs that are done are skipped, so the same command goes on after Ctrl-C, a crash or a change of the
-file. Several processes, on several machines, may work on one folder: each takes runs that no other
-has. `ebft run FILE` and `tune run FILE` do the same.
+Complete runs are skipped, so the same command continues a study after Ctrl-C, a crash or a change
+of the file. Several processes, on several machines, may work on one folder: each takes runs that no
+other has. `ebft run FILE` and `tune run FILE` do the same.
 """
 VALIDATE_EXAMPLES = """\
 examples:
@@ -50,20 +52,13 @@ examples:
 
 def add_run(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `run FILE [key=value ...] [--dry-run]`."""
-    parser = subparsers.add_parser(
-        "run",
+    parser = add_recipe_command(
+        subparsers, "run", run,
         help="run a recipe",
         description="Runs a recipe.",
         epilog=RUN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_recipe(parser)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the resolved recipe and what it would cost; load and start nothing",
-    )
-    parser.set_defaults(command=run)
+    )  # fmt: skip
+    add_dry_run(parser, "print the resolved recipe and what it would cost; load and start nothing")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,79 +80,55 @@ def run(arguments: argparse.Namespace) -> int:
 
 def add_eval(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `eval FILE [key=value ...] [--dry-run]`."""
-    parser = subparsers.add_parser(
-        "eval",
+    parser = add_recipe_command(
+        subparsers, "eval", evaluate,
         help="measure a model or a checkpoint, without training",
         description="Measures a model on held-out documents, as a recipe of the kind `evaluate` "
         "says.",
         epilog=EVAL_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_recipe(parser)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved recipe; load and start nothing"
-    )
-    parser.set_defaults(command=evaluate)
+    )  # fmt: skip
+    add_dry_run(parser, "print the resolved recipe; load and start nothing")
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Exit status 0 when all is measured. Raises `UserError` for a recipe of another kind."""
-    from ebft.config.load import load_recipe
     from ebft.runs.options import EvaluateOptions
 
-    recipe = load_recipe(arguments.file, arguments.overrides)
-    if not isinstance(recipe.options, EvaluateOptions):
-        raise UserError(
-            f"{arguments.file}: recipe = {recipe.options.recipe}: is not one that evaluates; run "
-            "it with `ebft run`, or start from recipes/evaluate.yaml"
-        )
-    return run_or_show(recipe, dry_run=arguments.dry_run)
+    return run_kind(
+        arguments, EvaluateOptions,
+        "is not one that evaluates; run it with `ebft run`, or start from recipes/evaluate.yaml",
+    )  # fmt: skip
 
 
 def add_study(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `study FILE [key=value ...] [--dry-run]` and its other name, `ablate`."""
-    parser = subparsers.add_parser(
-        "study",
+    parser = add_recipe_command(
+        subparsers, "study", study,
         aliases=["ablate"],
         help="run a study: many runs from one file, and their report",
         description="Runs every run that a study file plans, each in a process of its own, and "
         "writes a report: tables with intervals, pictures, one page.",
         epilog=STUDY_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_recipe(parser)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the runs and what they would cost"
-    )
-    parser.set_defaults(command=study)
+    )  # fmt: skip
+    add_dry_run(parser, "print the runs and what they would cost")
 
 
 def study(arguments: argparse.Namespace) -> int:
     """Raises `UserError` for a file that is no study, else as `ebft run`."""
-    from ebft.config.load import load_recipe
     from ebft.study.options import StudyOptions
 
-    recipe = load_recipe(arguments.file, arguments.overrides)
-    if not isinstance(recipe.options, StudyOptions):
-        raise UserError(
-            f"{arguments.file}: recipe = {recipe.options.recipe}: not a study; "
-            f"`ebft run {arguments.file}` runs it"
-        )
-    return run_or_show(recipe, dry_run=arguments.dry_run)
+    return run_kind(arguments, StudyOptions, f"not a study; `ebft run {arguments.file}` runs it")
 
 
 def add_validate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `validate FILE [key=value ...]`."""
-    parser = subparsers.add_parser(
-        "validate",
+    add_recipe_command(
+        subparsers, "validate", validate,
         help="find the mistakes in a recipe",
         description="Checks a recipe without running it: one line for every mistake. Only the "
         "modules that its `plugins` lists are imported.",
         epilog=VALIDATE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_recipe(parser)
-    parser.set_defaults(command=validate)
+    )  # fmt: skip
 
 
 def validate(arguments: argparse.Namespace) -> int:
@@ -173,8 +144,15 @@ def validate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Adds `FILE [key=value ...]` to a command."""
+def add_recipe_command(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    **texts: Any,
+) -> argparse.ArgumentParser:
+    """Adds a command that takes `FILE [key=value ...]`; `texts` are argparse's."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = subparsers.add_parser(name, formatter_class=formatter, **texts)
     parser.add_argument("file", metavar="FILE", type=Path, help="the recipe, a YAML file")
     parser.add_argument(
         "overrides",
@@ -183,6 +161,23 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         default=[],  # without it, argparse calls them required
         help="sets a key of the recipe, e.g. sampler.n=8; ~key deletes it",
     )
+    parser.set_defaults(command=command)
+    return parser
+
+
+def add_dry_run(parser: argparse.ArgumentParser, does: str) -> None:
+    """Adds `--dry-run` to a command."""
+    parser.add_argument("--dry-run", action="store_true", help=does)
+
+
+def run_kind(arguments: argparse.Namespace, kind: type[RecipeOptions], otherwise: str) -> int:
+    """Runs a recipe of one kind. Raises `UserError` for another, saying `otherwise`."""
+    from ebft.config.load import load_recipe
+
+    recipe = load_recipe(arguments.file, arguments.overrides)
+    if not isinstance(recipe.options, kind):
+        raise UserError(f"{arguments.file}: recipe = {recipe.options.recipe}: {otherwise}")
+    return run_or_show(recipe, dry_run=arguments.dry_run)
 
 
 def run_or_show(recipe: Recipe, *, dry_run: bool) -> int:

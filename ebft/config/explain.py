@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ebft.config.overrides import Override
 from ebft.mistakes import UNKNOWN_KEY, WORDS, suggest
+from ebft.printable import cut_short
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -155,4 +156,4 @@ def _shown(value: Any) -> str:
     text = value if isinstance(value, str) and value else repr(value)
     if isinstance(value, bool) or value is None:
         text = WORDS[value]
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return cut_short(text, SHOWN)

@@ -7,8 +7,7 @@ Decoded texts are as they are: they may spell a special token, and have the spac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from ebft.errors import UserError
@@ -89,11 +88,17 @@ def _known_texts(tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, list
     """Texts that the tokenizer has tokens for, with these: a letter, and for alphabets without it
     what other tokens stand for. None begins with a space."""
     special = set(tokenizer.all_special_ids)
-    others = (it for it in sorted(tokenizer.get_vocab().values()) if it not in special)
-    for text in chain("a", (str(tokenizer.decode([it])).strip() for it in others)):
+    for text in _candidates(tokenizer, special):
         (ids,) = encode(tokenizer, [text])
         if text and ids and special.isdisjoint(ids):
             yield text, ids
+
+
+def _candidates(tokenizer: PreTrainedTokenizerBase, special: Collection[int]) -> Iterator[str]:
+    yield "a"  # enough for most, and every step asks: the vocabulary is read only without it
+    for number in sorted(tokenizer.get_vocab().values()):
+        if number not in special:
+            yield str(tokenizer.decode([number])).strip()
 
 
 def text_of(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:

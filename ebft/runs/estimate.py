@@ -149,7 +149,8 @@ def memory_need(options: FineTuneOptions, *, processes: int = 1) -> Callable[[in
 
     The function that is returned raises `ValueError` if that cannot be known.
     """
-    return lambda count: StepEstimate.of(options).memory(count, processes=processes).total
+    estimate = cache(lambda: StepEstimate.of(options))  # one for all the numbers that are tried
+    return lambda count: estimate().memory(count, processes=processes).total
 
 
 def _is_cpu(device: str) -> bool:
