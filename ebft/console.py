@@ -79,7 +79,7 @@ class BesideBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            # A message is one line, whatever it quotes; a traceback has several.
+            # A message is one line even if it quotes several; a traceback has several.
             text = printable(self.format(record), keep="\n" if record.exc_info else "")
             Bar.write(text, file=self._stream)
         except OSError:  # the reader has ended, which must not end the run

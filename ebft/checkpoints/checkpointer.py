@@ -1,4 +1,4 @@
-"""Saves the whole state of a run, whatever ends it, and brings it back."""
+"""Saves and restores the whole state of a run, also when a signal or an error ends it."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Checkpointer:
     def restore(
         self, resumed: Resumption, state: Mapping[str, Any], digests: Mapping[str, str]
     ) -> None:
-        """Goes on from a checkpoint whose weights and loop are restored already; `state` is
-        the rest of it. Raises `UserError`."""
+        """Restores `state`: what a checkpoint holds besides the weights and the loop, which are
+        restored before. Raises `UserError`."""
         before, now = state["micro_batch_tokens"], self._loop.micro_batch_tokens
         if before != now:
             log.warning(

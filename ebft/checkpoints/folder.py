@@ -35,7 +35,8 @@ class Checkpoints:
     """The checkpoints of a run: `folder/step-000020` and the like.
 
     A checkpoint is written beside its final name and renamed when every byte is on disk, and
-    renamed before it is deleted. So whatever interrupts either, folders named `step-…` are whole.
+    renamed before it is deleted. So a folder named `step-…` is whole, even if a crash interrupts
+    either.
     """
 
     def __init__(
@@ -90,8 +91,8 @@ class Checkpoints:
         return checkpoint.resolve() in [path.resolve() for path in self.saved()]
 
     def clear(self) -> None:
-        """Deletes all of them, the newest first: whatever interrupts that, those that are left are
-        of an earlier time, and whole. Raises `StorageError` if one cannot be deleted."""
+        """Deletes all of them, the newest first: if a crash interrupts that, the remaining ones are
+        the oldest, and whole. Raises `StorageError` if one cannot be deleted."""
         for path in reversed(self.saved()):
             try:
                 remove(path)
@@ -166,7 +167,7 @@ def set_aside(checkpoint: Path) -> Path:
 
 
 def remove(checkpoint: Path) -> None:
-    """Deletes a checkpoint. Whatever interrupts that, no half of it is taken for a whole one."""
+    """Deletes a checkpoint. If a crash interrupts that, the rest is not taken for a checkpoint."""
     partial = checkpoint.with_name(checkpoint.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     checkpoint.rename(partial)

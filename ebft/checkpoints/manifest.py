@@ -42,7 +42,7 @@ def with_retries(read: Callable[[], T]) -> T:
     except OSError as error:
         raise StorageError(
             f"cannot read {error.filename or 'a checkpoint'}: {error.strerror}; it may be whole, "
-            "so nothing has been changed, and the same command goes on once it can be read"
+            "so nothing has been changed; run the same command again once it can be read"
         ) from error
 
 

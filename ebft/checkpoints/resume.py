@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether it is one of the same run."""
+"""Which checkpoint a run resumes from, and whether that belongs to the same run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DIGESTS = {"base": "model", "train": "data", "held_out": "evaluation"}
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """A verified checkpoint to go on from. `changed` are the keys that matter and have changed,
+    """A verified checkpoint to resume from. `changed` are the keys that matter and have changed,
     with the user's permission, `may_differ`."""
 
     folder: Path

@@ -138,10 +138,10 @@ def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 raise ValueError(f"{folder} has no {name} of shape {tuple(tensor.shape)}")
             tensors[name] = torch.empty_like(tensor, dtype=found.properties.dtype)
         with _plain_errors(), warnings.catch_warnings():
-            # A single process reads what several wrote: as intended, whatever torch assumes.
+            # One process may read what several wrote, so torch's warning does not apply.
             warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
             load(dict(tensors), storage_reader=reader)
-    except Exception as error:  # torch's reader raises what comes of whatever it finds
+    except Exception as error:  # damaged bytes make torch's reader raise any type
         raise ValueError(f"{folder} holds no tensors: {error!r}") from error
     return tensors
 

@@ -144,7 +144,7 @@ def read_about(folder: Path) -> About:
         raise ValueError(f"{RUN}/{ABOUT} is not that of a checkpoint: {error}") from error
     raise ValueError(
         f"it is of format {version.format}, written by ebft {version.ebft}; this is ebft "
-        f"{ebft.__version__}, which reads format {FORMAT}: it is not damaged, so go on with the "
+        f"{ebft.__version__}, which reads format {FORMAT}: it is not damaged, so resume with the "
         "version that wrote it"
     )
 

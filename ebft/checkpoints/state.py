@@ -64,12 +64,12 @@ def restore_state(
     shards: Path,
     changed: Collection[str] = (),
 ) -> None:
-    """Makes the loop go on from `state`, that of `step` steps done.
+    """Restores the loop to `state`, which was saved after `step` steps.
 
-    `shards` is where what is `Sharded` in it lies. `changed` are the recipe's keys that are not
-    what they were: a part among them starts with fresh state, and with another optimizer or
-    schedule the learning rate is what the new ones would have made it by now. Raises `UserError`
-    for state that does not fit.
+    `shards` is the folder with the tensors that are `Sharded` in `state`. `changed` are the
+    recipe's keys whose values have changed since: a part among them starts with fresh state, and
+    a changed optimizer or schedule sets the learning rate to its own value for this step. Raises
+    `UserError` for state that does not fit.
     """
     sections = {key.split(".")[0] for key in changed}
     for name, part in stateful_parts(loop).items():

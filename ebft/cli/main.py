@@ -1,8 +1,8 @@
 """`ebft`: the command line. This file parses it, and turns errors into exit statuses.
 
 Exit status: 0 done, 1 the run failed (numbers, memory, disk, engine), 2 a mistake of the user,
-130 stopped by Ctrl-C, 143 by SIGTERM: with a checkpoint, and the same command with
-`checkpoint.resume=auto` goes on; 75 a study that has spent its minutes. Only a bug in ebft or
+130 stopped by Ctrl-C, 143 by SIGTERM: both save a checkpoint, which the same command with
+`checkpoint.resume=auto` resumes; 75 a study that has spent its minutes. Only a bug in ebft or
 in a plug-in shows a traceback.
 """
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 NOT_LOADED = ("missing_keys", "unexpected_keys", "mismatched_keys")
-"""What `from_pretrained` reports and goes on: it makes up weights that are missing."""
+"""What `from_pretrained` only reports: it initializes missing weights at random."""
 ADAPTER = "adapter"
 """The folder of the adapter inside that of a merged model."""
 WRAPPED = "base_model.model."
@@ -99,7 +99,7 @@ def save_adapter(
     named = {WRAPPED + name: weight.contiguous() for name, weight in adapter.items()}
     save_file(named, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     config = copy.copy(policy.peft_config[ADAPTER_NAME])
-    config.inference_mode = True  # whoever loads it does not go on training, unless they say so
+    config.inference_mode = True  # as in PEFT: who loads it does not train it by default
     config.save_pretrained(str(folder))
 
 

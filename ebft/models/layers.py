@@ -27,7 +27,7 @@ COMPILERS = (os.environ.get("CXX", "g++"), "clang++")
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The decoder's list of layers and its name there, whatever the architecture calls it.
+    """The decoder's list of layers and its name, which differs between architectures.
 
     Raises `UserError` if the model has no list of `num_hidden_layers` modules.
     """

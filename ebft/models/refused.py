@@ -132,7 +132,7 @@ def _cause(error: Exception, folder: Path) -> str:
 
 
 def _damage(file: Path) -> str | None:
-    """What is wrong with a file by itself, whatever the model; None if nothing is."""
+    """What is wrong with a file by itself, for any model; None if nothing is."""
     try:
         with file.open("rb") as opened:
             start = opened.read(len(LFS))

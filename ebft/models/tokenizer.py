@@ -1,6 +1,6 @@
 """Texts → tokens and back, and whether the model has an embedding for each token.
 
-Texts that begin a document are encoded in one way, and those that go on from another in a second.
+Texts that begin a document are encoded in one way, and texts that continue one in another.
 Decoded texts are as they are: they may spell a special token, and have the spaces that they have.
 """
 
@@ -60,11 +60,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
 
 
 def encode_completions(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of texts that go on from a prompt.
+    """The tokens of texts that continue a prompt.
 
-    Llama's tokenizers put a space before whatever they are given, which is right before a prompt,
-    and between a prompt and its completion would be another text. Raises `UserError` for a
-    tokenizer that cannot be kept from it.
+    Llama's tokenizers put a space before each text that they encode. That is right before a
+    prompt, but between a prompt and its completion it would change the text. Raises `UserError`
+    for a tokenizer whose space cannot be avoided.
     """
     _, ids = next(_known_texts(tokenizer), ("", []))
     if not "".join(tokenizer.convert_ids_to_tokens(ids)).startswith(SPACES):

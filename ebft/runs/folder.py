@@ -90,7 +90,8 @@ class LockedFolder(OutputFolder):
     def check(self, *, resume: bool | None = None) -> None:
         """Raises `UserError` if a run is there already.
 
-        `resume`: whether the run that is there is the one that goes on; None if none ever does.
+        `resume`: whether the run in the folder is the one to resume; None for a kind that never
+        resumes.
         """
         if self._has_results() and not (self._overwrite or resume):
             go_on = "" if resume is None else "set checkpoint.resume=auto to go on with that run, "
@@ -141,12 +142,12 @@ class LockedFolder(OutputFolder):
     def _has_results(self) -> bool:
         """Whether a run has written more here than its recipe: a checkpoint, a figure, a log."""
         if any(self.checkpoints.glob(f"{PREFIX}*")):
-            return True  # whoever has lost its recipe: a run would take them for its own
+            return True  # a new run would take them for its own, even if their recipe is lost
         appended = (self.evaluations, self.metrics)
         if any(file.exists() and not _is_empty(file) for file in appended):
-            return True  # figures would be appended to whatever it is
+            return True  # a run would append its figures to them
         if not self._recipe.exists():
-            return False  # whatever it is, no run has written it
+            return False  # a run writes its recipe first, so none has written here
         files = (file for file in self.path.rglob("*") if file.name not in (RECIPE, ".lock"))
         return any(file.is_file() and not _is_empty(file) for file in files)
 

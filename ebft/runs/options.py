@@ -52,7 +52,7 @@ class StepOptions(Options):
 
 
 class CheckpointOptions(Options):
-    """When the run is saved, which checkpoints are kept, and which one a run goes on from."""
+    """When the run is saved, which checkpoints are kept, and which one a run resumes from."""
 
     every: PositiveInt | None = Field(
         None, description="optimizer steps between checkpoints; null: only the last"
@@ -74,7 +74,7 @@ class CheckpointOptions(Options):
     )
     resume: str | None = Field(
         None,
-        description="auto: go on from the newest whole checkpoint in output_dir, if there is one; "
+        description="auto: resume from the newest whole checkpoint in output_dir, if there is one; "
         "or a checkpoint's folder; null: start from the beginning",
     )
     may_differ: tuple[str, ...] = Field(

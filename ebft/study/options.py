@@ -80,8 +80,8 @@ class BudgetOptions(Options):
     )
     minutes: PositiveFloat | None = Field(
         None,
-        description="of one call: no run is started that would end later, going by those that are "
-        "done; the same command goes on from there",
+        description="of one call: a run is not started if it would end later, judging by "
+        "those that are done; the same command runs the rest",
     )
 
 
@@ -107,8 +107,8 @@ class StudyOptions(RecipeOptions):
     )
     evaluation: dict[str, Any] | None = Field(
         None,
-        description="the section `evaluation` of every run, whatever its base and overrides say, "
-        "so that all are judged alike; null: each recipe's own",
+        description="the section `evaluation` of every run, in place of what its base and "
+        "overrides say, so that all are judged alike; null: each recipe's own",
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0,), min_length=1, description="every arm is run with each of these"

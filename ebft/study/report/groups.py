@@ -28,7 +28,7 @@ def comparisons(study: StudyRecord) -> list[Comparison]:
     """One for the variants, if there are several, and one for each factor.
 
     A factor's groups are the arms that set it alone; if there are none, all arms of the grid with
-    that level, over whatever else they vary.
+    that level, at every level of the other factors.
     """
     found = []
     if len(named := _variants(study)) > 1:
