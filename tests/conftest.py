@@ -5,6 +5,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import logging
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("ebft")
+
+# A shell's background jobs inherit that SIGINT is ignored, and so would the runs that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

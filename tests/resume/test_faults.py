@@ -323,9 +323,11 @@ def test_state_that_no_checkpoint_holds_is_refused_at_once(ebft, tiny_run, tmp_p
     assert "Traceback" not in err
 
 
+# Tests that are started by nohup inherit that SIGHUP is ignored.
 IN_A_TERMINAL = """
-import os, sys
+import os, signal, sys
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.login_tty(0)
 from ebft.cli.main import main
 
