@@ -435,14 +435,15 @@ def tests_of(mutant: Mutant) -> list[str]:
 
 
 def first_to_notice(mutant: Mutant) -> str | None:
-    """The first test that fails with this mutant. The tests of its own part run first, by
-    themselves: they are the likeliest to notice, and collecting all others takes a while."""
-    tests = tests_of(mutant)
-    own = f"tests/unit/{Path(mutant.file).parent}"
-    if own in tests:
-        rest = [one for one in tests if one != own]
-        return first_failure([own], mutant) or first_failure(rest, mutant)
-    return first_failure(tests, mutant)
+    """The first test that fails with this mutant. The tests of its own file and package run first,
+    by themselves: they are the likeliest to notice, and the others take a while."""
+    if mutant.tests:
+        return first_failure(tests_of(mutant), mutant)
+    file = Path("tests/unit", mutant.file)
+    own = str(file.with_name(f"test_{file.name}"))
+    stages = [[own], [str(file.parent)], TESTS]
+    existing = [stage for stage in stages if all(ROOT.joinpath(one).exists() for one in stage)]
+    return next(filter(None, (first_failure(stage, mutant) for stage in existing)), None)
 
 
 def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | None:
