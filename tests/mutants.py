@@ -7,9 +7,9 @@ A mutant that survives is something that nothing checks.
 """
 
 import argparse
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+# Before torch: its threads would spin while another test process has the core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Importing these takes longer than most tests; a process that is forked has them already.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    [
+        "torch",
+        "transformers.models.llama",
+        "datasets",
+        "pandas",
+        "scipy.stats",
+        "pydantic",
+        "hypothesis",
+        "pytest",
+        "beartype",
+        "rich.console",
+    ]
+)
 TESTS = [
     "tests/property",
     "tests/golden",
@@ -458,16 +478,30 @@ def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | N
             text = file.read_text()
             assert text.count(mutant.formula) >= 1, f"{mutant.file} has no {mutant.formula!r}"
             file.write_text(text.replace(mutant.formula, mutant.broken, 1))
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-        # The copy has to come before the installed package.
-        environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-    if done.returncode == 0:
+        output = folder / "output.txt"
+        process = PROCESSES.Process(target=run_pytest, args=(folder, tests, output))
+        process.start()
+        process.join()
+        lines = output.read_text().splitlines() if output.exists() else []
+    if process.exitcode == 0:
         return None
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0].partition(" - ")[0] if failed else f"exit status {done.returncode}"
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].partition(" - ")[0] if failed else f"exit status {process.exitcode}"
+
+
+def run_pytest(folder: Path, tests: Sequence[str], output: Path) -> None:
+    """In a process of its own: runs the tests of a copy, and exits with pytest's status."""
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    for name in list(sys.modules):  # this module's package is not the copy's
+        if name.partition(".")[0] in ("ebft", "tests"):
+            del sys.modules[name]
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))  # the copy has to come before the installed package
+    sys.dont_write_bytecode = True
+    os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
 
 
 if __name__ == "__main__":
