@@ -1,11 +1,11 @@
-"""Checkpoints: what is in one, whether it is whole, and how a run resumes from it.
+"""Checkpoints: writes and verifies them, and resumes runs from them.
 
-folder                 a run's checkpoints: each appears whole or not at all
-snapshot               what is in one: a model's folder, and the run's state beside it
-  state, nested          the state of the loop; nested state on disk
-  shards                 an optimizer's tensors in several processes
-manifest               checksums: whether a checkpoint is whole
-resume, differences    which one a run resumes from, and what has changed since
-checkpointer           the state of a run: saved, and restored
-room                   whether the disk has room for them
+folder                 the folder of a run's checkpoints, which are written atomically
+snapshot               the contents of a checkpoint: the model's folder and the run's state
+  state, nested          the state of the training loop; nested state on disk
+  shards                 the optimizer's tensors in several processes
+manifest               checksums, to find damaged checkpoints
+resume, differences    chooses the checkpoint to resume from, and compares its recipe
+checkpointer           saves and restores the state of a run
+room                   checks whether the checkpoints fit on the disk
 """

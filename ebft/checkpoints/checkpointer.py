@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.nested import check_nested
-from ebft.checkpoints.shards import set_apart
-from ebft.checkpoints.snapshot import About, Snapshot
-from ebft.checkpoints.state import fits, gather_before_update, gather_state
+from ebft.checkpoints.shards import extract_shards
+from ebft.checkpoints.snapshot import Snapshot
+from ebft.checkpoints.state import gather_before_update, gather_state, must_fit
+from ebft.config.about import About
 from ebft.errors import PluginError, StorageError
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ log = logging.getLogger("ebft")
 
 
 class Checkpointer:
-    """The state of a run between its steps: what a checkpoint has in it.
+    """Saves the state of a run after a step, and restores it.
 
-    `metrics` are those of every step so far: the loop appends to them.
+    `metrics` are those of every step so far; the loop appends to them.
 
-    A step changes the parts' states first and the policy last. If it ends in between, the parts
-    are given back as they were before it, so that a checkpoint is always of whole steps.
+    A step changes the states of the parts first and the policy last. If a step is interrupted in
+    between, the states from before the step are saved. So a checkpoint never holds half a step.
     """
 
     def __init__(
@@ -58,48 +59,53 @@ class Checkpointer:
         self._updating = True
 
     def step_done(self, done: int) -> None:
-        """To be called after each step: its parts' states are remembered.
+        """Copies the states of the parts. The run calls it after each step.
 
-        Raises `PluginError` for state that a checkpoint does not hold.
+        Raises `PluginError` for state that a checkpoint cannot hold.
         """
         before = gather_before_update(self._loop)
         try:
             check_nested(before)
         except TypeError as error:
             raise PluginError(f"state of {error}") from error
-        # Last of all: until then nothing may break in, for the state is that of no whole step.
+        # Last: until here a step must not be interrupted, because the state is inconsistent.
         self.done, self.before = done, copy.deepcopy(before)
         self._updating = False
 
     def at_rest(self) -> bool:
-        """Whether the policy and the optimizer are those of a whole step."""
+        """Whether the policy and the optimizer are not in the middle of an update."""
         return not self._updating
 
     def restore(
         self, resumed: Resumption, state: Mapping[str, Any], digests: Mapping[str, str]
     ) -> None:
-        """Restores `state`: what a checkpoint holds besides the weights and the loop, which are
-        restored before. Raises `UserError`."""
+        """Restores the metrics and the held-out figures of `state`, which a checkpoint holds.
+
+        The weights and the loop must have been restored before. Raises `UserError` for state that
+        does not fit.
+        """
         before, now = state["micro_batch_tokens"], self._loop.micro_batch_tokens
         if before != now:
             log.warning(
-                "micro-batches are of %d tokens now and were of %d: the same results to rounding, "
-                "but not to the last bit",
+                "micro-batches now have %d tokens and had %d: results are the same to rounding, "
+                "but not bit for bit",
                 now, before,
             )  # fmt: skip
         self._metrics[:] = state["metrics"]
         if resumed.same_evaluation(digests):
-            with fits("the held-out figures"):
+            with must_fit("the held-out figures"):
                 self._history.load_state_dict(state["history"])
         else:
-            log.warning("held-out measurements are others: `before` is now step %d", resumed.step)
+            log.warning(
+                "the held-out measurements have changed: `before` is now step %d", resumed.step
+            )
         self.step_done(resumed.step)
 
     def save(self, done: int, before: Mapping[str, Any] | None = None) -> None:
-        """The checkpoint of a step; `before` replaces parts of the state. Raises `StorageError`.
+        """Saves a checkpoint after `done` steps; `before` replaces entries of the state.
 
-        Of several processes each writes its part of the optimizer's state, and the main one the
-        rest, for which each gives its part of the weights.
+        With several processes, each writes its shard of the optimizer's state. The main process
+        writes the rest, for which it gathers the weights. Raises `StorageError`.
         """
         state = {
             **gather_state(self._loop),
@@ -114,7 +120,7 @@ class Checkpointer:
             from ebft.models.shard import gather_weights
 
             weights = gather_weights(policy, merge_adapter=self._merge_adapter)
-            state, shards = set_apart(state, self._loop)
+            state, shards = extract_shards(state, self._loop)
         scores = {} if self._best is None else self._history.scores(self._best)
         about = self._about(done, micro_batch=self._loop.micro_batch.documents)
         snapshot = Snapshot(
@@ -123,7 +129,7 @@ class Checkpointer:
         self._checkpoints.save(snapshot, step=done, scores=scores, processes=processes)
 
     def newest(self) -> str:
-        """Where the newest checkpoint is, for a message."""
+        """Returns the path of the newest checkpoint as part of a message."""
         try:
             saved = self._checkpoints.saved()
         except StorageError as error:
@@ -131,14 +137,15 @@ class Checkpointer:
         return f"checkpoint: {saved[-1]}" if saved else "there is no checkpoint yet"
 
     def save_last_whole_step(self) -> bool:
-        """Saves the last step that was completed, after another was broken off.
+        """Saves the last complete step after a later step was interrupted.
 
-        False if there was no step yet, or the policy is in the middle of an update; or if this is
-        one of several processes, which has a part of the weights and knows nothing of the others.
+        Returns False and saves nothing if no step is complete, if the policy is in the middle of
+        an update, or with several processes: each has only a shard of the weights, and the others
+        may not be able to save theirs.
         """
         if self._loop.processes.size > 1:
             return False
-        # The step that failed may have updated the policy before it did.
+        # The step may have failed after it had updated the policy.
         done = self._loop.lr_scheduler.last_epoch
         if done > self.done:
             self.save(done)

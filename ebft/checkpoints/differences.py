@@ -1,4 +1,4 @@
-"""How the recipe of a checkpoint and the present one differ, and which of that matters."""
+"""Compares the recipe of a checkpoint with the current one, and sorts the differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ebft.mistakes import WORDS
 
 NOT_OF_THE_RUN = ("output_dir", "overwrite", "plugins", "checkpoint", "metric_loggers")
-"""Where things go, and what is kept of them."""
+"""Sections that say where output goes and what is kept."""
 SAME_MATHEMATICS = (
     "require_unbiased",
     "model.device",
@@ -23,24 +23,24 @@ SAME_MATHEMATICS = (
     "evaluation.remember",
     "parallel",
 )
-"""Results are the same to rounding."""
+"""Keys and sections that change results by rounding only."""
 ABSENT = "absent"
 
 
 class Difference(NamedTuple):
-    """A key whose value is another now."""
+    """A key whose value has changed."""
 
     key: str
     before: Any
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.key}: {_shown(self.before)} in the checkpoint, {_shown(self.now)} now"
+        return f"{self.key}: {_quoted(self.before)} in the checkpoint, {_quoted(self.now)} now"
 
 
 class Compared(NamedTuple):
-    """Differences that change the mathematics; those of a schedule that follows the number of
-    steps; and those that change results by rounding alone."""
+    """Differences that change the mathematics, differences of a schedule that follows the number of
+    steps, and differences that change results by rounding only."""
 
     mathematics: list[Difference]
     schedule: list[Difference]
@@ -48,10 +48,10 @@ class Compared(NamedTuple):
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
-    """Every key whose values differ in the two resolved recipes.
+    """Compares two resolved recipes key by key.
 
-    A key of the schedule that was training.steps and still is goes with it: raising the number of
-    steps is no other mathematics, though the schedule then ends later.
+    A key of the schedule that equals `training.steps` in both recipes follows it. To raise the
+    number of steps does not count as different mathematics, although the schedule then ends later.
     """
     old, new = _flat(before), _flat(now)
     compared = Compared([], [], [])
@@ -92,7 +92,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
     return flat
 
 
-def _shown(value: Any) -> str:
+def _quoted(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return WORDS[value]
     return str(value)

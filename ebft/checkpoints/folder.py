@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints: each appears whole or not at all, and is kept by policy."""
+"""The folder of a run's checkpoints: writes them atomically, and deletes old ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ DAMAGED = ".damaged"
 
 
 class Contents(Protocol):
-    """What a checkpoint is made of; `size` is about how many bytes it takes.
+    """The contents of a checkpoint; `size` is its approximate number of bytes.
 
-    `write_part` is called in every process, and then `write` in the main one.
+    `write_part` is called in every process, and then `write` in the main process.
     """
 
     def write_part(self, folder: Path) -> None: ...
@@ -32,11 +32,10 @@ class Contents(Protocol):
 
 
 class Checkpoints:
-    """The checkpoints of a run: `folder/step-000020` and the like.
+    """The checkpoints of a run, such as `folder/step-000020`.
 
-    A checkpoint is written beside its final name and renamed when every byte is on disk, and
-    renamed before it is deleted. So a folder named `step-…` is whole, even if a crash interrupts
-    either.
+    A checkpoint is written under a temporary name and renamed when every byte is on disk. Before it
+    is deleted it is renamed again. So a folder named `step-…` is whole, even after a crash.
     """
 
     def __init__(
@@ -52,14 +51,14 @@ class Checkpoints:
         scores: Mapping[int, float] | None = None,
         processes: Processes = ONE_PROCESS,
     ) -> Path:
-        """Writes the checkpoint of `step`, then drops what the policy does not keep (`kept`).
+        """Writes the checkpoint of `step`, then deletes those that are not in `kept_steps`.
 
-        A checkpoint of that step that is there already is left as it is: the same step of a run
-        has the same state. Raises `StorageError` if it cannot be written; earlier checkpoints are
-        not touched then. Of several processes all are to call it.
+        An existing checkpoint of that step is left as it is, because the same step of a run has the
+        same state. Every process must call this method. Raises `StorageError` if the checkpoint
+        cannot be written; earlier checkpoints then stay as they are.
         """
         final = self._folder / f"{PREFIX}{step:06d}"
-        # The main one's eyes count: others may see its folder late.
+        # Only the main process looks: the others may see a new folder late.
         if not processes.any(processes.is_main and final.exists()):
             self._write(contents, final, step, processes)
         if not processes.is_main:
@@ -71,39 +70,44 @@ class Checkpoints:
         return final
 
     def saved(self) -> list[Path]:
-        """The checkpoints there are, oldest first. Raises `StorageError` if that cannot be seen."""
+        """The checkpoints, oldest first. Raises `StorageError` if the folder cannot be read."""
 
-        def there() -> list[Path]:
+        def entries() -> list[Path]:
             try:
-                return list(self._folder.iterdir())  # `glob` may find none and not say why
+                return list(self._folder.iterdir())  # `glob` hides errors
             except FileNotFoundError:
                 return []
 
-        return sorted(filter(_is_ours, with_retries(there)), key=_step)
+        return sorted(filter(_is_checkpoint, with_retries(entries)), key=_step)
 
     @property
-    def place(self) -> Path:
-        """The folder, perhaps a link to another disk; before there is one, where it will be."""
+    def location(self) -> Path:
+        """An existing folder on the checkpoints' disk: their folder, or the one it will be made in.
+
+        The folder may be a link to another disk.
+        """
         return self._folder if self._folder.exists() else self._folder.parent
 
-    def holds(self, checkpoint: Path) -> bool:
-        """Whether it is one of these, however its path is spelt."""
+    def contains(self, checkpoint: Path) -> bool:
+        """Whether the path leads to one of these checkpoints."""
         return checkpoint.resolve() in [path.resolve() for path in self.saved()]
 
     def clear(self) -> None:
-        """Deletes all of them, the newest first: if a crash interrupts that, the remaining ones are
-        the oldest, and whole. Raises `StorageError` if one cannot be deleted."""
+        """Deletes all checkpoints, the newest first. After a crash the oldest are left, and whole.
+
+        Raises `StorageError` if one cannot be deleted.
+        """
         for path in reversed(self.saved()):
             try:
                 remove(path)
             except OSError as error:
                 raise StorageError(
-                    f"cannot delete the checkpoint {path}: {error.strerror}; a new run would take "
-                    "it for its own, so delete it, or choose another output_dir"
+                    f"cannot delete the checkpoint {path}: {error.strerror}; a new run would "
+                    "resume from it, so delete it, or choose another output_dir"
                 ) from error
 
     def clear_partial(self) -> None:
-        """Removes what a killed process has left half-written or half-deleted."""
+        """Removes checkpoints that a killed process left half written or half deleted."""
         for path in self._folder.glob(f"{PREFIX}*{PARTIAL}"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -113,7 +117,7 @@ class Checkpoints:
             if processes.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-            processes.any(False)  # the others wait until the folder is there
+            processes.any(False)  # the other processes wait until the folder exists
             contents.write_part(partial)
             if not processes.is_main:
                 return
@@ -130,14 +134,14 @@ class Checkpoints:
             raise StorageError(self._explain(error, contents.size, step)) from error
 
     def _explain(self, error: Exception, size: int, step: int) -> str:
-        there = self.place
-        free = shutil.disk_usage(there).free / 2**30 if there.exists() else 0.0
-        kept = "there is none before it"
+        location = self.location
+        free = shutil.disk_usage(location).free / 2**30 if location.exists() else 0.0
+        kept = "there is no earlier one"
         try:
             if earlier := self.saved():
                 kept = f"the checkpoint before it is whole: {earlier[-1]}"
-        except StorageError as unseen:
-            kept = str(unseen)
+        except StorageError as unreadable:
+            kept = str(unreadable)
         return (
             f"cannot save the checkpoint of step {step} in {self._folder}: {error} "
             f"(it takes {size / 2**30:.2f} GiB; {free:.2f} GiB are free); {kept}"
@@ -150,7 +154,7 @@ def kept_steps(
     scores: Mapping[int, float],
     best: Literal["lowest", "highest"],
 ) -> set[int]:
-    """The newest `keep` of the steps, and the one with the best score if any has one."""
+    """The newest `keep` of the steps, and the one with the best score, if any has a score."""
     kept = set(sorted(steps)[-keep:])
     scored = [step for step in steps if step in scores]
     if scored:
@@ -160,24 +164,24 @@ def kept_steps(
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Renames a damaged checkpoint, so that it counts as none; returns where it is now."""
+    """Renames a damaged checkpoint, so that no run resumes from it, and returns its new path."""
     aside = checkpoint.with_name(checkpoint.name + DAMAGED)
     shutil.rmtree(aside, ignore_errors=True)
     return checkpoint.rename(aside)
 
 
 def remove(checkpoint: Path) -> None:
-    """Deletes a checkpoint. If a crash interrupts that, the rest is not taken for a checkpoint."""
+    """Renames a checkpoint and deletes it, so that a crash leaves no damaged checkpoint."""
     partial = checkpoint.with_name(checkpoint.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     checkpoint.rename(partial)
-    # Of a file that another process still reads, some file systems keep a remnant; `clear_partial`
-    # sees to it later.
+    # Some file systems keep a file that another process still reads; `clear_partial` removes it
+    # later.
     shutil.rmtree(partial, ignore_errors=True)
 
 
 def flush_to_disk(path: Path) -> None:
-    """fsync of a file or folder: a rename may otherwise reach the disk before the contents."""
+    """Calls fsync on a file or folder: otherwise a rename may reach the disk before contents."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -185,8 +189,8 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _is_ours(path: Path) -> bool:
-    """Not a copy that somebody has put beside them, `step-000020-good` and the like."""
+def _is_checkpoint(path: Path) -> bool:
+    """Whether it is a checkpoint, and not a user's copy such as `step-000020-good`."""
     return path.name.startswith(PREFIX) and path.name.removeprefix(PREFIX).isdecimal()
 
 

@@ -1,8 +1,8 @@
-"""Whether a checkpoint is whole: a manifest has the checksum of every file, as `sha256sum` has it.
+"""The manifest of a checkpoint: a checksum of every file, in the format of `sha256sum`.
 
 `sha256sum --check manifest.sha256` verifies a checkpoint without ebft. A damaged checkpoint is
-skipped. One that cannot be read is not damaged: network file systems are away for a moment, so
-reading is tried again, and then refused.
+skipped. One that cannot be read need not be damaged, because network file systems can be
+unreachable for a moment: reading is retried, and then the run ends with an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -20,18 +19,18 @@ from ebft.errors import StorageError
 from ebft.files import check_regular, read_text
 
 PAUSES = (0.5, 2.0, 5.0)
-"""Seconds to wait before each further try."""
+"""Seconds to wait before each retry."""
 T = TypeVar("T")
 MANIFEST = "manifest.sha256"
 LINE = re.compile(r"(?P<checksum>[0-9a-f]{64})  (?P<name>[^\0]+)")
-OURS = (".safetensors", ".json")
-"""What a checkpoint consists of; somebody's notes beside it are no damage."""
+LISTED = (".safetensors", ".json")
+"""Suffixes of the files that the manifest must list; a user may add others, such as notes."""
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""What the system says where there is no file; anything else says nothing of what is there."""
+"""Error numbers that mean that there is no file; after any other the file may exist."""
 
 
 def with_retries(read: Callable[[], T]) -> T:
-    """What `read` returns, tried again after each `OSError`. Raises `StorageError` in the end."""
+    """Returns `read()`, retried after each `OSError`. Raises `StorageError` if all retries fail."""
     for pause in PAUSES:
         try:
             return read()
@@ -42,24 +41,24 @@ def with_retries(read: Callable[[], T]) -> T:
     except OSError as error:
         raise StorageError(
             f"cannot read {error.filename or 'a checkpoint'}: {error.strerror}; it may be whole, "
-            "so nothing has been changed; run the same command again once it can be read"
+            "so nothing was changed; run the same command again when it can be read"
         ) from error
 
 
 def write_manifest(folder: Path) -> None:
-    """Lists every file below `folder` with its checksum."""
+    """Writes the manifest, with every file below `folder` and its checksum."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{_checksum(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
     (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
 
 
 def find_damage(folder: Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None if they are those that were written.
+    """Describes the damage of a checkpoint; None if its files are as they were written.
 
-    Raises `OSError` if they cannot be read, which is not to say that they are damaged.
+    Raises `OSError` if they cannot be read, which does not mean that they are damaged.
     """
     try:
-        listed = _parsed(read_text(folder / MANIFEST))
+        listed = _parse(read_text(folder / MANIFEST))
     except ValueError as error:
         return f"{MANIFEST}: {error}"
     except OSError as error:
@@ -68,7 +67,7 @@ def find_damage(folder: Path) -> str | None:
         return f"it has no {MANIFEST}"
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.suffix in OURS and name not in listed:
+        if path.suffix in LISTED and name not in listed:
             return f"{name} is not in {MANIFEST}"
     for name, checksum in listed.items():
         file = folder / name
@@ -84,19 +83,11 @@ def find_damage(folder: Path) -> str | None:
     return None
 
 
-def damage_of(folder: Path) -> str | None:
-    """What is damaged in a checkpoint; None if its files are those that were written.
-
-    Raises `StorageError` if they cannot be read.
-    """
-    return with_retries(partial(find_damage, folder))
-
-
-def _parsed(text: str) -> dict[str, str]:
+def _parse(text: str) -> dict[str, str]:
     """The checksum of each file, by its path within the checkpoint.
 
-    Raises `ValueError` for a manifest of no files, and naming a line that is not one of it or names
-    a file that is elsewhere.
+    Raises `ValueError` for an empty manifest, and naming the line that is malformed or names a file
+    outside the checkpoint.
     """
     listed = {}
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,9 +1,9 @@
-"""Nested state on disk: its tensors in a safetensors file, the rest in a JSON file. No pickle.
+"""Writes nested state without pickle: tensors to a safetensors file, the rest to a JSON file.
 
-JSON has no tensors, tuples or keys that are numbers. They are objects with one key of our own:
+JSON has no tensors, tuples or numbers as keys. Each is written as an object with one special key:
 
     {"$tensor": "optimizer.state.0.exp_avg"}    {"$tuple": […]}    {"$items": [[key, value], …]}
-    {"$divided": "0.exp_avg"}                   a tensor that is elsewhere (`checkpoints.shards`)
+    {"$divided": "0.exp_avg"}                   a sharded tensor (`checkpoints.shards`)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TENSOR, TUPLE, ITEMS, SHARDED = "$tensor", "$tuple", "$items", "$divided"
 
 @dataclass(frozen=True, slots=True)
 class Sharded:
-    """In place of a tensor of this name, of which every process writes its own part."""
+    """A placeholder for the tensor of this name, of which every process writes its own shard."""
 
     name: str
 
@@ -34,20 +34,20 @@ class Sharded:
 def write_nested(state: Any, file: Path) -> None:
     """Writes `file`.json and `file`.safetensors.
 
-    `state` is made of dicts (keys: text or whole numbers), lists, tuples, tensors, numbers, text,
-    True, False, None and `Sharded`; raises `TypeError` naming what else is in it. Floats keep every
-    bit.
+    `state` may contain dicts with keys of text or integers, lists, tuples, tensors, numbers, text,
+    True, False, None and `Sharded`. Floats keep every bit. Raises `TypeError` naming a value of
+    another type.
     """
     tensors: dict[str, Tensor] = {}
     structure = _pack(state, "", tensors)
-    save_file(_apart(tensors), file.with_suffix(".safetensors"))
+    save_file(_unshared(tensors), file.with_suffix(".safetensors"))
     file.with_suffix(".json").write_text(json.dumps(structure), encoding="utf-8")
 
 
 def read_nested(file: Path) -> Any:
-    """What `write_nested` was given, its tensors on the CPU.
+    """Reads the state that `write_nested` wrote, with its tensors on the CPU.
 
-    Raises `ValueError` naming the file if it is not what `write_nested` writes.
+    Raises `ValueError` naming the file if `write_nested` cannot have written it.
     """
     try:
         structure = parse_json(read_text(file.with_suffix(".json")))
@@ -58,7 +58,7 @@ def read_nested(file: Path) -> Any:
 
 
 def check_nested(state: Any) -> None:
-    """Raises the `TypeError` that `write_nested` would, without writing anything."""
+    """Raises the `TypeError` that `write_nested` would raise, without writing anything."""
     _pack(state, "", {})
 
 
@@ -84,7 +84,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         case dict() if all(type(key) in (str, int) for key in value):
             return {ITEMS: [[key, _pack(v, below(key), tensors)] for key, v in value.items()]}
     raise TypeError(
-        f"{path or 'the state'} is a {type(value).__name__}, which a checkpoint does not hold: "
+        f"{path or 'the state'} is a {type(value).__name__}, which a checkpoint cannot hold: "
         "give plain tensors, numbers, text, lists, tuples, or dicts with keys of text or integers"
     )
 
@@ -106,15 +106,15 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, contiguous, none sharing memory with another: safetensors asks."""
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous and without shared memory, as safetensors requires."""
     seen: set[int] = set()
-    apart = {}
+    unshared = {}
     for name, tensor in tensors.items():
         here = tensor.to("cpu", memory_format=torch.contiguous_format).contiguous()
         storage = here.untyped_storage()
         if storage.data_ptr() in seen or storage.nbytes() != here.nbytes:
             here = here.clone()
         seen.add(here.untyped_storage().data_ptr())
-        apart[name] = here
-    return apart
+        unshared[name] = here
+    return unshared

@@ -1,4 +1,4 @@
-"""Which checkpoint a run resumes from, and whether that belongs to the same run."""
+"""Finds the checkpoint that a run resumes from, and checks that it belongs to the same run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ebft.checkpoints.differences import Difference, compare, is_below
 from ebft.checkpoints.folder import Checkpoints, remove, set_aside
-from ebft.checkpoints.manifest import damage_of, with_retries
-from ebft.checkpoints.snapshot import About, read_about, read_state, shards_of
+from ebft.checkpoints.manifest import find_damage, with_retries
+from ebft.checkpoints.snapshot import read_state, shards_of
 from ebft.checkpoints.state import restore_state
+from ebft.config.about import About, read_about
 from ebft.errors import UserError
 from ebft.models.export import load_weights
 
@@ -27,13 +28,15 @@ log = logging.getLogger("ebft")
 
 AUTO = "auto"
 DIGESTS = {"base": "model", "train": "data", "held_out": "evaluation"}
-"""What each digest is of, as the section of the recipe that says it."""
+"""The section of the recipe that each digest belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """A verified checkpoint to resume from. `changed` are the keys that matter and have changed,
-    with the user's permission, `may_differ`."""
+    """A verified checkpoint to resume from.
+
+    `changed` are the keys that change the mathematics and differ, as `may_differ` permits.
+    """
 
     folder: Path
     about: About
@@ -45,40 +48,42 @@ class Resumption:
         return self.about.step
 
     def check_digests(self, digests: Mapping[str, str]) -> None:
-        """Raises `UserError` if it was run on another model or on other documents."""
+        """Raises `UserError` if the checkpoint is from another model or from other documents."""
         for name, section in DIGESTS.items():
             if digests[name] == self.about.digests.get(name) or self.allows(section):
                 continue
             difference = Difference(section, self.about.digests.get(name), digests[name])
-            raise _refusal(self.folder, [difference], "what is at its path has changed: ")
+            raise _refusal(self.folder, [difference], "the content of its files has changed: ")
 
     def allows(self, section: str) -> bool:
-        """Whether the user lets this section differ."""
+        """Whether `may_differ` permits this section, or a key in it, to differ."""
         return is_below(section, self.may_differ) or any(
             is_below(key, [section]) for key in self.may_differ
         )
 
     def same_evaluation(self, digests: Mapping[str, str]) -> bool:
-        """Whether held-out figures of before and of now are of the same measurements."""
+        """Whether the checkpoint's held-out figures can be compared with those measured now."""
         same_documents = digests["held_out"] == self.about.digests.get("held_out")
         return same_documents and not any(is_below(key, ["evaluation"]) for key in self.changed)
 
     def load_weights(self, policy: PreTrainedModel) -> None:
+        """Loads the checkpoint's weights. Raises `UserError` if they do not fit the policy."""
         try:
             load_weights(policy, self.folder)
         except ValueError as error:
             raise UserError(f"checkpoint.resume: {error}") from error
 
     def later(self, own: Checkpoints) -> list[Path]:
-        """What going on from one of a run's own checkpoints gives up: those after it."""
+        """The run's own checkpoints after this one, which the resumed run writes again."""
         return _later(own, self.folder)
 
     def drop_later(self, own: Checkpoints) -> None:
+        """Deletes the `later` checkpoints, the newest first."""
         for path in reversed(self.later(own)):
             remove(path)
 
     def restore_loop(self, loop: LoopParts) -> dict[str, Any]:
-        """Restores the loop; returns the rest of the state, which is not its business."""
+        """Restores the loop and returns the whole state, for what else has to be restored."""
         try:
             state = read_state(self.folder)
             restore_state(
@@ -87,7 +92,7 @@ class Resumption:
             )  # fmt: skip
         except (ValueError, KeyError) as error:
             raise UserError(f"checkpoint.resume = {self.folder}: {error}") from error
-        log.info("going on after step %d, from %s", self.step, self.folder)
+        log.info("resuming after step %d, from %s", self.step, self.folder)
         return state
 
 
@@ -100,12 +105,13 @@ def find_resumption(
     overwrite: bool,
     verified: bool = False,
 ) -> Resumption | None:
-    """The checkpoint that `checkpoint.resume` asks for; None to start from the beginning.
+    """Finds the checkpoint that `checkpoint.resume` names; None to start from the beginning.
 
-    `own` are the checkpoints of the recipe's output_dir. One that another process has `verified` is
-    not read whole again, and whether others come after it is not looked at: this process may see
-    late what that one has set aside. Raises `UserError` if there is none that is whole, or if it is
-    of another format or of a run with other mathematics; and `StorageError` if it cannot be read.
+    `own` are the checkpoints of the recipe's output_dir. With `verified`, another process has
+    checked the checkpoint: its checksums and later checkpoints are not checked again, because this
+    process may see renamed folders late. Raises `UserError` if no checkpoint is whole, or if it has
+    another format or belongs to a run with other mathematics, and `StorageError` if it cannot be
+    read.
     """
     if resume is None:
         return None
@@ -119,29 +125,29 @@ def find_resumption(
     later = [] if verified else _later(own, folder)
     if later and resume != AUTO and not overwrite:
         raise UserError(
-            f"checkpoint.resume = {folder}: the run went on to {later[-1].name}, which would be "
+            f"checkpoint.resume = {folder}: the run continued to {later[-1].name}, which would be "
             "lost; choose another output_dir, or set overwrite=true"
         )
     compared = compare(about.recipe, recipe)
     if refused := [d for d in compared.mathematics if not is_below(d.key, may_differ)]:
         raise _refusal(folder, refused)
     for difference in (*compared.mathematics, *compared.schedule, *compared.others):
-        log.warning("resuming with another recipe: %s", difference)
+        log.warning("resuming with a changed recipe: %s", difference)
     steps = recipe["training"]["steps"]
     if steps < about.step:
         raise UserError(
-            f"training.steps = {steps}: the checkpoint {folder} has done {about.step} steps "
-            "already; give as many or more"
+            f"training.steps = {steps}: the checkpoint {folder} has already done {about.step} "
+            f"steps; set training.steps={about.step} or more"
         )
     changed = [d.key for d in (*compared.mathematics, *compared.schedule)]
     return Resumption(folder, about, tuple(changed), may_differ)
 
 
 def _newest(own: Checkpoints, overwrite: bool) -> Path | None:
-    """The newest whole checkpoint. Damaged ones are set aside, and why is said."""
+    """The newest whole checkpoint. Damaged ones are renamed, with a warning that says why."""
     damage: dict[Path, str] = {}
     for folder in reversed(own.saved()):
-        problem = damage_of(folder)
+        problem = _damage_of(folder)
         if problem is None:
             for skipped, why in damage.items():
                 log.warning("skipped %s: %s; it is now %s", skipped, why, set_aside(skipped))
@@ -154,7 +160,7 @@ def _newest(own: Checkpoints, overwrite: bool) -> Path | None:
             "the beginning, set overwrite=true or delete them"
         )
     for folder, why in damage.items():
-        log.warning("%s cannot be gone on from: %s", folder, why)
+        log.warning("cannot resume from %s: %s", folder, why)
     log.info("no checkpoint to resume; starting from the beginning")
     return None
 
@@ -165,16 +171,21 @@ def _named(folder: Path, verified: bool) -> Path:
             f"checkpoint.resume = {folder}: no such folder; give {AUTO}, or a checkpoint such as "
             "runs/ebft_full/checkpoints/step-000020"
         )
-    if not verified and (damage := damage_of(folder)):
+    if not verified and (damage := _damage_of(folder)):
         raise UserError(f"checkpoint.resume = {folder}: {damage}; give another checkpoint")
     return folder
 
 
-def _about_of(folder: Path) -> About:
-    """Which run a whole checkpoint is of.
+def _damage_of(folder: Path) -> str | None:
+    """Describes the damage of a checkpoint. Raises `StorageError` if it cannot be read."""
+    return with_retries(partial(find_damage, folder))
 
-    Raises `UserError` if it is of another format or not as a run writes it, and `StorageError` if
-    it cannot be read.
+
+def _about_of(folder: Path) -> About:
+    """Reads which run a checkpoint belongs to.
+
+    Raises `UserError` if it has another format or is damaged, and `StorageError` if it cannot be
+    read.
     """
     try:
         return with_retries(partial(read_about, folder))
@@ -185,15 +196,15 @@ def _about_of(folder: Path) -> About:
 
 
 def _later(own: Checkpoints, folder: Path) -> list[Path]:
-    """The checkpoints of the run that `folder` is one of, as far as they come after it."""
+    """The checkpoints of `own` after `folder`; empty if `folder` is not one of `own`."""
     saved = own.saved()
     names = [path.name for path in saved]
-    return saved[names.index(folder.name) + 1 :] if own.holds(folder) else []
+    return saved[names.index(folder.name) + 1 :] if own.contains(folder) else []
 
 
 def _refusal(folder: Path, differences: list[Difference], why: str = "") -> UserError:
     keys = ",".join(difference.key for difference in differences)
     return UserError(
         *(f"checkpoint.resume = {folder}: {why}{d}" for d in differences),
-        f"that is another run; to go on all the same, set checkpoint.may_differ=[{keys}]",
+        f"this is a different run; to resume it anyway, set checkpoint.may_differ=[{keys}]",
     )

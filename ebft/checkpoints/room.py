@@ -1,4 +1,4 @@
-"""Whether a run's checkpoints have room on the disk, asked before it trains for them."""
+"""Checks before training whether a run's checkpoints fit on the disk."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TWO_MOMENTS = (Adam, Adamax, AdamW, NAdam, RAdam)
-"""Optimizers that keep two values for each weight; what others keep shows in their first step."""
+"""Optimizers that keep two values for each weight; for others the size is known after a step."""
 GIB = 2**30
 
 log = logging.getLogger("ebft")
 
 
 def least_size(policy: PreTrainedModel, optimizer: Optimizer, *, merge_adapter: bool) -> int:
-    """Bytes that a checkpoint takes at least: of the weights in it, and of Adam's moments."""
+    """The least number of bytes of a checkpoint: its weights, and the moments of Adam."""
     tensors = list(saved_weights(policy, merge_adapter=merge_adapter))
     if isinstance(optimizer, TWO_MOMENTS):
         tensors += 2 * [weight for group in optimizer.param_groups for weight in group["params"]]
@@ -35,13 +35,14 @@ def least_size(policy: PreTrainedModel, optimizer: Optimizer, *, merge_adapter: 
 def check_room(
     folder: Path, size: int, *, wanted: int, within: Path, freed: Iterable[Path] = ()
 ) -> None:
-    """Raises `UserError` if an output folder has no room for one more checkpoint of `size` bytes,
-    and warns if it has none for the `wanted` ones.
+    """Raises `UserError` if the disk has no room for one more checkpoint of `size` bytes, and warns
+    if it has no room for `wanted` ones.
 
-    `within` is where they will lie, and `freed` are checkpoints that will be deleted before.
+    `folder` is the output folder, `within` is on the disk of the checkpoints, and `freed` are
+    checkpoints that will be deleted first.
     """
     disk = shutil.disk_usage(within)
-    if disk.total == 0:  # a file system that does not say
+    if disk.total == 0:  # the file system does not report its size
         return
     free = disk.free + sum(map(_bytes_in, freed))
     if size > free:
@@ -51,7 +52,7 @@ def check_room(
         )
     if size * wanted > free:
         log.warning(
-            "output_dir = %s: there will be %d more checkpoints of %.2f GiB or more at a time, and "
+            "output_dir = %s: %d more checkpoints of %.2f GiB or more will be kept at a time, and "
             "%.2f GiB are free; make room, or set checkpoint.keep lower",
             folder, wanted, size / GIB, free / GIB,
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""An optimizer's state in several processes: each has, and writes, its own shard of large tensors.
+"""Shards of an optimizer's state: each process has, and writes, its own part of large tensors.
 
-torch.distributed.checkpoint puts them together again, for as many processes as there are then. The
-files are safetensors, and where a shard belongs is in their headers.
+torch.distributed.checkpoint reads the shards again, for any number of processes. The files are
+safetensors, and their headers say which part of a tensor a shard is.
 """
 
 from __future__ import annotations
@@ -33,63 +33,64 @@ if TYPE_CHECKING:
 
 # torch's get_optimizer_state_dict is not used: to create state it calls the optimizer's `step` with
 # a learning rate of 0, which some optimizers do not support and others do not treat as a no-op.
-def set_apart(
+def extract_shards(
     state: Mapping[str, Any], loop: LoopParts
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The state of one of several processes, with `Sharded` for what each has its own part of.
+    """Replaces the sharded tensors in the state of one process by `Sharded`.
 
-    Those are the optimizer's tensors that are divided as the weights are; they come by their names.
+    Returns the new state and the sharded tensors by name. These are the optimizer's tensors that
+    are sharded like the weights.
     """
     from ebft.models.shard import is_like, unsharded
 
-    apart: dict[str, Tensor] = {}
+    shards: dict[str, Tensor] = {}
     parameters = parameters_of(loop)
 
-    def taken(number: int, key: str, value: Any) -> Any:
+    def extract(number: int, key: str, value: Any) -> Any:
         if not is_like(parameters[number], value):
             return unsharded(value)
-        apart[name := f"{number}.{key}"] = value
+        shards[name := f"{number}.{key}"] = value
         return Sharded(name)
 
-    optimizer = _with_each(state["optimizer"], taken)
-    return {**unsharded({**state, "optimizer": None}), "optimizer": optimizer}, apart
+    optimizer = _map_state(state["optimizer"], extract)
+    return {**unsharded({**state, "optimizer": None}), "optimizer": optimizer}, shards
 
 
-def put_back(optimizer: Mapping[str, Any], loop: LoopParts, shards: Path) -> Mapping[str, Any]:
-    """An optimizer's state with its tensors divided over the present processes as the weights are.
+def insert_shards(optimizer: Mapping[str, Any], loop: LoopParts, shards: Path) -> Mapping[str, Any]:
+    """An optimizer's state with its tensors sharded over the current processes like the weights.
 
-    Raises `ValueError` if what is `Sharded` in it is not in `shards`.
+    Raises `ValueError` if the folder `shards` lacks a tensor that is `Sharded` in the state.
     """
     parameters = parameters_of(loop)
-    apart = {
+    sharded = {
         value.name: parameters[number]
         for number, values in optimizer["state"].items()
         for value in values.values()
         if isinstance(value, Sharded)
     }
-    if not apart and loop.processes.size == 1:
+    if not sharded and loop.processes.size == 1:
         return optimizer
     from ebft.models.shard import sharded_like
 
-    read = read_shards(shards, like=apart) if apart else {}
+    read = read_shards(shards, like=sharded) if sharded else {}
 
-    def placed(number: int, _key: str, value: Any) -> Any:
+    def insert(number: int, _key: str, value: Any) -> Any:
         if isinstance(value, Sharded):
             return read[value.name]
         return sharded_like(parameters[number], value)
 
-    return _with_each(optimizer, placed)
+    return _map_state(optimizer, insert)
 
 
 def parameters_of(loop: LoopParts) -> dict[int, Tensor]:
-    """The optimizer's parameters by the numbers that its state has for them."""
+    """The optimizer's parameters by their numbers in its state."""
     return dict(enumerate(p for group in loop.optimizer.param_groups for p in group["params"]))
 
 
-def _with_each(
+def _map_state(
     optimizer: Mapping[str, Any], change: Callable[[int, str, Any], Any]
 ) -> dict[str, Any]:
-    """The optimizer's state with `change(number, key, value)` for every value of a parameter."""
+    """The optimizer's state with `change(number, key, value)` in place of each value."""
     changed = {
         number: {key: change(number, key, value) for key, value in values.items()}
         for number, values in optimizer["state"].items()
@@ -98,9 +99,9 @@ def _with_each(
 
 
 def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Writes this process's part of each tensor; all processes do it at once.
+    """Writes this process's part of each tensor. Every process must call it.
 
-    Raises `OSError` in all of them if one cannot write its part.
+    Raises `OSError` in every process if one of them cannot write its part.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     with _plain_errors():
@@ -115,21 +116,21 @@ def check_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         chunks = found.chunks if isinstance(found, TensorStorageMetadata) else []
         if sum(chunk.sizes.numel() for chunk in chunks) != tensor.numel():
             raise OSError(
-                f"{folder} lacks what other processes have written: output_dir must be on a file "
-                "system that all of them share"
+                f"{folder} lacks the shards of other processes: output_dir must be on a file "
+                "system that all processes share"
             )
 
 
 def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of these names, divided as those of `like` are; of the type that was written.
+    """Reads tensors by name, sharded like those of `like`, with the dtype that was written.
 
-    All processes do it at once. Raises `ValueError` if the folder has not all of them, in the shape
-    that those of `like` have.
+    Every process must call it. Raises `ValueError` if the folder lacks a tensor, or if its shape
+    is not that of `like`.
     """
     try:
         for file in folder.glob("*.safetensors"):
             check_regular(file)
-            with safe_open(file, "pt"):  # it checks the header, which torch's reader trusts
+            with safe_open(file, "pt"):  # checks the header, which torch's reader does not
                 pass
         reader = HuggingFaceStorageReader(str(folder))
         written = reader.read_metadata().state_dict_metadata
@@ -140,7 +141,7 @@ def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 raise ValueError(f"{folder} has no {name} of shape {tuple(tensor.shape)}")
             tensors[name] = torch.empty_like(tensor, dtype=found.properties.dtype)
         with _plain_errors(), warnings.catch_warnings():
-            # One process may read what several wrote, so torch's warning does not apply.
+            # One process may read the shards of several, so torch's warning does not apply.
             warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
             load(dict(tensors), storage_reader=reader)
     except Exception as error:  # damaged bytes make torch's reader raise any type
@@ -150,7 +151,7 @@ def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """The first process's failure, in place of all of them with their tracebacks as text."""
+    """Raises the failure of one process, instead of all failures with their tracebacks as text."""
     try:
         yield
     except CheckpointException as error:

@@ -1,7 +1,8 @@
-"""The state of a run's loop: everything that a step changes, beside the policy's weights.
+"""The state of the training loop: everything that a step changes except the policy's weights.
 
-Rollouts and the order of documents are pure functions of the step, so they have none. Nor does ebft
-draw from the random generators of torch, numpy and Python; but a plug-in may, so they are saved.
+Rollouts and the order of documents are pure functions of the step, so they have no state. ebft does
+not use the global random generators of torch, numpy and Python, but a plug-in may, so their states
+are saved.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ebft.checkpoints.shards import put_back
+from ebft.checkpoints.shards import insert_shards
 from ebft.errors import UserError
 from ebft.parts.stateful import Stateful
 
@@ -33,7 +34,7 @@ log = logging.getLogger("ebft")
 
 
 def gather_state(loop: LoopParts) -> dict[str, Any]:
-    """The state now. Its tensors are those in use, not copies."""
+    """The current state of the loop. Its tensors are not copied."""
     return {
         "optimizer": loop.optimizer.state_dict(),
         "lr_scheduler": loop.lr_scheduler.state_dict(),
@@ -42,7 +43,7 @@ def gather_state(loop: LoopParts) -> dict[str, Any]:
 
 
 def gather_before_update(loop: LoopParts) -> dict[str, Any]:
-    """What of the state a step changes before it updates the policy."""
+    """The part of the state that a step changes before it updates the policy."""
     return {
         "parts": {name: part.state_dict() for name, part in stateful_parts(loop).items()},
         "random": gather_random(loop.device),
@@ -50,7 +51,7 @@ def gather_before_update(loop: LoopParts) -> dict[str, Any]:
 
 
 def restore_before_update(loop: LoopParts, before: Mapping[str, Any]) -> None:
-    """Gives back what `gather_before_update` gathered."""
+    """Restores the state that `gather_before_update` returned."""
     for name, part in stateful_parts(loop).items():
         _load(name, part, before["parts"][name])
     restore_random(before["random"], loop.device)
@@ -66,9 +67,9 @@ def restore_state(
 ) -> None:
     """Restores the loop to `state`, which was saved after `step` steps.
 
-    `shards` is the folder with the tensors that are `Sharded` in `state`. `changed` are the
-    recipe's keys whose values have changed since: a part among them starts with fresh state, and
-    a changed optimizer or schedule sets the learning rate to its own value for this step. Raises
+    `shards` is the folder with the tensors that are `Sharded` in `state`. `changed` are the keys of
+    the recipe that have changed since. A changed part starts with fresh state. After a change of
+    the optimizer or the schedule, the schedule sets the learning rate for this step. Raises
     `UserError` for state that does not fit.
     """
     sections = {key.split(".")[0] for key in changed}
@@ -76,7 +77,10 @@ def restore_state(
         if name.split(".")[0] in sections:
             log.warning("%s has changed; it starts with fresh state", name)
         elif name not in state["parts"]:
-            raise UserError(f"{name} has state, and the checkpoint has none for it: another part?")
+            raise UserError(
+                f"{name} has state, but the checkpoint has none for it; use the part that the "
+                "checkpoint was trained with"
+            )
         else:
             _load(name, part, state["parts"][name])
     if sections.isdisjoint({"optimizer", "lr_scheduler"}):
@@ -85,12 +89,12 @@ def restore_state(
     else:
         replay_schedule(loop, step)
         if "optimizer._component_" in changed:
-            log.warning("optimizer has changed; its moments start anew")
+            log.warning("optimizer has changed; it starts with fresh state")
         else:
             now = loop.optimizer.state_dict()["param_groups"]
             _load_optimizer(loop, {**state["optimizer"], "param_groups": now}, shards)
-        log.warning("the learning rate goes on at %.4g", loop.optimizer.param_groups[0]["lr"])
-    with fits("the random generators"):
+        log.warning("the learning rate continues at %.4g", loop.optimizer.param_groups[0]["lr"])
+    with must_fit("the random generators"):
         restore_random(state["random"], loop.device)
 
 
@@ -109,50 +113,50 @@ def named_parts(loop: LoopParts) -> dict[str, Any]:
 
 
 def stateful_parts(loop: LoopParts) -> dict[str, Stateful]:
-    """The parts that remember something, by their keys in the recipe."""
+    """The parts that have state, by their keys in the recipe."""
     return {name: part for name, part in named_parts(loop).items() if isinstance(part, Stateful)}
 
 
 def replay_schedule(loop: LoopParts, steps: int) -> None:
-    """Takes a schedule on to where it is after `steps` steps, without the optimizer's."""
+    """Steps the schedule until it has done `steps` steps, without stepping the optimizer."""
     with warnings.catch_warnings():
-        # torch warns, with reason, of a schedule that steps before its optimizer does.
+        # torch warns about a schedule that steps before its optimizer.
         warnings.simplefilter("ignore", UserWarning)
         for _ in range(loop.lr_scheduler.last_epoch, steps):
             loop.lr_scheduler.step()
 
 
 def _load(name: str, part: Any, state: Any) -> None:
-    with fits(name):
+    with must_fit(name):
         part.load_state_dict(state)
 
 
 def _load_optimizer(loop: LoopParts, state: Mapping[str, Any], shards: Path) -> None:
-    with fits("optimizer"):
-        loop.optimizer.load_state_dict(dict(put_back(state, loop, shards)))
+    with must_fit("optimizer"):
+        loop.optimizer.load_state_dict(dict(insert_shards(state, loop, shards)))
         check_moments(loop.optimizer)
 
 
 def check_moments(optimizer: Optimizer) -> None:
-    """Raises `ValueError` for state that torch takes over, and that no update could use."""
+    """Raises `ValueError` for state that torch loads but that an update cannot use."""
     are_tensors: dict[str, bool] = {}
     state: Mapping[Any, Any] = optimizer.state
     for parameter, moments in state.items():
         if isinstance(parameter, int):
-            raise ValueError(f"there is no parameter {parameter}, and state of it")
+            raise ValueError(f"there is state for parameter {parameter}, which does not exist")
         if isinstance(parameter, Tensor):
             for name, value in moments.items():
                 is_tensor = isinstance(value, Tensor)
                 if are_tensors.setdefault(name, is_tensor) != is_tensor:
-                    raise ValueError(f"{name} is a tensor for some parameters only")
+                    raise ValueError(f"{name} is a tensor for some parameters but not for all")
 
 
 @contextmanager
-def fits(name: str) -> Iterator[None]:
-    """Raises `UserError` where state does not fit what it is restored to, of this name."""
+def must_fit(name: str) -> Iterator[None]:
+    """Raises `UserError`, naming `name`, for an error in loading state that does not fit."""
     try:
         yield
-    # What torch and Python raise for state of any other form.
+    # The errors that torch and Python raise for malformed state.
     except (
         LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError,
     ) as error:  # fmt: skip
@@ -160,7 +164,7 @@ def fits(name: str) -> Iterator[None]:
 
 
 def gather_random(device: torch.device) -> dict[str, Any]:
-    """The random generators' state now; of CUDA's too if `device` is a GPU."""
+    """The current states of the random generators, with those of CUDA if `device` is a GPU."""
     name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     return {
         "cpu": torch.get_rng_state(),
@@ -171,9 +175,9 @@ def gather_random(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random(state: Mapping[str, Any], device: torch.device) -> None:
-    """Gives the generators the state that `gather_random` read off them.
+    """Restores the states that `gather_random` returned.
 
-    CUDA's keep theirs, with a warning, if there is another number of GPUs now.
+    The generators of CUDA keep their states, with a warning, if the number of GPUs has changed.
     """
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and state["cuda"]:
@@ -181,7 +185,7 @@ def restore_random(state: Mapping[str, Any], device: torch.device) -> None:
             torch.cuda.set_rng_state_all(state["cuda"])
         else:
             log.warning(
-                "%d GPUs are here and %d were: torch's generators on them start anew",
+                "there are %d GPUs and there were %d: their random generators are not restored",
                 torch.cuda.device_count(), len(state["cuda"]),
             )  # fmt: skip
     name, keys, *rest = state["numpy"]

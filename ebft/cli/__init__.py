@@ -1,11 +1,11 @@
-"""The commands `ebft` and `tune`. Nothing here imports torch before a command needs it.
+"""The commands `ebft` and `tune`. torch is imported only by commands that need it.
 
-main                   the command line, and the exit status of each error
-  run                    run, eval, study and validate: what takes a recipe
-  results                compare and report: what reads the results
-  ls, types              the parts and recipes; types of options as a person reads them
-  cp, new_plugin         copies of recipes; a new package
-  doctor                 what is installed
-one_voice              several processes, of which one prints
-tune                   torchtune's command, which runs ebft's recipes too
+main                   parses the command line, and turns errors into exit statuses
+  run                    run, eval, study and validate: the commands that take a recipe
+  results                compare and report: the commands that read results
+  ls, types              lists parts and recipes; types of options in readable form
+  cp, new_plugin         copies a recipe; creates a plug-in package
+  doctor                 reports what is installed
+one_voice              output and errors of a run in several processes
+tune                   torchtune's command, which also runs ebft's recipes
 """

@@ -22,19 +22,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "cp",
         help="copy a recipe that comes with ebft",
-        description="Copies a recipe that comes with ebft, to change it. `ebft ls` names them. One "
-        "that says `base:` is written out whole.",
+        description="Copies a recipe that comes with ebft, so that you can change it. `ebft ls` "
+        "lists them. If a recipe has a `base:`, the copy contains the merged recipe.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="its name, e.g. ebft_full")
     parser.add_argument("destination", metavar="DEST", help="a file, or a folder (FOLDER/)")
-    parser.add_argument("--force", action="store_true", help="replace DEST if it is there")
+    parser.add_argument("--force", action="store_true", help="replace DEST if it exists")
     parser.set_defaults(command=copy)
 
 
 def copy(arguments: argparse.Namespace) -> int:
-    """Raises `UserError` if there is no such recipe, or DEST cannot be written."""
+    """Copies a recipe. Raises `UserError` if there is no such recipe, or DEST is not writable."""
     from ebft.config.read import shipped_recipes
     from ebft.mistakes import suggest
 
@@ -47,8 +46,8 @@ def copy(arguments: argparse.Namespace) -> int:
     if destination.is_dir() or arguments.destination.endswith("/"):
         destination = destination / source.name
     if destination.exists() and not arguments.force:
-        raise UserError(f"{destination} is there already; --force replaces it")
-    text = whole_text(source)
+        raise UserError(f"{destination} already exists; --force replaces it")
+    text = standalone_text(source)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         destination.write_text(text, encoding="utf-8")
@@ -58,9 +57,12 @@ def copy(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def whole_text(source: Path) -> str:
-    """The recipe's text. If it has a base, that is merged in, so that the copy does not look for
-    it, and only the comment at the top is kept. The recipes of a study's runs are named whole."""
+def standalone_text(source: Path) -> str:
+    """The text of a recipe that can be loaded from any folder.
+
+    A `base` is merged into it, and then only the comment at the top is kept. The path of a
+    `base_recipe` is made absolute.
+    """
     from itertools import takewhile
 
     from omegaconf import OmegaConf

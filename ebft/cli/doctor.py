@@ -1,4 +1,4 @@
-"""`ebft doctor`: what is installed, and whether `tune` is ours."""
+"""`ebft doctor`: reports what is installed, and whether the command `tune` is that of ebft."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Adds `doctor`."""
     parser = subparsers.add_parser(
         "doctor",
-        help="say what is installed, and whether `tune` is ours",
-        description="Says which `tune` is on the PATH, which versions are installed, and what "
-        "torch finds. Send its output along with a bug report.",
+        help="report what is installed, and whether `tune` is that of ebft",
+        description="Reports which `tune` is on the PATH, which versions are installed, and which "
+        "device torch finds. Include the output in bug reports.",
     )
     parser.set_defaults(command=doctor)
 
 
 def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
-    """Exit status 1 if something needs repair."""
+    """Prints the report. The exit status is 1 if `tune` needs to be repaired."""
     tune, repair = which_tune()
     lines = {
         "ebft": f"{ebft.__version__} ({Path(ebft.__file__).parent})",
@@ -47,15 +47,15 @@ def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     if repair:
         say(
             "",
-            f"`tune run` is not ebft's here (`ebft run` does the same). To repair it: {repair}",
+            f"`tune run` is not that of ebft (`ebft run` does the same). To repair it: {repair}",
         )
     return 1 if repair else 0
 
 
 def which_tune() -> tuple[str, str | None]:
-    """Which `tune` a shell would run, and how to repair that if it is not ours.
+    """The `tune` that a shell would run, and how to repair it if it is not that of ebft, else None.
 
-    torchtune installs a script of that name too; whichever was installed last is there.
+    torchtune also installs a script of that name; the one that was installed last is found.
     """
     found = shutil.which("tune")
     if found is None:
@@ -68,9 +68,9 @@ def which_tune() -> tuple[str, str | None]:
     except OSError as error:
         return f"{found}, which cannot be read: {error.strerror}", _reinstall()
     if OUR_ENTRY in text:
-        return f"{found} (ours; it passes on to torchtune what is torchtune's)", None
-    owner = "torchtune's" if "torchtune" in text else "of another program"
-    return f"{found} ({owner}, not ours)", _reinstall()
+        return f"{found} (that of ebft, which passes torchtune's commands on to torchtune)", None
+    owner = "torchtune" if "torchtune" in text else "another program"
+    return f"{found} (that of {owner}, not of ebft)", _reinstall()
 
 
 def _reinstall() -> str:

@@ -1,4 +1,4 @@
-"""`ebft ls`: every registered part with its options, and the recipes that come with ebft."""
+"""`ebft ls`: lists every registered part with its options, and the recipes that come with ebft."""
 
 from __future__ import annotations
 
@@ -35,28 +35,27 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "ls",
         help="list the parts that a recipe can name, with their options",
         description="Lists the recipes that come with ebft, and every part that a recipe's "
-        "`_component_` can name: where it comes from, what it does to the gradient, its options.",
+        "`_component_` can name: its origin, whether it biases the gradient, and its options.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "wanted",
         metavar="WHAT",
         nargs="?",
-        help="a kind, a part's name, or recipes; all if left out",
+        help="a kind, a part's name, or recipes; default: everything",
     )
     parser.add_argument(
         "--plugin",
         metavar="PLUGIN",
         action="append",
         default=[],
-        help="also load this plug-in, a module name or a .py file; may be given again",
+        help="also load this plug-in, a module name or a .py file; can be repeated",
     )
     parser.set_defaults(command=ls)
 
 
 def ls(arguments: argparse.Namespace) -> int:
-    """Raises `UserError` for what is neither a kind nor a part."""
+    """Prints the list. Raises `UserError` if WHAT is neither a kind nor a part."""
     from ebft.mistakes import suggest
     from ebft.parts.registry import KINDS, load_registry
 
@@ -120,7 +119,7 @@ def _options(options: type[BaseModel], width: int, *, indent: str) -> Iterator[s
 
 
 def claim_of(part: type[Part]) -> str:
-    """Whether it keeps the gradient unbiased, and why; empty if that is not its concern."""
+    """Whether the part keeps the gradient unbiased, and why; empty if it makes no claim."""
     from ebft.parts.part import Part
 
     if part.claim is Part.claim:

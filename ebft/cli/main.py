@@ -1,9 +1,9 @@
-"""`ebft`: the command line. This file parses it, and turns errors into exit statuses.
+"""The command `ebft`: parses the command line, and turns errors into exit statuses.
 
-Exit status: 0 done, 1 the run failed (numbers, memory, disk, engine), 2 a mistake of the user,
-130 stopped by Ctrl-C, 143 by SIGTERM: both save a checkpoint, which the same command with
-`checkpoint.resume=auto` resumes; 75 a study that has spent its minutes. Only a bug in ebft or
-in a plug-in shows a traceback.
+Exit status: 0: done; 1: the run failed (numbers, memory, disk, engine); 2: a user's mistake;
+130: stopped by Ctrl-C; 143: stopped by SIGTERM; 75: `budget.minutes` of a study is spent. After 130
+and 143 there is a checkpoint, and the same command with `checkpoint.resume=auto` resumes the run.
+Only bugs in ebft or in a plug-in show a traceback.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, results, run
@@ -22,11 +22,11 @@ from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.printable import printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says when a disk, a quota or a limit on files is full."""
+"""Error numbers for a full disk, an exceeded quota or an exceeded file size."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""What it says of a file or folder that may not be read or written."""
+"""Error numbers for a missing permission."""
 IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
-"""What it says where a folder stands in a file's place, or the like."""
+"""Error numbers for paths that cannot be used, e.g. a folder in place of a file."""
 COMMANDS = {
     "run": run.add_run,
     "eval": run.add_eval,
@@ -44,13 +44,13 @@ EPILOG = """\
 examples:
   ebft cp ebft_full my_recipe.yaml                copy a recipe to change it
   ebft validate my_recipe.yaml                    find the mistakes in it
-  ebft run my_recipe.yaml --dry-run               what it would do, and what that costs
-  ebft run my_recipe.yaml sampler.n=8 seed=1      do it, with other values
-  ebft ablate recipes/ablations/reward_terms.yaml many runs, compared
+  ebft run my_recipe.yaml --dry-run               show the resolved recipe and its cost
+  ebft run my_recipe.yaml sampler.n=8 seed=1      run it, with other values
+  ebft ablate recipes/ablations/reward_terms.yaml run many recipes and compare them
   ebft eval recipes/evaluate.yaml model.path=…    measure a model or a checkpoint
-  ebft compare runs/sft runs/ebft                 what two runs differ in, with intervals
-  ebft ls rewards                                 which rewards there are, with their options
-  ebft new-plugin my-features                     a package with a feature map of your own
+  ebft compare runs/sft runs/ebft                 compare two runs, with intervals
+  ebft ls rewards                                 list the rewards, with their options
+  ebft new-plugin my-features                     create a package with your own feature map
 """
 
 
@@ -86,66 +86,70 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_folders() -> None:
-    """Raises `UserError` without a working directory, where no relative path leads anywhere, and
-    without a home: libraries' caches would be in a folder called ~."""
+    """Raises `UserError` if the working directory was deleted, or if there is no home folder, as
+    libraries would put their caches into a folder called ~."""
     try:
         os.getcwd()
     except FileNotFoundError as error:
-        raise UserError("the working directory has been deleted; change into another") from error
+        raise UserError("the working directory has been deleted; change to another") from error
     if os.path.expanduser("~") == "~":
         raise UserError(
-            f"HOME is not set, and no home is known of user {os.getuid()}, where libraries keep "
-            "their caches; set the environment variable HOME to a folder that can be written"
+            f"HOME is not set, and user {os.getuid()} has no home folder, where libraries keep "
+            "their caches; set the environment variable HOME to a writable folder"
         )
 
 
 def explain(error: OSError) -> str | None:
-    """What to say of an error of the system that is no bug; None if it may be one."""
+    """Explains an error of the operating system; None if it may be a bug."""
     if error.errno in FULL:
         return (
-            f"cannot write {error.filename or 'a file'}: {error.strerror}; what was written before "
-            "is whole"
+            f"cannot write {error.filename or 'a file'}: {error.strerror}; files that were written "
+            "before are complete"
         )
     if error.errno in REFUSED and error.filename is not None:
         return (
-            f"cannot use {error.filename}: {error.strerror}; get the permission, or choose another "
-            "place"
+            f"cannot use {error.filename}: {error.strerror}; change its permissions, or choose "
+            "another path"
         )
     if error.errno in IN_THE_WAY and error.filename is not None:
         return (
             f"cannot use {error.filename2 or error.filename}: {error.strerror}; remove what is "
-            "there, or choose another place"
+            "there, or choose another path"
         )
     return None
 
 
 def only_prints(arguments: argparse.Namespace) -> bool:
-    """Whether a command has nothing left to do when nobody reads it: it trains and measures
-    nothing."""
+    """Whether a command only prints, so that it can end when its output is closed."""
     return "dry_run" not in arguments or bool(arguments.dry_run)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose messages quote the command line."""
+    """A parser that keeps the line breaks of help texts. Its error messages are printable.
+
+    argparse makes the parsers of subcommands from the same class.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The parsed command line. Exits with status 2 and the usage if it is not one."""
+    """Parses the command line. Exits with status 2 and the usage if it cannot be parsed."""
     parser: argparse.ArgumentParser = Parser(
         prog="ebft",
         description="Energy-Based Fine-Tuning of language models.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ebft {ebft.__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS.values():
         add(subparsers)
     arguments, rest = parser.parse_known_args(argv)
-    # argparse gives up on positional arguments that come after an option.
+    # argparse does not parse positional arguments after an option.
     if rest and ("overrides" not in arguments or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:

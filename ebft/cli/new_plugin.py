@@ -1,4 +1,4 @@
-"""`ebft new-plugin`: writes a package with one feature map, its test and its recipe."""
+"""`ebft new-plugin`: creates a package with a feature map, its test and its recipe."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Adds `new-plugin NAME`."""
     parser = subparsers.add_parser(
         "new-plugin",
-        help="write a package with a feature map of your own, to change it",
-        description="Writes an installable package into a new folder NAME: one feature map, its "
+        help="create a package with a feature map, as a start for your own",
+        description="Creates an installable package in a new folder NAME: a feature map, its "
         "test, and a recipe that trains with it.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="of the folder and the package: my-features")
+    parser.add_argument("name", metavar="NAME", help="the folder and the package, e.g. my-features")
     parser.set_defaults(command=new_plugin)
 
 
 def new_plugin(arguments: argparse.Namespace) -> int:
-    """Raises `UserError` for a name that cannot be one, or a folder that cannot be written."""
+    """Creates the package. Raises `UserError` for a name that cannot be used, or a folder that
+    exists or cannot be written."""
     name: str = arguments.name
     folder = Path(name)
     check_name(name)
     if folder.exists() or folder.is_symlink():
-        raise UserError(f"{folder} is there already; give another name, or remove it")
+        raise UserError(f"{folder} already exists; give another name, or remove it")
     check_module(module_name(name))
     write_plugin(name, folder)
     say(f"{folder}/: next, cd {folder} && pytest")
@@ -55,7 +55,7 @@ def new_plugin(arguments: argparse.Namespace) -> int:
 
 
 def check_name(name: str) -> None:
-    """Raises `UserError` unless it can name a distribution and, with _ for -, a module."""
+    """Raises `UserError` unless it can be the name of a package and, with _ for -, of a module."""
     if not NAME.fullmatch(name):
         raise UserError(
             f"{name!r} cannot name a package: give lower-case letters and digits, starting with a "
@@ -64,29 +64,29 @@ def check_name(name: str) -> None:
 
 
 def check_module(module: str) -> None:
-    """Raises `UserError` for a module that Python would not find, or that would hide another."""
+    """Raises `UserError` for a name that cannot be imported, or would hide another module."""
     if keyword.iskeyword(module) or module in sys.stdlib_module_names:
-        raise UserError(f"{module!r} is a name of Python's own; give another, e.g. my-{module}")
+        raise UserError(f"{module!r} is reserved by Python; give another name, e.g. my-{module}")
     if find_spec(module) is not None:
-        raise UserError(f"a package called {module!r} is installed already; give another name")
+        raise UserError(f"a package called {module!r} is already installed; give another name")
 
 
 def module_name(name: str) -> str:
-    """The module of a distribution: my-features → my_features."""
+    """The module of a package: my-features → my_features."""
     return name.replace("-", "_")
 
 
 def example_folder() -> Path:
-    """The package that is copied: inside ebft if that was built, beside it in a checkout."""
+    """The example package: inside ebft if it was installed from a wheel, or in the checkout."""
     package = Path(ebft.__file__).parent
     built = package / "_example"
     return built if built.is_dir() else package.parent / "plugins" / EXAMPLE
 
 
 def write_plugin(name: str, folder: Path) -> None:
-    """Writes the example under another name; `folder` is there whole or not at all.
+    """Copies the example under another name. `folder` is created atomically.
 
-    Raises `UserError` if that fails.
+    Raises `UserError` if it cannot be written.
     """
     source = example_folder()
     try:

@@ -1,4 +1,4 @@
-"""Several processes that speak with one voice: the first prints, and one of those that fail."""
+"""The output of a run in several processes: the first one prints, and one reports a failure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ log = logging.getLogger("ebft")
 
 @contextmanager
 def one_voice(launch: Launch) -> Iterator[None]:
-    """Within it only the first process prints, and only one says what ended the run.
+    """A context in which only the first process prints, and only one process reports an error.
 
-    When a process fails, those that wait for it fail too, in ways that say nothing. Raises the
-    error with the process's number, `MissingProcessError` if another has not come in time, or
-    `FailedElsewhereError` if another has said why.
+    When a process fails, those that wait for it fail too, with errors that explain nothing. Raises
+    the error with the number of the process, `MissingProcessError` if another process did not
+    arrive in time, or `FailedElsewhereError` if another process reports the failure.
     """
     if launch.size == 1:
         yield
         return
-    # Imports torch, which a mistake in a recipe of one process need not wait for.
+    # Imports torch, which takes seconds and which a run in one process may not need.
     from ebft.distributed.watchdog import PATIENCE, Watchdog
 
     watchdog = Watchdog(launch)
@@ -43,12 +43,12 @@ def one_voice(launch: Launch) -> Iterator[None]:
         except Exception as error:
             missing = watchdog.missing() if is_timeout(error) else None
             if missing is None and not isinstance(error, EXPLAINED):
-                # It may be but another process's end, and then torchrun ends this one meanwhile.
+                # Another process may have failed first; then torchrun ends this one while it waits.
                 time.sleep(PATIENCE)
             if not watchdog.first_to_fail():
-                time.sleep(PATIENCE)  # its end must not come before the other's last words
+                time.sleep(PATIENCE)  # so that the other process can report its error first
                 raise FailedElsewhereError from error
-            say("", file=sys.__stderr__)  # the first process's progress bar has no end of line
+            say("", file=sys.__stderr__)  # ends the line of the first process's progress bar
             if missing is not None:
                 raise MissingProcessError(f"{missing} ({backend_words(error)})") from error
             if isinstance(error, EXPLAINED):
@@ -58,10 +58,10 @@ def one_voice(launch: Launch) -> Iterator[None]:
 
 
 def is_timeout(error: Exception) -> bool:
-    """Whether it is a collective's that others have not come to, in the backends' own words."""
+    """Whether a collective timed out because other processes did not join it."""
     from torch.distributed import DistError
 
-    # gloo's have no class of their own, but say where in its sources they are from.
+    # gloo has no error class of its own, but its messages name its source files.
     of_backend = isinstance(error, DistError) or (
         type(error) is RuntimeError and "/gloo/" in str(error)
     )
@@ -69,5 +69,5 @@ def is_timeout(error: Exception) -> bool:
 
 
 def backend_words(error: Exception) -> str:
-    """What a backend says, without the place in its sources."""
+    """The message of a backend without the position in its source files."""
     return str(error).strip().splitlines()[0].rpartition("] ")[2].rstrip(".")

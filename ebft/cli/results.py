@@ -1,4 +1,4 @@
-"""`ebft compare` and `ebft report`: tables and reports from the folders of runs and studies."""
+"""`ebft compare` and `ebft report`: tables and reports of finished runs and studies."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ebft.console import Printer, say
 COMPARE_EXAMPLES = """\
 examples:
   ebft compare runs/sft runs/ebft                    two runs
-  ebft compare runs/sft runs/ebft runs/ebft_n8       each of the others to the first
+  ebft compare runs/sft runs/ebft runs/ebft_n8       each of the others with the first
   ebft compare runs/eval_before/evaluations.jsonl runs/eval_after
   ebft compare runs/methods/record/SFT-seed0-93b29236 runs/methods/record/EBFT-seed0-01429834
 
-The last are two runs of a study's record, by their names.
+The last line names two runs in the record of a study.
 
 Figures are paired if they were measured on the same documents: give the runs the same data, seed
-and `evaluation`, or measure their checkpoints with one recipe of `ebft eval`. Where they cannot be,
-the table says so in place of the difference, and why below. Intervals are over documents and not
-over seeds; for those there is `ebft study`.
+and `evaluation`, or measure their checkpoints with one recipe of `ebft eval`. If figures cannot be
+paired, the table says so instead of the difference, with the reason below. Intervals are over
+documents, not over seeds; for intervals over seeds use `ebft study`.
 """
 
 
@@ -29,10 +29,9 @@ def add_compare(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         "compare",
         help="compare the held-out figures of runs, document by document",
         usage="ebft compare [-h] RUN_A RUN_B [RUN_C ...]",
-        description="Prints every held-out figure that the runs share, as each run measured it "
-        "last, and its difference from the first run, paired over documents, with 95 % intervals.",
+        description="Prints the last value of every held-out figure that the runs share, and its "
+        "difference from the first run, paired over documents, with 95 % intervals.",
         epilog=COMPARE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "runs",
@@ -45,7 +44,8 @@ def add_compare(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Raises `UserError` for a run without evaluations, and for runs that share no figure."""
+    """Prints the table. Raises `UserError` for a run without evaluations, and for runs that share
+    no figure."""
     from ebft.report.comparison_table import comparison_table
     from ebft.report.read_runs import read_runs
 
@@ -58,8 +58,8 @@ def add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "report",
         help="write the report of a study again",
-        description="Writes a study's report from its folder alone, or from its record: tables, "
-        "pictures, one page. Runs that are not done yet are listed as such.",
+        description="Writes the report of a study from its folder or its record: tables, pictures, "
+        "one page. Unfinished runs are listed as such.",
     )
     parser.add_argument(
         "folder", metavar="FOLDER", type=Path, help="the study's output_dir, or a record"
@@ -68,7 +68,7 @@ def add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Raises `UserError` for a folder without a study in it."""
+    """Writes the report and prints its path. Raises `UserError` if the folder has no study."""
     from ebft.study.report.make import write_report
 
     say(str(write_report(arguments.folder)))

@@ -21,27 +21,27 @@ examples:
   ebft run recipes/ebft_full.yaml baseline=none '~data.held_out'
   ebft run recipes/ebft_full.yaml evaluation.evaluators.1.n=8 --dry-run
 
-Choosing another part (baseline=none) drops the options of the one that it replaces.
+Choosing another part (baseline=none) removes the options of the part that it replaces.
 """
 EVAL_EXAMPLES = """\
 examples:
   ebft eval recipes/evaluate.yaml                               the embedded model
   ebft eval recipes/evaluate.yaml model.path=runs/mine/checkpoints/step-000030 \\
-      model.base=smollm2-135m-instruct                          what training has made of it
+      model.base=smollm2-135m-instruct                          a checkpoint of that model
   ebft eval recipes/evaluate.yaml evaluation.documents=200 output_dir=runs/eval_200
 
-`ebft run` does the same with such a recipe. Features are those of model.base: to compare
-checkpoints, give all of them the same one.
+`ebft run` does the same with such a recipe. Features are computed with model.base: to compare
+checkpoints, use the same model.base for all of them.
 """
 STUDY_EXAMPLES = """\
 examples:
-  ebft ablate recipes/ablations/reward_terms.yaml --dry-run    the runs and what they cost
-  ebft ablate recipes/ablations/reward_terms.yaml              run them; again: continue
-  ebft study my_study.yaml seeds=[0,1,2] budget.minutes=60     in parts of an hour
+  ebft ablate recipes/ablations/reward_terms.yaml --dry-run    show the runs and their cost
+  ebft ablate recipes/ablations/reward_terms.yaml              run them, or continue
+  ebft study my_study.yaml seeds=[0,1,2] budget.minutes=60     run for about an hour
 
 Complete runs are skipped, so the same command continues a study after Ctrl-C, a crash or a change
-of the file. Several processes, on several machines, may work on one folder: each takes runs that no
-other has. `ebft run FILE` and `tune run FILE` do the same.
+of the file. Several processes, also on several machines, may work on one folder: each starts runs
+that no other process has started. `ebft run FILE` and `tune run FILE` do the same.
 """
 VALIDATE_EXAMPLES = """\
 examples:
@@ -58,11 +58,11 @@ def add_run(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Runs a recipe.",
         epilog=RUN_EXAMPLES,
     )  # fmt: skip
-    add_dry_run(parser, "print the resolved recipe and what it would cost; load and start nothing")
+    add_dry_run(parser, "print the resolved recipe and its estimated cost, without running it")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when all is done, 130 when Ctrl-C has stopped them."""
+    """Runs a recipe. The exit status is 0 if it is complete, 130 if Ctrl-C stopped it."""
     from ebft.cli.one_voice import one_voice
     from ebft.config.load import load_recipe
     from ebft.distributed.processes import Launch
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = load_recipe(arguments.file, arguments.overrides)
         if launch.size > 1 and not recipe.job.several_processes:
             raise UserError(
-                f"{recipe.source}: recipe = {recipe.options.recipe}: runs in one process, and this "
-                f"is one of {launch.size}: leave out --nproc_per_node and --nnodes"
+                f"{recipe.source}: recipe = {recipe.options.recipe}: runs in one process only, not "
+                f"in {launch.size}: leave out --nproc_per_node and --nnodes"
             )
         return run_or_show(recipe, dry_run=arguments.dry_run)
 
@@ -83,41 +83,42 @@ def add_eval(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add_recipe_command(
         subparsers, "eval", evaluate,
         help="measure a model or a checkpoint, without training",
-        description="Measures a model on held-out documents, as a recipe of the kind `evaluate` "
-        "says.",
+        description="Measures a model on held-out documents, with a recipe of the kind `evaluate`.",
         epilog=EVAL_EXAMPLES,
     )  # fmt: skip
-    add_dry_run(parser, "print the resolved recipe; load and start nothing")
+    add_dry_run(parser, "print the resolved recipe, without running it")
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when all is measured. Raises `UserError` for a recipe of another kind."""
+    """Runs an evaluation. Raises `UserError` for a recipe of another kind."""
     from ebft.runs.options import EvaluateOptions
 
     return run_kind(
         arguments, EvaluateOptions,
-        "is not one that evaluates; run it with `ebft run`, or start from recipes/evaluate.yaml",
+        "is not an evaluation; run it with `ebft run`, or start from recipes/evaluate.yaml",
     )  # fmt: skip
 
 
 def add_study(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `study FILE [key=value ...] [--dry-run]` and its other name, `ablate`."""
+    """Adds `study FILE [key=value ...] [--dry-run]` and its alias `ablate`."""
     parser = add_recipe_command(
         subparsers, "study", study,
         aliases=["ablate"],
         help="run a study: many runs from one file, and their report",
-        description="Runs every run that a study file plans, each in a process of its own, and "
-        "writes a report: tables with intervals, pictures, one page.",
+        description="Runs all runs of a study file, each in a process of its own, and writes a "
+        "report: tables with intervals, pictures, one page.",
         epilog=STUDY_EXAMPLES,
     )  # fmt: skip
-    add_dry_run(parser, "print the runs and what they would cost")
+    add_dry_run(parser, "print the runs and their estimated cost")
 
 
 def study(arguments: argparse.Namespace) -> int:
-    """Raises `UserError` for a file that is no study, else as `ebft run`."""
+    """Runs a study. Raises `UserError` for a recipe of another kind."""
     from ebft.study.options import StudyOptions
 
-    return run_kind(arguments, StudyOptions, f"not a study; `ebft run {arguments.file}` runs it")
+    return run_kind(
+        arguments, StudyOptions, f"is not a study; run it with `ebft run {arguments.file}`"
+    )
 
 
 def add_validate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -125,15 +126,15 @@ def add_validate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     add_recipe_command(
         subparsers, "validate", validate,
         help="find the mistakes in a recipe",
-        description="Checks a recipe without running it: one line for every mistake. Only the "
-        "modules that its `plugins` lists are imported.",
+        description="Checks a recipe without running it, and prints one line for each mistake. "
+        "The modules in its `plugins` are imported.",
         epilog=VALIDATE_EXAMPLES,
     )  # fmt: skip
 
 
 def validate(arguments: argparse.Namespace) -> int:
-    """Exit status 0 for a valid recipe, also if what it names is missing here; a mistake raises
-    `UserError`."""
+    """Checks a recipe. Raises `UserError` for mistakes; files that are missing on this machine are
+    only listed."""
     from ebft.config.load import load_recipe
 
     missing = load_recipe(arguments.file, arguments.overrides).job.missing()
@@ -150,15 +151,14 @@ def add_recipe_command(
     command: Callable[[argparse.Namespace], int],
     **texts: Any,
 ) -> argparse.ArgumentParser:
-    """Adds a command that takes `FILE [key=value ...]`; `texts` are argparse's."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = subparsers.add_parser(name, formatter_class=formatter, **texts)
+    """Adds a command that takes `FILE [key=value ...]`; `texts` are passed to argparse."""
+    parser = subparsers.add_parser(name, **texts)
     parser.add_argument("file", metavar="FILE", type=Path, help="the recipe, a YAML file")
     parser.add_argument(
         "overrides",
         metavar="key=value",
         nargs="*",
-        default=[],  # without it, argparse calls them required
+        default=[],  # without a default, argparse shows them as required
         help="sets a key of the recipe, e.g. sampler.n=8; ~key deletes it",
     )
     parser.set_defaults(command=command)
@@ -171,7 +171,7 @@ def add_dry_run(parser: argparse.ArgumentParser, does: str) -> None:
 
 
 def run_kind(arguments: argparse.Namespace, kind: type[RecipeOptions], otherwise: str) -> int:
-    """Runs a recipe of one kind. Raises `UserError` for another, saying `otherwise`."""
+    """Runs a recipe of one kind. For another kind raises `UserError` with the text `otherwise`."""
     from ebft.config.load import load_recipe
 
     recipe = load_recipe(arguments.file, arguments.overrides)
@@ -181,7 +181,7 @@ def run_kind(arguments: argparse.Namespace, kind: type[RecipeOptions], otherwise
 
 
 def run_or_show(recipe: Recipe, *, dry_run: bool) -> int:
-    """Runs a recipe, or prints what it would do; the exit status is `run`'s."""
+    """Runs a recipe, or with `dry_run` prints it with its estimate. Returns the exit status."""
     if dry_run:
         say(*dry_run_text(recipe).split("\n"))
         return 0
@@ -191,7 +191,7 @@ def run_or_show(recipe: Recipe, *, dry_run: bool) -> int:
 
 
 def dry_run_text(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, with the estimate in comments: the whole is a recipe again."""
+    """The resolved recipe as YAML, with the estimate as comments, so that it can be loaded."""
     from ebft.config.dump import resolved_yaml
 
     try:

@@ -1,8 +1,8 @@
-"""`tune`: runs ebft's recipes, and hands everything else to torchtune's own command line.
+"""`tune`: runs ebft's recipes, and passes all other commands to torchtune.
 
-torchtune installs a script of the same name that demands `tune run RECIPE --config FILE` and
-refuses a YAML file where it wants a recipe. So a YAML file in that place is ours, and nothing that
-torchtune accepts is taken from it.
+torchtune installs a script of the same name, whose syntax is `tune run RECIPE --config FILE`. It
+accepts no YAML file as RECIPE, so a YAML file in that place can be given to ebft without a
+conflict.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ YAML = (".yaml", ".yml")
 
 
 class OurRun(NamedTuple):
-    """`tune run [torchrun options] FILE.yaml [more]`, taken apart."""
+    """The parsed command `tune run [torchrun options] FILE.yaml [more]`."""
 
     torchrun: list[str]
     file: str
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def parse(argv: Sequence[str]) -> OurRun | None:
-    """Our command taken apart; None for what is torchtune's."""
+    """Parses a command of ebft; None for a command of torchtune."""
     if len(argv) < 2 or argv[0] != "run":
         return None
     after_run = list(argv[1:])
@@ -59,19 +59,19 @@ def parse(argv: Sequence[str]) -> OurRun | None:
 
 
 def _script_index(arguments: list[str]) -> int | None:
-    """Where torchrun's options end. Only its parser knows which of them take a value."""
+    """The index after torchrun's options. Only its parser knows which of them take a value."""
     from torch.distributed.run import get_args_parser
 
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             parsed = get_args_parser().parse_args(arguments)
-    except SystemExit:  # --help or a mistake: torchtune answers it
+    except SystemExit:  # --help or a mistake, which torchtune reports
         return None
     return len(arguments) - len(parsed.training_script_args) - 1
 
 
 def torchtune() -> int:
-    """torchtune's command line, with sys.argv as it is."""
+    """Runs torchtune's command line with the unchanged sys.argv."""
     logging.getLogger("torchao").setLevel(logging.ERROR)
     from torchtune._cli.tune import main as tune
 
@@ -80,17 +80,17 @@ def torchtune() -> int:
 
 
 def torchrun(options: Sequence[str], command: Sequence[str]) -> int:
-    """`ebft COMMAND` in the processes that torchrun's options ask for; its exit status."""
+    """Runs `ebft COMMAND` in the processes that torchrun starts, and returns the exit status."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 
-    # Ctrl-C and SIGTERM are passed on: the step in progress is finished and a checkpoint saved.
+    # After Ctrl-C or SIGTERM, the processes need time to finish the step and save a checkpoint.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
-    # The process that fails says itself what went wrong; torchrun's reports would bury it.
+    # The process that fails reports its own error; torchrun's reports would bury it.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    # Python would look for modules in the working directory first: a file of the user's that is
-    # called datasets.py would take the place of the library.
+    # Otherwise a user's file datasets.py in the working directory would be imported instead of the
+    # library.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         run([*options, "-m", "ebft.cli.main", *command])
@@ -98,7 +98,7 @@ def torchrun(options: Sequence[str], command: Sequence[str]) -> int:
         return 128 + stop.sigval
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
-            # Of a signal, the process had no chance to say anything; SIGTERM is torchrun's own.
+            # A process that a signal killed reported nothing; SIGTERM comes from torchrun itself.
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
                 say(f"process {rank}: {failure.message}", file=sys.stderr)
         codes = [failure.exitcode for failure in error.failures.values()]

@@ -1,4 +1,4 @@
-"""Types of options as a person reads them: `int ≥ 1`, `'last' | 'mean'`, `list of part`."""
+"""Types of options in readable form: `int ≥ 1`, `'last' | 'mean'`, `list of part`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def field_type(field: FieldInfo) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """A type annotation, in the words of a recipe: null for None, list for tuple.
+    """A type annotation in terms of YAML: null for None, list for tuple.
 
     >>> type_name(tuple[Literal["last", "mean"], ...] | None)
     'list of last | mean | null'
@@ -46,7 +46,7 @@ def type_name(annotation: Any) -> str:
 
 
 def nested_options(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The sections of options that a type has in it, which `_component_` does not choose."""
+    """The option classes in a type annotation, except parts, which `_component_` selects."""
     from ebft.parts.part import Part
 
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -58,7 +58,7 @@ def nested_options(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def yaml_value(value: Any) -> str:
-    """A default as a recipe would say it, on one line.
+    """A default value as YAML on one line.
 
     >>> yaml_value({"languages": ("de", "fr"), "stop": "\\n"})
     '{languages: [de, fr], stop: "\\\\n"}'

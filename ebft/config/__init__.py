@@ -5,4 +5,5 @@ recipe                     options and jobs of all recipes
 component, kinds           a class named by its path: optimizers, schedules, loggers
 explain                    mistakes, one line each
 dump                       options → a recipe with all defaults
+about                      the recipe of the run that wrote a checkpoint
 """

@@ -20,7 +20,12 @@ from ebft.parts.registry import Registry
 
 def resolved_yaml(options: Options, registry: Registry) -> str:
     """Returns YAML that loads to equal options, for --dry-run and for a run's folder."""
-    return OmegaConf.to_yaml(OmegaConf.create(plain_options(options, registry)))
+    return as_yaml(plain_options(options, registry))
+
+
+def as_yaml(plain: dict[str, Any]) -> str:
+    """Returns the YAML of `plain_options`."""
+    return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 
 def fingerprint(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ebft.data.values import check_text, listed, shown
+from ebft.data.values import check_text, listed, quoted
 from ebft.errors import UserError, first_line
+from ebft.files import check_regular
 
 UNREADABLE = (OSError, UnicodeDecodeError, EOFError, zlib.error)
 """The errors of reading a file that is damaged, cut off or not text."""
@@ -40,12 +40,13 @@ LONG_NUMBERS = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)
 
 
 def check_file(path: Path, where: str) -> None:
-    """Raises `UserError` beginning with `where` if there is nothing to read at the path."""
-    if os.path.isfile(path):  # unlike Path.is_file, returns False for every OSError
-        return
-    if os.path.exists(path):
-        raise UserError(f"{where}: is not a regular file; give the path of one")
-    raise UserError(f"{where}: no such file")
+    """Raises `UserError` beginning with `where` if the path is not that of a regular file."""
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise UserError(f"{where}: no such file") from error
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; give the path of one") from error
 
 
 def open_text(path: Path, newline: str | None = None) -> IO[str]:
@@ -74,7 +75,7 @@ def objects_of_lines(path: Path, where: str) -> Iterator[tuple[int, dict[str, An
                 row = _decode(text, where, line=number)
                 if not isinstance(row, dict):
                     raise UserError(
-                        f"{where}: line {number} is not a JSON object: {shown(row)}; every line "
+                        f"{where}: line {number} is not a JSON object: {quoted(row)}; every line "
                         "holds one, with a key for each column"
                     )
                 yield number, row
@@ -92,7 +93,7 @@ def objects_of_json(path: Path, where: str) -> Iterator[dict[str, Any]]:
         content = _decode(file.read(), where)
     for number, row in enumerate(content if isinstance(content, list) else [content], 1):
         if not isinstance(row, dict):
-            raise UserError(f"{where}: item {number} is not a JSON object: {shown(row)}")
+            raise UserError(f"{where}: item {number} is not a JSON object: {quoted(row)}")
         yield row
 
 
@@ -126,7 +127,7 @@ def _checked(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dic
         if kind is str:
             check_text(value, place)
         elif type(value) is not kind:  # True is not a number
-            raise UserError(f"{place} has {shown(value)} there; this is of type {kind.__name__}")
+            raise UserError(f"{place} has {quoted(value)} there; this is of type {kind.__name__}")
         elif kind is list:
             for text in row[name]:
                 check_text(text, place)
@@ -155,11 +156,11 @@ def _decode(text: str, where: str, line: int = 1, *, decoder: json.JSONDecoder =
         around = text[max(0, error.pos - AROUND) : error.pos + AROUND]
         raise UserError(
             f"{where}: line {line + error.lineno - 1} is not JSON ({error.msg} near "
-            f"{shown(around)}); repair it, or leave it out"
+            f"{quoted(around)}); repair it, or leave it out"
         ) from error
     except RecursionError as error:
         raise UserError(
-            f"{where}: line {line} is nested too deeply: {shown(text)}; leave it out"
+            f"{where}: line {line} is nested too deeply: {quoted(text)}; leave it out"
         ) from error
     except ValueError:  # an integer of too many digits; the text may have other faults too
         return _decode(text, where, line, decoder=LONG_NUMBERS)

@@ -9,6 +9,7 @@ from reprlib import Repr
 from typing import Any
 
 from ebft.errors import UserError
+from ebft.printable import cut_short
 
 LONGEST = 60
 """Characters of a value that errors quote."""
@@ -19,16 +20,15 @@ _quote = Repr()
 _quote.maxstring = _quote.maxother = LONGEST
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """Returns a value as errors quote it: printable and shortened."""
-    text = _quote.repr(value)
-    return text if len(text) <= 2 * LONGEST else f"{text[: 2 * LONGEST]}…"
+    return cut_short(_quote.repr(value), 2 * LONGEST)
 
 
 def listed(names: Iterable[str]) -> str:
     """Returns the names of columns as errors list them: quoted if they are not plain words."""
     names = list(names)
-    plain = [name if name and name == name.strip() and _is_short(name) else shown(name)
+    plain = [name if name and name == name.strip() and _is_short(name) else quoted(name)
              for name in names[:LISTED]]  # fmt: skip
     return ", ".join([*plain, *(["…"] if len(names) > LISTED else [])])
 
@@ -63,7 +63,7 @@ def check_text(value: Any, where: str) -> str:
                 "of text, or write columns of prompt and completion with the tokenizer's "
                 "apply_chat_template"
             )
-        raise UserError(f"{where} has {shown(value)} there; a text is needed in every row")
+        raise UserError(f"{where} has {quoted(value)} there; a text is needed in every row")
     if not value.isascii():
         try:
             value.encode()
@@ -71,7 +71,7 @@ def check_text(value: Any, where: str) -> str:
             around = value[max(0, error.start - 10) : error.start + 10]
             raise UserError(
                 f"{where} has half a surrogate pair there, which is not a character: "
-                f"{shown(around)}; repair the text, or leave the row out"
+                f"{quoted(around)}; repair the text, or leave the row out"
             ) from error
     return value
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import AliasPath, BaseModel, Field, TypeAdapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ebft.config.about import about_file
 from ebft.errors import UserError, first_line
 from ebft.files import Flag, parse_json, read_text, record
 from ebft.models import embedded, flex
@@ -34,34 +35,32 @@ ACCEPTED = (
 PATH, BASE = "model.path", "model.base"
 WEIGHTS = "model*.safetensors"
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-"""Files of which every tokenizer has one."""
-ABOUT = "run/about.json"
-"""Where a checkpoint of a run says what its recipe was."""
+"""The files of tokenizers; each tokenizer has at least one of them."""
 
 
-class BaseOf4Bits(BaseModel):
-    """What the recipe of a checkpoint says of its base model; False if it says nothing."""
+class TrainedOn(BaseModel):
+    """Whether the run that wrote a checkpoint had quantized its base model to 4 bits."""
 
     quantize_base: Flag = Field(
         False, validation_alias=AliasPath("recipe", "model", "lora", "quantize_base")
     )
 
 
-BASE_OF_4_BITS = TypeAdapter(BaseOf4Bits)
+TRAINED_ON = TypeAdapter(TrainedOn)
 ATTENTION = {"tree": TREE, "flex": FLEX, "dense": DENSE}
 
 
 def load_policy(
     options: ModelOptions, *, merge_adapter: bool = True
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model with float32 weights (or a base in 4 bits), in eval mode, and its tokenizer.
+    """Loads the model with float32 weights (or a base in 4 bits), and its tokenizer.
 
-    A folder that holds an adapter alone is `model.base` with that adapter: merged into it, to be
-    trained on, or injected, as the run had it that trained the adapter.
+    For a folder that holds only an adapter, `model.base` is loaded and gets that adapter: merged
+    into its weights, or injected if `merge_adapter` is False.
 
-    Eval mode always: dropout would make the log-probs trained on others than those sampled from.
-    Raises `UserError` naming `model.path` if there is no such model, if its files do not hold all
-    of its weights or its tokenizer is another model's, and for `flex` on a CPU.
+    The model is in eval mode, because with dropout the log-probs in training would differ from
+    those in sampling. Raises `UserError` naming `model.path` if there is no such model, if its
+    files lack weights, if the tokenizer is another model's, and for `flex` on a CPU.
     """
     if options.attention == "flex" and resolve_device(options.device).type == "cpu":
         raise UserError(flex.NO_BACKWARD)
@@ -73,9 +72,9 @@ def load_policy(
 
 
 def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
-    """The base model (`model.base`, else `model.path` again), in `dtype`, without gradients.
+    """Loads the base model (`model.base`, else `model.path`) in `dtype`, without gradients.
 
-    Raises `UserError` if its tokenizer is not the policy's: it would read other texts.
+    Raises `UserError` if its tokenizer is not the policy's.
     """
     if options.base is None:
         return _load(options, dtype).requires_grad_(False)
@@ -86,22 +85,22 @@ def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
             f"{BASE} = {options.base}: its tokens are not those of {PATH} = {options.path}; give "
             "the model that it was trained from"
         )
-    # A run with a base in 4 bits has computed φ with that one.
-    rounded = _is_of_4_bits(Path(options.path).expanduser())
+    # A run that quantized its base model computed the features with the quantized weights.
+    rounded = _had_quantized_base(Path(options.path).expanduser())
     model = _load(base, dtype, key=BASE, rounded=rounded)
     check_vocabulary(model, tokenizer, says=f"{BASE} = {options.base}")
     return model.requires_grad_(False)
 
 
 def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; padding is end-of-sequence if it has no token of its own.
+    """Loads the model's tokenizer; without a padding token, end-of-sequence is used for padding.
 
-    That of `model.base` if `model.path` holds an adapter alone, without a tokenizer. `key` is the
-    option that has named the model.
+    If `model.path` holds an adapter without a tokenizer, the tokenizer of `model.base` is loaded.
+    `key` is the option that names the model.
     """
     adapter = adapter_folder(options)
     if adapter is not None and options.base is not None and not _has_tokenizer(adapter):
-        log.info("%s = %s: has no tokenizer, so %s's is taken", PATH, options.path, BASE)
+        log.info("%s = %s: has no tokenizer; using that of %s", PATH, options.path, BASE)
         return load_tokenizer(_base_of(options), key=BASE)
     says, source = f"{key} = {options.path}", _source(options, key)
     with refusing(
@@ -110,14 +109,14 @@ def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedToken
         folder=source["pretrained_model_name_or_path"],
     ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
-        tokenizer("a")  # a damaged one may only fail when it is used
+        tokenizer("a")  # a damaged tokenizer may fail only when it is used
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a recipe's `model.device`. Raises `UserError` if it is not there."""
+    """The device of a recipe's `model.device`. Raises `UserError` if this machine has none such."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -131,9 +130,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def model_folder(options: ModelOptions, *, key: str = PATH) -> str:
-    """What transformers is to load: the embedded model's folder, a local folder or a hub id.
+    """The name to pass to `from_pretrained`: a local folder, or a hub id.
 
-    Raises `UserError`, naming `key`, for something that is meant as a path and is none.
+    For the embedded model it is the folder of the converted model. Raises `UserError`, naming
+    `key`, for a path that is not a model's folder.
     """
     path = options.path
     if path == embedded.EMBEDDED:
@@ -149,14 +149,14 @@ def model_folder(options: ModelOptions, *, key: str = PATH) -> str:
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"{key} = {path}: no such folder; {ACCEPTED}")
-    log.info("%s = %s: no folder of that name is here, so it is a hub id", key, path)
+    log.info("%s = %s: there is no such folder, so it is taken as a hub id", key, path)
     return path
 
 
 def adapter_folder(options: ModelOptions) -> Path | None:
-    """The folder that `model.path` names, if it holds an adapter and no model.
+    """The folder of `model.path`, if it holds an adapter and no model; else None.
 
-    Some adapters come with the `config.json` of their model, so its weights decide.
+    An adapter's folder may contain the `config.json` of its model, so only weights count.
     """
     folder = Path(options.path).expanduser()
     is_adapter = (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob(WEIGHTS))
@@ -165,16 +165,16 @@ def adapter_folder(options: ModelOptions) -> Path | None:
 
 def is_checkpoint(options: ModelOptions) -> bool:
     """Whether `model.path` is a checkpoint that a run has written."""
-    return (Path(options.path).expanduser() / ABOUT).is_file()
+    return about_file(Path(options.path).expanduser()).is_file()
 
 
-def _is_of_4_bits(checkpoint: Path | None) -> bool:
-    """Whether a checkpoint, of an adapter or merged, was trained on a base in 4 bits (QLoRA)."""
-    about = None if checkpoint is None else checkpoint / ABOUT
+def _had_quantized_base(checkpoint: Path | None) -> bool:
+    """Whether a checkpoint's adapter was trained on a base model in 4 bits (QLoRA)."""
+    about = None if checkpoint is None else about_file(checkpoint)
     if about is None or not about.is_file():
         return False  # written by another program
     try:
-        return record(parse_json(read_text(about)), BASE_OF_4_BITS).quantize_base
+        return record(parse_json(read_text(about)), TRAINED_ON).quantize_base
     except ValueError as error:
         raise UserError(f"{about} is damaged: {error}; take another checkpoint") from error
 
@@ -203,13 +203,13 @@ def _load(
             "that it was trained from"
         )
     if adapter is None:
-        model = _load_whole(options, key, dtype)
+        model = _load_model(options, key, dtype)
     else:
-        model = _load_whole(_base_of(options), BASE, dtype)
-    if rounded or _is_of_4_bits(adapter):
+        model = _load_model(_base_of(options), BASE, dtype)
+    if rounded or _had_quantized_base(adapter):
         round_to_nf4(model)
     if adapter is not None:
-        # What others have adapted, heads or embeddings, ebft can compute with once it is merged.
+        # Other programs may adapt heads or embeddings, which ebft supports only merged.
         merge = merge_adapter or not is_checkpoint(options)
         model = with_adapter(model, adapter, merge=merge)
     if quantize:
@@ -219,8 +219,8 @@ def _load(
     return cast("PreTrainedModel", model.eval())
 
 
-def _load_whole(options: ModelOptions, key: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A model without an adapter. Raises `UserError` if its files are not all of it."""
+def _load_model(options: ModelOptions, key: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Loads a model that is not an adapter. Raises `UserError` if its files lack weights."""
     says, source = f"{key} = {options.path}", _source(options, key)
     path = source["pretrained_model_name_or_path"]
     check_configuration(path, source["revision"], says=says, remedy=ACCEPTED)
@@ -231,7 +231,7 @@ def _load_whole(options: ModelOptions, key: str, dtype: torch.dtype) -> PreTrain
             attn_implementation=ATTENTION[options.attention],
             return_dict=True,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by their names
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
         )
     if (problem := not_arrived(model, info)) is not None:

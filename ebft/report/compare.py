@@ -1,4 +1,4 @@
-"""What runs share, and how each differs from the first: the figures of `ebft compare`."""
+"""The figures of `ebft compare`: those that runs share, and differences from the first run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ebft.evaluation.lines import DocumentsLine, Line
 from ebft.scoring.interval import Interval, difference
 
 SAME = 1e-9
-"""Weights that differ by less, relatively, differ by rounding: most are counts."""
+"""The relative difference of weights that counts as rounding; most weights are counts."""
 
 
 class Unpaired(Enum):
-    """What keeps two figures of one name from being paired."""
+    """The reason why two figures of the same name cannot be paired."""
 
     NO_DOCUMENTS = "no documents"
     UNITS = "other units"
@@ -28,28 +28,28 @@ class Unpaired(Enum):
 
 WHY = {
     Unpaired.NO_DOCUMENTS: "lm-evaluation-harness gives no values of single documents to pair",
-    Unpaired.UNITS: "one name stands for figures in two units",
-    Unpaired.DOCUMENTS: "the digests of what the runs were measured on differ; give them the same "
-    "data, documents, evaluation.documents and tokenizer",
-    Unpaired.VALUES: "the runs' documents are the same, and there are more values of one than of "
-    "the other; one of the files is damaged",
-    Unpaired.CLUSTERS: "the runs do not agree on which documents belong together: they were "
-    "measured by two versions of ebft, or from two data sources",
-    Unpaired.WEIGHTS: "the values are means over other tokens or contexts: two settings of the "
-    "evaluator, or the policies' own rollouts, some of which end early",
+    Unpaired.UNITS: "the figures of this name have different units",
+    Unpaired.DOCUMENTS: "the runs were measured on different documents; give them the same data, "
+    "documents, evaluation.documents and tokenizer",
+    Unpaired.VALUES: "the runs have the same documents, but different numbers of values; one of "
+    "the files is damaged",
+    Unpaired.CLUSTERS: "the runs group documents differently: they were measured by different "
+    "versions of ebft, or with different data sources",
+    Unpaired.WEIGHTS: "the values are means over different tokens or contexts: the evaluators have "
+    "different settings, or the policies' own rollouts end at different lengths",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
-    """The last figures of a run, by their names, and the name that the run is shown under."""
+    """The last figures of a run by name, and the run's label."""
 
     label: str
     figures: Mapping[str, Line]
 
 
 def last_figures(lines: Sequence[Line]) -> dict[str, Line]:
-    """The last figure of each name: the one after the most steps; of two, the one written last."""
+    """The figure of each name after the most steps; of several at that step, the last written."""
     last: dict[str, Line] = {}
     for line in lines:
         if line.name not in last or line.step >= last[line.name].step:
@@ -64,13 +64,13 @@ def shared_names(runs: Sequence[RunFigures]) -> list[str]:
 
 
 def other_names(runs: Sequence[RunFigures]) -> list[str]:
-    """The names of the figures that some of the runs lack."""
+    """The names of the figures that some, but not all, of the runs have."""
     every = dict.fromkeys(name for run in runs for name in run.figures)
     return [name for name in every if any(name not in run.figures for run in runs)]
 
 
-def unlike(first: DocumentsLine, other: DocumentsLine) -> Unpaired | None:
-    """Why two figures are not of the same documents, in the same unit; None if they are."""
+def mismatch(first: DocumentsLine, other: DocumentsLine) -> Unpaired | None:
+    """Why two figures do not have the same documents and unit; None if they do."""
     if first.unit != other.unit:
         return Unpaired.UNITS
     if first.documents_digest != other.documents_digest:
@@ -83,14 +83,14 @@ def unlike(first: DocumentsLine, other: DocumentsLine) -> Unpaired | None:
 
 
 def paired_difference(first: Line, other: Line) -> Interval | Unpaired:
-    """The mean of `other` less that of `first`, with its interval; or why they cannot be paired.
+    """The mean of `other` minus that of `first`, with its interval, or why they cannot be paired.
 
-    The difference is taken document by document, and documents of one cluster count together
+    Differences are taken document by document, and the documents of a cluster count as one
     (`ebft.scoring.interval.difference`).
     """
     if not isinstance(first, DocumentsLine) or not isinstance(other, DocumentsLine):
         return Unpaired.NO_DOCUMENTS
-    if (why := unlike(first, other)) is not None:
+    if (why := mismatch(first, other)) is not None:
         return why
     if not torch.allclose(first.weights, other.weights, rtol=SAME, atol=0):
         return Unpaired.WEIGHTS

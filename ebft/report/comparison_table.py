@@ -1,4 +1,4 @@
-"""The table of `ebft compare`: the last figures of runs, and how they differ from the first."""
+"""The table of `ebft compare`: the last figures of runs, and their differences from the first."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from ebft.scoring.interval import TOO_FEW, TOO_FEW_NOTE, Interval
 
 
 def comparison_table(runs: Sequence[RunFigures]) -> Table:
-    """Every figure that the runs share, a run a line; below it, what is not compared and why."""
+    """Every figure that the runs share, with a line for each run. The caption says which figures
+    are not compared, and why."""
     first, *others = runs
     table = Table(
-        title="the last figures of each run, ± 95 %", title_justify="left",
+        title="the last figures of each run, ± 95 % interval", title_justify="left",
         caption_justify="left", show_edge=False,
     )  # fmt: skip
     table.add_column("measure and run", overflow="fold")
@@ -61,7 +62,7 @@ def _too_few(line: Line) -> bool:
 
 
 def _difference(found: Interval | Unpaired) -> tuple[Text, str]:
-    """The difference and an arrow; bold, with the arrow, if it is more than its interval."""
+    """The difference, and an arrow if it exceeds its interval; then the difference is bold."""
     if isinstance(found, Unpaired):
         return Text(found.value, style="italic"), ""
     text = f"{found.mean:+.4f} {found.plus_minus}"

@@ -1,4 +1,4 @@
-"""Pictures of a run: its figures over the steps, and those that are a curve over the length."""
+"""Pictures of a run: its figures over steps, and its figures over the length of completions."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACROSS = 4
-"""Most panels side by side."""
+"""The largest number of panels in a row."""
 STEP_METRIC = {"held-out CE": "ce", "held-out CFM": "cfm"}
-"""Which metric of the steps is drawn below which held-out measurement."""
+"""The metric of steps that is drawn below a held-out measurement."""
 SMOOTH = 8
-"""Steps that the lower panels' line is a mean of."""
+"""The number of steps in the moving average of the lower panels."""
 COLOURS = ("#8a94a0", "#1f5fa8")
-"""For the first evaluation, and for the last."""
+"""The colours of the first and of the last evaluation."""
 
 
 def plot_curves(history: History, steps: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Writes a PNG with two panels a measurement, points of a curve over lengths aside.
+    """Writes a PNG with two panels for each measurement, except points of curves over lengths.
 
-    Above, the held-out figure with the 95 % interval of its *change*: documents differ from each
-    other far more than one document does before and after. Below, the documents trained on.
+    The upper panel shows the held-out figure with the 95 % interval of its *change*, which is much
+    narrower than that of the figure. The lower panel shows the documents trained on.
     """
     names = [name for name, measured in history.first.items() if measured.at is None]
     columns = min(max(len(names), 1), ACROSS)
@@ -90,8 +90,10 @@ def _style(axes: Axes, title: str, unit: str) -> None:
 
 
 def plot_lengths(history: History, file: Path) -> bool:
-    """Writes a PNG with a panel for each curve over the length of completions; False if there is
-    none."""
+    """Writes a PNG with a panel for each curve over the length of completions.
+
+    Returns False, and writes nothing, if there is none.
+    """
     evaluations = {"before": history.first, "after": history.last}
     if len(history) == 1:
         evaluations = {"measured": history.last}
@@ -122,7 +124,7 @@ def plot_lengths(history: History, file: Path) -> bool:
 
 
 def curves_over_length(measured: Mapping[str, Measurement]) -> dict[str, list[Measurement]]:
-    """The points of each curve over the completion's length, in order."""
+    """The points of each curve over the length of completions, in order."""
     found: defaultdict[str, list[Measurement]] = defaultdict(list)
     for name, measurement in measured.items():
         if measurement.at is not None:
@@ -131,7 +133,7 @@ def curves_over_length(measured: Mapping[str, Measurement]) -> dict[str, list[Me
 
 
 def family(name: str, at: int) -> str:
-    """The name of a measure at some length, without that length.
+    """The name of a curve: the name of a measure at one length, without that length.
 
     >>> family("held-out CFM of 8 tokens (layer 8)", 8)
     'held-out CFM of … tokens (layer 8)'

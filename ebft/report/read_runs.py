@@ -1,4 +1,4 @@
-"""Reading the evaluations of several runs, each named by its folder, its file, or in a record."""
+"""Reads the evaluations of runs, each given by its folder, its file, or its name in a record."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ FILE = "evaluations.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the evaluations of a run are: in a file of its own, or with others' in a record."""
+    """The location of a run's evaluations: a file of its own, or `run` in the file of a record."""
 
     file: Path
     run: str | None
 
     @property
     def path(self) -> Path:
-        """What tells the run from others."""
+        """A path that is different for each run."""
         return self.file if self.run is None else self.file.parent / self.run
 
     def is_of(self, other: Source) -> bool:
         return self.run == other.run and self.file.samefile(other.file)
 
     def read(self) -> list[Line]:
-        """Every figure of the run. Raises `UserError` for damaged files, and if it has no such
+        """All figures of the run. Raises `UserError` for damaged files, and if a record has no such
         run."""
         if self.run is None:
             return read_evaluations(self.file)
@@ -42,14 +42,14 @@ class Source:
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunFigures]:
-    """The last figures of two runs or more.
+    """Reads the last figures of two or more runs.
 
-    Raises `UserError` for a single run, for one that is given twice, has no evaluations or cannot
-    be read, and if there is no figure that all of them have.
+    Raises `UserError` for a single run, for a run that is given twice, has no evaluations or cannot
+    be read, and if the runs share no figure.
     """
     if len(paths) < 2:
         only = " ".join(map(str, paths))
-        raise UserError(f"{only}: nothing to compare with; name a second run behind it")
+        raise UserError(f"{only}: nothing to compare with; give a second run")
     try:
         sources = [source(path) for path in paths]
         for number, (path, found) in enumerate(zip(paths, sources, strict=True)):
@@ -74,7 +74,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunFigures]:
 
 
 def source(path: Path) -> Source:
-    """Where a run's evaluations are; `path` is the run's output_dir, its file, or RECORD/NAME."""
+    """Finds a run's evaluations; `path` is the run's output_dir, its file, or RECORD/NAME."""
     if path.is_file():
         return Source(path, None)
     if not path.exists():
@@ -87,12 +87,12 @@ def source(path: Path) -> Source:
     if (path / "output" / FILE).is_file():
         hint = f"did you mean {path / 'output'}?"
     elif (path / FIGURES_FILE).is_file():
-        hint = f"it is a study's record, of whose runs each is given by its name: {path / 'NAME'}"
+        hint = f"it is a study's record; give one of its runs by name: {path / 'NAME'}"
     raise UserError(f"{path}: there is no {FILE} in this folder; {hint}")
 
 
 def labels(files: Sequence[Path]) -> list[str]:
-    """As much of each path as tells it from the others: what they begin and end with is left out.
+    """Shortens paths to labels: removes the folders that all of them begin and end with.
 
     >>> labels([Path("runs/sft/evaluations.jsonl"), Path("runs/ebft/n4/evaluations.jsonl")])
     ['sft', 'ebft/n4']

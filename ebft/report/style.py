@@ -1,4 +1,4 @@
-"""How pictures look: colours, axes, and files that are the same for the same figures."""
+"""The style of pictures: colours and axes, and reproducible PNG files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ GREY = "#8a94a0"
 
 
 def colour(number: int) -> str:
-    """The colour of a line by its place."""
+    """The colour of a line by its number."""
     return PALETTE[number % len(PALETTE)]
 
 
 def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
-    """Title on the left, no box, a light grid behind."""
+    """Styles the axes: the title on the left, no box, a light grid in the background."""
     axes.set_title(plain(title), loc="left", fontsize=10, fontweight="bold")
     axes.set_xlabel(plain(x), fontsize=9)
     axes.set_ylabel(plain(y), fontsize=9)
@@ -37,19 +37,19 @@ def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
 
 
 def bars(intervals: Iterable[Interval | None]) -> list[float]:
-    """Half-widths to draw: NaN, which is no bar, where there is no interval."""
+    """The half-widths of error bars; NaN, which draws none, where there is no interval."""
     return [nan if it is None or it.too_few else it.half_width for it in intervals]
 
 
 def plain(text: str) -> str:
-    """What matplotlib shows as this text: two dollar signs would be a formula, and a legend leaves
-    out what begins with an underscore."""
+    """Escapes a text for matplotlib, which shows text between dollar signs as a formula, and omits
+    labels with a leading underscore from legends."""
     shown = printable(text).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def png(figure: Figure) -> bytes:
-    """A PNG without the date or the version of what drew it."""
+    """The figure as a PNG without a date or the version of matplotlib."""
     stream = BytesIO()
     figure.savefig(stream, dpi=150, metadata={"Software": None})
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Tables that a run prints: held-out figures, and rollouts beside their references."""
+"""Tables that a run prints: held-out figures, and rollouts with their references."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTEXT_TOKENS = 12
 
 
 def summary_table(history: History) -> Table:
-    """Every measurement before → after, and its paired change over the same documents."""
+    """Every measurement before and after training, and its change paired over documents."""
     table = Table(
         title="before → after, on documents not trained on (± 95 % confidence)",
         title_justify="left",
@@ -53,7 +53,7 @@ def summary_table(history: History) -> Table:
         )
     table.caption = (
         f"{_documents(history.last.values())}; the change is paired, document by document\n"
-        f"↓ falls, ↑ rises: by more than the interval{_note(shown)}"
+        f"↓ falls, ↑ rises by more than the interval{_note(shown)}"
     )
     return table
 
@@ -73,12 +73,12 @@ def figures_table(history: History, *, title: str) -> Table:
 
 
 def _note(shown: Iterable[Interval]) -> str:
-    """A line of its own that says why some have no interval, if some have none."""
+    """A line that explains missing intervals; empty if none is missing."""
     return f"\n{TOO_FEW_NOTE}" if any(interval.too_few for interval in shown) else ""
 
 
 def _documents(measurements: Iterable[Measurement]) -> str:
-    """How many documents were measured, and of how many files or the like if of fewer."""
+    """The number of documents, and of clusters (such as files) if there are fewer."""
     documents, clusters = set(), set()
     for measurement in measurements:
         documents.add(int((measurement.weight > 0).sum()))
@@ -111,7 +111,7 @@ def rollouts_table(
     title: str,
     contexts: int = 3,
 ) -> Table:
-    """A few contexts, evenly spaced over the step: their reference, best and worst rollout."""
+    """A few contexts, evenly spaced over the step, with their reference, best and worst rollout."""
     table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("context (end)", ratio=3)
     table.add_column("reference", ratio=2)

@@ -1,4 +1,4 @@
-"""What no section can know by itself: mistakes in how the parts of a recipe go together."""
+"""Checks that concern several sections of a recipe: mistakes in how its parts are combined."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ebft.errors import UserError
 from ebft.models.load import adapter_folder
 from ebft.parts.interfaces import Plan
 from ebft.parts.kinds import BaselinePart, RewardPart, SamplerPart
-from ebft.runs.trial import try_optimizer, try_schedule
+from ebft.runs.trial import optimizer_problems, schedule_problems
 
 if TYPE_CHECKING:
     from ebft.config.component import Component
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 
 def find_problems(options: FineTuneOptions) -> list[str]:
-    """One line for every problem: its key, the value, what to do about it."""
+    """One line for each problem, with the key, the value and a remedy."""
     plan, sampler, training = options.plan, options.sampler, options.training
     reward, baseline = options.reward, options.baseline
     return [
-        *rollouts_are_scored(sampler, reward, baseline, options.objective),
-        *features_are_used(reward, options.feature_map, options.transforms, sampler),
-        *pairs_need_two(sampler, reward, baseline),
-        *micro_batch_fits(training),
-        *documents_hold_an_anchor(plan, options.documents.length),
-        *adapters_are_kept(options.model, options.checkpoint),
-        *compiles(training, options.model),
-        *try_optimizer(options.optimizer, options.model.device),
-        *try_schedule(options.lr_scheduler, options.optimizer, training.steps),
-        *loggers_take_their_arguments(options.metric_loggers),
-        *(biased(options.parts(), options.objective) if options.require_unbiased else ()),
+        *rollout_problems(sampler, reward, baseline, options.objective),
+        *feature_problems(reward, options.feature_map, options.transforms, sampler),
+        *pair_problems(sampler, reward, baseline),
+        *micro_batch_problems(training),
+        *length_problems(plan, options.documents.length),
+        *adapter_problems(options.model, options.checkpoint),
+        *compile_problems(training, options.model),
+        *optimizer_problems(options.optimizer, options.model.device),
+        *schedule_problems(options.lr_scheduler, options.optimizer, training.steps),
+        *logger_problems(options.metric_loggers),
+        *(bias_problems(options.parts(), options.objective) if options.require_unbiased else ()),
     ]
 
 
-def rollouts_are_scored(
+def rollout_problems(
     sampler: Part | None, reward: Part | None, baseline: Part | None, objective: ObjectiveOptions
 ) -> Iterator[str]:
-    """Sampler, reward and baseline belong together; without them only the cross-entropy trains."""
+    """Sampler, reward and baseline must be given together, or none of them (SFT)."""
     named = {"sampler": sampler, "reward": reward, "baseline": baseline}
     missing = [key for key, part in named.items() if part is None]
     if missing and len(missing) < len(named):
@@ -53,23 +53,24 @@ def rollouts_are_scored(
     if missing == list(named):
         if objective.gamma == 0:
             yield (
-                "objective.gamma = 0: nothing is left to train on, for the recipe has no reward; "
-                "set objective.gamma=1, or give sampler, reward and baseline"
+                "objective.gamma = 0: there is nothing to train on, because the recipe has no "
+                "reward; set objective.gamma=1, or give sampler, reward and baseline"
             )
         if objective.importance.level != "off":
             yield (
-                f"objective.importance.level = {objective.importance.level}: weighs "
-                "rollouts, and the recipe has no sampler; leave it out"
+                f"objective.importance.level = {objective.importance.level}: weights rollouts, but "
+                "the recipe has no sampler; leave it out"
             )
 
 
-def features_are_used(
+def feature_problems(
     reward: RewardPart | None,
     feature_map: Part | None,
     transforms: Sequence[Part],
     sampler: Part | None,
 ) -> Iterator[str]:
-    """A feature map if the reward looks at features; transforms if there is a feature map."""
+    """A reward may need a feature map; a feature map needs a reward, and transforms need a feature
+    map."""
     if reward is not None and reward.uses_features() and feature_map is None:
         said = type(reward).uses_features is not RewardPart.uses_features
         yield (
@@ -79,34 +80,34 @@ def features_are_used(
         )
     if feature_map is not None and reward is None and sampler is None:
         yield (
-            f"feature_map: {type(feature_map).__name__} is for a reward, and the recipe has none; "
+            f"feature_map: {type(feature_map).__name__} is for a reward, but the recipe has none; "
             "leave it out, or give sampler, reward and baseline"
         )
     if transforms and feature_map is None:
-        yield "transforms: change features, and the recipe has no feature_map; leave them out"
+        yield "transforms: change features, but the recipe has no feature_map; leave them out"
 
 
-def pairs_need_two(
+def pair_problems(
     sampler: SamplerPart | None, reward: RewardPart | None, baseline: BaselinePart | None
 ) -> Iterator[str]:
-    """A reward that compares rollouts needs two of them, and so may a baseline."""
+    """Some rewards and baselines need several rollouts of each context."""
     if sampler is None or reward is None or baseline is None:
         return
     if sampler.n == 1 and reward.pairwise():
         yield (
             "sampler.n = 1: the reward compares a context's rollouts with each other, so it needs "
-            "two or more; set sampler.n=2, or take the pairwise terms out (reward.diversity=0)"
+            "two or more; set sampler.n=2, or remove the pairwise terms (reward.diversity=0)"
         )
     elif sampler.n < baseline.fewest_rollouts:
         yield (
-            f"sampler.n = {sampler.n}: with the baseline {type(baseline).__name__} nothing is "
-            f"learned from fewer than {baseline.fewest_rollouts} rollouts of a context; set "
+            f"sampler.n = {sampler.n}: the baseline {type(baseline).__name__} needs "
+            f"{baseline.fewest_rollouts} rollouts of a context or more; set "
             f"sampler.n={baseline.fewest_rollouts} or baseline=moving_average"
         )
 
 
-def micro_batch_fits(training: StepOptions) -> Iterator[str]:
-    """A micro-batch is a part of a step."""
+def micro_batch_problems(training: StepOptions) -> Iterator[str]:
+    """A micro-batch cannot have more documents than a step."""
     micro_batch, documents = training.micro_batch, training.documents_per_step
     if micro_batch != "auto" and micro_batch > documents:
         yield (
@@ -115,44 +116,44 @@ def micro_batch_fits(training: StepOptions) -> Iterator[str]:
         )
 
 
-def documents_hold_an_anchor(plan: Part, length: int) -> Iterator[str]:
-    """The longest document has room for one anchor and its reference."""
+def length_problems(plan: Part, length: int) -> Iterator[str]:
+    """The longest document must have room for an anchor and its reference."""
     if isinstance(plan, Plan) and plan.shortest_document > length:
         yield (
-            f"documents.length = {length}: leaves no anchor, for the plan needs documents of "
+            f"documents.length = {length}: leaves no anchor, because the plan needs documents of "
             f"{plan.shortest_document} tokens or more; set documents.length="
             f"{plan.shortest_document}, or make the plan's start or rollout_length smaller"
         )
 
 
-def adapters_are_kept(model: ModelOptions, checkpoint: CheckpointOptions) -> Iterator[str]:
-    """A second adapter is trained on a model that the first is merged into, and saved alone it
-    would not say so."""
+def adapter_problems(model: ModelOptions, checkpoint: CheckpointOptions) -> Iterator[str]:
+    """A checkpoint with only a second adapter would lack the first, which is merged before
+    training."""
     if model.lora is None or checkpoint.merge_adapter:
         return
     if adapter_folder(model) is not None:
         yield (
             f"model.path = {model.path}: holds an adapter, which would be missing from "
-            "checkpoints that hold another alone; set checkpoint.merge_adapter=true"
+            "checkpoints of a second adapter alone; set checkpoint.merge_adapter=true"
         )
 
 
-def compiles(training: StepOptions, model: ModelOptions) -> Iterator[str]:
-    """FlexAttention compiles itself, and nothing has tried it inside compiled layers."""
+def compile_problems(training: StepOptions, model: ModelOptions) -> Iterator[str]:
+    """FlexAttention compiles its own kernels, and is not tested inside compiled layers."""
     if training.compile and model.attention == "flex":
         yield (
-            "training.compile = true: does not go with model.attention = flex, whose kernels are "
-            "compiled already; set training.compile=false, or model.attention=tree"
+            "training.compile = true: cannot be combined with model.attention = flex, whose "
+            "kernels are already compiled; set training.compile=false, or model.attention=tree"
         )
 
 
 SCORING = ("feature_map", "transforms", "reward", "baseline")
-"""The sections of the parts that rollouts are scored with."""
+"""The sections of the parts that score rollouts."""
 
 
-def biased(parts: Mapping[str, Part], objective: ObjectiveOptions) -> Iterator[str]:
-    """What `require_unbiased` refuses: parts that say that their gradient is biased, or do not say
-    that it is not, and such an objective."""
+def bias_problems(parts: Mapping[str, Part], objective: ObjectiveOptions) -> Iterator[str]:
+    """What `require_unbiased` refuses: an objective or parts whose `claim()` says that the gradient
+    is biased, and parts that sample or score rollouts and have no claim."""
     for key, part in parts.items():
         claim = part.claim()
         if claim is None and key.split(".")[0] in ("sampler", *SCORING):
@@ -177,7 +178,7 @@ def biased(parts: Mapping[str, Part], objective: ObjectiveOptions) -> Iterator[s
         )
 
 
-def find_problems_of_processes(
+def process_problems(
     size: int,
     parts: Mapping[str, Part],
     training: StepOptions,
@@ -185,7 +186,7 @@ def find_problems_of_processes(
     *,
     replicas: int,
 ) -> Iterator[str]:
-    """One line for everything in a recipe that `size` processes cannot do together."""
+    """One line for each problem of a recipe that is run in `size` processes."""
     if size == 1:
         return
     for key, part in parts.items():
@@ -195,35 +196,37 @@ def find_problems_of_processes(
     if count % size:
         near = {max(count // size, 1) * size, (count // size + 1) * size}
         yield (
-            f"training.documents_per_step = {count}: cannot be divided over {size} processes; take "
+            f"training.documents_per_step = {count}: cannot be divided over {size} processes; set "
             f"{' or '.join(map(str, sorted(near)))}, or start another number of processes"
         )
     if size % replicas:
-        yield f"parallel.replicas = {replicas}: {size} processes do not divide into so many groups"
+        yield (
+            f"parallel.replicas = {replicas}: {size} processes cannot be divided into {replicas} "
+            "groups; set it to a divisor of their number"
+        )
     if training.measure_gradients_every is not None:
         yield (
-            f"training.measure_gradients_every = {training.measure_gradients_every}: needs whole "
-            f"gradients in one process, and this is one of {size}; set it to null"
+            f"training.measure_gradients_every = {training.measure_gradients_every}: works in one "
+            f"process only, not in {size}; set it to null"
         )
     if training.compile:
         yield (
-            f"training.compile = true: layers are compiled in one process so far, and this is one "
-            f"of {size}; set it to false"
+            f"training.compile = true: works in one process only, not in {size}; set it to false"
         )
     if model.lora is not None and model.lora.quantize_base:
         yield (
-            f"model.lora.quantize_base = true: weights in 4 bits are not divided so far, and this "
-            f"is one of {size} processes; set it to false"
+            f"model.lora.quantize_base = true: works in one process only, not in {size}; set it to "
+            "false"
         )
     if ":" in model.device:
         yield (
-            f"model.device = {model.device}: {size} processes cannot all be on it; take "
-            "auto or cuda, and each takes a GPU of its own"
+            f"model.device = {model.device}: {size} processes cannot share it; set auto or cuda, "
+            "which give each process its own GPU"
         )
 
 
-def loggers_take_their_arguments(loggers: Sequence[Component]) -> Iterator[str]:
-    """By their signatures alone: to make one may open files, and connections."""
+def logger_problems(loggers: Sequence[Component]) -> Iterator[str]:
+    """Checks the arguments against signatures; making a logger may open files and connections."""
     for i, logger in enumerate(loggers):
         try:
             logger.bind()

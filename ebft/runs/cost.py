@@ -1,8 +1,8 @@
-"""What a step costs, from the model's dimensions and the plan alone: tokens, FLOPs, memory.
+"""The cost of a step, computed from the model's dimensions and the plan: tokens, FLOPs, memory.
 
-Counts are of the tree: the trunk once, every rollout token once, and each token attends to the
-tokens that it sees. FLOPs are multiplications and additions, two for each weight and token. The
-attention kernels of CPUs also compute what a mask hides, so a CPU does somewhat more.
+Tokens are counted in the tree: the trunk once, every rollout token once, and each token attends to
+the tokens that its mask lets it see. FLOPs are multiplications and additions, two for each weight
+and token. Attention kernels on CPUs also compute masked entries, so a CPU does somewhat more.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from ebft.models.log_probs import ROWS as LOGIT_ROWS
 from ebft.models.shape import ModelShape, layer_index
 from ebft.rollout.tree_mask import QUERIES
 
-# Products of training for one of a forward. Backward multiplies by each weight twice: for its
-# gradient and for its input's.
+# Training costs relative to a forward pass. Backward multiplies by each weight twice: for the
+# gradient of the weight and for that of its input.
 DECODER_PASSES = 3.0
 """Passes over the layers' weights: one forward, two backward."""
 HEAD_PASSES = 4.0
 """Passes over the LM head: backward computes the logits again instead of keeping them."""
 OWN_GRADIENT = 1.0
-"""The pass that frozen weights are spared: the product that is their own gradient."""
+"""The backward product that frozen weights do not need: their own gradient."""
 ATTENTION_PASSES = 3.5
-"""Passes of attention: two products forward; five backward, with the scores again."""
+"""Passes of attention: two products in forward, five in backward, which recomputes the scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentTree:
-    """One document of `length` tokens with n rollouts of G tokens at each of its anchors."""
+    """A document of `length` tokens with `n` rollouts of `rollout_length` (G) tokens per anchor."""
 
     length: int
     anchors: Sequence[int]
@@ -41,16 +41,19 @@ class DocumentTree:
 
     @property
     def tokens(self) -> int:
-        """S + nPG: what features forward."""
+        """S + nPG: the tokens that the feature map forwards."""
         return self.length + self.rollouts * self.rollout_length
 
     @property
     def predicting_tokens(self) -> int:
-        """S + nP(G−1): what sampling and training forward; nothing follows a rollout's last."""
+        """S + nP(G−1): the tokens that sampling and training forward.
+
+        The last token of a rollout predicts nothing.
+        """
         return self.tokens - self.rollouts
 
     def pairs(self, rollout_tokens: int) -> int:
-        """Pairs of a token and one that it sees, with so many tokens of each rollout forwarded."""
+        """Pairs of a token and one that it attends to, with `rollout_tokens` of each rollout."""
         trunk = self.length * (self.length + 1) // 2
         own = rollout_tokens * (rollout_tokens + 1) // 2
         return trunk + self.n * sum(anchor * rollout_tokens + own for anchor in self.anchors)
@@ -80,10 +83,10 @@ def flops(
 ) -> Flops:
     """FLOPs of a document; `depth` is the fraction of layers that the features need, 0 for none.
 
-    The LM head counts where a logit is needed: on what is sampled, and in training on every
-    token of the document (cross-entropy, which has no backward unless it `trains_documents`) and
-    of the rollouts. Features have no head. Gradient checkpointing computes the layers' forward
-    again. `adapter` weights, if any, are trained in place of the model's own.
+    The LM head is counted for each token that needs logits: the sampled ones, and in training all
+    tokens of the document and of the rollouts. The cross-entropy of the document has no backward
+    unless `trains_documents`. Features need no head. Gradient checkpointing computes the layers'
+    forward again. With an adapter, only its `adapter` weights are trained.
     """
     G = tree.rollout_length
     deepest = layer_index(depth, model.layers) if depth > 0 else 0
@@ -96,7 +99,7 @@ def flops(
     head = 2.0 * model.head_weights
     checkpointed = 0.0
     if gradient_checkpointing:
-        # All of a layer but its last product, whose result backward does not ask for.
+        # All of a layer except its last product, whose result backward does not need.
         last = 0.0 if adapter else model.hidden * model.intermediate / model.layer_weights
         checkpointed = weights * (1 - last) + adapted + attention
     return Flops(
@@ -120,27 +123,30 @@ def _weights(model: ModelShape, tokens: int, layers: int) -> float:
 
 
 def _attention(model: ModelShape, pairs: int, layers: int) -> float:
-    # Scores and weighted values: two products of head_dim for each head and pair.
+    # Two products of head_dim for each head and pair: scores, and weighted values.
     return 4.0 * layers * model.heads * model.head_dim * pairs
 
 
 GIB = 2**30
 PROCESS = 0.6 * GIB
-"""Bytes of Python with torch, transformers and datasets imported and a tokenizer, on a CPU."""
+"""Bytes of a process on a CPU: Python with torch, transformers, datasets and a tokenizer."""
 QUANTIZED = 1 / 2 + 1 / 64
 """Bytes of a weight in 4 bits, with its share of an 8-bit scale (`models.quantize`)."""
 DECODING = 22.0
-"""Bytes for each weight of the matrix in 4 bits that is being decoded: indices, and two halves."""
+"""Bytes for each weight of a 4-bit matrix while it is decoded: indices, and two halves."""
 HOLES, HOLES_SHARE = 0.4 * GIB, 0.4
-"""With an adapter, on a CPU: bytes, and a share of the activations, that malloc's heap loses to
-holes. A wrapped layer allocates and frees between what it keeps. Measured."""
+"""Heap fragmentation with an adapter on a CPU: bytes, and a share of the activations. A layer with
+an adapter frees temporary tensors between those that it keeps. Both were measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of what is there at the same time: in the backward pass of a micro-batch, or, in place
-    of its activations and logits, the optimizer's intermediate results in the `update`, or the
-    cache and the logits of `sampling`. `loading` is what the model takes before, in float32."""
+    """Bytes of a run by use.
+
+    `activations` and `logits` are needed in the backward pass of a micro-batch, `update` in the
+    optimizer's update, `sampling` (cache and logits) for rollouts: never at the same time.
+    `loading` is the model in float32, before training.
+    """
 
     process: float
     loading: float
@@ -155,14 +161,14 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """The peak, of whichever of these takes most."""
+        """The peak: backward, update, sampling or loading, the largest of them."""
         always = self.process + self.weights + self.gradients + self.optimizer + self.frozen
         step = always + max(self.activations + self.logits, self.update)
         # While rollouts are sampled there are no gradients yet.
         return max(step, always - self.gradients + self.sampling, self.process + self.loading)
 
     def named(self) -> dict[str, float]:
-        """Every figure by its name in a table, the peak last."""
+        """The figures by their names in the table of `--dry-run`, the peak last."""
         return {
             "Python, torch": self.process,
             "weights": self.weights,
@@ -191,20 +197,20 @@ def memory(
     quantized: bool = False,
     shards: int = 1,
 ) -> Memory:
-    """An estimate: float32 weights, Adam, a `frozen` copy of the base model.
+    """Estimates the memory of a run with float32 weights and Adam; `frozen`: with a base model.
 
-    On a CPU it has the process in it, and is within 15 % of what was measured
+    On a CPU the estimate includes the process, and is within 15 % of what was measured
     (docs/benchmarks/memory.md).
 
-    `bytes_per_value` is that of the precision of forwards: 4, or 2 for bfloat16, whose copies of
-    the float32 weights count as activations. `adapter` weights, if any, are trained in place of
-    the model's own, of which the layers' matrices may be `quantized` to 4 bits. Weights, gradients
-    and moments are divided into `shards`, each with its process, which has two layers and all that
-    is outside of the layers whole at a time.
+    `bytes_per_value` is the size of a value in forwards: 4, or 2 for bfloat16, whose copies of the
+    float32 weights count as activations. With an adapter, only its `adapter` weights are trained,
+    and the matrices of the layers may be `quantized` to 4 bits. Weights, gradients and moments are
+    divided into `shards`, one for each process. A process also gathers two layers at a time, and
+    the weights outside the layers.
     """
     N, tokens = model.parameters, micro_batch * tree.predicting_tokens
     trained = adapter or N
-    # What backward needs of a layer, a token: three float32 values around each of two norms …
+    # For each token of a layer, backward needs three float32 values around each of two norms …
     residual = 2 * 3 * 4 * model.hidden
     # … and in `bytes_per_value` the inputs of its matrices, the rotated queries and keys, the MLP.
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
@@ -214,7 +220,7 @@ def memory(
     kept = model.layers * layer
     if gradient_checkpointing:
         kept = model.layers * bytes_per_value * model.hidden + layer
-    # Scores, probabilities and their gradients of one group of branches against a trunk.
+    # Scores, probabilities and their gradients, of one group of branches and the trunk.
     group = QUERIES + tree.rollout_length
     scores = 3 * 4 * model.heads * group * (tree.length + tree.rollout_length)
     matrices, outside = model.layers * model.layer_weights, N - model.layers * model.layer_weights
@@ -231,12 +237,12 @@ def memory(
         activations += HOLES + HOLES_SHARE * activations
     layers = 2 * model.layer_weights
     gathered = layers + outside if shards > 1 else 0
-    # A tied head has a gradient as the head and one as the embedding, before they are added.
+    # Tied weights have one gradient as the head and one as the embedding, until they are added.
     temporary = model.head_weights * (2 if model.tied else 1) + (layers if shards > 1 else 0)
     weights = 4.0 * ((N + adapter) / shards + gathered) - (4.0 - of_matrix) * matrices
     return Memory(
         process=PROCESS if on_cpu else 0.0,
-        # On a GPU a base in 4 bits arrives layer by layer.
+        # On a GPU a base in 4 bits is loaded layer by layer.
         loading=0.0 if quantized and not on_cpu else 4.0 * N,
         weights=weights,
         gradients=4.0 * (trained / shards + (0 if adapter else temporary)),
@@ -244,9 +250,9 @@ def memory(
         frozen=float(bytes_per_value * N) if frozen else 0.0,
         activations=activations,
         logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
-        # Roots of the second moments: of one weight at a time, on a GPU of all at once.
+        # Roots of the second moments: of one weight at a time, but of all at once on a GPU.
         update=4.0 / shards * (min(2 * model.head_weights, trained) if on_cpu else trained),
-        # Logits, scaled, their distance from the highest, and that padded to blocks.
+        # Logits, scaled logits, their distances from the highest, and these padded to blocks.
         sampling=0.0
         if tree.rollouts == 0
         else 4.0 * 4 * min(LOGIT_ROWS, micro_batch * tree.rollouts) * model.vocab

@@ -1,4 +1,4 @@
-"""What a step of a fine-tuning recipe costs: tokens, FLOPs, memory, as `--dry-run` prints it."""
+"""The estimate that `--dry-run` prints for a fine-tuning recipe: tokens, FLOPs, memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Work(NamedTuple):
-    """One of the things that are done with a document."""
+    """A stage of a step: sampling, features or training."""
 
     name: str
     tokens: int
@@ -36,10 +36,10 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEstimate:
-    """The cost model of a recipe's optimizer step, for its longest document.
+    """The cost of a recipe's optimizer step, for the longest document.
 
-    `depth` is the fraction of the base model's layers that the training features need.
-    `reads_base`: whether any feature map needs the frozen base model.
+    `depth` is the fraction of the base model's layers that the features need in training, and
+    `reads_base` says whether any feature map needs the frozen base model.
     """
 
     options: FineTuneOptions
@@ -51,7 +51,7 @@ class StepEstimate:
 
     @classmethod
     def of(cls, options: FineTuneOptions) -> Self:
-        """Raises `ValueError` saying what cannot be known."""
+        """Makes the estimate of a recipe. Raises `ValueError` for what cannot be estimated."""
         model = model_shape(options.model)
         trained = options.feature_map if options.uses_features else None
         maps = [*options.evaluation.feature_maps(), *([] if trained is None else [trained])]
@@ -65,7 +65,7 @@ class StepEstimate:
         )
 
     def work(self) -> list[Work]:
-        """What is done with the longest document, in order."""
+        """The stages for the longest document, in order."""
         options, tree = self.options, self.tree
         work = flops(
             self.model, tree,
@@ -83,12 +83,12 @@ class StepEstimate:
         return rows
 
     def flops(self) -> float:
-        """FLOPs of an optimizer step, without evaluations."""
+        """FLOPs of an optimizer step, not counting evaluations."""
         each = sum(work.flop for work in self.work())
         return each * self.options.training.documents_per_step
 
     def memory(self, micro_batch: int, *, processes: int = 1) -> Memory:
-        """Memory of each of the processes at its peak."""
+        """The memory that each process needs."""
         options = self.options
         model, lora = options.model, options.model.lora
         # With an adapter, the policy's own weights are the frozen base model.
@@ -102,12 +102,12 @@ class StepEstimate:
             adapter=self.adapter,
             quantized=lora is not None and lora.quantize_base,
             on_cpu=_is_cpu(model.device),
-            # A single process has no use for replicas.
+            # With a single process, replicas have no effect.
             shards=max(1, processes // options.parallel.replicas),
         )  # fmt: skip
 
     def table(self, micro_batch: int) -> str:
-        """What `--dry-run` prints, with `micro_batch` documents at a time."""
+        """The text that `--dry-run` prints, for `micro_batch` documents at a time."""
         tree, training, adapter = self.tree, self.options.training, self.adapter
         peak, rows, per_step = self.memory(micro_batch), self.work(), self.flops()
         of = f"{self.options.method} of {self.options.model.path}, "
@@ -126,7 +126,7 @@ class StepEstimate:
             "",
             f"{'a document':<14}{'tokens':>10}{'TFLOP':>12}",
             *(f"{it.name:<14}{it.tokens:>10,}{it.flop / 1e12:>12,.3f}" for it in rows),
-            *(["* as hf_tree would; other samplers may compute contexts anew"] if other else []),
+            *(["* with hf_tree; other samplers may recompute contexts"] if other else []),
             "",
             (
                 f"a step of {training.documents_per_step} documents: {per_step / 1e12:,.2f} TFLOP; "
@@ -145,27 +145,28 @@ class StepEstimate:
 
 
 def memory_need(options: FineTuneOptions, *, processes: int = 1) -> Callable[[int], float]:
-    """Bytes that each process needs for a number of documents at a time.
+    """Returns a function from a number of documents at a time to the bytes that a process needs.
 
-    The function that is returned raises `ValueError` if that cannot be known.
+    The function raises `ValueError` for a recipe that cannot be estimated.
     """
-    estimate = cache(lambda: StepEstimate.of(options))  # one for all the numbers that are tried
+    estimate = cache(lambda: StepEstimate.of(options))  # the same for all numbers
     return lambda count: estimate().memory(count, processes=processes).total
 
 
 def _is_cpu(device: str) -> bool:
-    """Whether `model.device` names the CPU; the device itself need not be on this machine."""
+    """Whether `model.device` is the CPU; a named device need not exist on this machine."""
     name = resolve_device(device).type if device == "auto" else device
     return name == "cpu"
 
 
 def document_tree(plan: Part, sampler: SamplerPart | None, length: int) -> DocumentTree:
-    """The tree of a document of `length` tokens, by the plan itself.
+    """The tree that the plan makes of a document of `length` tokens.
 
-    Without a sampler it is the document alone. Raises `ValueError` for parts that do not say.
+    Without a sampler it is the document alone. Raises `ValueError` for a plan that has to be built
+    first.
     """
     if not isinstance(plan, Plan):
-        raise ValueError(f"plan {type(plan).__name__} is not known before it is built")
+        raise ValueError(f"the anchors of plan {type(plan).__name__} are not known before a run")
     if sampler is None:
         no_anchors: Sequence[int] = []
         return DocumentTree(length, no_anchors, 0, plan.rollout_length)
@@ -175,7 +176,7 @@ def document_tree(plan: Part, sampler: SamplerPart | None, length: int) -> Docum
 
 
 def adapter_weights(lora: LoraOptions | None, model: ModelShape) -> int:
-    """Weights of a LoRA adapter; 0 without one."""
+    """The number of weights of the LoRA adapter; 0 without one."""
     if lora is None:
         return 0
     names = None if lora.target_modules == "all-linear" else lora.target_modules
@@ -186,10 +187,10 @@ def adapter_weights(lora: LoraOptions | None, model: ModelShape) -> int:
 
 
 def model_shape(model: ModelOptions) -> ModelShape:
-    """The model's dimensions, from its configuration on this machine or from what is known of it.
+    """The model's dimensions, from its configuration on this machine or from the table `SHAPES`.
 
-    Nothing is downloaded, and no code that comes with a model is run: that is for a run alone.
-    Raises `ValueError` if neither is there.
+    Nothing is downloaded, and no code of the model is run: only runs do that. Raises `ValueError`
+    for a model with neither.
     """
     if model.base is not None and adapter_folder(model) is not None:
         model = model.model_copy(update={"path": model.base, "revision": None})

@@ -28,15 +28,15 @@ from ebft.runs.setup import held_out_documents, make_resources, read_splits
 log = logging.getLogger("ebft")
 
 PROBED = Strided(start=1, stride=1, rollout_length=4)
-"""Where the model is held to plain rows: anywhere, for evaluators have plans of their own."""
+"""The plan of the probe that compares tree and rows. Evaluators use plans of their own."""
 
 
 def evaluate(options: EvaluateOptions, registry: Registry) -> None:
     """Measures a model and writes the figures to the output folder.
 
     Raises `UserError` for a model, data or an output folder that cannot be used, and
-    `NumericalError` for a model that does not compute the right log-probs and for a figure that is
-    not finite.
+    `NumericalError` for a model whose log-probs in a tree are wrong, or a figure that is not
+    finite.
     """
     if missing := options.missing_for_parts():
         raise UserError(*missing)
@@ -53,16 +53,20 @@ def evaluate(options: EvaluateOptions, registry: Registry) -> None:
             log.info("%s: %d documents", one.name, len(one.documents))
         if options.model.base is None and is_checkpoint(options.model):
             log.warning(
-                "features are those of the checkpoint itself, so figures do not compare with those "
-                "of other checkpoints; set model.base to the model that it was trained from"
+                "features are computed with the checkpoint itself, so figures cannot be compared "
+                "with those of other checkpoints; set model.base to the model that it was trained "
+                "from"
             )
         else:
-            log.info("features are those of %s", options.model.base or options.model.path)
+            log.info("features are computed with %s", options.model.base or options.model.path)
         measure_all(options, resources, sets, folder)
 
 
 def make_sets(options: EvaluateOptions, resources: Resources) -> list[EvaluationSet]:
-    """What is measured, once the model is known to compute the same in a tree as in rows."""
+    """Makes the evaluation sets, and checks that the model computes the same in a tree as in rows.
+
+    Raises `NumericalError` if it does not.
+    """
     documents = {}
     if options.evaluation.evaluators:
         plan = options.plan.build(resources)
@@ -82,7 +86,7 @@ def measure_all(
     sets: Sequence[EvaluationSet],
     output: OutputFolder,
 ) -> None:
-    """Measures the sets, then the tasks of the harness; each is written when it is complete."""
+    """Measures the sets, then the tasks of the harness, and writes the figures of each."""
     title = options.model.path
     if options.evaluation.anything():
         history = History(sets, output.evaluations)

@@ -16,9 +16,9 @@ from transformers import set_seed
 from ebft.checkpoints.checkpointer import Checkpointer
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.room import least_size
-from ebft.checkpoints.snapshot import About
 from ebft.checkpoints.state import named_parts
-from ebft.config.dump import plain_options, resolved_yaml
+from ebft.config.about import About
+from ebft.config.dump import as_yaml, plain_options
 from ebft.distributed.parallel import join
 from ebft.distributed.processes import Launch, Processes
 from ebft.errors import UserError
@@ -26,14 +26,14 @@ from ebft.evaluation.history import History
 from ebft.evaluation.remembered import remembered
 from ebft.models.load import resolve_device
 from ebft.parts.registry import Registry
-from ebft.runs.checks import find_problems_of_processes
+from ebft.runs.checks import process_problems
 from ebft.runs.failures import blame, named_evaluators, saving_last_step
 from ebft.runs.folder import OutputFolder, Start
 from ebft.runs.measuring import Measuring, is_due
 from ebft.runs.memory import Halving
 from ebft.runs.metrics_log import MetricsLog
 from ebft.runs.options import FineTuneOptions
-from ebft.runs.progress import MetricLogger, Progress, describe, make_metric_loggers
+from ebft.runs.progress import MetricLogger, Progress, log_summary, make_metric_loggers
 from ebft.runs.setup import prepare
 from ebft.runs.signals import TERMINATED, StopRequest, stop_on_signals
 from ebft.training.loop import train
@@ -44,13 +44,13 @@ log = logging.getLogger("ebft")
 
 
 class FineTuning:
-    """A fine-tuning run, as a context: entering it sets the run up, leaving it closes the loggers
-    and releases the output folder.
+    """A fine-tuning run, as a context manager: entering it sets the run up; leaving it closes the
+    loggers and releases the output folder.
 
     Entering raises `UserError` for a model, data or an output folder that cannot be used. `train`
-    raises `NumericalError`, `StorageError`, `MemoryShortError` and what parts raise, with a
-    checkpoint saved if the policy is intact. Each of several processes does the same with its share
-    of the documents and of the weights; the main one writes and prints.
+    raises `NumericalError`, `StorageError`, `MemoryShortError` and the errors of parts, and saves a
+    checkpoint first if the policy is intact. With several processes, each has its share of the
+    documents and its shard of the weights, and the main process writes and prints.
     """
 
     def __init__(self, options: FineTuneOptions, registry: Registry, *, source: Path) -> None:
@@ -58,7 +58,7 @@ class FineTuning:
         self._output = OutputFolder(options.output_dir)
 
     def __enter__(self) -> Self:
-        """Loads the model and the data, builds the parts and takes the output folder."""
+        """Loads the model and the data, builds the parts and locks the output folder."""
         with ExitStack() as opened:
             self._set_up(opened)
             self._closing = opened.pop_all()
@@ -82,7 +82,7 @@ class FineTuning:
         self.prepared = prepared = prepare(options, start, processes)
         loop, digests = prepared.loop, prepared.digests
         known = None
-        if processes.size == 1:  # others might not see the file, and would wait for this one
+        if processes.size == 1:  # with several, some might not see the file, and all would hang
             known = remembered(
                 options.evaluation, registry, digests, model=options.model, seed=options.seed
             )
@@ -92,7 +92,7 @@ class FineTuning:
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
         self._progress = progress = self._show_progress(opened)
         # Last: if restoring the state or making a logger fails, nothing is deleted.
-        start.take(resolved_yaml(options, registry))
+        start.take(as_yaml(recipe))
 
         self._metrics = list[dict[str, float]]()
         history = History(prepared.sets, output.evaluations, processes=processes)
@@ -109,12 +109,12 @@ class FineTuning:
         if start.resumed is not None and state is not None:
             self._checkpointer.restore(start.resumed, state, digests)
             progress.start_at(start.step)
-        describe(options, prepared)
+        log_summary(options, prepared)
 
     def _join(self) -> Processes:
-        """Meets the other processes, if there are any."""
+        """Joins the other processes, if there are any, after checking the recipe for them."""
         options, launch = self._options, Launch.of_environment()
-        problems = find_problems_of_processes(
+        problems = process_problems(
             launch.size, options.parts(), options.training, options.model,
             replicas=options.parallel.replicas,
         )  # fmt: skip
@@ -139,10 +139,10 @@ class FineTuning:
         return progress
 
     def train(self) -> bool:
-        """Runs the steps. True if all were run.
+        """Runs the steps. Returns True if all are done.
 
-        Ctrl-C, SIGTERM and a closed terminal stop the run with a checkpoint saved; after the last
-        two it raises `SystemExit`, with the status that schedulers know.
+        Ctrl-C, SIGTERM and a closed terminal stop the run with a checkpoint. After the last two it
+        raises `SystemExit` with the exit status of SIGTERM.
         """
         options, loop, processes = self._options, self.prepared.loop, self._processes
         checkpointer, measuring = self._checkpointer, self._measuring
@@ -166,7 +166,7 @@ class FineTuning:
             stopping = processes.any(bool(stop))
             while done < last and not stopping:
                 began, measured = perf_counter(), measuring.seconds_within_steps
-                with self._breakable(stop):
+                with self._interruptible(stop):
                     step = next(steps)
                 seconds = perf_counter() - began - (measuring.seconds_within_steps - measured)
                 done = step.done
@@ -174,9 +174,9 @@ class FineTuning:
                 metrics = step_metrics(step, seconds=seconds, processes=processes)
                 self._metrics.append(metrics)
                 self._progress.step(step, metrics)
-                # Before the checkpoint, which has all figures up to its step.
+                # Before the checkpoint, which holds the figures up to its step.
                 if measuring.due(done) and not processes.any(bool(stop)):
-                    with self._breakable(stop):
+                    with self._interruptible(stop):
                         measuring.held_out(done)
                 stopping = processes.any(bool(stop))
                 if stopping or done == last or is_due(done, options.checkpoint.every):
@@ -188,16 +188,16 @@ class FineTuning:
                 raise SystemExit(TERMINATED)
             return False
         if stopping and done < last:
-            return False  # another process was asked
+            return False  # another process received the signal
         self._progress.close()
         if processes.is_main:
             log.info("%s", checkpointer.newest())
             measuring.report(self._output, self._metrics)
         return True
 
-    def _breakable(self, stop: StopRequest) -> AbstractContextManager[None]:
-        """What SIGTERM may break off: nothing where other processes would wait for this one."""
-        return stop.breakable() if self._processes.size == 1 else nullcontext()
+    def _interruptible(self, stop: StopRequest) -> AbstractContextManager[None]:
+        """What SIGTERM may interrupt: with several processes nothing, as the others would hang."""
+        return stop.interruptible() if self._processes.size == 1 else nullcontext()
 
     def _blame(self, error: Exception) -> str:
         parts, built = self._options.parts(), named_parts(self.prepared.loop)
@@ -209,7 +209,7 @@ class FineTuning:
 def train_halving(
     loop: LoopParts, steps: range, halving: Halving, observer: Observer
 ) -> Iterator[Step]:
-    """`train`, whose first step decides how many documents fit into memory."""
+    """Calls `train`; if its first step runs out of memory, the micro-batch is halved."""
     if steps:
         yield halving(lambda: next(train(loop, steps[:1], observer)))
     yield from train(loop, steps[1:], observer)

@@ -1,4 +1,4 @@
-"""The output folder of a run, which one process at a time writes into, and where the run starts."""
+"""The output folder of a run, locked for one process, and the step that the run starts at."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe.yaml"
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What file systems say that have no locks."""
+"""The error numbers of file systems without locks."""
 
 log = logging.getLogger("ebft")
 
 
 class OutputFolder:
-    """`output_dir`: the files that a run writes. Only `locked` lets a process change them."""
+    """`output_dir` and the files that a run writes there. `locked` gives access to change them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,11 +45,11 @@ class OutputFolder:
 
     @contextmanager
     def locked(self, *, overwrite: bool) -> Iterator[LockedFolder]:
-        """Makes the folder, and keeps other processes from writing into it.
+        """Creates the folder and locks it, so that other processes do not write into it.
 
         Raises `UserError` if another process has locked it or it cannot be written.
         """
-        # The kernel releases the lock when this process ends, however it does.
+        # The kernel releases the lock when this process ends, even if it is killed.
         lock = FileLock(self.path / ".lock", timeout=0, fallback_to_soft=False)
         try:
             check_writable(self.path)
@@ -65,8 +65,8 @@ class OutputFolder:
                     f"output_dir = {self.path}: cannot be written: {error.strerror}"
                 ) from error
             log.warning(
-                "output_dir = %s: is on a file system without locks (%s); see to it yourself "
-                "that no other run writes into it",
+                "output_dir = %s: is on a file system without locks (%s); make sure that no other "
+                "run writes into it",
                 self.path, error.strerror,
             )  # fmt: skip
         try:
@@ -78,8 +78,8 @@ class OutputFolder:
 class LockedFolder(OutputFolder):
     """An output folder that this process has locked.
 
-    The checks refuse a folder that holds another run, before anything is loaded. `take` makes it
-    this run's.
+    The checks refuse a folder that holds another run, before anything is loaded. `take` deletes
+    the other run's files.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
@@ -88,49 +88,50 @@ class LockedFolder(OutputFolder):
         self._recipe = path / RECIPE
 
     def check(self, *, resume: bool | None = None) -> None:
-        """Raises `UserError` if a run is there already.
+        """Raises `UserError` if the folder already holds a run.
 
-        `resume`: whether the run in the folder is the one to resume; None for a kind that never
-        resumes.
+        `resume` says whether that run is resumed; None for jobs that cannot resume.
         """
         if self._has_results() and not (self._overwrite or resume):
-            go_on = "" if resume is None else "set checkpoint.resume=auto to go on with that run, "
+            resuming = "" if resume is None else "set checkpoint.resume=auto to resume that run, "
             raise UserError(
                 f"output_dir = {self.path}: there is a run in that folder already; "
-                f"choose another with output_dir=…, {go_on}or overwrite=true"
+                f"choose another with output_dir=…, {resuming}or overwrite=true"
             )
 
-    def check_again(self, recipe: Mapping[str, Any], *, may_differ: Sequence[str]) -> None:
-        """Raises `UserError` if a run is there that has not this `recipe`: one that has was stopped
-        before it had a checkpoint, and starts again from the beginning."""
+    def check_restart(self, recipe: Mapping[str, Any], *, may_differ: Sequence[str]) -> None:
+        """Raises `UserError` if the folder holds a run with another recipe.
+
+        A run with the same recipe was stopped before its first checkpoint, and starts again.
+        """
         if self._overwrite or not self._has_results():
             return
-        there, differ = self._there(), "it has no recipe.yaml"
-        if there is not None:
-            found = compare(there, recipe).mathematics
+        existing, differ = self._existing_recipe(), "it has no recipe.yaml"
+        if existing is not None:
+            found = compare(existing, recipe).mathematics
             keys = [one.key for one in found if not is_below(one.key, may_differ)]
             if not keys:
                 return
             differ = f"it differs in {', '.join(keys)}"
         raise UserError(
-            f"output_dir = {self.path}: there is no checkpoint to go on from, but another run in "
-            f"that folder ({differ}); choose another with output_dir=…, or overwrite=true"
+            f"output_dir = {self.path}: there is no checkpoint to resume from, and that folder "
+            f"holds another run ({differ}); choose another with output_dir=…, or overwrite=true"
         )
 
     def check_overwritten(self, recipe: str) -> None:
-        """Raises `UserError` if a run is there that another kind of `recipe` has made: a job
-        removes what its own kind has written, and nothing else."""
-        there = self._there()
-        if self._has_results() and (there is None or there.get("recipe") != recipe):
-            other = "no recipe.yaml" if there is None else f"recipe = {there.get('recipe')}"
+        """Raises `UserError` if the folder holds a run of another kind of `recipe`, because a job
+        overwrites only files of its own kind."""
+        existing = self._existing_recipe()
+        if self._has_results() and (existing is None or existing.get("recipe") != recipe):
+            other = "no recipe.yaml" if existing is None else f"recipe = {existing.get('recipe')}"
             raise UserError(
                 f"output_dir = {self.path}: there is a run of another kind in that folder "
-                f"({other}), and recipe = {recipe} overwrites its own kind alone; "
+                f"({other}), and recipe = {recipe} overwrites only its own kind; "
                 "choose another with output_dir=…"
             )
 
-    def _there(self) -> dict[str, Any] | None:
-        """The recipe of the run that is there. Raises `UserError` if the file is damaged."""
+    def _existing_recipe(self) -> dict[str, Any] | None:
+        """The recipe of the run in the folder. Raises `UserError` if the file is damaged."""
         if not self._recipe.exists():
             return None
         try:
@@ -140,19 +141,19 @@ class LockedFolder(OutputFolder):
         return read_yaml(self._recipe)
 
     def _has_results(self) -> bool:
-        """Whether a run has written more here than its recipe: a checkpoint, a figure, a log."""
+        """Whether the folder holds more of a run than its recipe: a checkpoint, a figure, a log."""
         if any(self.checkpoints.glob(f"{PREFIX}*")):
-            return True  # a new run would take them for its own, even if their recipe is lost
+            return True  # a new run would resume from them, even if their recipe is lost
         appended = (self.evaluations, self.metrics)
         if any(file.exists() and not _is_empty(file) for file in appended):
-            return True  # a run would append its figures to them
+            return True  # a new run would append to them
         if not self._recipe.exists():
-            return False  # a run writes its recipe first, so none has written here
+            return False  # a run writes its recipe first, so there was none
         files = (file for file in self.path.rglob("*") if file.name not in (RECIPE, ".lock"))
         return any(file.is_file() and not _is_empty(file) for file in files)
 
     def take(self, recipe: str, *, resume: bool = False) -> None:
-        """Removes the figures of an overwritten run, and saves the recipe as it was resolved."""
+        """Writes the resolved recipe. Without `resume`, removes the figures of the run before."""
         stale = [self.evaluations, self.metrics]
         if self._recipe.exists():
             stale += [self.picture, self.lengths]
@@ -165,16 +166,16 @@ class LockedFolder(OutputFolder):
 
 
 def _is_empty(file: Path) -> bool:
-    """Whether it is a file with nothing in it, and no pipe or folder."""
+    """Whether it is an empty regular file."""
     return file.is_file() and file.stat().st_size == 0
 
 
 class Start:
-    """The step at which a run starts: the first, or the one after the checkpoint that it resumes.
+    """The step at which a run starts: 0, or that of the checkpoint that it resumes from.
 
-    `resumed` is that checkpoint, if there is one, and `micro_batch` its documents at a time. The
-    main process, which has locked the `folder`, chooses the checkpoint; the other processes resume
-    the one that it chose. Raises `UserError` if the folder or the checkpoint cannot be used.
+    `resumed` is that checkpoint, or None, and `micro_batch` its number of documents at a time. The
+    main process, which has locked the `folder`, chooses the checkpoint, and the other processes
+    resume from the same one. Raises `UserError` if the folder or the checkpoint cannot be used.
     """
 
     def __init__(
@@ -196,29 +197,28 @@ class Start:
         self.micro_batch = None if resumed is None else resumed.about.micro_batch
 
     def check_room(self, size: int) -> None:
-        """Raises `UserError` if not even one checkpoint of `size` bytes has room, and warns if
-        fewer have than there will be at a time."""
+        """Raises `UserError` if the disk has no room for a checkpoint of `size` bytes, and warns if
+        it has no room for as many as are kept at a time."""
         options = self._options.checkpoint
         left = self._options.training.steps - self.step
         if left == 0:
             return
         deleted = self._deleted(self.resumed)
-        # The oldest is dropped once the newest is whole.
+        # The oldest is deleted after the newest is written.
         most = options.keep + 1 + (options.best is not None)
         stay = len(self._checkpoints.saved()) - len(deleted)
         saves = 1 if options.every is None else ceil(left / options.every)
         wanted = max(1, min(saves, most - stay))
         check_room(
             self._options.output_dir, size,
-            wanted=wanted, within=self._checkpoints.place, freed=deleted,
+            wanted=wanted, within=self._checkpoints.location, freed=deleted,
         )  # fmt: skip
 
     def take(self, recipe: str) -> None:
-        """Makes the output folder this run's; `recipe` is the resolved recipe.
+        """Prepares the output folder for the run; `recipe` is the resolved recipe.
 
-        Deletes the checkpoints and the log of an overwritten run, or the lines that will be logged
-        again. Called last, when everything else is there: only then can nothing keep the run from
-        starting.
+        Deletes the checkpoints and logs of an overwritten run; of a resumed run those after its
+        step. Called at the end of set-up, so that nothing is deleted if set-up fails.
         """
         folder, in_place = self._folder, self._in_place(self.resumed)
         if folder is None:  # the main process has locked it
@@ -239,11 +239,11 @@ class Start:
             self._recipe,
             may_differ=wanted.may_differ,
             overwrite=self._options.overwrite,
-            verified=not self._processes.is_main,  # by the main process, which chose it
+            verified=not self._processes.is_main,  # the main process has verified it
         )
         if self._folder is not None:
             if wanted.resume == AUTO and resumed is None:
-                self._folder.check_again(self._recipe, may_differ=wanted.may_differ)
+                self._folder.check_restart(self._recipe, may_differ=wanted.may_differ)
             else:
                 self._folder.check(resume=self._in_place(resumed))
             self._check_sources(resumed)
@@ -251,7 +251,7 @@ class Start:
         return resumed
 
     def _check_sources(self, resumed: Resumption | None) -> None:
-        """Raises `UserError` if the run starts from what `take` would delete."""
+        """Raises `UserError` if the run starts from a checkpoint that `take` would delete."""
         options, deleted = self._options, self._deleted(resumed)
         sources = {
             "checkpoint.resume": options.checkpoint.resume,
@@ -264,16 +264,16 @@ class Start:
             path = Path(value).expanduser().resolve()
             if any(path.is_relative_to(checkpoint.resolve()) for checkpoint in deleted):
                 raise UserError(
-                    f"{key} = {value}: overwrite=true would delete it, with what else is in "
-                    f"output_dir = {options.output_dir}; choose another output_dir, or a copy of it"
+                    f"{key} = {value}: overwrite=true would delete it together with "
+                    f"output_dir = {options.output_dir}; choose another output_dir, or copy it"
                 )
 
     def _deleted(self, resumed: Resumption | None) -> list[Path]:
         """The checkpoints that `take` deletes."""
         own = self._checkpoints
-        goes_on = resumed is not None and self._in_place(resumed)
-        return resumed.later(own) if resumed is not None and goes_on else own.saved()
+        in_place = self._in_place(resumed)
+        return resumed.later(own) if resumed is not None and in_place else own.saved()
 
     def _in_place(self, resumed: Resumption | None) -> bool:
-        """Whether the run resumes in the folder that it was in."""
-        return resumed is not None and self._checkpoints.holds(resumed.folder)
+        """Whether the run resumes from a checkpoint in its own output folder."""
+        return resumed is not None and self._checkpoints.contains(resumed.folder)

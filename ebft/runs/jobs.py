@@ -1,7 +1,6 @@
-"""The recipes that run a model: `finetune` and `evaluate`.
+"""The jobs of the recipes that run a model: `finetune` and `evaluate`.
 
-A recipe is checked without loading torch where that is possible, so what a job runs is imported
-when it runs.
+Modules that a job needs only to run are imported when it runs, so that recipes are checked quickly.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ class FineTune(Job[FineTuneOptions]):
 
         options, micro_batch = self.options, self.options.training.micro_batch
         estimate = StepEstimate.of(options)
-        if micro_batch == "auto":  # else the device need not be on this machine
+        if micro_batch == "auto":  # with a number, the device need not be on this machine
             free = free_memory(resolve_device(options.model.device))
             budget = MemoryBudget(options.training, memory_need(options), free)
             micro_batch = budget.choose_micro_batch()
         return estimate.table(micro_batch)
 
     def advice(self) -> str:
-        """What the smallest micro-batch needs, and what to lower if not even the models fit."""
+        """How much memory the smallest micro-batch needs, and which options to lower."""
         from ebft.runs.estimate import memory_need
         from ebft.runs.memory import describe_need
 
@@ -71,8 +70,8 @@ class Evaluate(Job[EvaluateOptions]):
             found.append("evaluation.evaluators: is empty, so there is nothing to do")
         if options.model.lora is not None:
             found.append(
-                "model.lora: an evaluation adds no adapter; leave it out, and give a checkpoint's "
-                "own as model.path"
+                "model.lora: an evaluation does not add an adapter; leave it out, and set "
+                "model.path to a checkpoint with one"
             )
         return found
 
@@ -92,7 +91,7 @@ class Evaluate(Job[EvaluateOptions]):
 
 
 def not_on_this_machine(options: ModelRecipeOptions) -> list[str]:
-    """One line for the model, and for each file of a data source, that is not here."""
+    """One line for the model, each file of a data source and each package that is missing here."""
     from ebft.models.embedded import EMBEDDED, find_embedded
     from ebft.models.load import model_folder
 
@@ -117,13 +116,13 @@ def not_on_this_machine(options: ModelRecipeOptions) -> list[str]:
 
 
 def run_job(job: Job[Any]) -> bool:
-    """Runs a job. True if it is complete, False if the user stopped it.
+    """Runs a job. Returns True if it is complete, False if the user stopped it.
 
-    Raises what the job raises, and `MemoryShortError` for a lack of memory.
+    Raises the errors of the job, and `MemoryShortError` if it runs out of memory.
     """
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # the run has its own; loading weights takes a second
+    disable_progress_bar()  # the run has its own bar, and loading weights takes a second
     try:
         return job.run()
     except EXPLAINED:

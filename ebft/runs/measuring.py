@@ -1,4 +1,4 @@
-"""What a run measures of its policy: held-out figures, the noise of gradients, the report."""
+"""Measurements during a run: held-out figures, the noise of gradients, and the final summary."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ log = logging.getLogger("ebft")
 
 
 class Measuring(Observer):
-    """Measures as the recipe says; `history` has all held-out figures, `progress` shows them.
+    """Takes the measurements that the recipe asks for, adds them to `history` and shows them.
 
-    Raises `UserError` where `checkpoint.best` is not among what is measured, once that is known.
+    `remembered` may hold the measurements before the first step, from an earlier run.
     """
 
     def __init__(
@@ -48,10 +48,13 @@ class Measuring(Observer):
         self._loop, self._sets = loop, sets
         self._history, self._progress, self._remembered = history, progress, remembered
         self.seconds_within_steps = 0.0
-        """What measuring gradients has taken so far: no part of a step's own time."""
+        """Seconds of measuring gradients so far, which do not count as the time of a step."""
 
     def begin(self, done: int) -> None:
-        """Measures before the first step, or where the run was stopped before it had done so."""
+        """Measures before the first step, or what was due when the run was stopped.
+
+        Raises `UserError` if `checkpoint.best` is not one of the measurements.
+        """
         if not self._history or (self.due(done) and done not in self._history):
             self.held_out(done)
         best = self._best
@@ -65,9 +68,9 @@ class Measuring(Observer):
         self._progress.announce(what)
 
     def before_update(self, step: int, contexts: Contexts, scored: Scored | None) -> None:
-        """How large and how noisy the gradient's parts are, at the steps when it is due.
+        """Measures the size and the noise of the gradient's terms, if that is due.
 
-        After the update they would be measured on documents that the policy has just learned.
+        It is done before the update; after it the policy would have learned from these documents.
         """
         done, began = step + 1, perf_counter()
         if not is_due(done, self._training.measure_gradients_every):
@@ -83,11 +86,11 @@ class Measuring(Observer):
         self.seconds_within_steps += perf_counter() - began
 
     def due(self, done: int) -> bool:
-        """Whether held-out figures are due after so many steps."""
+        """Whether held-out figures are due after `done` steps."""
         return done == self._training.steps or is_due(done, self._evaluation.every)
 
     def held_out(self, done: int) -> None:
-        """The held-out figures after so many steps."""
+        """Measures and logs the held-out figures after `done` steps."""
         if not self._evaluation.anything():
             return
         log.info("evaluating after step %d …", done)
@@ -104,14 +107,14 @@ class Measuring(Observer):
 
     def _measure(self, done: int) -> dict[str, Measurement]:
         m = self._loop
-        with kept_whole(m.policy):  # processes need not stay in step to measure
+        with kept_whole(m.policy):  # so that processes can measure independently
             return measure(
                 m.policy, self._sets,
                 micro_batch=m.micro_batch, processes=m.processes, steps_done=done,
             )  # fmt: skip
 
     def report(self, output: OutputFolder, metrics: Sequence[Mapping[str, float]]) -> None:
-        """Draws the pictures and prints the summary; `metrics` are those of the steps."""
+        """Writes the pictures and prints the summary; `metrics` are those of the steps."""
         if not self._evaluation.anything():
             return
         plot_curves(self._history, metrics, output.picture)
@@ -122,5 +125,5 @@ class Measuring(Observer):
 
 
 def is_due(steps_done: int, every: int | None) -> bool:
-    """Whether something that happens every so many steps (None: never) happens now."""
+    """Whether something that happens every `every` steps (None: never) is due now."""
     return every is not None and steps_done % every == 0

@@ -1,4 +1,4 @@
-"""Memory of a run: how much is free, what fits into it, and what happens when it is short."""
+"""The memory of a run: how much is free, how large micro-batches can be, and running out of it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ebft.runs.options import StepOptions
 
 SHARE = 0.8
-"""How much of the free memory to use: estimates are within 15 %, and others may need some."""
+"""The fraction of the free memory to use: estimates are within 15 %, and other programs may run."""
 CGROUP = Path("/proc/self/cgroup")
 MOUNT = Path("/sys/fs/cgroup")
 FILES = {
     "v2": ("memory.max", "memory.current", "inactive_file"),
     "v1": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-"""What each version of Linux's control groups calls the limit, the use, and what can be freed."""
+"""The names of the limit, the use and the reclaimable part in each version of Linux's cgroups."""
 
 
 log = logging.getLogger("ebft")
@@ -37,10 +37,10 @@ log = logging.getLogger("ebft")
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """What each process of a run may use, and what it needs.
+    """The memory that each process of a run may use, and what it needs.
 
-    `free` bytes were free before any model was loaded. `need` estimates the bytes of a number of
-    documents at a time; it raises `ValueError` if that cannot be known.
+    `free` bytes were free before any model was loaded. `need` estimates the bytes for a number of
+    documents at a time; it raises `ValueError` if it cannot.
     """
 
     training: StepOptions
@@ -49,10 +49,10 @@ class MemoryBudget:
     processes: int = 1
 
     def choose_micro_batch(self, *, before: int | None = None) -> int:
-        """`training.micro_batch`; for auto, as many of the longest documents as fit.
+        """`training.micro_batch`; for auto, the number of the longest documents that fit.
 
-        `before` is what a resumed run had. If that fits too, it is taken: the results are the same
-        to the last bit. Raises `UserError` if the need of a document cannot be estimated.
+        `before` is the number of a resumed run. It is kept if it fits, so that results are bitwise
+        the same. Raises `UserError` if the need cannot be estimated.
         """
         chosen = self.training.micro_batch
         if chosen != "auto":
@@ -76,12 +76,12 @@ class MemoryBudget:
         return size
 
     def describe(self, micro_batch: int) -> str:
-        """`about 5.7 GiB are needed …, and 3.1 GiB were free`."""
+        """A message such as `about 5.7 GiB are needed …, and 3.1 GiB were free`."""
         need = describe_need(self.need, micro_batch)
         return f"{need}, and {self.free / GIB:.1f} GiB were free when the run began"
 
     def short(self, micro_batch: int) -> MemoryShortError:
-        """The error that ends a run, with the numbers and what to lower."""
+        """The error that ends a run, with the estimate and the options to lower."""
         advice = [f"training.micro_batch={max(1, micro_batch // 2)}"] if micro_batch > 1 else []
         if not self.training.gradient_checkpointing:
             advice.append("training.gradient_checkpointing=true")
@@ -93,35 +93,38 @@ class MemoryBudget:
 
 
 def describe_need(need: Callable[[int], float], micro_batch: int) -> str:
-    """`about 5.7 GiB are needed with training.micro_batch = 4`, or why that is not known."""
+    """A message such as `about 5.7 GiB are needed with training.micro_batch = 4`.
+
+    If the need cannot be estimated, the message says why.
+    """
     try:
         estimate = f"about {need(micro_batch) / GIB:.1f} GiB are needed"
-    # A model or a plan that cannot be foreseen may raise anything: no run ends for this line.
+    # A user's model or plan may raise any error, and a run must not fail because of a message.
     except Exception as error:
         estimate = f"what is needed is not known: {error}"
     return f"{estimate} with training.micro_batch = {micro_batch}"
 
 
 def free_memory(device: torch.device, *, local_size: int = 1) -> int:
-    """Bytes that this process can still get: of its GPU, or its part of the machine's memory.
+    """Bytes that this process can still allocate: on its GPU, or its share of the machine's memory.
 
-    `local_size` counts the processes of this run on the machine.
+    `local_size` is the number of processes of this run on the machine.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    # The machine's figure knows nothing of the limit that a container has.
+    # The machine's figure does not include the limit of a container.
     return int(min(psutil.virtual_memory().available, container_room()) / local_size)
 
 
 def container_room(cgroup: Path = CGROUP, mount: Path = MOUNT) -> float:
-    """Bytes that the control groups around this process leave it; infinity without a limit."""
+    """Bytes that this process can allocate within its control groups; infinity without a limit."""
     return min(
         (_room(folder, version) for folder, version in _groups(cgroup, mount)), default=math.inf
     )
 
 
 def _groups(cgroup: Path, mount: Path) -> Iterator[tuple[Path, str]]:
-    """The group of this process and those around it. A container may see its own as the root."""
+    """The group of this process and its ancestors. In a container its own group may be the root."""
     if not cgroup.exists():
         return
     for line in cgroup.read_text().splitlines():
@@ -147,7 +150,7 @@ def _room(folder: Path, version: str) -> float:
         use = int((folder / use_file).read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return int(limit) - use + int(stat.get(cached, 0))
-    except (OSError, ValueError):  # not a group that accounts for memory
+    except (OSError, ValueError):  # a group without the memory controller
         return math.inf
 
 
@@ -155,33 +158,33 @@ T = TypeVar("T")
 
 
 class Halving:
-    """Does something with half the micro-batch as often as it runs out of memory."""
+    """Calls a function, and again with half the micro-batch while it runs out of memory."""
 
     def __init__(self, loop: LoopParts, checkpointer: Checkpointer, budget: MemoryBudget) -> None:
         self._loop, self._checkpointer, self._budget = loop, checkpointer, budget
 
     def __call__(self, do: Callable[[], T]) -> T:
-        """What `do` returns. Raises `MemoryShortError` when halving does not help."""
+        """Returns `do()`. Raises `MemoryShortError` if halving does not help."""
         while True:
             try:
                 return do()
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                # Processes must stay in step, and one that is out of memory is so by itself.
+                # Several processes must agree on the micro-batch, but only one ran out of memory.
                 alone = self._loop.processes.size == 1
                 single = self._loop.micro_batch.documents == 1
                 if single or not (alone and self._checkpointer.at_rest()):
                     raise self.memory_short() from error
-            # Outside the handler, which holds what the failed attempt has allocated.
+            # Outside the handler, whose traceback keeps the tensors of the failed attempt alive.
             self._halve()
 
     def memory_short(self) -> MemoryShortError:
-        """What ends a run that does not fit, with the numbers."""
+        """The error for a run that does not fit, with the estimate."""
         return self._budget.short(self._loop.micro_batch.documents)
 
     def _halve(self) -> None:
-        """Restores the parts' states from before the step."""
+        """Halves the micro-batch, and restores the states of the parts from before the step."""
         micro_batch = self._loop.micro_batch
         need = self._budget.describe(micro_batch.documents)
         micro_batch.halve()

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: the figures of every step, which each run writes into its output folder."""
+"""`metrics.jsonl`: the metrics of every step, which each run writes into its output folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ebft.files import Count, Number, parse_json, read_text, record, whole_lines
 
 
 class MetricsLine(BaseModel, extra="allow"):
-    """A line of the file: figures by their names, and how many steps were done."""
+    """A line of the file: the number of steps done, and figures by name."""
 
     __pydantic_extra__: dict[str, Number | None]
     step: Count
 
     @property
     def figures(self) -> dict[str, float]:
-        """Those that are finite."""
+        """The finite figures."""
         return {name: value for name, value in self.__pydantic_extra__.items() if value is not None}
 
 
@@ -29,35 +29,39 @@ LINE = TypeAdapter(MetricsLine)
 
 
 class MetricsLog:
-    """Appends `{"step": …, name: value, …}` to a file, a line for each call.
+    """A metric logger that appends a line `{"step": …, name: value, …}` to a file for each call.
 
-    A figure that is not finite is null, because JSON has no word for it.
+    A figure that is not finite is written as null, because JSON has no infinity or NaN.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def log_dict(self, payload: Mapping[str, float], step: int) -> None:
-        """Raises `OSError` if the line cannot be written."""
+        """Appends a line. Raises `OSError` if it cannot be written."""
         figures = {name: float(value) for name, value in payload.items()}
         finite = {name: value if isfinite(value) else None for name, value in figures.items()}
-        # Opened for each line: nothing is held back in a buffer when the process is killed.
+        # Opened for each line, so that no line is lost in a buffer when the process is killed.
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
 
     def close(self) -> None:
-        """There is nothing to close: each line is on its own."""
+        """Does nothing, because the file is closed after each line."""
 
 
 def read_metrics(file: Path) -> list[MetricsLine]:
-    """Returns the lines of a run's log, none if there is no log yet; a last line that was cut off
-    does not count. Raises `UserError` that names the first line that is damaged."""
+    """Returns the lines of a run's log, without a last line that was cut off; none without a log.
+
+    Raises `UserError` naming the first damaged line.
+    """
     return [line for line, _ in _lines(file)]
 
 
 def cut_metrics(file: Path, *, after: int) -> None:
-    """Drops the lines of steps beyond `after`, which are logged again, and a last line that was cut
-    off. Raises `UserError` as `read_metrics` does, and changes nothing then."""
+    """Removes the lines of steps beyond `after`, and a last line that was cut off.
+
+    Raises `UserError` as `read_metrics` does, and then changes nothing.
+    """
     kept = [text + "\n" for line, text in _lines(file) if line.step <= after]
     if file.exists():
         write_whole(file, "".join(kept))
@@ -79,5 +83,5 @@ def _lines(file: Path) -> Iterator[tuple[MetricsLine, str]]:
 
 def _damaged(file: Path, why: str) -> UserError:
     return UserError(
-        f"{file} is damaged: {why}; delete it: only curves of training are made from it"
+        f"{file} is damaged: {why}; delete it: it is only used to plot curves of training"
     )

@@ -1,4 +1,4 @@
-"""The options of the recipes that run a model: one field a section of the file."""
+"""The options of the recipes that run a model: one field for each section of the file."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from ebft.training.objective import ObjectiveOptions
 
 
 class StepOptions(Options):
-    """How many optimizer steps, and how many documents each one sees."""
+    """The number of optimizer steps, their documents, and how they are computed."""
 
     steps: PositiveInt = Field(description="optimizer steps")
     documents_per_step: PositiveInt = Field(description="documents whose gradients make one step")
     micro_batch: PositiveInt | Literal["auto"] = Field(
         "auto",
-        description="documents put through a network at a time: so many of the longest, or more "
-        "shorter ones with no more tokens; changes memory, not results. auto: as many as the "
-        "memory that is free has room for, by the estimate of --dry-run",
+        description="documents in one forward pass: this many of the longest, or more shorter ones "
+        "with as many tokens; changes memory, not results. auto: as many as fit into the free "
+        "memory by the estimate of --dry-run",
     )
     gradient_checkpointing: bool = Field(
         False,
-        description="keep each layer's input alone and compute the layer again in backward: much "
-        "less memory, a third more work; changes no result",
+        description="keep only each layer's input and recompute the layer in backward: much less "
+        "memory, a third more compute; changes no result",
     )
     compile: bool = Field(
         False,
-        description="torch.compile the decoder's layers for forward and backward: less memory and "
-        "a little less time, after half a minute of compiling; the same results to rounding",
+        description="torch.compile the decoder's layers: less memory and a little less time, after "
+        "half a minute of compiling; the same results to rounding",
     )
-    clip_grad_norm: float = Field(1.0, gt=0, description="largest gradient norm; larger is scaled")
+    clip_grad_norm: float = Field(1.0, gt=0, description="larger gradient norms are clipped to it")
     show_rollouts_every: PositiveInt | None = Field(
-        10, description="steps between tables of rollouts beside their references; null: none"
+        10, description="steps between tables of rollouts and their references; null: none"
     )
     measure_gradients_every: PositiveInt | None = Field(
         None,
-        description="steps between measurements of how large and how noisy the policy gradient "
-        "and γ·CE are apart, each as costly as a step; null: never",
+        description="steps between measurements of the size and noise of the gradients of the "
+        "policy-gradient loss and of γ·CE; each costs as much as a step; null: never",
     )
 
 
 class CheckpointOptions(Options):
-    """When the run is saved, which checkpoints are kept, and which one a run resumes from."""
+    """When checkpoints are saved, which are kept, and which one a run resumes from."""
 
     every: PositiveInt | None = Field(
         None, description="optimizer steps between checkpoints; null: only the last"
@@ -69,18 +69,18 @@ class CheckpointOptions(Options):
     grace: float = Field(
         20.0,
         gt=0,
-        description="seconds that a step has to finish after SIGTERM; then it is broken off, and "
-        "the step before it saved",
+        description="seconds that a step may take to finish after SIGTERM; then it is interrupted, "
+        "and the step before it is saved",
     )
     resume: str | None = Field(
         None,
-        description="auto: resume from the newest whole checkpoint in output_dir, if there is one; "
-        "or a checkpoint's folder; null: start from the beginning",
+        description="auto: resume from the newest undamaged checkpoint in output_dir, if there is "
+        "one; or the folder of a checkpoint; null: start from the beginning",
     )
     may_differ: tuple[str, ...] = Field(
         (),
-        description="keys that may differ from the recipe of the checkpoint that is resumed, "
-        "though they change the mathematics, e.g. optimizer.lr; a section stands for its keys",
+        description="keys that may differ from the recipe of the resumed checkpoint although they "
+        "change the mathematics, e.g. optimizer.lr; a section means all its keys",
     )
     merge_adapter: bool = Field(
         False,
@@ -90,24 +90,24 @@ class CheckpointOptions(Options):
 
 
 class ModelRecipeOptions(RecipeOptions):
-    """A recipe about one model and the documents of one data source."""
+    """The options that fine-tuning and evaluation share: a model, and documents."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of data order and rollouts")
     model: ModelOptions
     data: Annotated[Part, part_of("data")]
     documents: DocumentOptions
     plan: Annotated[Part, part_of("plans")] = Field(
-        description="anchors of the documents; also which documents are accepted, so that methods "
+        description="chooses the anchors of documents, and which documents are accepted: methods "
         "with and without rollouts train on the same ones"
     )
     evaluation: EvaluationOptions = EvaluationOptions()
 
     def parts(self) -> dict[str, Part]:
-        """The parts that there are by their key path, for checks that concern them all."""
+        """The parts that the recipe has, by key."""
         return {"data": self.data, "plan": self.plan}
 
     def missing_for_parts(self) -> list[str]:
-        """One line for each part and each evaluator that needs what is not on this machine."""
+        """One line for each part and evaluator that needs something that this machine lacks."""
         parts = self.parts() | self.evaluation.parts()
         return [f"{key}: {what}" for key, part in parts.items() if (what := part.missing())]
 
@@ -116,7 +116,7 @@ class EvaluateOptions(ModelRecipeOptions):
     """Measures a model without training it: `recipe: evaluate`."""
 
     micro_batch: PositiveInt = Field(
-        4, description="documents put through a network at a time; changes memory, not results"
+        4, description="documents in one forward pass; changes memory, not results"
     )
     harness: HarnessOptions | None = Field(
         None, description="tasks of lm-evaluation-harness; null: none"
@@ -126,12 +126,12 @@ class EvaluateOptions(ModelRecipeOptions):
 class FineTuneOptions(ModelRecipeOptions):
     """A fine-tuning recipe: `recipe: finetune`.
 
-    With sampler, reward and baseline it is EBFT, or RLVR if the reward uses no features; without
-    all three it is SFT, on the documents that the plan accepts.
+    With sampler, reward and baseline the method is EBFT, or RLVR if the reward uses no features.
+    Without the three it is SFT, on the documents that the plan accepts.
     """
 
     sampler: Annotated[SamplerPart | None, part_of("samplers", optional=True)] = Field(
-        None, description="null, with reward and baseline: no rollouts, SFT"
+        None, description="null, together with reward and baseline: no rollouts (SFT)"
     )
     feature_map: Annotated[FeatureMapPart | None, part_of("feature_maps", optional=True)] = Field(
         None, description="null: for rewards that use no features"
@@ -141,7 +141,7 @@ class FineTuneOptions(ModelRecipeOptions):
     baseline: Annotated[BaselinePart | None, part_of("baselines", optional=True)] = None
     require_unbiased: bool = Field(
         False,
-        description="refuse parts whose policy gradient is biased, or whose author has not said",
+        description="refuse parts that bias the policy gradient, or do not say whether they do",
     )
     objective: ObjectiveOptions
     evaluation: RunEvaluationOptions = RunEvaluationOptions()
@@ -152,18 +152,18 @@ class FineTuneOptions(ModelRecipeOptions):
     training: StepOptions
     checkpoint: CheckpointOptions = CheckpointOptions()
     metric_loggers: tuple[LoggerComponent, ...] = Field(
-        (), description="loggers that get the metrics beside metrics.jsonl, which is always written"
+        (), description="further metric loggers; metrics.jsonl is always written"
     )
     parallel: ParallelOptions = ParallelOptions()
 
     @property
     def uses_features(self) -> bool:
-        """Whether features are computed in training."""
+        """Whether training computes features."""
         return self.reward is not None and self.reward.uses_features()
 
     @property
     def method(self) -> str:
-        """What this recipe does, by the name of the method: SFT, RLVR or EBFT."""
+        """The name of the method: SFT, RLVR or EBFT."""
         if self.reward is None:
             return "SFT"
         return "EBFT" if self.uses_features else "RLVR"

@@ -1,4 +1,4 @@
-"""What a person sees of a run, and what is logged: description, progress bar, metric loggers."""
+"""The output of a run: its summary, the progress bar, and the metric loggers."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ SHOWN = {
     "tokens_per_second": ("tok/s", "{:.0f}"),
     "memory_gib": ("mem", "{:.1f}G"),
 }
-"""Which metrics the progress bar shows, as what, and how."""
+"""The metrics in the progress bar: their labels and formats."""
 BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-"""Figures say more than a bar, and 80 columns have room for one of them."""
-SAY_EVERY = 10.0
-"""Seconds between lines about steps where there is no terminal."""
-SAY_WITHIN = 30.0
-"""Seconds without a line after which one says where in its step a run is."""
+"""Without the bar itself: 80 columns have room for a bar or for figures."""
+LOG_EVERY = 10.0
+"""Seconds between log lines about steps, without a terminal."""
+LOG_WITHIN = 30.0
+"""Seconds without a log line after which the stage of the current step is logged."""
 REDRAW = 0.2
-"""Seconds between two changes of the bar within a step, at least: short steps are not worth it."""
+"""Least number of seconds between changes of the bar within a step."""
 
 log = logging.getLogger("ebft")
 
 
 class MetricLogger(Protocol):
-    """What torchtune's metric loggers have in common."""
+    """The methods that torchtune's metric loggers share."""
 
     def log_dict(self, payload: Mapping[str, float], step: int) -> None: ...
 
@@ -55,18 +55,18 @@ class MetricLogger(Protocol):
 
 
 def make_metric_loggers(components: Sequence[Component]) -> list[MetricLogger]:
-    """Raises `UserError` naming the logger that cannot be made, with those before it closed."""
+    """Makes the metric loggers. If one cannot be made, closes the others and raises `UserError`."""
     loggers: list[MetricLogger] = []
     for i, component in enumerate(components):
         try:
             loggers.append(component.instantiate())
-        except Exception as error:  # services have errors of their own: no key, no network
+        except Exception as error:  # services raise their own errors, e.g. without a key
             for logger in loggers:
                 logger.close()
             what = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise UserError(
-                f"metric_loggers.{i} = {component.path}: cannot be made ({what}); leave it out, or "
-                "give it what it needs"
+                f"metric_loggers.{i} = {component.path}: cannot be created ({what}); fix that, or "
+                "leave it out"
             ) from error
     return loggers
 
@@ -85,34 +85,34 @@ class Progress:
     ) -> None:
         self._loggers, self._tokenizer = loggers, tokenizer
         self._every, self._label, self._steps = show_rollouts_every, label, steps
-        # `disable=None`: off a terminal, where a bar would be thousands of lines in one.
+        # `disable=None` disables the bar without a terminal, where it would fill the log.
         self._bar = Bar(
             total=steps, desc=label, unit="step", dynamic_ncols=True, disable=None, bar_format=BAR
         )
-        self._done, self._step_said = 0, -SAY_EVERY
-        self._said = self._drawn = time.perf_counter()
+        self._done, self._step_logged = 0, -LOG_EVERY
+        self._logged = self._drawn = time.perf_counter()
 
     def start_at(self, steps_done: int) -> None:
-        """Counts from the steps that an earlier process has done."""
+        """Starts the count at the number of steps that a resumed run has done."""
         self._done = self._bar.initial = self._bar.n = steps_done
         self._bar.refresh()
 
     def announce(self, what: str) -> None:
-        """Shows what the step in progress does next, so that a long one is seen to move."""
+        """Shows the next stage of the current step, so that a long step shows progress."""
         now = time.perf_counter()
         if self._bar.disable:
-            if now - self._said >= SAY_WITHIN:
+            if now - self._logged >= LOG_WITHIN:
                 log.info("%s: step %d of %d: %s", self._label, self._done + 1, self._steps, what)
-                self._said = now
+                self._logged = now
         elif now - self._drawn >= REDRAW:
             self._bar.set_description_str(f"{self._label}, {what}")
             self._drawn = now
 
     def step(self, step: Step, metrics: Mapping[str, float]) -> None:
-        """Shows and logs a step that is done."""
+        """Shows and logs the metrics of a completed step."""
         self._done = step.done
         self.log(metrics, step.done)
-        # A reward with parts is shown in its parts.
+        # The terms of a reward are shown instead of their sum.
         left_out = {"reward"} if "alignment" in metrics else set()
         shown = {k: v for k, v in SHOWN.items() if k in metrics.keys() - left_out}
         figures = "  ".join(
@@ -123,39 +123,39 @@ class Progress:
         self._bar.update()
         self._drawn = time.perf_counter()
         if self._bar.disable:
-            self._say(step.done, figures)
+            self._log_step(step.done, figures)
         due = self._every is not None and step.number % self._every == 0
         if step.scored is not None and due:
             title = f"step {step.done}: rollouts and their rewards"
             scored, tokenizer = step.scored, self._tokenizer
             self.show(rollouts_table(scored.rollouts, scored.reward(), tokenizer, title=title))
 
-    def _say(self, done: int, figures: str) -> None:
+    def _log_step(self, done: int, figures: str) -> None:
         now = time.perf_counter()
-        if now - self._step_said >= SAY_EVERY or done == self._steps:
+        if now - self._step_logged >= LOG_EVERY or done == self._steps:
             log.info("%s: step %d of %d  %s", self._label, done, self._steps, figures)
-            self._said = self._step_said = now
+            self._logged = self._step_logged = now
 
     def log(self, metrics: Mapping[str, float], steps_done: int) -> None:
-        """Passes metrics on to every metric logger, which may print their names."""
+        """Passes metrics to every metric logger, with printable names."""
         shown = {printable(name): value for name, value in metrics.items()}
         for logger in self._loggers:
             logger.log_dict(shown, step=steps_done)
 
     def show(self, what: RenderableType) -> None:
-        """Prints beside the progress bar."""
+        """Prints without disturbing the progress bar."""
         show(what)
 
     def close(self) -> None:
-        """Closes the bar and the loggers, once."""
+        """Closes the bar and the loggers. Further calls do nothing."""
         self._bar.close()
         loggers, self._loggers = self._loggers, ()
         for logger in loggers:
             logger.close()
 
 
-def describe(options: FineTuneOptions, prepared: Prepared) -> None:
-    """Logs it."""
+def log_summary(options: FineTuneOptions, prepared: Prepared) -> None:
+    """Logs the model, the memory and the documents of a run."""
     resources, documents = prepared.resources, prepared.documents
     parameters = list(resources.policy.parameters())
     count, trained = (
@@ -173,15 +173,15 @@ def describe(options: FineTuneOptions, prepared: Prepared) -> None:
         log.warning("OFF-POLICY: sampler: %s, so the policy gradient is biased", claim.why)
     log.info("memory: %s", prepared.budget.describe(prepared.loop.micro_batch.documents))
     if options.feature_map is not None and not options.uses_features:
-        log.info("feature_map: not computed in training, for the reward uses no features")
+        log.info("feature_map: not computed in training, because the reward uses no features")
     for name, part in {"train": documents.train, **documents.evaluated}.items():
         dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
         log.info("%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}")
     per_step, count = options.training.documents_per_step, len(documents.train.documents)
     if per_step > count:
         log.warning(
-            "training.documents_per_step = %d: there are %d documents to train on, so a step has "
-            "some of them several times",
+            "training.documents_per_step = %d: there are only %d documents to train on, so a step "
+            "repeats some of them",
             per_step, count,
         )  # fmt: skip
     for one in prepared.sets:

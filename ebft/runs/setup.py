@@ -1,4 +1,4 @@
-"""Everything that a run needs before its first step: its model, its documents, its parts."""
+"""Sets a run up: loads the model and the documents, and builds the parts."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from ebft.models.options import ModelOptions
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-SEEN = 256
-"""Documents that are looked at to know how long they are."""
+SAMPLED = 256
+"""The number of documents from which the longest length is estimated."""
 
 log = logging.getLogger("ebft")
 
@@ -65,7 +65,7 @@ class Documents:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is trained, on what, and what it is measured on.
+    """Everything that a run needs before its first step.
 
     `digests` are of the base model's weights and of the documents.
     """
@@ -79,9 +79,9 @@ class Prepared:
 
 
 def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Prepared:
-    """Loads the model and the data and builds the parts.
+    """Loads the model and the data, and builds the parts.
 
-    Raises `UserError` for a model or data that cannot be used, and if they are not those of the
+    Raises `UserError` for a model or data that cannot be used, or that differ from those of the
     checkpoint that the run resumes from.
     """
     free = free_memory(resolve_device(options.model.device), local_size=processes.local_size)
@@ -102,9 +102,9 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     }
     if start.resumed is not None:
         start.resumed.check_digests(digests)
-    # While the weights are whole and in float32.
+    # Before the weights are sharded or cast.
     gap = probe_tree(resources.policy, documents.train.documents, plan)
-    log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
+    log.info("log-probs in a tree and in independent rows differ by at most %.1g nats", gap)
     place_weights(resources, has_lora=options.model.lora is not None)
     loop = make_loop_parts(options, resources, plan, documents.train.documents, micro_batch)
     return Prepared(budget, resources, documents, sets, digests, loop)
@@ -113,22 +113,22 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
 def make_micro_batch(
     budget: MemoryBudget, processes: Processes, *, before: int | None
 ) -> MicroBatch:
-    """The micro-batch that the recipe says, or what the free memory holds: `before`, if it fits."""
+    """The micro-batch of the recipe, or for auto one that fits: `before`, if that fits."""
     documents = budget.choose_micro_batch(before=before)
-    # The same everywhere: processes compute in step, a micro-batch at a time.
+    # The smallest of all processes, because they compute micro-batches in lockstep.
     return MicroBatch(int(processes.gather(torch.tensor([documents])).min()))
 
 
 def digest_base(resources: Resources, *, another: bool) -> str:
-    """A digest of the policy, before it has a checkpoint's weights, and of the base model if that
-    is another."""
+    """A digest of the policy, before a checkpoint's weights are loaded, and of `another` base
+    model."""
     digest = digest_weights(resources.policy)
     return f"{digest} {digest_weights(resources.load_base())}" if another else digest
 
 
 def place_weights(resources: Resources, *, has_lora: bool) -> None:
-    """Shards the weights over the processes. In one process, with LoRA, it casts the frozen weights
-    to the precision of forwards."""
+    """Shards the weights over the processes. In one process with LoRA, casts the frozen weights to
+    the precision of forwards."""
     processes = resources.processes
     if processes.mesh is not None:
         from ebft.models.shard import shard
@@ -145,11 +145,11 @@ def make_resources(
     seed: int,
     merge_adapter: bool = True,
 ) -> Resources:
-    """Loads the policy, and gives it an adapter if the recipe has LoRA.
+    """Loads the policy, and adds an adapter if the recipe has LoRA.
 
-    The adapter of a checkpoint that holds no more than that is merged, or injected
-    (`load_policy`). The frozen base model is a policy with an adapter without it; otherwise, or if
-    a recipe with LoRA names another base, it is loaded when a part first asks for it, once.
+    A checkpoint that holds only an adapter is loaded as `load_policy` says. If the policy has an
+    adapter, the frozen base model is the policy without it, unless a recipe with LoRA names
+    `model.base`. Otherwise the base model is loaded once, when a part first asks for it.
     """
     policy, tokenizer = load_policy(model, merge_adapter=merge_adapter)
     precision = PRECISION[model.precision]
@@ -172,7 +172,7 @@ def make_resources(
 def make_documents(
     data: Part, options: DocumentOptions, resources: Resources, plan: Plan
 ) -> Documents:
-    """Reads, splits and tokenizes the data. Raises `UserError` if the plan accepts no document."""
+    """Reads and tokenizes the splits. Raises `UserError` if the plan accepts no document."""
     splits = read_splits(data, options, resources)
     return Documents(
         tokenize_split(splits.train, "train", options, resources, plan),
@@ -181,8 +181,10 @@ def make_documents(
 
 
 def read_splits(data: Part, options: DocumentOptions, resources: Resources) -> Splits:
-    """The texts of a data source. Raises `UserError` if the policy cannot read documents as long as
-    the options allow."""
+    """Reads the texts of a data source.
+
+    Raises `UserError` if `documents.length` exceeds the context length of the policy.
+    """
     check_context_length(options.length, resources.policy.config, key="documents.length")
     source: DataSource = data.build(resources)
     return source()
@@ -191,7 +193,7 @@ def read_splits(data: Part, options: DocumentOptions, resources: Resources) -> S
 def held_out_documents(
     splits: Splits, options: DocumentOptions, resources: Resources, plan: Plan
 ) -> dict[str, Tokenized]:
-    """The held-out documents by the name of their set; out-of-distribution if there are any."""
+    """The held-out documents, and out-of-distribution ones if there are any, by set."""
     held_out, out_of_distribution = HELD_OUT
     sets = {held_out: splits.held_out}
     if splits.out_of_distribution:
@@ -208,7 +210,7 @@ def tokenize_split(
     resources: Resources,
     plan: Plan,
 ) -> Tokenized:
-    """The documents of a split. Raises `UserError` if the plan accepts none."""
+    """Tokenizes the documents of a split. Raises `UserError` if the plan accepts none."""
     reads = context_length(resources.policy.config)
     return tokenize(
         examples, resources.tokenizer, options, plan,
@@ -237,8 +239,8 @@ def make_loop_parts(
         resources, options.sampler, feature_map, options.transforms, options.reward,
         options.baseline,
     )  # fmt: skip
-    # Of the first ones: with documents.on_demand, to see all would be to tokenise all.
-    longest = max(islice(documents, SEEN), key=lambda document: document.tokens.numel())
+    # Only the first ones: with documents.on_demand, looking at all would tokenize all.
+    longest = max(islice(documents, SAMPLED), key=lambda document: document.tokens.numel())
     (longest_tree,) = tree_tokens(plan([longest]), 0 if parts is None else parts.sampler.n)
 
     def of_step(step: int) -> list[Document]:
@@ -264,7 +266,7 @@ def make_loop_parts(
 
 
 def make_optimizer(component: OptimizerComponent, parameters: list[Parameter]) -> Optimizer:
-    """The recipe's optimizer of these weights. Raises `UserError` if it does not take them."""
+    """Makes the recipe's optimizer. Raises `UserError` if it does not support the parameters."""
     try:
         optimizer: Optimizer = component.instantiate(parameters)
     except UserError as error:
@@ -273,7 +275,7 @@ def make_optimizer(component: OptimizerComponent, parameters: list[Parameter]) -
 
 
 def make_lr_scheduler(schedule: ScheduleComponent | None, optimizer: Optimizer) -> LRScheduler:
-    """The recipe's schedule; without one the learning rate is constant."""
+    """Makes the recipe's schedule; without one the learning rate is constant."""
     if schedule is None:
         return ConstantLR(optimizer, factor=1.0)
     return schedule.instantiate(optimizer)
@@ -287,9 +289,9 @@ def make_rollout_parts(
     reward: Part | None,
     baseline: Part | None,
 ) -> RolloutParts | None:
-    """Builds what samples and scores rollouts; None if the recipe has no reward."""
+    """Builds the parts that sample and score rollouts; None if the recipe has no reward."""
     if sampler is None or reward is None or baseline is None:
-        return None  # all three: `checks.rollouts_are_scored` refuses some of them
+        return None  # `checks` makes sure that all three are missing
     return RolloutParts(
         sampler=sampler.build(resources),
         feature_map=None if feature_map is None else feature_map.build(resources),

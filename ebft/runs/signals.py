@@ -1,8 +1,8 @@
-"""Signals as requests: the step in progress is finished, then the run stops in good order.
+"""Turns signals into requests to stop, so that a run finishes its step and saves a checkpoint.
 
-Ctrl-C has all the time that the step takes, and a second one stops at once. SIGTERM comes from a
-scheduler that kills soon: when the time is over, the step is broken off instead. SIGHUP, of a
-terminal that was closed, counts as SIGTERM.
+After Ctrl-C the step may take as long as it needs; a second Ctrl-C stops at once. SIGTERM comes
+from a scheduler that will soon kill the process: after a time limit the step is interrupted. SIGHUP
+comes when the terminal is closed, and is handled like SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ log = logging.getLogger("ebft")
 TERMINATED = 128 + signal.SIGTERM
 """Exit status after SIGTERM, 143, as if the signal itself had ended the process."""
 POLL = 0.1
-"""Seconds between looking whether a step can be broken off now."""
+"""Seconds between checks whether the step can be interrupted now."""
 
 
-class BrokenOffError(BaseException):
-    """The time that SIGTERM left is over. Not an `Exception`: no part is to handle it."""
+class StepInterruptedError(BaseException):
+    """The time limit after SIGTERM is over. Not an `Exception`, so that no part handles it."""
 
 
 class StopRequest:
-    """Which signal has asked the run to stop, if any."""
+    """Whether a signal has asked the run to stop, and which."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._breakable = False
+        self._interruptible = False
 
     def __bool__(self) -> bool:
         return self.signal is not None
 
     @property
-    def is_breakable(self) -> bool:
-        return self._breakable
+    def is_interruptible(self) -> bool:
+        return self._interruptible
 
     @contextmanager
-    def breakable(self) -> Iterator[None]:
-        """What is done within it may be broken off, by a `BrokenOffError`."""
-        self._breakable = True
+    def interruptible(self) -> Iterator[None]:
+        """A context in which `StepInterruptedError` may be raised."""
+        self._interruptible = True
         try:
             yield
         finally:
-            self._breakable = False
+            self._interruptible = False
 
 
 @contextmanager
 def stop_on_signals(*, grace: float, at_rest: Callable[[], bool]) -> Iterator[StopRequest]:
     """Turns SIGINT, SIGTERM and SIGHUP into a request.
 
-    The step has `grace` seconds after the latter two; then it is broken off as soon as the policy
-    is `at_rest`, not in the middle of an update.
+    After SIGTERM and SIGHUP the step has `grace` seconds. Then it is interrupted, but only when the
+    policy is `at_rest`, not in the middle of an update.
     """
     request = StopRequest()
 
@@ -69,12 +69,12 @@ def stop_on_signals(*, grace: float, at_rest: Callable[[], bool]) -> Iterator[St
         request.signal = signal.SIGTERM
         signal.setitimer(signal.ITIMER_REAL, grace, POLL)
         name = signal.Signals(number).name
-        log.warning("%s: stopping after this step or %g s, with a checkpoint", name, grace)
+        log.warning("%s: stopping after this step or after %g s, with a checkpoint", name, grace)
 
     def on_alarm(_number: int, _frame: FrameType | None) -> None:
-        if request.is_breakable and at_rest():
+        if request.is_interruptible and at_rest():
             signal.setitimer(signal.ITIMER_REAL, 0)
-            raise BrokenOffError
+            raise StepInterruptedError
 
     handlers = {
         signal.SIGINT: on_interrupt, signal.SIGALRM: on_alarm,
@@ -90,10 +90,10 @@ def stop_on_signals(*, grace: float, at_rest: Callable[[], bool]) -> Iterator[St
 
 
 @contextmanager
-def stop_another(says: str) -> Iterator[StopRequest]:
-    """Turns SIGINT, SIGTERM and SIGHUP into a request that is for another process.
+def stop_child_on_signals(says: str) -> Iterator[StopRequest]:
+    """Turns SIGINT, SIGTERM and SIGHUP into a request, which the caller passes to a child process.
 
-    The second SIGINT interrupts at once, as usual.
+    `says` is logged. A second SIGINT interrupts at once, as usual.
     """
     request = StopRequest()
 
@@ -116,6 +116,6 @@ def stop_another(says: str) -> Iterator[StopRequest]:
 
 
 def _terminating() -> list[signal.Signals]:
-    """The signals that count as SIGTERM; with nohup, a closed terminal is to stop nothing."""
-    hung_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    return [signal.SIGTERM, signal.SIGHUP] if hung_up else [signal.SIGTERM]
+    """SIGTERM, and SIGHUP unless it is ignored, as it is with nohup."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM] if is_ignored else [signal.SIGTERM, signal.SIGHUP]

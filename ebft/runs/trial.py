@@ -1,4 +1,4 @@
-"""Tries a recipe's optimizer and schedule on a small weight, before anything is loaded."""
+"""Tries a recipe's optimizer and schedule on a small weight before anything is loaded."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ if TYPE_CHECKING:
     from ebft.config.kinds import OptimizerComponent, ScheduleComponent
 
 TRIED = ("torch.", "torchao.", "transformers.")
-"""Whose optimizers are tried: others may want more of a model, or of a machine, than is here."""
+"""Modules whose optimizers are tried; those of others may need a real model, or a GPU."""
 SIDE = 64
-"""Rows and columns of the weight: of smaller ones the state is not quantised."""
+"""Rows and columns of the weight; 8-bit optimizers do not quantize the state of smaller weights."""
 MOST_STEPS = 10_000
-"""Steps that a schedule is tried for, one by one, in 20 ms; of a longer run also the last."""
-INSTEAD = "take another, such as torch.optim.AdamW"
+"""The number of steps that a schedule is tried for, in 20 ms; of a longer run also the last."""
+INSTEAD = "use another, such as torch.optim.AdamW"
 
 
-def try_optimizer(component: OptimizerComponent, device: str) -> Iterator[str]:
-    """One update of a small weight, whose state a checkpoint must be able to hold.
+def optimizer_problems(component: OptimizerComponent, device: str) -> Iterator[str]:
+    """Updates a small weight once, and checks that a checkpoint can hold the optimizer's state.
 
-    An optimizer that is none of `TRIED` is not tried.
+    Optimizers of modules other than `TRIED` are not tried.
     """
     if not component.path.startswith(TRIED):
         return
-    with _said("optimizer", component, INSTEAD) as said:
+    with _collecting("optimizer", component, INSTEAD) as problems:
         _update(component.instantiate([_weight()]), device)
-    yield from said
+    yield from problems
 
 
-def try_schedule(
+def schedule_problems(
     schedule: ScheduleComponent | None, component: OptimizerComponent, steps: int
 ) -> Iterator[str]:
-    """As many steps of the schedule as the run has."""
+    """Runs the schedule for as many steps as the run has."""
     if schedule is None:
         return
     optimizer: Optimizer = torch.optim.AdamW([_weight()])
-    if component.path.startswith(TRIED):  # a schedule may set what only its optimizer has
-        with suppress(Exception):  # which `try_optimizer` reports
+    if component.path.startswith(TRIED):  # a schedule may set options that only its optimizer has
+        with suppress(Exception):  # reported by `optimizer_problems`
             optimizer = component.instantiate([_weight()])
-    with _said("lr_scheduler", schedule, f"the run has {steps} steps") as said:
+    with _collecting("lr_scheduler", schedule, f"the run has {steps} steps") as problems:
         _step(schedule.instantiate(optimizer), steps)
-    yield from said
+    yield from problems
 
 
 @contextmanager
-def _said(key: str, component: Component, remedy: str) -> Iterator[list[str]]:
-    """Collects the line that an error within it makes."""
-    said: list[str] = []
+def _collecting(key: str, component: Component, remedy: str) -> Iterator[list[str]]:
+    """Collects an error as a line that names the key and the remedy."""
+    problems: list[str] = []
     try:
-        yield said
+        yield problems
     except UserError as error:
-        said.append(f"{key}: {error}")
-    except Exception as error:  # they check little of what they are given
+        problems.append(f"{key}: {error}")
+    except Exception as error:  # wrong arguments may raise any error
         what = f"{type(error).__name__}: {first_line(error)}"
-        said.append(f"{key}: {component.call()}: {what}; {remedy}")
+        problems.append(f"{key}: {component.call()}: {what}; {remedy}")
 
 
 def _weight() -> torch.nn.Parameter:
@@ -78,21 +78,21 @@ def _weight() -> torch.nn.Parameter:
 
 def _update(optimizer: Optimizer, device: str) -> None:
     try:
-        with torch.compiler.set_stance("force_eager"):  # to compile takes half a minute
+        with torch.compiler.set_stance("force_eager"):  # compiling takes half a minute
             optimizer.step()
         check_nested(optimizer.state_dict()["state"])
     except AssertionError:
-        # `capturable` asserts that weights are on a GPU, where those of the run may well be.
-        with suppress(UserError):  # or that GPU is not on this machine
+        # `capturable` asserts that weights are on a GPU, which is right if the run is on one.
+        with suppress(UserError):  # a GPU that is not on this machine
             if resolve_device(device).type == "cpu":
                 raise
 
 
 def _step(schedule: LRScheduler, steps: int) -> None:
-    """Steps a schedule to the end of the run; raises what it raises, and `ValueError` for a
-    learning rate that is none."""
+    """Steps a schedule to the end of the run. Raises its errors, and `ValueError` for a learning
+    rate that is not a finite number of at least 0."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the optimizer has made no step in between
+        warnings.simplefilter("ignore")  # torch warns because the optimizer has not stepped
         for _ in range(min(steps, MOST_STEPS)):
             schedule.step()
             _check(schedule)

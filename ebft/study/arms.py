@@ -1,4 +1,4 @@
-"""Arms: what a study compares. From its options to labelled lists of overrides; nothing is read."""
+"""Arms, which a study compares: labelled lists of overrides, made from the study's options."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ebft.study.contents import ArmName
 from ebft.study.options import Levels, StudyOptions
 
 REFERENCE = "reference"
-"""The arm in which every one of `one_at_a_time` is as in the base."""
+"""The label of the arm that changes none of the keys of `one_at_a_time`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One value of a factor, and what it is called."""
+    """One value of a factor, and its label."""
 
     label: str
     value: Any
@@ -28,7 +28,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A recipe of the study, but for the seed."""
+    """A recipe of the study without its seed: a base recipe and overrides."""
 
     name: ArmName
     base: Path | None
@@ -40,7 +40,7 @@ class Arm:
 
 
 def arms(options: StudyOptions) -> list[Arm]:
-    """All arms, in the order of the file. Raises `UserError` for levels that have no label."""
+    """All arms, in the order of the file. Raises `UserError` as `levels` does."""
     grid = {key: levels(key, values) for key, values in options.grid.items()}
     singly = {key: levels(key, values) for key, values in options.one_at_a_time.items()}
     short = short_names([*grid, *singly])
@@ -72,9 +72,9 @@ def arms(options: StudyOptions) -> list[Arm]:
 
 
 def factors(options: StudyOptions) -> dict[str, list[str]]:
-    """Every key that has several values, with their labels in the file's order."""
+    """The keys of the grid and of `one_at_a_time`, with the labels of their values in order."""
     found: dict[str, list[str]] = {}
-    # What is listed by itself has as a rule all values, and a grid some of them.
+    # A key in both usually has all of its values in `one_at_a_time`, and some of them in the grid.
     for key, values in [*options.one_at_a_time.items(), *options.grid.items()]:
         labels = [level.label for level in levels(key, values)]
         found[key] = list(dict.fromkeys([*found.get(key, []), *labels]))
@@ -82,9 +82,9 @@ def factors(options: StudyOptions) -> dict[str, list[str]]:
 
 
 def levels(key: str, values: Levels) -> list[Level]:
-    """The values of a factor with their labels: given, or a short form of the value.
+    """The values of a factor with their labels: the given ones, or short forms of the values.
 
-    Raises `UserError` if there are none, or if two would have the same label.
+    Raises `UserError` if there are no values, or if two would have the same label.
     """
     if not values:
         raise UserError(f"{key} = {values}: has no values to compare; give some, or leave it out")
@@ -95,15 +95,15 @@ def levels(key: str, values: Levels) -> list[Level]:
     if len({level.label for level in found}) < len(found):
         labels = ", ".join(level.label for level in found)
         raise UserError(
-            f"{key}: two of its values would both be called the same ({labels}); "
+            f"{key}: two of its values would have the same label ({labels}); "
             "give them labels: a mapping of label to value"
         )
     return found
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Each key by its last words, as few as tell it from the others: `reward.n` and `sampler.n`
-    stay as they are, `reward.diversity` is `diversity`."""
+    """Shortens each key to its last words, as few as are unique: `reward.n` and `sampler.n` stay
+    as they are, and `reward.diversity` becomes `diversity`."""
     distinct = list(dict.fromkeys(keys))
 
     def tail(key: str, words: int) -> str:

@@ -1,4 +1,4 @@
-"""What the files of a study say: of its folder, and of its record."""
+"""The schemas of the files in a study's folder and in its record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAILED = "failed"
 
 def _name(name: str) -> str:
     if "/" in name or "\0" in name or name in ("", ".", ".."):
-        raise ValueError("it must be the name of a folder in runs/, and no path")
+        raise ValueError("it must be the name of a folder in runs/, not a path")
     return name
 
 
@@ -26,10 +26,10 @@ FolderName = Annotated[Text, Field(max_length=255), AfterValidator(_name)]
 
 @dataclass(frozen=True, slots=True)
 class ArmName:
-    """What an arm is called, and which levels it sets.
+    """The label of an arm, and the levels that it sets.
 
-    `variant` is empty if the study names none. `levels` is the label of each key's value where
-    this arm sets one: all keys of the grid, or one of `one_at_a_time`.
+    `variant` is empty if the study has no variants. `levels` maps each key that this arm sets to
+    the label of its value: all keys of the grid, or one of `one_at_a_time`.
     """
 
     label: Text
@@ -39,10 +39,10 @@ class ArmName:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A run's arm and seed, and what its training takes.
+    """A run's arm and seed, and the cost of its training.
 
-    `arms` are all that came out with its recipe; it is called by the first. `tflop` is None for a
-    model whose shape is not known.
+    `arms` are all arms with the same recipe; the run is named after the first. `tflop` is None for
+    a model whose shape is not known.
     """
 
     arms: Annotated[Sequence[ArmName], Field(min_length=1)]
@@ -56,8 +56,8 @@ class Description:
 class Result:
     """How a run ended, and after how many seconds.
 
-    `error` says why it failed; None if it is done. `surroundings` (`ebft.study.surroundings`) are
-    empty if its process ended before it said them.
+    `error` says why it failed; None if it is done. `surroundings` (`ebft.study.surroundings`) is
+    empty if the process ended without writing a result.
     """
 
     seconds: float
@@ -73,7 +73,7 @@ class Result:
         return DONE if self.done else FAILED
 
     def content(self) -> dict[str, Any]:
-        """The fields that the file has: no error and no surroundings if there are none."""
+        """The fields of the file, without those that are None or empty."""
         whole = {
             "status": self.status,
             "error": self.error,
@@ -85,9 +85,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class StudyPlan:
-    """A study as it was last called.
+    """A study as it was last started.
 
-    `study` is its resolved file; `factors` are the labels of each key's values; `runs` are the
+    `study` is its resolved file, `factors` has the labels of each key's values, and `runs` are the
     names of the runs' folders, in order.
     """
 
@@ -100,7 +100,7 @@ class StudyPlan:
 
 
 class ResultFile(BaseModel):
-    """What the file of a result says."""
+    """The schema of the file of a result."""
 
     status: Literal["done", "failed"]
     error: Text | None = None
@@ -110,7 +110,7 @@ class ResultFile(BaseModel):
     @model_validator(mode="after")
     def _says_why(self) -> ResultFile:
         if (self.status == FAILED) != (self.error is not None):
-            raise ValueError("error must say why a run failed, and be there for no other")
+            raise ValueError("error must say why a run failed, and must be missing if it is done")
         return self
 
     def result(self) -> Result:
@@ -118,14 +118,14 @@ class ResultFile(BaseModel):
 
 
 class RecordedStep(MetricsLine):
-    """A row of a record's steps: those of all runs in one table."""
+    """A row of the table of steps in a record, which has the steps of all runs."""
 
     run: Text
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A line of a record's runs; `result` is None for one that had not ended."""
+    """A line of the file of runs in a record; `result` is None if the run had not ended."""
 
     name: FolderName
     description: Description

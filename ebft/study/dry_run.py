@@ -1,4 +1,4 @@
-"""What a study would run and what that would cost, for `--dry-run`."""
+"""The estimate that `--dry-run` prints for a study: its runs and their cost."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from ebft.study.options import StudyOptions
 from ebft.study.plan import PlannedArm, plan_arms
 
 CPU_GFLOPS = 200.0
-"""What two cores do in float32, evaluations and loading not counted."""
+"""The assumed speed of two cores in float32, not counting evaluations and loading."""
 
 
 def estimate_table(options: StudyOptions) -> str:
-    """Every arm with its steps and FLOPs, and the total over seeds. Raises `ValueError` if no
-    arm's cost can be known."""
+    """The steps and FLOPs of every arm, and the total over seeds.
+
+    Raises `ValueError` if the cost of an arm cannot be estimated.
+    """
     planned = plan_arms(options)
     seeds = len(options.seeds)
     rows, total = [], 0.0
@@ -34,7 +36,7 @@ def estimate_table(options: StudyOptions) -> str:
 
 
 def title(arm: PlannedArm) -> str:
-    """The arm's label, with what else it would be called."""
+    """The arm's label, with the labels of other arms that have the same recipe."""
     first, *others = arm.arms
     also = f" ({'; '.join(other.label for other in others)})" if others else ""
     return f"{first.label}{also}"

@@ -1,13 +1,13 @@
-"""What lies in a study's folder, and how it is read and written.
+"""The folder of a study, and how its files are read and written.
 
-plan.json              the study as it was last called: options, command, runs in order
-runs/NAME/run.json     which arm and seed this is
+plan.json              the study as it was last started: options, command, runs in order
+runs/NAME/run.json     arm and seed of a run
 runs/NAME/recipe.yaml  its resolved recipe
-runs/NAME/output/      the run's own output_dir
-runs/NAME/output.log   what it printed
-runs/NAME/result.json  how it ended: there once it is done or has failed
+runs/NAME/output/      its output_dir
+runs/NAME/output.log   its output
+runs/NAME/result.json  how it ended; written when it is done or has failed
 runs/NAME/lock         held by the process that runs it
-remembered/            what was measured before first steps, once for runs that agree in it
+remembered/            measurements before the first step, shared by runs that start alike
 report/                tables, pictures, index.html
 record/                the study as one small folder (`ebft.study.report.record_files`)
 """
@@ -26,7 +26,7 @@ from filelock import FileLock
 from pydantic import TypeAdapter
 
 from ebft.errors import UserError
-from ebft.files import parse_json, read_text, record, write_whole
+from ebft.files import check_regular, parse_json, read_text, record, write_whole
 from ebft.runs.metrics_log import MetricsLine, read_metrics
 from ebft.study.contents import (
     DESCRIPTION,
@@ -42,7 +42,7 @@ PLAN_FILE = "plan.json"
 DESCRIPTION_FILE = "run.json"
 RESULT_FILE = "result.json"
 NAME_LENGTH = 80
-"""Most letters of a label that are in a file's name."""
+"""The largest number of characters of a label in a file's name."""
 
 Record = TypeVar("Record")
 
@@ -75,8 +75,10 @@ class RunFolder:
 
     @property
     def former_metrics(self) -> Path:
-        """Where a study's runs logged before every run had its metrics.jsonl: studies that were
-        recorded then are still reported. A run that was resumed since has both."""
+        """The log of runs of older versions, which did not write metrics.jsonl.
+
+        It is still read for reports. A run that was resumed with a newer version has both files.
+        """
         return self.output / "logs" / "steps.jsonl"
 
     @property
@@ -88,42 +90,45 @@ class RunFolder:
         return self.path / "output.log"
 
     def check(self) -> None:
-        """Raises `UserError` for a pipe or a device in a file's place: opening it may never end."""
+        """Raises `UserError` for a file that is not a regular one, which may never end."""
         logs = (self.log, self.metrics, self.former_metrics, self.evaluations)
         for file in (self.recipe, *logs):
-            if file.exists() and not file.is_file():
-                raise UserError(f"{file} is a folder, a pipe or a device; remove it")
+            if file.exists():
+                try:
+                    check_regular(file)
+                except ValueError as error:
+                    raise UserError(f"{file}: {error}; remove it") from error
 
     def lock(self) -> FileLock:
-        """The lock of whoever runs it. The kernel releases it when that process ends, however.
+        """The lock of the process that runs it; the kernel releases it when the process ends.
 
-        Acquiring it raises `filelock.Timeout` if another process has it, and `OSError` on a file
-        system that has no locks.
+        Acquiring it raises `filelock.Timeout` if another process holds it, and `OSError` on a file
+        system without locks.
         """
         return FileLock(self.path / "lock", timeout=0, fallback_to_soft=False)
 
     def description(self) -> Description | None:
-        """Which run it is; None if the folder does not say."""
+        """The arm and the seed of the run; None if there is no such file."""
         return _read(self.path / DESCRIPTION_FILE, DESCRIPTION)
 
     def write_description(self, description: Description) -> None:
         _write_json(self.path / DESCRIPTION_FILE, asdict(description))
 
     def result(self) -> Result | None:
-        """How it ended; None if it has not."""
+        """How the run ended; None if it has not ended."""
         written = _read(self.path / RESULT_FILE, RESULT)
         return None if written is None else written.result()
 
     def write_result(self, result: Result) -> None:
         _write_json(self.path / RESULT_FILE, result.content())
 
-    def forget_result(self) -> None:
+    def delete_result(self) -> None:
         (self.path / RESULT_FILE).unlink(missing_ok=True)
 
     def steps(self) -> list[MetricsLine]:
-        """What was logged of its steps, of a step that it did twice the last at the end.
+        """The metrics of its steps. A step that was repeated after a resume comes again later.
 
-        Raises `UserError` that names the first line that is damaged.
+        Raises `UserError` naming the first damaged line.
         """
         return [*read_metrics(self.former_metrics), *read_metrics(self.metrics)]
 
@@ -150,7 +155,7 @@ class StudyFolder:
         return RunFolder(self.path / "runs" / name)
 
     def plan(self) -> StudyPlan | None:
-        """The study as it was last called; None if there is none in the folder."""
+        """The study as it was last started; None if the folder has no plan."""
         return _read(self.path / PLAN_FILE, PLAN)
 
     def write_plan(self, plan: StudyPlan) -> None:
@@ -158,15 +163,15 @@ class StudyFolder:
 
 
 def file_name(label: str) -> str:
-    """A label as a part of a file's name: letters, digits and `.+=-`, and `_` for what else is
-    in it."""
+    """A label as part of a file's name: other characters than letters, digits and `.+=-` become
+    `_`."""
     plain = unicodedata.normalize("NFKD", label)  # ¼ becomes 1, a sign, 4
     return re.sub(r"[^\w.+=-]+", "_", plain, flags=re.ASCII)[:NAME_LENGTH]
 
 
 def _read(file: Path, kind: TypeAdapter[Record]) -> Record | None:
-    """What a file says; None if it is not there. Raises `UserError` naming the file and the field
-    if it is not of that kind."""
+    """Reads a file; None if it does not exist. Raises `UserError` naming the file and the field if
+    it is damaged."""
     if not file.exists():
         return None
     try:
@@ -177,11 +182,11 @@ def _read(file: Path, kind: TypeAdapter[Record]) -> Record | None:
 
 def _damaged(file: Path, why: str) -> UserError:
     return UserError(
-        f"{file} is damaged: {why}; delete it, and the study's own command makes it again (of "
-        "result.json, with the run)"
+        f"{file} is damaged: {why}; delete it and run the study's command, which writes it again "
+        "(for result.json it repeats the run)"
     )
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Replaces the file by an object, whole."""
+    """Replaces the file atomically."""
     write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

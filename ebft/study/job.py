@@ -20,7 +20,7 @@ from ebft.console import Bar
 from ebft.errors import RunsFailedError, UserError
 from ebft.files import write_whole
 from ebft.printable import printable
-from ebft.runs.signals import TERMINATED, StopRequest, stop_another
+from ebft.runs.signals import TERMINATED, StopRequest, stop_child_on_signals
 from ebft.study.arms import factors
 from ebft.study.contents import Description, Result, StudyPlan
 from ebft.study.folder import RunFolder, StudyFolder
@@ -32,23 +32,24 @@ from ebft.study.worker import HELD_ELSEWHERE, STOPPED
 log = logging.getLogger("ebft")
 
 WAIT = 5.0
-"""Seconds between looks at runs that other processes have."""
+"""Seconds between checks of runs that other processes have locked."""
 OUT_OF_BUDGET = 75
 """Exit status when `budget.minutes` is spent. (EX_TEMPFAIL of sysexits.h)"""
 STOPPED_BY = {
     STOPPED: signal.SIGINT, -signal.SIGINT: signal.SIGINT,
     TERMINATED: signal.SIGTERM, -signal.SIGTERM: signal.SIGTERM,
 }  # fmt: skip
-"""What has stopped a run, by its exit status: in good order, or before it could be."""
+"""The signal that stopped a run, by the exit status of its process."""
+CONTINUE = "run the same command to continue"
 
 
 class Study(Job[StudyOptions]):
-    """Runs what a study file plans, except the runs that are complete already."""
+    """Runs a study, except its runs that are already complete."""
 
     schema: ClassVar[type[StudyOptions]] = StudyOptions
 
     def problems(self) -> list[str]:
-        """Those of the study and of each of its runs."""
+        """The problems of the study and of each of its runs."""
         return find_problems(self.options)
 
     def missing(self) -> list[str]:
@@ -77,29 +78,29 @@ class Study(Job[StudyOptions]):
         except OSError as error:
             raise UserError(
                 f"output_dir = {self._folder.path}: its files cannot be locked ({error.strerror}), "
-                "and locks keep two processes from the same run; choose another file system"
+                "so two processes could start the same run; choose another file system"
             ) from error
         if self.options.retry_failed:
             for run in self._runs:
                 result = self._at(run).result()
                 if result is not None and not result.done:
-                    self._at(run).forget_result()
+                    self._at(run).delete_result()
 
     def run(self) -> bool:
-        """Runs what is left; Ctrl-C and SIGTERM stop the run in progress.
+        """Runs the remaining runs; Ctrl-C and SIGTERM stop the current run.
 
-        Raises `UserError` for a folder that cannot be written, and for what the runs need and is
-        not on this machine; `RunsFailedError` at the end if runs have failed; `SystemExit` after
-        SIGTERM, with the status that schedulers know, and with 75 if `budget.minutes` is spent
-        before all runs are complete.
+        Raises `UserError` if the folder cannot be written or this machine lacks something that the
+        runs need, and `RunsFailedError` at the end if runs failed. Raises `SystemExit` after
+        SIGTERM, with its exit status, and with status 75 if `budget.minutes` is spent before all
+        runs are complete.
         """
         from ebft.study.report.make import write_report
 
         self._set_up()
         pending = [run for run in self._runs if self._at(run).result() is None]
-        log.info("%d runs, %d of them done already", len(self._runs), len(self._done()))
+        log.info("%d runs, %d of them already done", len(self._runs), len(self._done()))
         with (
-            stop_another("stopping the run in progress; the same command goes on") as stop,
+            stop_child_on_signals(f"stopping the current run; {CONTINUE}") as stop,
             Bar(
                 total=len(self._runs), desc="runs", unit="run", dynamic_ncols=True, disable=None
             ) as bar,
@@ -124,7 +125,7 @@ class Study(Job[StudyOptions]):
             held = []
             for run in waiting:
                 if self._out_of_budget(time.monotonic() - began):
-                    log.warning("budget.minutes is spent; the same command goes on")
+                    log.warning("budget.minutes is spent; %s", CONTINUE)
                     return False
                 if not self._run_one(run, stop, bar):
                     held.append(run)
@@ -140,8 +141,8 @@ class Study(Job[StudyOptions]):
         return True
 
     def _run_one(self, run: Run, stop: StopRequest, bar: Bar) -> bool:
-        """Whether the run has ended, here or elsewhere; False if it is another process's, or
-        was stopped."""
+        """Whether the run has ended, here or in another process; False if another process is still
+        running it, or if it was stopped."""
         folder = self._at(run)
         if folder.result() is None:
             self._attempt(run, stop, bar)
@@ -171,11 +172,11 @@ class Study(Job[StudyOptions]):
         else:
             if stop or status == HELD_ELSEWHERE:
                 return
-            if status in STOPPED_BY:  # by somebody else, who has not told this process
+            if status in STOPPED_BY:  # the signal was sent to the run's process only
                 stop.signal = STOPPED_BY[status]
                 log.warning(
-                    "%s: %s has stopped its process, so the study stops; the same command goes on",
-                    run.name, stop.signal.name,
+                    "%s: %s has stopped its process, so the study stops; %s",
+                    run.name, stop.signal.name, CONTINUE,
                 )  # fmt: skip
                 return
             reason = f"its process ended with {_exit(status)}; see {folder.log}"
@@ -190,7 +191,7 @@ class Study(Job[StudyOptions]):
         return minutes is not None and elapsed + expected > minutes * 60
 
     def _check_needs(self) -> None:
-        """Raises `UserError` if a run that is still to be done names what is not here."""
+        """Raises `UserError` if this machine lacks something that a remaining run needs."""
         again = self.options.retry_failed
         left = [
             run.arm
@@ -198,7 +199,7 @@ class Study(Job[StudyOptions]):
             if (result := self._at(run).result()) is None or (again and not result.done)
         ]
         if missing := missing_of(left):
-            raise UserError(*(f"{self.source}: of its runs: {line}" for line in missing))
+            raise UserError(*(f"{self.source}: in its runs: {line}" for line in missing))
 
     def _prepare(self, run: Run) -> None:
         folder = self._at(run)
@@ -254,7 +255,7 @@ def _program() -> str:
 
 
 def _is_held(folder: RunFolder) -> bool:
-    """Whether a process has the run at this moment."""
+    """Whether a process is running it now."""
     try:
         with folder.lock():
             return False

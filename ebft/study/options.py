@@ -1,4 +1,4 @@
-"""The schema of a study file: `recipe: study`, from which runs follow by overrides and seeds."""
+"""The schema of a study file (`recipe: study`)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,12 @@ BaseRecipe = Annotated[Path, BeforeValidator(_beside_the_file)]
 
 
 def _dotted(value: Any) -> Any:
-    """Sections as dotted keys, later ones instead of earlier: `overrides.training.steps=5` on the
-    command line comes as a section, and must neither lose a file's `training.steps` nor the rest
-    of the recipe's section. Components and lists are values as they are."""
+    """Flattens sections into dotted keys; later keys replace earlier ones.
+
+    `overrides.training.steps=5` on the command line arrives as a section. It must replace the
+    file's `training.steps`, but not the whole section of the recipe. Components and lists are
+    values and are not flattened.
+    """
     if not isinstance(value, dict):
         return value
     flat: dict[Any, Any] = {}
@@ -43,7 +46,7 @@ def _dotted(value: Any) -> Any:
         is_section = isinstance(item, dict) and item and "_component_" not in item
         leaves = {f"{key}.{k}": v for k, v in _dotted(item).items()} if is_section else {key: item}
         for dotted, leaf in leaves.items():
-            flat.pop(dotted, None)  # the last one counts, and comes last
+            flat.pop(dotted, None)  # so that a replaced key moves to the end
             flat[dotted] = leaf
     return flat
 
@@ -55,33 +58,35 @@ Levels = list[Any] | dict[str, Any]
 
 
 class VariantOptions(Options):
-    """One of the things that a study compares."""
+    """A named variant: a base recipe and overrides."""
 
     base_recipe: BaseRecipe | None = Field(None, description="its recipe; null: the study's")
-    overrides: Overrides = Field({}, description="dotted keys and values, after the study's own")
+    overrides: Overrides = Field(
+        {}, description="dotted keys and values, applied after those of the study"
+    )
 
 
 class BudgetOptions(Options):
-    """How much a run, and the whole, may take."""
+    """Limits of a run, and of the whole study."""
 
     steps: PositiveInt | None = Field(
-        None, description="optimizer steps of every run; null: what its recipe says"
+        None, description="optimizer steps of every run; null: those of its recipe"
     )
     tflop_per_run: PositiveFloat | None = Field(
         None,
-        description="every run trains for as many steps as fit in so many TFLOP by the cost model, "
-        "evaluations not counted; with `steps`, for the fewer of the two",
+        description="every run trains for as many steps as this many TFLOP allow by the cost "
+        "model, not counting evaluations; with `steps`, for the smaller number of the two",
     )
     minutes_per_run: PositiveFloat | None = Field(
         None, description="a run that takes longer is stopped and counts as failed"
     )
     tflop: PositiveFloat | None = Field(
-        None, description="a study that is estimated to take more, all runs together, is refused"
+        None, description="a study whose runs together are estimated to take more is refused"
     )
     minutes: PositiveFloat | None = Field(
         None,
-        description="of one call: a run is not started if it would end later, judging by "
-        "those that are done; the same command runs the rest",
+        description="limit of one call: a run is not started if it is expected to end later, "
+        "judging by completed runs; run the same command again for the remaining runs",
     )
 
 
@@ -89,38 +94,38 @@ class StudyOptions(RecipeOptions):
     """Many runs and their comparison.
 
     The runs are every variant × (the grid's combinations, and each value of `one_at_a_time` by
-    itself) × every seed. Runs whose recipes come out the same are one.
+    itself) × every seed. Runs with the same resolved recipe are run once.
     """
 
     base_recipe: BaseRecipe | None = Field(
-        None, description="the recipe that runs start from; null: each variant names its own"
+        None, description="the recipe of all runs; null: each variant names its own"
     )
     overrides: Overrides = Field({}, description="dotted keys and values, for all runs")
     variants: dict[str, VariantOptions] = Field(
-        {}, description="named variants, each with overrides and perhaps a recipe of its own"
+        {}, description="named variants, each with overrides and optionally its own recipe"
     )
     grid: dict[str, Levels] = Field({}, description="dotted key → values; all combinations are run")
     one_at_a_time: dict[str, Levels] = Field(
         {},
-        description="dotted key → values; each value is run with everything else as it is in the "
-        "base, and the base itself once",
+        description="dotted key → values; each value is run with all other keys as in the base "
+        "recipe, which is also run once",
     )
     evaluation: dict[str, Any] | None = Field(
         None,
-        description="the section `evaluation` of every run, in place of what its base and "
-        "overrides say, so that all are judged alike; null: each recipe's own",
+        description="the section `evaluation` of every run, which replaces that of its recipe and "
+        "overrides, so that all runs are measured alike; null: each recipe's own",
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        (0,), min_length=1, description="every arm is run with each of these"
+        (0,), min_length=1, description="seeds that every arm is run with"
     )
     reference: str | None = Field(
-        None, description="the arm that others are compared with, by its label; null: the first"
+        None, description="label of the arm that others are compared with; null: the first"
     )
     budget: BudgetOptions = BudgetOptions()
     keep_checkpoints: bool = Field(
-        False, description="keep the checkpoints of runs that are done; each is as large as a model"
+        False, description="keep the checkpoints of completed runs; each is as large as a model"
     )
-    retry_failed: bool = Field(False, description="run those again that failed")
+    retry_failed: bool = Field(False, description="repeat failed runs")
 
     @model_validator(mode="before")
     @classmethod

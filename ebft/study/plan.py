@@ -1,4 +1,4 @@
-"""The runs of a study: every arm's recipe loaded and validated, and those that are alike as one."""
+"""The runs of a study: loads and validates the recipe of every arm, and joins identical ones."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ebft.study.folder import file_name
 from ebft.study.options import StudyOptions
 
 NOT_IDENTITY = ("output_dir", "overwrite", "seed")
-"""Keys of a recipe that do not make another arm."""
+"""Keys of a recipe that are not part of its fingerprint."""
 STEP_LOG = {"_component_": "ebft.study.step_log.StepLog", "file": "run/logs/steps.jsonl"}
-"""What every recipe of a study had as its metric logger before each run had its metrics.jsonl. A
-fingerprint still counts it: else a study would run again what it has done."""
+"""The metric logger in the recipes of older versions, which did not write metrics.jsonl. It is part
+of the fingerprint, because otherwise a study would repeat runs of older versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedArm:
-    """An arm with its recipe; `arms` are all that came out with the same one, the first first."""
+    """An arm with its validated options; `arms` are all arms with the same recipe."""
 
     arms: Sequence[Arm]
     fingerprint: str
@@ -45,13 +45,13 @@ class PlannedArm:
         return self.options.training.steps
 
     def tflop(self) -> float:
-        """TFLOP of one run's training. Raises `ValueError` saying what cannot be known."""
+        """TFLOP of training one run. Raises `ValueError` if it cannot be estimated."""
         return StepEstimate.of(self.options).flops() * self.steps / 1e12
 
     def recipe(self, *, seed: int, output_dir: Path, remember: Path) -> Recipe:
-        """The recipe of one of its runs; `remember` keeps what is measured before first steps."""
+        """The recipe of one of its runs; `remember` is for measurements before the first step."""
         base = self.arms[0].base
-        assert base is not None, "planned arms have one"
+        assert base is not None, "planned arms have a base recipe"
         return load_recipe(
             base,
             [
@@ -70,7 +70,7 @@ class PlannedArm:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An arm with a seed; `name` is that of its folder and has the recipe's fingerprint in it."""
+    """An arm with a seed; `name` is that of its folder and contains the recipe's fingerprint."""
 
     arm: PlannedArm
     seed: int
@@ -81,7 +81,7 @@ class Run:
 
 
 def plan_arms(options: StudyOptions) -> list[PlannedArm]:
-    """Loads and validates every arm's recipe. Raises `UserError` with a line for every mistake."""
+    """Loads and validates every arm's recipe. Raises `UserError` with a line for each mistake."""
     planned: dict[str, PlannedArm] = {}
     mistakes: list[str] = []
     for arm in arms(options):
@@ -100,26 +100,26 @@ def plan_arms(options: StudyOptions) -> list[PlannedArm]:
 
 
 def plan_runs(options: StudyOptions) -> list[Run]:
-    """Every run, seed by seed, so that a study that is stopped early has whole comparisons."""
+    """All runs, seed by seed, so that a study that is stopped early has complete comparisons."""
     planned = plan_arms(options)
     return [Run(arm, seed) for seed in options.seeds for arm in planned]
 
 
 def missing_of(planned: Iterable[PlannedArm]) -> list[str]:
-    """One line for everything that the arms need to run and that is not on this machine."""
-    asked: list[object] = []
+    """One line for each thing that the arms need and that this machine lacks."""
+    checked: list[object] = []
     found: dict[str, None] = {}
     for arm in planned:
         options = arm.options
         names = (options.model, options.data, options.evaluation.sets)
-        if names not in asked:  # most arms differ in other sections
-            asked.append(names)
+        if names not in checked:  # most arms differ in other sections
+            checked.append(names)
             found |= dict.fromkeys(not_on_this_machine(options))
     return list(found)
 
 
 def find_problems(options: StudyOptions) -> list[str]:
-    """One line for every problem that only the whole file shows, and for every run's mistakes."""
+    """One line for each problem of the study, and for each mistake in the recipes of its runs."""
     try:
         return list(_problems(options))
     except UserError as error:
@@ -128,14 +128,16 @@ def find_problems(options: StudyOptions) -> list[str]:
 
 def _problems(options: StudyOptions) -> Iterator[str]:
     if options.overwrite:
-        yield "overwrite = true: a study goes on where it was; delete its folder to begin again"
+        yield (
+            "overwrite = true: a study continues where it stopped; delete its folder to start again"
+        )
     if options.plugins:
-        yield "plugins: a study loads none itself; write `overrides: {plugins: [...]}`"
+        yield "plugins: a study loads no plug-ins itself; set `overrides: {plugins: [...]}`"
     if len(set(options.seeds)) < len(options.seeds):
-        yield f"seeds = {list(options.seeds)}: one comes twice"
+        yield f"seeds = {list(options.seeds)}: a seed is given twice; leave it out once"
     bases = [options.base_recipe, *(it.base_recipe for it in options.variants.values())]
     if options.base_recipe is None and (not options.variants or None in bases[1:]):
-        yield "base_recipe: missing; name which recipe the runs start from"
+        yield "base_recipe: missing; give the recipe of the runs"
         return
     for base in dict.fromkeys(filter(None, bases)):
         if base.is_file() and not _may_be_fine_tuning(base):
@@ -153,13 +155,13 @@ def _problems(options: StudyOptions) -> Iterator[str]:
         if total > options.budget.tflop:
             yield (
                 f"budget.tflop = {options.budget.tflop:g}: the {len(planned)} arms with "
-                f"{len(options.seeds)} seeds take {total:,.0f} TFLOP by the cost model; take fewer "
+                f"{len(options.seeds)} seeds take {total:,.0f} TFLOP by the cost model; use fewer "
                 "steps, arms or seeds"
             )
 
 
 def _may_be_fine_tuning(base: Path) -> bool:
-    """False for ebft's other recipes; what a plug-in's are shows when they are loaded."""
+    """False for ebft's other recipes; recipes of plug-ins are checked when they are loaded."""
     name = read_recipe(base).tree.get("recipe")
     if name not in JOBS:
         return True
@@ -194,7 +196,7 @@ def _budget(arm: Arm, options: StudyOptions, overrides: Sequence[Override]) -> l
         try:
             each = StepEstimate.of(recipe.options).flops() / 1e12
         except ValueError as error:
-            raise UserError(f"budget.tflop_per_run: cannot be kept: {error}") from error
+            raise UserError(f"budget.tflop_per_run: cannot be applied: {error}") from error
         if (fitting := int(budget.tflop_per_run / each)) < 1:
             raise UserError(
                 f"budget.tflop_per_run = {budget.tflop_per_run:g}: one step takes {each:.2f} TFLOP"
@@ -212,7 +214,7 @@ def _load(arm: Arm, overrides: Sequence[Override]) -> Recipe:
 
 
 def _where_plugins_are(plugins: Sequence[str]) -> dict[str, list[str]]:
-    """The key `plugins` with whole paths: a run may start in another folder than its study did."""
+    """The key `plugins` with absolute paths, because a run may start in another folder."""
     if not plugins:
         return {}
     return {"plugins": [str(Path(it).resolve()) if it.endswith(".py") else it for it in plugins]}

@@ -1,4 +1,4 @@
-"""Starting a run in a process of its own, watching it, and stopping it."""
+"""Starts a run in a process of its own, watches it, and stops it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ebft.runs.signals import StopRequest
 from ebft.study.folder import RunFolder
 
 POLL = 0.5
-"""Seconds between looks at a run."""
+"""Seconds between checks of a run."""
 GRACE = 60.0
-"""Seconds that a run has to stop at the end of its step, and then in the middle of it."""
+"""Seconds that a run has to stop after SIGINT, and then again after SIGTERM."""
 
 
 class OutOfTimeError(Exception):
@@ -29,10 +29,10 @@ def run_in_process(
     seconds: float | None,
     watch: Callable[[], None],
 ) -> int:
-    """The exit status of the run's process (negative: the signal that ended it).
+    """Runs the process and returns its exit status (negative: the signal that ended it).
 
-    It stops in good order when `stop` is asked for, or after `seconds`, which raises
-    `OutOfTimeError`. `watch` is called now and then. The process does not outlive this one.
+    The run is stopped, with a checkpoint, when `stop` is requested or after `seconds`; the latter
+    raises `OutOfTimeError`. `watch` is called regularly. The process does not outlive this one.
     """
     began = time.monotonic()
     with folder.log.open("ab") as log:
@@ -41,9 +41,9 @@ def run_in_process(
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # Else a file of the user's that is called datasets.py would be taken for the library.
+            # Otherwise a user's file datasets.py would be imported instead of the library.
             env={**os.environ, "PYTHONSAFEPATH": "1"},
-            # Ctrl-C in a terminal reaches every process of the group, and this one passes it on.
+            # Otherwise Ctrl-C would reach the run twice: from the terminal and from this process.
             start_new_session=True,
         )
     try:
@@ -71,15 +71,20 @@ def _wait(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def terminate(process: subprocess.Popen[bytes]) -> int:
-    """Passes SIGTERM on to a run's process, and returns its exit status: how long there is to save
-    is for the scheduler to say, which kills both."""
+    """Sends SIGTERM to a run's process and returns its exit status.
+
+    There is no time limit: the scheduler that sent SIGTERM kills both processes when time is up.
+    """
     process.terminate()
     return process.wait()
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> int:
-    """Ends a run's process, and returns its exit status: at the end of its step, else in the middle
-    of it, where SIGTERM still saves the step before, else at once."""
+    """Ends a run's process and returns its exit status.
+
+    SIGINT ends it after its step, SIGTERM within its step, with the step before saved. After
+    `GRACE` seconds each, the process is killed.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         process.send_signal(number)
         try:

@@ -1,4 +1,4 @@
-"""Where a figure comes from: commit, versions, hardware."""
+"""The environment of a run: commit, versions, hardware."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("torch", "transformers", "torchtune", "datasets")
 
 
 def surroundings() -> dict[str, str]:
-    """By name, as a report shows them; no names of machines or people."""
+    """The environment by name, for the report. It contains no names of machines or people."""
     return {
         "ebft": f"{ebft.__version__}{_commit()}",
         "python": platform.python_version(),
@@ -26,7 +26,7 @@ def surroundings() -> dict[str, str]:
 
 def _commit() -> str:
     try:
-        # An environment may lie in a repository that is not ebft's.
+        # Fails if the repository around the package is not ebft's.
         _git("ls-files", "--error-unmatch", "__init__.py")
         return f", commit {_git('describe', '--always', '--dirty', '--abbrev=10')}"
     except (OSError, subprocess.CalledProcessError):

@@ -1,7 +1,7 @@
 """One run of a study, in a process of its own: `python -m ebft.study.worker FOLDER`.
 
-It holds the run's lock as long as it lives, writes how the run ended, and ends when the process
-that started it does (its standard input closes then).
+It holds the run's lock while it runs, writes the result, and ends when the process that started it
+ends, which closes its standard input.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from ebft.study.contents import Result
 from ebft.study.folder import RunFolder
 
 HELD_ELSEWHERE = 75
-"""Exit status when another process has the run. (EX_TEMPFAIL of sysexits.h)"""
+"""Exit status when another process has locked the run. (EX_TEMPFAIL of sysexits.h)"""
 STOPPED = 130
 
 
 def work(run: RunFolder) -> int:
-    """Runs the recipe of a run's folder. 0 done, 1 failed, 75 held elsewhere, 130 stopped."""
+    """Runs the recipe of a run's folder, and returns the exit status.
+
+    0: done, 1: failed, 75: locked by another process, 130: stopped.
+    """
     try:
         with run.lock():
             if run.result() is None:
                 return _run(run)
-            _drop_checkpoints(run)  # it may have ended before it had done so
+            _drop_checkpoints(run)  # the process may have been killed before it did
             return 0
     except Timeout:
         return HELD_ELSEWHERE
@@ -50,11 +53,11 @@ def _run(run: RunFolder) -> int:
         return STOPPED
     except EXPLAINED as error:
         reason = str(error)
-    except Exception as error:  # a bug in a plug-in or in ebft: this run's end, not the study's
+    except Exception as error:  # a bug in a plug-in or in ebft ends this run, but not the study
         logging.getLogger("ebft").error("%s", error, exc_info=True)
         reason = f"{type(error).__name__}: {error}"
     else:
-        # First of all: without a result, and without checkpoints, all would be done again.
+        # The result is written first: without it and without checkpoints the run would be repeated.
         run.write_result(_result(began, error=None))
         _drop_checkpoints(run)
         return 0
@@ -77,12 +80,11 @@ def _finish(run: RunFolder) -> bool:
     from ebft.runs.jobs import run_job
 
     here = {
-        # From its newest whole checkpoint; from the beginning if there is none at all.
         "checkpoint.resume": "auto",
-        # Where this folder is now: it may have been moved since the recipe was written.
+        # The folder may have been moved since the recipe was written.
         "output_dir": str(run.output),
         "evaluation.remember": str(run.study.remembered),
-        # A run that was planned before every run had its metrics.jsonl names a class that is gone.
+        # Recipes of older versions name a metric logger that no longer exists.
         "metric_loggers": [],
     }
     origin = "the study's worker"
@@ -97,10 +99,10 @@ def _result(began: float, *, error: str | None) -> Result:
 
 
 def _end_with_parent() -> None:
-    # Not sys.stdin: a thread that waits in its buffer would abort the interpreter on its way out.
+    # Not sys.stdin, because a thread that reads from it would crash the interpreter at exit.
     while os.read(0, 1):
         pass
-    logging.getLogger("ebft").warning("the study that started this run is gone")
+    logging.getLogger("ebft").warning("the process of the study has ended, so this run stops")
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -1,4 +1,4 @@
-"""A run of two processes goes on from a checkpoint: bitwise in two, to rounding in one."""
+"""A run of two processes resumes from a checkpoint: bitwise in two, to rounding in one."""
 
 import os
 import random

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.manifest import write_manifest
 from ebft.checkpoints.resume import find_resumption
-from ebft.checkpoints.snapshot import About, Snapshot
+from ebft.checkpoints.snapshot import Snapshot
 from ebft.checkpoints.state import gather_state
+from ebft.config.about import About
 from ebft.config.dump import plain_options
 from ebft.config.load import load_recipe
 from ebft.data.files import Files

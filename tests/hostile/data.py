@@ -71,7 +71,7 @@ CASES = [
     Case("a line cut off", pairs("cut.jsonl", '{"q": "", "a": ""}\n{"q":'), "line 2 is not JSON"),
     Case("a long number in a damaged line", pairs("x.jsonl", '{"n": ' + "1" * 5000 + ","), "line 1 is not JSON (Expecting property name"),
     Case("a line of another format", pairs("x.jsonl", "\x1b[2J" * 9999), "line 1 is not JSON"),
-    Case("a pipe", pipe, "pipe.jsonl: is not a regular file"),
+    Case("a pipe", pipe, "pipe.jsonl: it is a folder, a pipe or a device, not a regular file"),
     Case("UTF-16", pairs("x.csv", "q,a\nq,a\n".encode("utf-16")), "x.csv: is not UTF-8 (byte 0xff)"),
     Case("no gzip", pairs("x.csv.gz", "q,a\n"), "x.csv.gz: cannot be read: Not a gzipped file"),
     Case("gzip cut off", pairs("x.json.gz", b"\x1f\x8b\x08\0"), "x.json.gz: cannot be read: Compressed"),

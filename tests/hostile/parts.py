@@ -67,9 +67,9 @@ QUOTES = [
     Case("a comment", given("feature_map.depths=[0.5] # half"), "'# half' is a comment in YAML; put it in quotes"),
 ]  # fmt: skip
 STEPS = [
-    Case("LBFGS", given("optimizer=torch.optim.LBFGS"), "optimizer: torch.optim.LBFGS(): TypeError: LBFGS.step() missing 1 required positional argument: 'closure'; take another"),
+    Case("LBFGS", given("optimizer=torch.optim.LBFGS"), "optimizer: torch.optim.LBFGS(): TypeError: LBFGS.step() missing 1 required positional argument: 'closure'; use another"),
     Case("SparseAdam", given("optimizer=torch.optim.SparseAdam"), "optimizer: torch.optim.SparseAdam(): RuntimeError: SparseAdam does not support dense gradients"),
-    Case("a state of another kind", given("optimizer=torchao.optim.AdamW8bit"), "optimizer: torchao.optim.AdamW8bit(): TypeError: 0.exp_avg is a OptimState8bit, which a checkpoint does not hold"),
+    Case("a state of another kind", given("optimizer=torchao.optim.AdamW8bit"), "optimizer: torchao.optim.AdamW8bit(): TypeError: 0.exp_avg is a OptimState8bit, which a checkpoint cannot hold"),
     Case("Muon of vectors", given("optimizer=torch.optim.Muon"), "optimizer: torch.optim.Muon(): Muon only supports 2D"),
     Case("a cycle that is too short", schedule("OneCycleLR", max_lr=0.1, total_steps=2), "the run has 3 steps"),
     Case("a cycle that is too short by far", schedule("OneCycleLR", "training.steps=1000000", max_lr=0.1, total_steps=999999), "Tried to step 1000000 times"),

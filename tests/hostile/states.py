@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.manifest import MANIFEST, write_manifest
-from ebft.checkpoints.snapshot import About, Snapshot
+from ebft.checkpoints.snapshot import Snapshot
+from ebft.config.about import About
 from ebft.study.report.make import write_report
 from tests.conftest import RECIPES
 from tests.hostile.case import Case, Inputs
@@ -52,7 +53,7 @@ def figure(**changed: object):
 
 
 def checkpoint(damage, *, whole: bool = False):
-    """A run that goes on from a checkpoint to which `damage` was done; `whole`: with the right
+    """A run that resumes from a checkpoint to which `damage` was done; `whole`: with the right
     checksums."""
 
     def make(inputs: Inputs) -> list[str]:

@@ -234,7 +234,7 @@ def test_out_of_memory(ebft, tiny, monkeypatch, fails, size, says):
 def test_a_recipe_that_trains_is_refused(ebft, tiny_run):
     status, _, err = ebft("eval", *tiny_run()[1:])
     assert status == 2
-    assert "recipe = finetune: is not one that evaluates; run it with `ebft run`" in err
+    assert "recipe = finetune: is not an evaluation; run it with `ebft run`" in err
 
 
 def test_nothing_to_measure(ebft, tiny):

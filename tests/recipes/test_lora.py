@@ -156,7 +156,7 @@ def test_a_run_is_resumed_to_the_last_bit(ebft, tiny_run, tmp_path, merge, base)
     shutil.rmtree(parts / "checkpoints" / "step-000004")
     status, _, err = ebft(*arguments, f"output_dir={parts}", "checkpoint.resume=auto")
     assert status == 0, err
-    assert "going on after step 2" in err
+    assert "resuming after step 2" in err
     one, two = (folder / "checkpoints" / "step-000004" for folder in (whole, parts))
     files = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
     assert len(files) == (3 if merge else 2)

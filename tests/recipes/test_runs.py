@@ -147,7 +147,7 @@ def test_a_run_is_not_overwritten_by_accident(ebft, tiny_run, tmp_path):
     status, _, err = ebft(*tiny_run("training.steps=1"))
     assert status == 2
     assert err.strip().endswith(
-        "choose another with output_dir=…, set checkpoint.resume=auto to go on with that run, "
+        "choose another with output_dir=…, set checkpoint.resume=auto to resume that run, "
         "or overwrite=true"
     )
     assert ebft(*tiny_run("training.steps=2", "overwrite=true"))[0] == 0

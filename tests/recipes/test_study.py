@@ -102,7 +102,7 @@ def test_done_runs_need_nothing(ebft, study, tiny_model, tmp_path, monkeypatch):
     assert ebft("study", str(study(grid=factor)))[0] == 0
     model.rename(tmp_path / "elsewhere")
     status, _, err = ebft("study", str(study(grid=factor)))
-    assert (status, "1 of them done already" in err) == (0, True)
+    assert (status, "1 of them already done" in err) == (0, True)
 
 
 def test_a_folder_that_was_moved_goes_on_where_it_is(ebft, study, tmp_path, monkeypatch):
@@ -141,12 +141,12 @@ def test_a_run_from_before_metrics_jsonl_goes_on_and_is_reported_whole(
     run.recipe.write_text(yaml.safe_dump(recipe))
     run.former_metrics.parent.mkdir()
     run.metrics.rename(run.former_metrics)
-    run.forget_result()
+    run.delete_result()
     shutil.rmtree(run.checkpoints / "step-000003")
     status, _, err = ebft("study", str(file))
     assert status == 0, err
     assert list(results(out)) == [name]
-    assert "going on after step 2" in err
+    assert "resuming after step 2" in err
     assert {line.step for line in run.steps()} == {line.step for line in whole}
     assert min(json.loads(line)["step"] for line in run.metrics.read_text().splitlines()) == 3
 
@@ -159,7 +159,7 @@ def test_a_run_whose_checkpoints_are_damaged_does_not_start_again(
     assert ebft("study", str(study(**more)))[0] == 0
     (name,) = results(tmp_path / "out")
     run = StudyFolder(tmp_path / "out").run(name)
-    run.forget_result()
+    run.delete_result()
     for manifest in run.checkpoints.glob("*/manifest.sha256"):
         manifest.unlink()
     before = sorted(run.output.rglob("*"))
@@ -195,7 +195,7 @@ class TestSpentMinutes:
     def test_leave_runs_for_the_same_command(self, ebft, study, tmp_path):
         status, _, err = ebft("study", str(study()), "budget.minutes=1e-9")
         assert status == 75
-        assert err.endswith("budget.minutes is spent; the same command goes on\n")
+        assert err.endswith("budget.minutes is spent; run the same command to continue\n")
         assert set(results(tmp_path / "out").values()) == {None}
 
     def test_hide_no_failure(self, ebft, study, monkeypatch):
@@ -203,7 +203,10 @@ class TestSpentMinutes:
         monkeypatch.setattr(Study, "_out_of_budget", lambda self, _: bool(self._failures()))
         status, _, err = ebft("study", str(study(seeds=[0, 1])))
         assert status == 1
-        assert "budget.minutes is spent; the same command goes on\nerror: 1 of 2 runs failed" in err
+        assert (
+            "budget.minutes is spent; run the same command to continue\nerror: 1 of 2 runs failed"
+            in err
+        )
 
 
 def start(*arguments):

@@ -1,4 +1,4 @@
-"""What happens to a run: each fault ends it as promised, and it can go on."""
+"""Faults of a run: each ends the run as documented, and the run can be resumed."""
 
 import contextlib
 import os
@@ -89,12 +89,12 @@ def whole(ebft, fragile, tmp_path):
 
 @pytest.fixture
 def goes_on(ebft, fragile, whole, tmp_path):
-    """Checks that the run goes on from that step, and ends as one that nothing happened to."""
+    """Checks that the run resumes after that step, and ends like an uninterrupted run."""
 
     def check(step):
         status, _, err = ebft(*fragile("checkpoint.resume=auto"))
         assert status == 0, err
-        assert f"going on after step {step}" in err
+        assert f"resuming after step {step}" in err
         assert_same_checkpoints(whole, checkpoint(tmp_path / "run", 10))
         assert logged_steps(tmp_path / "run") == list(range(1, 11))
 
@@ -319,7 +319,7 @@ def test_state_that_no_checkpoint_holds_is_refused_at_once(ebft, tiny_run, tmp_p
     plugin.write_text(FORGETFUL)
     status, _, err = ebft(*tiny_run(f"plugins=[{plugin}]", "baseline=forgetful"))
     assert status == 2
-    assert "state of parts.baseline.count is a int64, which a checkpoint does not hold" in err
+    assert "state of parts.baseline.count is a int64, which a checkpoint cannot hold" in err
     assert "Traceback" not in err
 
 

@@ -64,7 +64,7 @@ def test_the_micro_batch_is_halved_and_results_are_the_same(ebft, tiny_run, tmp_
 def test_a_resumed_run_is_halved_from_where_it_was(ebft, tiny_run, tmp_path, room_for, schedule):
     options = ["transforms=[{_component_: whiten_running}]", "baseline=moving_average"]
     small, run = tmp_path / "small", tmp_path / "run"
-    # With more steps the cosine is another, and is taken anew to where the run goes on.
+    # With more steps the cosine is another, and is taken anew to where the run resumes.
     more = ["training.steps=4", "checkpoint.resume=auto", *schedule]
     for folder in (small, run):
         start = [*options, "training.micro_batch=1", f"output_dir={folder}", *schedule]

@@ -40,7 +40,7 @@ def test_ten_steps_are_some_and_the_rest(ebft, tiny_run, tmp_path, stop_after, s
     stop_after(None)
     status, out, err = ebft(*tiny_run(*STATEFUL, f"output_dir={parts}", "checkpoint.resume=auto"))
     assert status == 0, err
-    assert f"going on after step {stopped_at}" in err
+    assert f"resuming after step {stopped_at}" in err
     assert_same_checkpoints(checkpoint(whole, 10), checkpoint(parts, 10))
     assert (whole / "evaluations.jsonl").read_text() == (parts / "evaluations.jsonl").read_text()
     assert logged_steps(parts) == list(range(1, 11))
@@ -92,7 +92,7 @@ def test_auto_removes_no_other_run_and_nobody_s_files(ebft, tiny_run, tmp_path):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     status, _, err = ebft(*tiny_run("training.steps=1", "optimizer.lr=1", auto))
     assert status == 2
-    assert f"output_dir = {run}: there is no checkpoint to go on from, but another run" in err
+    assert f"output_dir = {run}: there is no checkpoint to resume from, and that folder" in err
     assert "it differs in optimizer.lr" in err
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -107,7 +107,7 @@ def test_auto_removes_no_other_run_and_nobody_s_files(ebft, tiny_run, tmp_path):
     back.append("checkpoint.may_differ=[lr_scheduler]")
     status, _, err = ebft(*tiny_run(*back, "overwrite=true"))
     assert status == 0, err
-    assert f"going on after step 1, from {good}" in err
+    assert f"resuming after step 1, from {good}" in err
     assert {it.name for it in good.parent.iterdir()} == {good.name, "step-000002"}
 
 
@@ -136,7 +136,7 @@ def test_auto_skips_what_is_damaged_and_says_why(ebft, tiny_run, three_steps):
     assert status == 0
     assert f"skipped {newest}: model.safetensors is not what was written" in err
     assert f"skipped {before}: it has no manifest.sha256; it is now {before}.damaged" in err
-    assert "going on after step 1" in err
+    assert "resuming after step 1" in err
     assert (newest / "model.safetensors").read_bytes() == original
 
 
@@ -150,7 +150,7 @@ def test_auto_does_not_start_again_when_all_are_damaged(ebft, tiny_run, three_st
     status, _, err = ebft(*tiny_run("checkpoint.resume=auto", "overwrite=true"))
     assert status == 0
     for step in (1, 2, 3):
-        assert f"{checkpoint(three_steps, step)} cannot be gone on from: it has no manifest" in err
+        assert f"cannot resume from {checkpoint(three_steps, step)}: it has no manifest" in err
 
 
 def test_from_an_earlier_checkpoint_into_another_folder(ebft, tiny_run, three_steps, tmp_path):
@@ -165,7 +165,7 @@ def test_going_back_in_the_same_folder_gives_up_what_came_after(ebft, tiny_run, 
     resume = f"checkpoint.resume={checkpoint(three_steps, 1)}"
     status, _, err = ebft(*tiny_run(resume))
     assert status == 2
-    assert "the run went on to step-000003, which would be lost" in err
+    assert "the run continued to step-000003, which would be lost" in err
     assert ebft(*tiny_run(resume, "overwrite=true"))[0] == 0
     assert logged_steps(three_steps) == [1, 2, 3]
 
@@ -230,7 +230,7 @@ def test_other_files_are_left_alone(ebft, tiny_run, three_steps, tmp_path):
     more = ["training.steps=5", "checkpoint.keep=1", "checkpoint.every=1", "checkpoint.resume=auto"]
     status, _, err = ebft(*tiny_run(*more))
     assert status == 0, err
-    assert "going on after step 3" in err
+    assert "resuming after step 3" in err
     assert sorted(path.name for path in saved.iterdir()) == [good.name, "step-000005"]
     assert theirs.read_text() == "Step 9 | ce:0.1\n"
 
@@ -302,7 +302,7 @@ def test_more_steps_and_the_schedule_that_depends_on_them(ebft, tiny_run, tmp_pa
     assert "training.steps: 3 in the checkpoint, 6 now" in err
     assert "lr_scheduler.num_training_steps: 3 in the checkpoint, 6 now" in err
     # Three steps of warm-up, and then what is a half-cosine over six steps at its start.
-    assert "the learning rate goes on at 0.0001" in err
+    assert "the learning rate continues at 0.0001" in err
     metrics = read_nested(checkpoint(tmp_path / "run", 6) / "run" / "state")["metrics"]
     rates = [step["learning_rate"] for step in metrics]
     assert rates == pytest.approx([0, 1e-4 / 3, 2e-4 / 3, 1e-4, 0.75e-4, 0.25e-4])
@@ -315,7 +315,7 @@ def test_another_optimizer_or_baseline_if_the_user_says_so(ebft, tiny_run):
     more = ["baseline=moving_average", "training.steps=4", "checkpoint.resume=auto"]
     status, _, err = ebft(*tiny_run(*more, *changes, allow))
     assert status == 0, err
-    assert "optimizer has changed; its moments start anew" in err
+    assert "optimizer has changed; it starts with fresh state" in err
     assert "baseline has changed; it starts with fresh state" in err
 
 

@@ -1,7 +1,7 @@
-"""What the runs of a study have shown: tables, pictures, a page.
+"""The report of a study: tables, pictures, a page.
 
-make, page, plots          the report; its text; its pictures
-effects, groups            differences between arms, with intervals; what a picture compares
-records, read              a study in memory; reading one
-record_files               the study's record: six files to keep or to hand on
+make, page, plots          writes the report; its text; its pictures
+effects, groups            differences between arms, with intervals; the groups in a picture
+records, read              a study in memory; reads one
+record_files               the study's record: six files to keep or to share
 """

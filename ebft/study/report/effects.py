@@ -1,4 +1,4 @@
-"""What each arm of a study did to each measure, with intervals over seeds and over documents."""
+"""The effect of each arm of a study on each measure, with intervals over seeds and documents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ebft.evaluation.lines import DocumentsLine
-from ebft.report.compare import unlike
+from ebft.report.compare import mismatch
 from ebft.scoring.interval import Interval, Spread, difference, over_seeds, pooled_spread
 from ebft.study.report.records import RunRecord, StudyRecord
 
@@ -17,14 +17,14 @@ COLUMNS = [
     "change", "change_documents", "change_seeds",
     "difference", "difference_documents", "difference_seeds", "difference_pooled",
 ]  # fmt: skip
-"""`change` is since before training, `difference` from the reference arm; the others are
-half-widths of 95 % intervals, over documents or over seeds; over documents infinite where they are
-of too few clusters."""
+"""`change` is from before to after training, and `difference` from the reference arm. The columns
+with a suffix are half-widths of 95 % intervals, over documents or over seeds; those over documents
+are infinite if there are too few clusters."""
 OVER_SEEDS = [name for name in COLUMNS if name.endswith(("_seeds", "_pooled"))]
 
 
 def effects(study: StudyRecord) -> pd.DataFrame:
-    """One row for each measure and arm; NaN where a figure does not exist or was not paired."""
+    """One row for each measure and arm; NaN where a figure does not exist or cannot be paired."""
     rows = [
         _row(study, measure, label, spread)
         for measure in study.measures()
@@ -40,10 +40,10 @@ def effects(study: StudyRecord) -> pd.DataFrame:
 def paired_documents(
     runs: Sequence[RunRecord], against: Sequence[RunRecord], measure: str, *, first: bool = False
 ) -> Interval | None:
-    """The difference between two groups' final values of a measure, over their documents.
+    """The difference between the final values of two groups of runs, over their documents.
 
-    With `first`, `against` counts with its values before training. None if a run lacks the
-    measure, or the runs were not measured on the same documents.
+    With `first`, the values of `against` are those before training. None if a run lacks the
+    measure, or if the runs were not measured on the same documents.
     """
     ours = [run.last.get(measure) for run in runs]
     theirs = [(run.first if first else run.last).get(measure) for run in against]
@@ -93,7 +93,7 @@ def _row(study: StudyRecord, measure: str, label: str, spread: Spread) -> dict[s
 
 
 def _spread(study: StudyRecord, measure: str) -> Spread:
-    """The pooled spread of the arms that were run with every seed of the study."""
+    """The pooled spread over seeds of the arms that were run with every seed of the study."""
     seeds = sorted({run.seed for run in study.done})
     table = []
     for label in study.labels():
@@ -104,4 +104,4 @@ def _spread(study: StudyRecord, measure: str) -> Spread:
 
 
 def _alike(found: Sequence[DocumentsLine]) -> bool:
-    return all(unlike(found[0], other) is None for other in found)
+    return all(mismatch(found[0], other) is None for other in found)

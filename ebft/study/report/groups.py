@@ -1,4 +1,4 @@
-"""Which runs a picture compares: the levels of one factor, cells of two, or the variants."""
+"""The groups of runs in a picture: levels of one factor, pairs of levels of two, or variants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VARIANTS = "variants"
 class Comparison:
     """Groups of runs by label, in order; `title` is the factor's short name.
 
-    `against` is the group that the others are compared with: the one that the reference is in.
+    `against` is the group that the others are compared with: the one with the reference arm.
     """
 
     title: str
@@ -25,10 +25,10 @@ class Comparison:
 
 
 def comparisons(study: StudyRecord) -> list[Comparison]:
-    """One for the variants, if there are several, and one for each factor.
+    """A comparison of the variants, if there are several, and one for each factor.
 
-    A factor's groups are the arms that set it alone; if there are none, all arms of the grid with
-    that level, at every level of the other factors.
+    The groups of a factor are the arms that set only this factor. If there are none, a group has
+    all arms of the grid with a level of the factor.
     """
     found = []
     if len(named := _variants(study)) > 1:
@@ -47,7 +47,7 @@ def comparisons(study: StudyRecord) -> list[Comparison]:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Two factors of a grid: the runs of each pair of levels."""
+    """Two factors of a grid, and the runs for each pair of their levels."""
 
     rows: str
     columns: str
@@ -57,7 +57,7 @@ class Crossing:
 
 
 def crossings(study: StudyRecord) -> list[Crossing]:
-    """Every two factors that the grid crosses."""
+    """A crossing for each pair of factors in the grid."""
     factors = study.plan.factors
     short, found = short_names(list(factors)), []
     for rows, columns in combinations(factors, 2):

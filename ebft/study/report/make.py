@@ -1,4 +1,4 @@
-"""The report of a study, written from its folder or its record alone."""
+"""Writes the report of a study from its folder or its record."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def write_report(path: Path) -> Path:
-    """Writes `report/` in the folder of a study or of its record: metrics.csv and .parquet (every
-    figure of every run), effects.csv, tables.md, pictures, and index.html with all of it; returns
-    that file. In a study's own folder it also writes the record.
+    """Writes `report/` into the folder of a study or of its record, and returns its index.html.
 
-    Raises `UserError` if there is no study in the folder.
+    The report has metrics.csv and .parquet (every figure of every run), effects.csv, tables.md,
+    pictures, and index.html with the tables and pictures. In a study's own folder, the record is
+    written too. Raises `UserError` if there is no study in the folder.
     """
     study, folder = read_study(path), StudyFolder(path).report
     if is_study(path):
@@ -38,11 +38,11 @@ def write_report(path: Path) -> Path:
     table = effects(study)
     write_whole(folder / "effects.csv", table.to_csv(index=False))
     write_whole(folder / "tables.md", markdown(study, table))
-    # Several processes may end a study at once, and all of them write its report.
+    # Several processes may write the report at once, so old pictures are only removed at the end.
     pictures, written = [], set[str]()
     for name, caption, figure in _figures(study):
         file = f"{file_name(name)}.png"
-        if file in written:  # of another factor
+        if file in written:  # two labels can become the same file name
             file = f"{file_name(name)}-{len(written)}.png"
         pictures.append((caption, png(figure)))
         write_whole(folder / file, pictures[-1][1])
@@ -62,17 +62,17 @@ EFFECTS = (
 )
 HEAT_MAP = "differences from the reference, with the 95 % half-width over documents."
 FAMILIES = (
-    "by length of the completion, after training. Bars: 95 % interval of the change since before "
+    "by length of the completion, after training. Bars: 95 % interval of the change during "
     "training, over documents."
 )
 CURVES = (
-    "over training, at equal steps and at equal FLOPs. Lines are means over seeds, bands reach "
-    "from the lowest to the highest seed, in what has changed since the first evaluation."
+    "during training, at equal steps and at equal FLOPs. Lines are means over seeds. Bands reach "
+    "from the lowest to the highest seed, in the change since the first evaluation."
 )
 
 
 def _figures(study: StudyRecord) -> Iterator[tuple[str, str, Figure]]:
-    """Name, caption and figure of each picture that there is something to draw in."""
+    """Name, caption and figure of each picture that is not empty."""
     if not study.done:
         return
     compared = comparisons(study)

@@ -1,4 +1,4 @@
-"""A study as one HTML page without other files, and its tables as Markdown."""
+"""The report as one HTML page that needs no other files, and its tables as Markdown."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ebft.scoring.interval import TOO_FEW
 from ebft.study.report.records import StudyRecord
 
 LEVEL_NOTE = (
-    "± is the half-width of a 95 % interval. Over seeds (Student t): what other training runs "
-    "would change; with few seeds it is wide, for little is known of the spread. Pooled: the same "
-    "for a difference, with one spread for all arms (randomised blocks). Over documents: what "
-    "other held-out documents would change, for these trained policies; those of one file count "
-    "together, and too few are not enough for an interval. Many comparisons: one in "
-    "twenty intervals misses by chance."
+    "± is the half-width of a 95 % interval. Over seeds (Student t): the uncertainty from training "
+    "with other seeds; with few seeds it is wide, because the spread is not well known. Pooled: "
+    "the same for a difference, with one spread for all arms (randomised blocks). Over documents: "
+    "the uncertainty from measuring on other held-out documents, for these trained policies; "
+    "documents of one file count as one, and with too few there is no interval. With many "
+    "comparisons, one in twenty intervals misses the true value by chance."
 )
 HEADINGS = (
     "arm", "seeds", "value", "± seeds", "change", "± documents", "± seeds",
@@ -31,21 +31,21 @@ CELLS = (
     "difference", "difference_documents", "difference_seeds", "difference_pooled",
 )  # fmt: skip
 ESCAPED = re.compile(r"[\\`*\[\]]|(?<!\w)_|_(?!\w)")
-"""What Markdown takes for more than a letter within a line; not an underscore inside a word."""
+"""Characters with a meaning in a line of Markdown; an underscore inside a word has none."""
 ENTITIES = {
     "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "~": "&#126;", "$": "&#36;",
 }  # fmt: skip
-"""The same for what not every dialect of Markdown lets a backslash escape."""
+"""Characters that some dialects of Markdown do not escape by a backslash."""
 SIGNED = ("change", "difference")
 CLEAR = {"change": "change_documents", "difference": "difference_documents"}
-"""Which figures are set off, and the half-width that they have to exceed."""
+"""The figures that are bold if they exceed a half-width, and that half-width."""
 
 
 def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, bytes]]) -> str:
-    """The page; `pictures` are captions and PNGs, which are put into it."""
+    """The HTML page; `pictures` are captions and PNGs, which are embedded."""
     environment = Environment(
         loader=PackageLoader("ebft.study.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
+        trim_blocks=True, lstrip_blocks=True, finalize=_printable,
     )  # fmt: skip
     return environment.get_template("study.html").render(
         study=study,
@@ -61,7 +61,7 @@ def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, 
 
 
 def markdown(study: StudyRecord, table: pd.DataFrame) -> str:
-    """The tables alone, to put into a document."""
+    """The tables as Markdown."""
     title, reference = plain_markdown(study.plan.title), plain_markdown(study.plan.reference)
     lines = [f"# {title}", "", f"Reference: {reference}. {LEVEL_NOTE}", ""]
     for heading, rows in _tables(table):
@@ -80,7 +80,7 @@ def markdown(study: StudyRecord, table: pd.DataFrame) -> str:
 
 
 def _tables(table: pd.DataFrame) -> list[tuple[str, list[list[tuple[str, bool]]]]]:
-    """A title and rows for each measure; a cell is its text and whether it is set off."""
+    """A title and rows for each measure; a cell is its text and whether it is bold."""
     found = []
     for measure, rows in table.groupby("measure", sort=False):
         unit = rows["unit"].iloc[0]
@@ -113,7 +113,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def plain_markdown(text: str) -> str:
-    r"""A line of Markdown that shows the text as it is: no HTML, links, emphasis or new cells.
+    r"""Escapes a text for a line of Markdown, so that it makes no HTML, links, emphasis or cells.
 
     >>> plain_markdown("[layer 8] a_b <b> x|y")
     '\\[layer 8\\] a_b &lt;b&gt; x&#124;y'
@@ -122,19 +122,19 @@ def plain_markdown(text: str) -> str:
     return "".join(ENTITIES.get(letter, letter) for letter in escaped)
 
 
-def _shown(value: object) -> object:
-    """What Jinja puts into the page, which is escaped for HTML after this."""
+def _printable(value: object) -> object:
+    """Makes a value printable; Jinja then escapes it for HTML."""
     return printable(value, keep="\n") if isinstance(value, str) else value
 
 
 def _names(study: StudyRecord) -> dict[str, list[str]]:
-    """What else each arm would be called: other settings that come to the same recipe."""
+    """The labels of other arms with the same recipe, by the label of each arm."""
     arms = [run.description.arms for run in study.runs]
     return {first.label: [arm.label for arm in others] for first, *others in arms if others}
 
 
 def _surroundings(study: StudyRecord) -> dict[str, list[str]]:
-    """Every value that the runs' surroundings had, so that mixed ones show."""
+    """All values of the runs' surroundings by name, so that differences between runs show."""
     found: dict[str, dict[str, None]] = {}
     for result in (run.result for run in study.runs if run.result is not None):
         for name, value in result.surroundings.items():

@@ -1,4 +1,5 @@
-"""Pictures of a study: effects of each factor, heat maps, training curves, families by length."""
+"""The pictures of a report: effects of each factor, heat maps, training curves, and curves over the
+length of completions."""
 
 from __future__ import annotations
 
@@ -20,20 +21,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SMOOTH = 5
-"""Steps that a curve of training documents is a mean of."""
+"""The number of steps in the moving average of training curves."""
 PALE = 1.4
-"""How much further than the largest difference a heat map's colours reach; and at least to twice
-the widest interval, so that what may be chance looks pale."""
+"""The range of a heat map's colours, relative to the largest difference. It is at least twice the
+widest interval, so that differences that may be chance look pale."""
 LEGEND = 1.3
-"""Inches beside the curves."""
+"""The width of the legend beside the curves, in inches."""
 SHORT_LABEL = 4
-"""Letters of a label that stands upright."""
+"""The longest label that is not rotated, in characters."""
 TRAINING_CURVES = {"ce": "cross-entropy of training documents"}
-"""Training figures that mean the same in every arm."""
+"""The training metrics that can be compared between arms."""
 
 
 def plot_effects(study: StudyRecord, compared: Sequence[Comparison]) -> Figure | None:
-    """One column a factor, one row a measure: final values by level.
+    """Final values by level, with a column for each factor and a row for each measure.
 
     A bar is the 95 % interval of the paired difference from the reference, over documents; small
     points are seeds.
@@ -68,7 +69,7 @@ def plot_effects(study: StudyRecord, compared: Sequence[Comparison]) -> Figure |
 
 
 def plot_heat_map(study: StudyRecord, crossing: Crossing) -> Figure | None:
-    """Differences from the reference by two factors, a panel for each measure."""
+    """Differences from the reference by two factors, with a panel for each measure."""
     measures = study.single()
     if not measures or not study.reference_runs:
         return None
@@ -83,10 +84,10 @@ def plot_heat_map(study: StudyRecord, crossing: Crossing) -> Figure | None:
 
 
 def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
-    """Over training, against steps on the left and against FLOPs on the right.
+    """Curves during training, over steps on the left and over FLOPs on the right.
 
-    Lines are means over seeds, bands reach from the lowest seed to the highest, in what has
-    changed since the first evaluation.
+    Lines are means over seeds. Bands reach from the lowest seed to the highest, in the change since
+    the first evaluation.
     """
     held_out = [m for m in study.single() if _points(study, m) > 2]
     rows = [(name, True) for name in held_out] + [(name, False) for name in TRAINING_CURVES]
@@ -115,7 +116,7 @@ def plot_curves(study: StudyRecord, comparison: Comparison) -> Figure | None:
 
 
 def plot_families(study: StudyRecord, comparison: Comparison) -> Figure | None:
-    """Measures at several lengths: final values against length, before training dashed."""
+    """Final values over the length of completions; values before training are dashed."""
     found = study.families()
     if not found:
         return None
@@ -226,7 +227,7 @@ def _curve(
         return False
     values = np.array([[line[step] for step in shared] for line in lines])
     if is_held_out:
-        # The spread of what training changed, not of what each seed's evaluation began with.
+        # The spread of the changes, without the spread of the first evaluations.
         values += values[:, :1].mean() - values[:, :1]
     elif len(shared) > 2 * SMOOTH:
         values = _smooth(values)
@@ -260,7 +261,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _tflop(runs: Sequence[RunRecord], step: int) -> float:
-    """Mean TFLOP of a group's runs, which cost differently if they vary something else."""
+    """The mean TFLOP of a group's runs, whose costs may differ."""
     return mean(tflop for run in runs if (tflop := run.tflop_after(step)) is not None)
 
 

@@ -1,4 +1,4 @@
-"""Reading a study, from its folder or from its record."""
+"""Reads a study from its folder or from its record."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def read_study(path: Path) -> StudyRecord:
         for key, label in (item for arm in run.description.arms for item in arm.levels.items()):
             if label not in study.plan.factors.get(key, [label]):
                 raise UserError(
-                    f"{path / file} is damaged: factors: {key} has no value {label}, and "
-                    f"the run {run.name} has it; the study's own command writes it again"
+                    f"{path / file} is damaged: factors: {key} has no value {label}, but the run "
+                    f"{run.name} has it; run the study's command, which writes it again"
                 )
     have = {run.name for run in study.runs}
     for name in dict.fromkeys(study.plan.runs):
         if name not in have:
-            log.warning("%s: is in the study's plan and not in its folder; left out", name)
+            log.warning("%s: is in the study's plan but not in its folder; skipped", name)
     return study
 
 
 def is_study(path: Path) -> bool:
-    """Whether a folder is a study's own, and not its record."""
+    """Whether it is the folder of a study, and not a record."""
     return (path / PLAN_FILE).exists()
 
 
@@ -55,6 +55,6 @@ def _read_run(folder: RunFolder) -> RunRecord | None:
     description = folder.description()
     if description is None:
         return None
-    result = folder.result()  # before its figures: of a run that is done, these are all there
+    result = folder.result()  # read first, so that a run that is done has all its figures
     lines = read_evaluations(folder.evaluations) if folder.evaluations.exists() else []
     return RunRecord.of(folder.path.name, description, result, lines, folder.steps())

@@ -1,14 +1,14 @@
-"""A study's record: all that its report is made from, in six files to keep or to hand on.
+"""A study's record: everything that its report is made from, in six files to keep or to share.
 
-study.json        the study as it was last called, as in plan.json
-runs.jsonl        each run's arms and seed, how it ended, and the commit that it is of
+study.json        the study as it was last started, as in plan.json
+runs.jsonl        each run's arms and seed, how it ended, and its commit
 recipes.yaml      the runs' resolved recipes, one YAML document each
 evaluations.csv   every held-out figure
 documents.csv     the same by document
-steps.csv         what was logged after each step
+steps.csv         the metrics of each step
 
-They are text, so that git stores and compares them well and any program reads them. `ebft report`
-writes the report beside them.
+They are text, so that git stores and compares them well and any program can read them. `ebft
+report` writes the report beside them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STEPS_FILE = "steps.csv"
 def write_record(study: StudyRecord, of: StudyFolder) -> None:
     """Writes the record of a study into its folder.
 
-    Raises `UserError` for a run or a logged figure that is called as another column is.
+    Raises `UserError` for a run or a metric that has the name of another column.
     """
     folder, metrics = of.record, study.metrics()
     folder.mkdir(exist_ok=True)
@@ -94,7 +94,7 @@ def _run_line(run: RunRecord) -> str:
 
 
 def _recipe(run: RunFolder) -> str:
-    """The document of a run's recipe; empty if the recipe is not there any more."""
+    """The YAML document of a run's recipe; empty if the file no longer exists."""
     if not run.recipe.exists():
         return ""
     try:

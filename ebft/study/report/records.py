@@ -1,4 +1,4 @@
-"""What the runs of a study have shown, as records and as one tidy table."""
+"""The figures of a study's runs, as records and as one tidy table."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PENDING = "not done"
 
 @dataclass(frozen=True)  # without slots, for the cached properties
 class RunRecord:
-    """A run: which arm and seed, how it ended, what was measured.
+    """A run: its arm and seed, how it ended, and its figures.
 
-    `result` is None while it has not ended. `lines` are its evaluations, and `steps` what it logged
-    after each step, both in the order of steps and without repetition.
+    `result` is None if it has not ended. `lines` are its evaluations, and `steps` its metrics by
+    step, both in the order of steps and without duplicates.
     """
 
     name: str
@@ -40,7 +40,7 @@ class RunRecord:
         lines: Iterable[Line],
         steps: Iterable[MetricsLine],
     ) -> RunRecord:
-        """A run from its files. One that was resumed may have a step twice: the later counts."""
+        """Makes a run from its files. Of a step that a resumed run repeated, the later counts."""
         last = {(line.step, line.name): line for line in lines}
         figures: dict[int, dict[str, float]] = {}
         for step in steps:
@@ -55,7 +55,7 @@ class RunRecord:
 
     @cached_property
     def evaluations(self) -> Mapping[int, Mapping[str, DocumentsLine]]:
-        """What was measured by document, by steps done and name."""
+        """The measurements that have values of documents, by steps done and by name."""
         found: dict[int, dict[str, DocumentsLine]] = {}
         for line in self.lines:
             if isinstance(line, DocumentsLine):
@@ -64,7 +64,7 @@ class RunRecord:
 
     @cached_property
     def training(self) -> Mapping[int, Mapping[str, float]]:
-        """What was logged after each step, but for what `evaluations` have."""
+        """The metrics of each step, without the means of evaluations."""
         measured = {name for named in self.evaluations.values() for name in named}
         left = {
             step: {name: value for name, value in figures.items() if name not in measured}
@@ -90,7 +90,7 @@ class RunRecord:
 
     @property
     def error(self) -> str:
-        """Why it failed; empty if it has not."""
+        """Why it failed; empty if it did not fail."""
         return "" if self.result is None or self.result.error is None else self.result.error
 
     @property
@@ -108,7 +108,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
-    """A study: its plan and every run of it, in order."""
+    """A study: its plan and its runs, in order."""
 
     plan: StudyPlan
     runs: Sequence[RunRecord]
@@ -118,11 +118,11 @@ class StudyRecord:
         return [run for run in self.runs if run.done]
 
     def labels(self) -> list[str]:
-        """The arms that have a run that is done, in order."""
+        """The labels of the arms that have a completed run, in order."""
         return list(dict.fromkeys(run.label for run in self.done))
 
     def of(self, label: str) -> list[RunRecord]:
-        """An arm's runs that are done."""
+        """The completed runs of an arm."""
         return [run for run in self.done if run.label == label]
 
     @property
@@ -133,23 +133,23 @@ class StudyRecord:
         ]
 
     def measures(self) -> list[str]:
-        """What was measured on held-out documents, in order."""
+        """The names of the held-out measurements, in order."""
         return list(dict.fromkeys(name for run in self.done for name in run.last))
 
     def metrics(self) -> list[str]:
-        """The names of what was logged after steps, in the order of the steps that have most."""
+        """The names of the metrics of steps, in the order of the steps that have the most."""
         steps = [figures for run in self.runs for figures in run.steps.values()]
         return list(
             dict.fromkeys(name for it in sorted(steps, key=len, reverse=True) for name in it)
         )
 
     def single(self) -> list[str]:
-        """The measures that are a figure by themselves."""
+        """The measures that are not points of a curve over lengths."""
         curves = {name for members in self.families().values() for _, name in members}
         return [name for name in self.measures() if name not in curves]
 
     def families(self) -> dict[str, list[tuple[int, str]]]:
-        """The measures that make a curve, by its name: where each stands on it, in order."""
+        """The curves over lengths by name: the length and the name of each measure, in order."""
         found: dict[str, set[tuple[int, str]]] = {}
         for run in self.done:
             for name, it in run.last.items():
@@ -159,9 +159,9 @@ class StudyRecord:
 
 
 def tidy(study: StudyRecord) -> pd.DataFrame:
-    """Every figure of every run that is done, one a row.
+    """Every figure of every completed run, one in each row.
 
-    `tflop` and `seconds` are those of training up to that step, evaluations not counted.
+    `tflop` and `seconds` are those of training up to that step, not counting evaluations.
     """
     metrics = study.metrics()
     rows = [row for run in study.done for row in _rows(run, metrics)]

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.checkpoints.folder import Checkpoints, kept_steps, remove, set_aside
 from ebft.checkpoints.manifest import find_damage
-from ebft.checkpoints.snapshot import About, Snapshot
+from ebft.checkpoints.snapshot import Snapshot
+from ebft.config.about import About
 from ebft.errors import StorageError
 from tests.tiny import plain_policy, tiny_tokenizer
 
@@ -186,7 +187,7 @@ class TestDamage:
 
 def test_its_place_is_where_checkpoints_lie_or_will_lie(tmp_path):
     own = Checkpoints(tmp_path / "checkpoints", keep=1)
-    assert own.place == tmp_path
+    assert own.location == tmp_path
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "checkpoints").symlink_to(tmp_path / "elsewhere")
-    assert own.place.samefile(tmp_path / "elsewhere")
+    assert own.location.samefile(tmp_path / "elsewhere")

@@ -10,7 +10,8 @@ from ebft.checkpoints import manifest
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.manifest import write_manifest
 from ebft.checkpoints.resume import find_resumption
-from ebft.checkpoints.snapshot import About, Snapshot
+from ebft.checkpoints.snapshot import Snapshot
+from ebft.config.about import About
 from ebft.errors import StorageError, UserError
 from tests.tiny import plain_policy, tiny_tokenizer
 
@@ -79,7 +80,7 @@ def test_another_format_is_the_user_s_to_deal_with(own, named):
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2, "ebft": "0.0.1"}))
     (newest / "manifest.sha256").unlink()
     write_manifest(newest)
-    with pytest.raises(UserError, match="it is of format 2, written by") as raised:
+    with pytest.raises(UserError, match="it has format 2, written by") as raised:
         resume(own, resume=str(newest) if named else "auto")
     assert f"checkpoint.resume = {newest}: " in str(raised.value)
     assert names(own) == ["step-000001", "step-000002"]
@@ -89,7 +90,7 @@ def test_a_process_that_sees_the_folder_late_takes_what_the_main_one_chose(own):
     """It still sees a later checkpoint, which the main process has set aside."""
     chosen = str(own.saved()[0])
     assert resume(own, resume=chosen, overwrite=False, verified=True).step == 1
-    with pytest.raises(UserError, match="the run went on to step-000002, which would be lost"):
+    with pytest.raises(UserError, match="the run continued to step-000002, which would be lost"):
         resume(own, resume=chosen, overwrite=False)
 
 

@@ -26,4 +26,4 @@ def test_another_number_of_gpus_is_said(monkeypatch, caplog):
     state = {**gather_random(CPU), "cuda": [torch.get_rng_state()] * 3}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     restore_random(state, torch.device("cuda"))
-    assert "2 GPUs are here and 3 were" in caplog.text
+    assert "there are 2 GPUs and there were 3" in caplog.text

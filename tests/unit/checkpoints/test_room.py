@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ebft.checkpoints.room import check_room, least_size
-from ebft.checkpoints.snapshot import About, Snapshot
+from ebft.checkpoints.snapshot import Snapshot
+from ebft.config.about import About
 from ebft.errors import UserError
 from ebft.models.lora import add_adapter
 from ebft.models.options import LoraOptions
@@ -64,7 +65,8 @@ def test_without_room_for_all(tmp_path, free, caplog):
     assert not caplog.text
     check_room(tmp_path, 12 * GIB, wanted=3, within=tmp_path)
     assert (
-        "3 more checkpoints of 12.00 GiB or more at a time, and 30.00 GiB are free" in caplog.text
+        "3 more checkpoints of 12.00 GiB or more will be kept at a time, and 30.00 GiB are free"
+        in caplog.text
     )
 
 

@@ -28,8 +28,8 @@ def test_an_optimizers_own_state_is_taken():
 @pytest.mark.parametrize(
     ("place", "moments", "why"),
     [
-        (1, {"exp_avg": "x"}, "exp_avg is a tensor for some parameters only"),
-        (7, {}, "there is no parameter 7, and state of it"),
+        (1, {"exp_avg": "x"}, "exp_avg is a tensor for some parameters but not for all"),
+        (7, {}, "there is state for parameter 7, which does not exist"),
     ],
 )
 def test_what_no_update_could_use_is_refused(place, moments, why):

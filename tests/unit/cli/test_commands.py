@@ -174,7 +174,7 @@ class TestDryRun:
     def test_it_says_whose_sampling_it_counts(self, ebft, tiny_run):
         _, out, _ = ebft(*tiny_run("sampler=hf_generate"), "--dry-run")
         assert re.search(r"# sampling \* +88 ", out)
-        assert "# * as hf_tree would" in out
+        assert "# * with hf_tree" in out
 
     def test_a_model_that_is_not_here_leaves_the_recipe(self, ebft, tiny_run):
         status, out, _ = ebft(*tiny_run("model.path=someone/something"), "--dry-run")
@@ -221,8 +221,8 @@ def test_a_folder_without_permission_is_named(ebft, monkeypatch, number):
     status, _, err = ebft("report", "/theirs")
     assert status == 1
     assert err == (
-        f"error: cannot use /theirs/report: {os.strerror(number)}; get the permission, or choose "
-        "another place\n"
+        f"error: cannot use /theirs/report: {os.strerror(number)}; change its permissions, or "
+        "choose another path\n"
     )
 
 
@@ -253,8 +253,8 @@ class TestDoctor:
     @pytest.mark.parametrize(
         ("text", "says"),
         [
-            ("from torchtune._cli.tune import main", "torchtune's, not ours"),
-            ("something else", "of another program, not ours"),
+            ("from torchtune._cli.tune import main", "that of torchtune, not of ebft"),
+            ("something else", "that of another program, not of ebft"),
             (None, "not on the PATH"),
         ],
     )

@@ -108,7 +108,7 @@ class TestMistakes:
         return run
 
     def test_one_run(self, refused):
-        assert refused(SFT) == f"{SFT}: nothing to compare with; name a second run behind it"
+        assert refused(SFT) == f"{SFT}: nothing to compare with; give a second run"
 
     def test_no_run(self, ebft):
         status, _, err = ebft("compare")
@@ -124,7 +124,7 @@ class TestMistakes:
 
     def test_a_record_for_one_of_its_runs(self, refused):
         assert refused(SFT, RECORD).endswith(
-            f"it is a study's record, of whose runs each is given by its name: {RECORD / 'NAME'}"
+            f"it is a study's record; give one of its runs by name: {RECORD / 'NAME'}"
         )
 
     def test_a_run_that_a_record_has_not(self, refused):

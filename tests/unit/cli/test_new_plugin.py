@@ -86,10 +86,10 @@ def test_two_of_them_can_be_installed(ebft, here, monkeypatch):
         ("../up", "cannot name a package"),
         ("2nd", "cannot name a package"),
         ("a--b", "cannot name a package"),
-        ("class", "'class' is a name of Python's own; give another, e.g. my-class"),
-        ("json", "'json' is a name of Python's own"),
-        ("torch", "a package called 'torch' is installed already"),
-        ("there", "there is there already; give another name, or remove it"),
+        ("class", "'class' is reserved by Python; give another name, e.g. my-class"),
+        ("json", "'json' is reserved by Python"),
+        ("torch", "a package called 'torch' is already installed"),
+        ("there", "there already exists; give another name, or remove it"),
     ],
 )
 def test_a_bad_name_is_refused(ebft, here, name, says):

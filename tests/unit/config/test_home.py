@@ -62,7 +62,7 @@ def test_a_user_without_a_home(ebft, recipe, monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", unknown)
     status, out, err = ebft("validate", str(file))
     assert (status, out) == (2, "")
-    assert err.startswith("HOME is not set, and no home is known of user ")
+    assert err.startswith("HOME is not set, and user ")
     assert err.count("\n") == 1
 
 
@@ -72,7 +72,7 @@ def test_a_working_directory_that_was_deleted(ebft, tmp_path, monkeypatch, comma
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    says = "the working directory has been deleted; change into another\n"
+    says = "the working directory has been deleted; change to another\n"
     assert ebft(*command) == (2, "", says)
 
 

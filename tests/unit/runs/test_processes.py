@@ -13,7 +13,7 @@ from ebft.distributed.parallel import shares
 from ebft.distributed.processes import Launch
 from ebft.distributed.watchdog import place
 from ebft.errors import UserError
-from ebft.runs.checks import find_problems_of_processes
+from ebft.runs.checks import process_problems
 
 
 @given(
@@ -39,13 +39,19 @@ def test_shares_are_equal_in_number_and_nearly_in_length(case):
 
 
 REFUSED = [
-    ("training.documents_per_step=5", "= 5: cannot be divided over 2 processes; take 4 or 6"),
-    ("training.documents_per_step=1", "= 1: cannot be divided over 2 processes; take 2"),
-    ("parallel.replicas=3", "parallel.replicas = 3: 2 processes do not divide"),
-    ("training.measure_gradients_every=1", "training.measure_gradients_every = 1: needs whole"),
-    ("model.device=cuda:0", "model.device = cuda:0: 2 processes cannot all be on it"),
-    ("training.compile=true", "training.compile = true: layers are compiled in one process so far"),
-    ("model.lora={quantize_base: true}", "model.lora.quantize_base = true: weights in 4 bits are"),
+    ("training.documents_per_step=5", "= 5: cannot be divided over 2 processes; set 4 or 6"),
+    ("training.documents_per_step=1", "= 1: cannot be divided over 2 processes; set 2"),
+    ("parallel.replicas=3", "parallel.replicas = 3: 2 processes cannot be divided"),
+    (
+        "training.measure_gradients_every=1",
+        "training.measure_gradients_every = 1: works in one",
+    ),
+    ("model.device=cuda:0", "model.device = cuda:0: 2 processes cannot share it"),
+    ("training.compile=true", "training.compile = true: works in one process only"),
+    (
+        "model.lora={quantize_base: true}",
+        "model.lora.quantize_base = true: works in one",
+    ),
     ("sampler=hf_generate", "sampler: HfGenerate works in one process only, not in 2: generate"),
 ]
 
@@ -56,9 +62,9 @@ def test_what_two_processes_cannot_do(tiny_run, override, says):
     options = load_recipe(Path(file), overrides).options
     sections = options.parts(), options.training, options.model
     replicas = options.parallel.replicas
-    (problem,) = find_problems_of_processes(2, *sections, replicas=replicas)
+    (problem,) = process_problems(2, *sections, replicas=replicas)
     assert says in problem
-    assert not list(find_problems_of_processes(1, *sections, replicas=replicas))
+    assert not list(process_problems(1, *sections, replicas=replicas))
 
 
 def test_several_processes_are_torchruns(monkeypatch):

@@ -52,7 +52,7 @@ def test_a_log_file_has_a_line_when_a_step_takes_long(clock, monkeypatch, caplog
     bar.start_at(1)
     bar.announce("sampling")
     assert not caplog.messages
-    clock.seconds += progress.SAY_WITHIN
+    clock.seconds += progress.LOG_WITHIN
     bar.announce("training 2/16")
     bar.announce("training 3/16")
     assert caplog.messages == ["ebft: step 2 of 3: training 2/16"]

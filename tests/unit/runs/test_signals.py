@@ -5,11 +5,11 @@ import signal
 
 import pytest
 
-from ebft.runs.signals import stop_another, stop_on_signals
+from ebft.runs.signals import stop_child_on_signals, stop_on_signals
 
 WAYS = {
     "one": lambda: stop_on_signals(grace=60, at_rest=lambda: True),
-    "another": lambda: stop_another("stopping the other"),
+    "another": lambda: stop_child_on_signals("stopping the other"),
 }
 
 

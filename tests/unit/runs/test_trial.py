@@ -3,7 +3,7 @@
 import pytest
 
 from ebft.config.load import load_recipe
-from ebft.runs.trial import MOST_STEPS, try_optimizer, try_schedule
+from ebft.runs.trial import MOST_STEPS, optimizer_problems, schedule_problems
 from tests.conftest import RECIPES
 
 CYCLE = "torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.1, total_steps: {}"
@@ -12,8 +12,8 @@ CYCLE = "torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.1, total_steps: {}"
 def tried(options) -> list[str]:
     optimizer, steps = options.optimizer, options.training.steps
     return [
-        *try_optimizer(optimizer, options.model.device),
-        *try_schedule(options.lr_scheduler, optimizer, steps),
+        *optimizer_problems(optimizer, options.model.device),
+        *schedule_problems(options.lr_scheduler, optimizer, steps),
     ]
 
 

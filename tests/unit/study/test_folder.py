@@ -52,7 +52,7 @@ def test_a_result_is_read_back(tmp_path, result, content):
     assert (tmp_path / "result.json").read_text(encoding="utf-8") == as_written(content)
     assert run.result() == result
     assert result.status == content["status"]
-    run.forget_result()
+    run.delete_result()
     assert run.result() is None
 
 
@@ -79,7 +79,7 @@ def test_a_damaged_one_is_named(tmp_path, content):
     with pytest.raises(UserError) as raised:
         RunFolder(tmp_path).result()
     assert str(raised.value).startswith(f"{tmp_path / 'result.json'} is damaged: ")
-    assert "delete it, and the study's own command makes it again" in str(raised.value)
+    assert "delete it and run the study's command, which writes it again" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -99,5 +99,5 @@ def test_a_pipe_in_the_place_of_a_file_is_refused(tmp_path, name):
     run = RunFolder(tmp_path)
     run.check()
     os.mkfifo(tmp_path / name)
-    with pytest.raises(UserError, match=f"{name} is a folder, a pipe or a device"):
+    with pytest.raises(UserError, match=f"{name}: it is a folder, a pipe or a device"):
         run.check()

@@ -176,7 +176,7 @@ def test_a_runs_recipe_is_whole(file, tmp_path):
             {"variants": {"a": {"base_recipe": str(BASE)}, "b": {}}, "base_recipe": None},
             "base_recipe: missing",
         ),
-        ({"seeds": [1, 1]}, "seeds = [1, 1]: one comes twice"),
+        ({"seeds": [1, 1]}, "seeds = [1, 1]: a seed is given twice"),
         ({"seeds": []}, "seeds = []"),
         (
             {"training": {"steps": 3}},
@@ -186,8 +186,8 @@ def test_a_runs_recipe_is_whole(file, tmp_path):
         ({"reference": "n=3", "grid": {"sampler.n": [2, 4]}}, "no such arm; there are: n=2, n=4"),
         ({"budget": {"tflop": 1}}, "budget.tflop = 1: the 1 arms with 1 seeds take"),
         ({"budget": {"tflop_per_run": 0.001}}, "one step takes"),
-        ({"overwrite": True}, "overwrite = true: a study goes on where it was"),
-        ({"plugins": [EXAMPLE]}, "plugins: a study loads none itself; write `overrides:"),
+        ({"overwrite": True}, "overwrite = true: a study continues where it stopped"),
+        ({"plugins": [EXAMPLE]}, "plugins: a study loads no plug-ins itself; set `overrides:"),
         ({"grid": {"sampler.n": []}}, "sampler.n = []: has no values to compare"),
         ({"grids": {}}, "grids = {}: unknown key; did you mean 'grid'?"),
         ({"base_recipe": str(RECIPES / "ablations" / "kernels.yaml")}, "must be a fine-tuning one"),
@@ -221,7 +221,7 @@ def test_the_dry_run_lists_runs_and_what_they_cost(file, ebft):
 def test_a_recipe_is_no_study(ebft):
     status, _, err = ebft("study", str(BASE))
     assert status == 2
-    assert err.strip().endswith(f"not a study; `ebft run {BASE}` runs it")
+    assert err.strip().endswith(f"is not a study; run it with `ebft run {BASE}`")
 
 
 def test_a_file_system_without_locks_is_refused(file, ebft, monkeypatch):
@@ -245,5 +245,5 @@ def test_what_the_runs_need_and_is_not_here_is_said_before_they_start(file, ebft
     assert [out.count(line) for line in lines] == [1, 1]
     status, _, err = ebft("ablate", str(path))
     assert status == 2
-    assert [err.count(f"{path}: of its runs: {line}") for line in lines] == [1, 1]
+    assert [err.count(f"{path}: in its runs: {line}") for line in lines] == [1, 1]
     assert not (tmp_path / "out").exists()
