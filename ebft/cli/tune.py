@@ -2,7 +2,7 @@
 
 torchtune installs a script of the same name that demands `tune run RECIPE --config FILE` and
 refuses a YAML file where it wants a recipe. So a YAML file in that place is ours, and nothing that
-torchtune accepts is taken from it.
+torchtune accepts is taken from it. Without torchtune there is nothing else that `tune` does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
 from ebft.console import say
+from ebft.optional import missing
 
 YAML = (".yaml", ".yml")
 
@@ -71,7 +72,11 @@ def _script_index(arguments: list[str]) -> int | None:
 
 
 def torchtune() -> int:
-    """torchtune's command line, with sys.argv as it is."""
+    """torchtune's command line, with sys.argv as it is; exit status 2 if it is not installed."""
+    if (lacking := missing("torchtune")) is not None:
+        given = " ".join(["tune", *sys.argv[1:]])
+        say(f"{given}: only `tune run FILE.yaml` is ebft's; the rest {lacking}", file=sys.stderr)
+        return 2
     logging.getLogger("torchao").setLevel(logging.ERROR)
     from torchtune._cli.tune import main as tune
 

@@ -6,6 +6,7 @@ when it runs.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,9 @@ from ebft.distributed.processes import Launch
 from ebft.errors import EXPLAINED, MemoryShortError, UserError, is_out_of_memory
 from ebft.runs.checks import find_problems
 from ebft.runs.options import EvaluateOptions, FineTuneOptions, ModelRecipeOptions
+from ebft.stack import untested
+
+log = logging.getLogger("ebft")
 
 
 class FineTune(Job[FineTuneOptions]):
@@ -124,6 +128,8 @@ def run_job(job: Job[Any]) -> bool:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run has its own; loading weights takes a second
+    if (said := untested()) is not None:
+        log.warning("%s; `ebft doctor` says what is tested", said)
     try:
         return job.run()
     except EXPLAINED:
