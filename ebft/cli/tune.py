@@ -2,7 +2,7 @@
 
 torchtune installs a script of the same name, whose syntax is `tune run RECIPE --config FILE`. It
 accepts no YAML file as RECIPE, so a YAML file in that place can be given to ebft without a
-conflict.
+conflict. Without torchtune, `tune` runs recipes of ebft only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
 from ebft.console import say
+from ebft.optional import missing
 
 YAML = (".yaml", ".yml")
 
@@ -71,7 +72,14 @@ def _script_index(arguments: list[str]) -> int | None:
 
 
 def torchtune() -> int:
-    """Runs torchtune's command line with the unchanged sys.argv."""
+    """Runs torchtune's command line with the unchanged sys.argv.
+
+    Returns exit status 2 if torchtune is not installed.
+    """
+    if (lacking := missing("torchtune")) is not None:
+        given = " ".join(["tune", *sys.argv[1:]])
+        say(f"{given}: ebft has only `tune run FILE.yaml`; the rest {lacking}", file=sys.stderr)
+        return 2
     logging.getLogger("torchao").setLevel(logging.ERROR)
     from torchtune._cli.tune import main as tune
 

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from pydantic import GetCoreSchemaHandler
@@ -19,6 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 from ebft.config.arguments import check_argument
 from ebft.errors import UserError, first_line
 from ebft.mistakes import Mistake, unknown_key, validation_error
+from ebft.optional import missing
 from ebft.parts.named import find_named, importable_in
 
 
@@ -34,6 +36,8 @@ class Component:
 
     wanted: ClassVar[str] = "a class"
     """The kind of object that the path must name, for messages."""
+    instead: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """For paths into an optional package, the path of what does the same without it."""
 
     @classmethod
     def accepts(cls, found: object) -> bool:
@@ -102,6 +106,8 @@ class Component:
         try:
             if "." not in path:
                 raise ValueError("give a dotted path, such as torch.optim.AdamW")
+            if path in cls.instead and (lacking := missing(path.partition(".")[0])):
+                raise ValueError(f"{lacking}, or write {cls.instead[path]}, which does the same")
             found: Callable[..., Any] = find_named(path, importable)
             if not cls.accepts(found):
                 raise ValueError(f"must be {cls.wanted}")

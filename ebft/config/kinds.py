@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -11,8 +13,24 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from ebft.config.component import Component
 from ebft.errors import UserError
 
-SCHEDULES = ("torchtune.training.lr_schedulers", "transformers.optimization")
+SCHEDULES = ("transformers.optimization", "torchtune.training.lr_schedulers")
 """Modules of functions `get_…schedule…` that make a schedule; other schedules are classes."""
+COSINE = "transformers.get_cosine_schedule_with_warmup"
+SAME_SCHEDULE: Mapping[str, str] = MappingProxyType(
+    {
+        "torchtune.training.get_cosine_schedule_with_warmup": COSINE,
+        "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup": COSINE,
+        "transformers.optimization.get_cosine_schedule_with_warmup": COSINE,
+    }
+)
+"""Paths of schedules whose learning rates are, bit for bit, those of the one at another path."""
+SAME_LOGGER: Mapping[str, str] = MappingProxyType(
+    {
+        "torchtune.training.metric_logging.TensorBoardLogger": "ebft.loggers.TensorBoardLogger",
+        "torchtune.training.metric_logging.WandBLogger": "ebft.loggers.WandBLogger",
+    }
+)
+"""torchtune's loggers by which recipes of earlier versions named what ebft has itself now."""
 
 
 class OptimizerComponent(Component):
@@ -32,6 +50,7 @@ class ScheduleComponent(Component):
         "a schedule without measurements: a subclass of torch.optim.lr_scheduler.LRScheduler"
         f", or a function of {' or '.join(SCHEDULES)}"
     )
+    instead: ClassVar[Mapping[str, str]] = SAME_SCHEDULE
 
     @classmethod
     def accepts(cls, found: object) -> bool:
@@ -50,7 +69,7 @@ class ScheduleComponent(Component):
         if not self._steps_by_number(type(schedule)):
             raise UserError(
                 f"{self.path}: depends on a measurement, and the loop steps a schedule only by "
-                f"number; choose another, such as {SCHEDULES[0]}.get_cosine_schedule_with_warmup"
+                f"number; choose another, such as {COSINE}"
             )
         return schedule  # type: ignore[no-any-return]
 
@@ -63,6 +82,7 @@ class LoggerComponent(Component):
     """A metric logger."""
 
     wanted = "a metric logger: a class with the methods `log_dict` and `close`"
+    instead: ClassVar[Mapping[str, str]] = SAME_LOGGER
 
     @classmethod
     def accepts(cls, found: object) -> bool:

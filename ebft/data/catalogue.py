@@ -10,8 +10,8 @@ from typing import Any
 
 from ebft.data.values import safe_name
 from ebft.errors import UserError, first_line
+from ebft.optional import install
 
-INSTALL = "pip install polib"
 # %(name)s, %d, {name}, {}, <b> and &nbsp;: the same in both languages, and not words.
 NO_WORDS = re.compile(r"%(\(\w+\))?[-#0 +]*[\d.]*[a-zA-Z%]|\{[^{}]*\}|<[^<>]*>|&\w+;")
 
@@ -68,7 +68,9 @@ def _read(file: Path) -> Any:
     try:
         import polib
     except ImportError as error:
-        raise UserError(f"data: gettext reads catalogues with polib; run: {INSTALL}") from error
+        raise UserError(
+            f"data: gettext reads catalogues with polib; run: {install('polib')}"
+        ) from error
     try:
         return polib.pofile(str(file)) if file.suffix == ".po" else polib.mofile(str(file))
     except Exception as error:  # polib raises errors of any type for damaged files

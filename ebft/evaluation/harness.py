@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 from ebft.errors import UserError, first_line
 from ebft.evaluation.lines import Line
 from ebft.mistakes import suggest
+from ebft.optional import install
 from ebft.options import Options
 from ebft.parts.part import Resources
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ebft")
 
 NORMAL_95 = 1.96
-HINT = "`harness:` needs lm-evaluation-harness: pip install 'ebft[harness]'"
+HINT = f"`harness:` needs lm-evaluation-harness; run: {install('lm_eval')}"
 
 
 class HarnessOptions(Options):

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebft.errors import UserError
+from ebft.optional import install
 
 Name = Literal["bleu", "chrf", "chrf++"]
 Tokenizer = Literal[
@@ -31,7 +32,7 @@ def lacks(name: Name, *, tokenize: Tokenizer) -> str | None:
         from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
         from sacrebleu.utils import SACREBLEU_DIR
     except ImportError:
-        return "BLEU and chrF need sacrebleu: pip install 'ebft[eval]'"
+        return f"BLEU and chrF need sacrebleu, which is not installed; run: {install('sacrebleu')}"
     if name != "bleu":
         return None
     if tokenize not in BLEU.TOKENIZERS:

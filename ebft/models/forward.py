@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import cache as remember
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -38,11 +41,22 @@ def decode(
         input_ids=tokens,
         position_ids=positions,
         attention_mask=tree_mask.dense if needs_mask(model) else no_mask(tokens.device),
-        past_key_values=cache,
         use_cache=cache is not None,
         tree_mask=tree_mask,
+        **{cache_argument(type(model.base_model).forward): cache},
     )
     return cast(Tensor, output.last_hidden_state)
+
+
+@remember
+def cache_argument(forward: Callable[..., Any]) -> str:
+    """Returns the name of the argument of a decoder's `forward` that takes a KV cache.
+
+    transformers 5.24 has renamed it, and gives up the old name in 5.40. Models that come with their
+    own code may have the old one for longer.
+    """
+    names = inspect.signature(forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed

@@ -8,21 +8,23 @@ in the policy, and only merged layers take memory of their own.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ebft.errors import UserError
+from ebft.errors import UserError, first_line
 from ebft.mistakes import suggest
 from ebft.models.layers import linear_layers
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
 from ebft.models.refused import refusing
 from ebft.models.whole import twins
+from ebft.optional import install, missing
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,7 +35,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_NAME = "default"
 """peft's name of an adapter that is the only one."""
-INSTALL = "pip install 'ebft[lora]'"
 INSTALL_NEWER = "it may be of a newer peft; or give its whole folder"
 Replace = Callable[[nn.Module], nn.Module | None]
 """What to put in place of a module; None for one to look into."""
@@ -59,7 +60,7 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
         target_modules=targets if isinstance(targets, str) else list(targets),
     )
     # peft makes an adapter on the CPU, with torch's global generator, and then moves it.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _fitting_packages():
         torch.default_generator.manual_seed(seed)
         inject_adapter_in_model(config, policy, ADAPTER_NAME)
     policy.eval()
@@ -73,7 +74,7 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTra
     change of the model's weights (a prompt, a prefix), and for one that is another model's.
     """
     says = f"model.path = {folder}"
-    _require_peft(f"{says}: holds an adapter, and that")
+    _require_peft(f"{says}: holds an adapter")
     from peft import PeftConfig, PeftModel
 
     if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
@@ -87,7 +88,10 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTra
             "before a text, which cannot be merged; give a model, or an adapter such as LoRA's"
         )
     config.inference_mode = True
-    with refusing(f"{says}: its adapter does not fit model.base", remedy, folder=folder):
+    with (
+        refusing(f"{says}: its adapter does not fit model.base", remedy, folder=folder),
+        _fitting_packages(),
+    ):
         adapted = PeftModel(model, config, ADAPTER_NAME)
         problem = _load_into(adapted, folder)
     if problem is not None:
@@ -179,8 +183,20 @@ def merged(policy: PreTrainedModel) -> PreTrainedModel:
 
 
 def _require_peft(who: str) -> None:
-    if find_spec("peft") is None:
-        raise UserError(f"{who}: needs peft, which is not installed; run: {INSTALL}")
+    if (lacking := missing("peft")) is not None:
+        raise UserError(f"{who}: {lacking}")
+
+
+@contextmanager
+def _fitting_packages() -> Iterator[None]:
+    """Raises `UserError` if peft refuses the release of another package that it would use."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"model.lora: peft {version('peft')}: {first_line(error)}; install releases that fit "
+            f"each other: pip install --upgrade peft torchao, or {install('torchtune')}"
+        ) from error
 
 
 def _check_targets(policy: PreTrainedModel, targets: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
+from ebft.optional import missing
 from ebft.options import Options, expand_home
 
 
@@ -32,6 +33,13 @@ class LoraOptions(Options):
         description="QLoRA: keep the base model's linear layers in 4 bits (NF4), the frozen "
         "feature network's included, which are the same; in one process",
     )
+
+    def missing(self) -> list[str]:
+        """One line for each package that is not installed and that this needs."""
+        keys = {"peft": "model.lora"}
+        if self.quantize_base:
+            keys["torchao"] = "model.lora.quantize_base = true"
+        return [f"{key}: {what}" for name, key in keys.items() if (what := missing(name))]
 
 
 DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu|npu|hpu|xla)(:\d+)?")

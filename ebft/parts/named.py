@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from ebft.mistakes import suggest
+from ebft.optional import missing
 from ebft.parts.modules import reason
 
 LIBRARIES = ("ebft", "torch", "torchao", "torchtune", "transformers")
@@ -24,7 +25,8 @@ def find_named(path: str, importable: Collection[str] | None) -> Any:
     """What `package.module.name` or `package.module:name` names.
 
     To import a module is to run it, so only those in `importable` are, and what is inside of them;
-    None allows all. Raises `ValueError` for another one and for a path that leads nowhere.
+    None allows all. Raises `ValueError` for another one, for a path that leads nowhere, and for one
+    that leads into an optional package that is not installed.
     """
     dotted = path.replace(":", ".")
     if importable is not None and not any(f"{dotted}.".startswith(f"{it}.") for it in importable):
@@ -33,6 +35,8 @@ def find_named(path: str, importable: Collection[str] | None) -> Any:
             "is not imported, for the recipe does not list its module; if you trust that, add "
             f"{module} to plugins, as a module and not as a .py file"
         )
+    if (lacking := missing(dotted.partition(".")[0])) is not None:
+        raise ValueError(lacking)
     try:
         return resolve_name(path)
     except AttributeError as error:

@@ -24,6 +24,7 @@ from ebft.distributed.processes import Launch, Processes
 from ebft.errors import UserError
 from ebft.evaluation.history import History
 from ebft.evaluation.remembered import remembered
+from ebft.loggers import MetricLogger
 from ebft.models.load import resolve_device
 from ebft.parts.registry import Registry
 from ebft.runs.checks import process_problems
@@ -33,7 +34,7 @@ from ebft.runs.measuring import Measuring, is_due
 from ebft.runs.memory import Halving
 from ebft.runs.metrics_log import MetricsLog
 from ebft.runs.options import FineTuneOptions
-from ebft.runs.progress import MetricLogger, Progress, log_summary, make_metric_loggers
+from ebft.runs.progress import Progress, log_summary, make_metric_loggers
 from ebft.runs.setup import prepare
 from ebft.runs.signals import TERMINATED, StopRequest, stop_on_signals
 from ebft.training.loop import train

@@ -5,6 +5,7 @@ Modules that a job needs only to run are imported when it runs, so that recipes 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,9 @@ from ebft.distributed.processes import Launch
 from ebft.errors import EXPLAINED, MemoryShortError, UserError, is_out_of_memory
 from ebft.runs.checks import find_problems
 from ebft.runs.options import EvaluateOptions, FineTuneOptions, ModelRecipeOptions
+from ebft.stack import untested
+
+log = logging.getLogger("ebft")
 
 
 class FineTune(Job[FineTuneOptions]):
@@ -123,6 +127,8 @@ def run_job(job: Job[Any]) -> bool:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run has its own bar, and loading weights takes a second
+    if (said := untested()) is not None:
+        log.warning("%s; `ebft doctor` lists the tested versions", said)
     try:
         return job.run()
     except EXPLAINED:

@@ -156,6 +156,10 @@ class FineTuneOptions(ModelRecipeOptions):
     )
     parallel: ParallelOptions = ParallelOptions()
 
+    def missing_for_parts(self) -> list[str]:
+        lora = self.model.lora
+        return super().missing_for_parts() + ([] if lora is None else lora.missing())
+
     @property
     def uses_features(self) -> bool:
         """Whether training computes features."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ebft.console import Bar, show
 from ebft.errors import UserError
+from ebft.loggers import MetricLogger
 from ebft.printable import printable
 from ebft.report.tables import rollouts_table
 from ebft.runs.options import FineTuneOptions
@@ -44,14 +45,6 @@ REDRAW = 0.2
 """Least number of seconds between changes of the bar within a step."""
 
 log = logging.getLogger("ebft")
-
-
-class MetricLogger(Protocol):
-    """The methods that torchtune's metric loggers share."""
-
-    def log_dict(self, payload: Mapping[str, float], step: int) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def make_metric_loggers(components: Sequence[Component]) -> list[MetricLogger]:

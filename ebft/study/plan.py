@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebft.config.dump import fingerprint
+from ebft.config.kinds import COSINE, ScheduleComponent
 from ebft.config.load import Recipe, load_recipe
 from ebft.config.overrides import Override, override
 from ebft.config.read import read_recipe
@@ -25,6 +26,9 @@ NOT_IDENTITY = ("output_dir", "overwrite", "seed")
 STEP_LOG = {"_component_": "ebft.study.step_log.StepLog", "file": "run/logs/steps.jsonl"}
 """The metric logger in the recipes of older versions, which did not write metrics.jsonl. It is part
 of the fingerprint, because otherwise a study would repeat runs of older versions."""
+COSINE_THEN = "torchtune.training.get_cosine_schedule_with_warmup"
+"""The schedule in the recipes of older versions. Transformers' function is the same, and a
+fingerprint has this name for both, for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +186,16 @@ def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:
     assert isinstance(recipe.options, FineTuneOptions)
     mark = fingerprint(
         recipe.options, recipe.registry,
-        without=NOT_IDENTITY, and_also={"metric_loggers": [STEP_LOG]},
+        without=NOT_IDENTITY,
+        and_also={"metric_loggers": [STEP_LOG], **_schedule_then(recipe.options.lr_scheduler)},
     )  # fmt: skip
     return PlannedArm([arm], mark, recipe.options, overrides)
+
+
+def _schedule_then(schedule: ScheduleComponent | None) -> dict[str, object]:
+    if schedule is None or schedule.path != COSINE:
+        return {}
+    return {"lr_scheduler": {"_component_": COSINE_THEN, **schedule.arguments}}
 
 
 def _budget(arm: Arm, options: StudyOptions, overrides: Sequence[Override]) -> list[Override]:

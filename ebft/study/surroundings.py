@@ -11,7 +11,7 @@ import psutil
 
 import ebft
 
-PACKAGES = ("torch", "transformers", "torchtune", "datasets")
+PACKAGES = ("torch", "transformers", "datasets")
 
 
 def surroundings() -> dict[str, str]:

@@ -68,7 +68,7 @@ def test_without_the_harness(ebft, tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     status, _, err = ebft("eval", *tiny)
     assert status == 2
-    assert "needs lm-evaluation-harness: pip install 'ebft[harness]'" in err
+    assert "needs lm-evaluation-harness; run: pip install 'ebft[harness]'" in err
 
 
 def test_figures_of_a_row():

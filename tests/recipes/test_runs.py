@@ -166,7 +166,22 @@ class Unreachable:
     def close(self): ...
 
 
-DISK_LOGGER = "_component_: torchtune.training.metric_logging.DiskLogger"
+class LineLogger:
+    """A metric logger that writes the number of each step it gets."""
+
+    def __init__(self, log_dir: str):
+        self.file = Path(log_dir, "log.txt")
+        self.file.parent.mkdir(exist_ok=True)
+        self.file.touch()
+
+    def log_dict(self, payload, step):
+        with self.file.open("a") as file:
+            file.write(f"{step} {len(payload)}\n")
+
+    def close(self): ...
+
+
+LINE_LOGGER = f"_component_: {__name__}.LineLogger"
 
 
 def test_a_run_is_not_overwritten_by_one_without_its_loggers(ebft, tiny_run, tmp_path):
@@ -175,7 +190,7 @@ def test_a_run_is_not_overwritten_by_one_without_its_loggers(ebft, tiny_run, tmp
     assert ebft(*tiny_run("training.steps=1"))[0] == 0
     kept = [run / name for name in ("recipe.yaml", "evaluations.jsonl", "metrics.jsonl")]
     before = [file.read_bytes() for file in kept]
-    loggers = f"{{{DISK_LOGGER}, log_dir: {run}}}, {{_component_: {__name__}.Unreachable}}"
+    loggers = f"{{{LINE_LOGGER}, log_dir: {run}}}, {{_component_: {__name__}.Unreachable}}"
     plugins = f"plugins=[{__name__}]"
     status, _, err = ebft(*tiny_run("overwrite=true", plugins, f"metric_loggers=[{loggers}]"))
     assert status == 2
@@ -193,15 +208,14 @@ def test_the_log_of_an_overwritten_run_is_removed_and_other_loggers_files_stay(
 ):
     """What a logger of the recipe gets is what the run itself logs."""
     run = tmp_path / "run"
-    logger = f"metric_loggers=[{{{DISK_LOGGER}, log_dir: {run / 'logs'}, filename: log.txt}}]"
-    logged = []
+    logger = f"metric_loggers=[{{{LINE_LOGGER}, log_dir: {run / 'logs'}}}]"
+    more, logged = [logger, f"plugins=[{__name__}]", "overwrite=true"], []
     for steps in (3, 1):
-        assert ebft(*tiny_run(logger, "overwrite=true", f"training.steps={steps}"))[0] == 0
+        assert ebft(*tiny_run(*more, f"training.steps={steps}"))[0] == 0
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines if "ce" in line] == list(range(1, steps + 1))
-        logged += [f"Step {line['step']}" for line in lines]
-    theirs = (run / "logs" / "log.txt").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in theirs] == logged
+        logged += [f"{line['step']} {len(line) - 1}" for line in lines]
+    assert (run / "logs" / "log.txt").read_text().splitlines() == logged
 
 
 def test_a_folder_where_nothing_came_of_a_run_is_free(ebft, tiny_run, tmp_path):

@@ -36,7 +36,9 @@ def run_recipe(arguments, log):
 def processes():
     """Processes that have imported everything: it takes them a second to reach the first step."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["ebft.runs.finetune", "torchtune.training", "datasets"])
+    context.set_forkserver_preload(
+        ["ebft.runs.finetune", "ebft.runs.trial", "transformers.optimization", "datasets"]
+    )
     return context
 
 

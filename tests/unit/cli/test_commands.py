@@ -9,9 +9,11 @@ import sys
 import pytest
 import yaml
 
+from ebft.cli import doctor
 from ebft.cli.main import COMMANDS
 from ebft.config.load import load_recipe
 from ebft.parts.registry import load_registry
+from ebft.stack import TESTED
 from tests.conftest import RECIPES
 
 
@@ -243,11 +245,24 @@ class TestDoctor:
 
         return install
 
+    def test_versions_outside_the_tested_range_are_marked(self, ebft, tune, monkeypatch):
+        tune("#!/usr/bin/python\nfrom ebft.cli.tune import main\n")
+        found = {"torch": "99.1", "transformers": "1.0", "peft": f"{TESTED['peft'].newest}.3"}
+        monkeypatch.setattr(doctor, "installed", found.get)
+        status, out, _ = ebft("doctor")
+        assert status == 0
+        oldest, newest = TESTED["torch"]
+        tested = f"not tested; tested: {oldest} to {newest}"
+        assert f"99.1 (newer than {newest}, so {tested})" in out
+        assert f"1.0 (older than {TESTED['transformers'].oldest}, so not tested; " in out
+        assert re.search(rf"^peft +{found['peft']} \(tested: ", out, re.M)
+        assert re.search(r"^wandb +not installed$", out, re.M)
+
     def test_our_tune(self, ebft, tune):
         tune("#!/usr/bin/python\nfrom ebft.cli.tune import main\n")
         status, out, _ = ebft("doctor")
         assert status == 0
-        assert "(ours;" in out
+        assert "(ours" in out
         assert re.search(r"^torch +2\.", out, re.M)
 
     @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from ebft.cli import tune as command
 from ebft.cli.tune import OurRun, parse
 
 TUNE = Path(sys.executable).with_name("tune")
+needs_torchtune = pytest.mark.skipif(find_spec("torchtune") is None, reason="needs torchtune")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,25 @@ def test_what_is_ours(arguments, ours):
     assert parse(arguments.split()) == (OurRun(*ours) if ours else None)
 
 
+def test_without_torchtune_the_rest_is_said_to_be_missing(monkeypatch, capsys):
+    monkeypatch.setattr("ebft.optional.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["tune", "ls"])
+    assert command.main() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "tune ls: ebft has only `tune run FILE.yaml`; the rest needs torchtune, which is not "
+        "installed; run: pip install 'ebft[torchtune]'\n"
+    )
+
+
+def test_without_torchtune_ours_is_run(monkeypatch, capsys):
+    monkeypatch.setattr("ebft.optional.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["tune", "run", "nowhere.yaml"])
+    assert command.main() == 2
+    assert capsys.readouterr().err.startswith("nowhere.yaml: no such file")
+
+
 def tune(*arguments):
     return subprocess.run([TUNE, *arguments], capture_output=True, text=True, check=False)
 
@@ -52,11 +74,13 @@ class TestTheScript:
             "command line: sampler.n = 0: must be greater than or equal to 1"
         )
 
+    @needs_torchtune
     def test_torchtune_lists_its_recipes(self):
         done = tune("ls")
         assert done.returncode == 0
         assert "lora_finetune_single_device" in done.stdout
 
+    @needs_torchtune
     def test_torchtune_answers_its_own_mistakes(self):
         done = tune("run", "lora_finetune_single_device")
         assert done.returncode == 2

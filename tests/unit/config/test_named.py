@@ -171,8 +171,8 @@ def test_the_working_directory_is_searched_for_plug_ins_alone(ebft, tmp_path, ma
 
 def test_making_a_logger_leaves_the_path_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    disk = "torchtune.training.metric_logging.DiskLogger"
-    logger = f"metric_loggers=[{{_component_: {disk}, log_dir: {tmp_path}}}]"
+    board = "ebft.loggers.TensorBoardLogger"
+    logger = f"metric_loggers=[{{_component_: {board}, log_dir: {tmp_path}}}]"
     (found,) = load_recipe(FULL, [logger]).options.metric_loggers
     before = list(sys.path)
     found.instantiate().close()

@@ -7,7 +7,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from ebft.errors import UserError
-from ebft.models import lora
 from ebft.models.export import load_adapter, save_policy
 from ebft.models.forward import decode
 from ebft.models.layers import compile_layers
@@ -268,7 +267,7 @@ def test_layers_that_cannot_have_one_are_refused(target, says):
 
 
 def test_without_peft_it_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(lora, "find_spec", lambda name: None)
+    monkeypatch.setattr("ebft.optional.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs peft, which is not installed; run: pip install "):
         add_adapter(tiny_policy(), OPTIONS, seed=0)
 

@@ -105,6 +105,16 @@ def test_a_study_finds_the_runs_of_earlier_versions(file):
     assert arm.fingerprint == fingerprint(before, registry, without=without)
 
 
+def test_a_study_finds_the_runs_of_when_recipes_named_torchtunes_schedule(file, tmp_path):
+    now = file()
+    said = BASE.read_text()
+    assert "transformers.get_cosine_schedule_with_warmup" in said
+    then = said.replace("transformers.get_cosine", "torchtune.training.get_cosine")
+    (tmp_path / "then.yaml").write_text(then)
+    pytest.importorskip("torchtune")
+    assert planned(file(base_recipe="then.yaml"))[0].fingerprint == planned(now)[0].fingerprint
+
+
 def test_a_plugin_file_is_what_is_in_it_wherever_it_lies(file, tmp_path, monkeypatch):
     plugin, base = tmp_path / "my.py", tmp_path / "base.yaml"
     plugin.write_text(Path(EXAMPLE).read_text())
