@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from ebft.mistakes import suggest_keys
+from ebft.errors import suggest_keys
 
 
 def strict(schema: Any) -> Any:

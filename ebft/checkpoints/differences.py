@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ebft.config.kinds import SAME_SCHEDULE
-from ebft.mistakes import WORDS
+from ebft.config.class_kinds import SAME_SCHEDULE
+from ebft.errors import WORDS
 
 NOT_OF_THE_RUN = ("output_dir", "overwrite", "plugins", "checkpoint", "metric_loggers")
 """Sections that say where output goes and what is kept."""

@@ -6,6 +6,6 @@ main                   parses the command line, and turns errors into exit statu
   ls, types              lists parts and recipes; types of options in readable form
   cp, new_plugin         copies a recipe; creates a plug-in package
   doctor                 reports what is installed
-one_voice              output and errors of a run in several processes
+main_process           output and errors of a run in several processes
 tune                   torchtune's command, which also runs ebft's recipes
 """

@@ -35,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def copy(arguments: argparse.Namespace) -> int:
     """Copies a recipe. Raises `UserError` if there is no such recipe, or DEST is not writable."""
     from ebft.config.read import shipped_recipes
-    from ebft.mistakes import suggest
+    from ebft.errors import suggest
 
     recipes = shipped_recipes()
     name = arguments.recipe.removeprefix("recipes/").removesuffix(".yaml")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ebft
 from ebft.console import say
-from ebft.stack import TESTED, installed, outside
+from ebft.parts.packages import TESTED, installed, outside
 
 PACKAGES = (
     "torch", "transformers", "datasets", "safetensors", "pydantic", "omegaconf", "pluggy", "peft",

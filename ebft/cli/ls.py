@@ -56,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def ls(arguments: argparse.Namespace) -> int:
     """Prints the list. Raises `UserError` if WHAT is neither a kind nor a part."""
-    from ebft.mistakes import suggest
+    from ebft.errors import suggest
     from ebft.parts.registry import KINDS, load_registry
 
     wanted = arguments.wanted

@@ -63,12 +63,12 @@ def add_run(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs a recipe. The exit status is 0 if it is complete, 130 if Ctrl-C stopped it."""
-    from ebft.cli.one_voice import one_voice
+    from ebft.cli.main_process import main_process_output
     from ebft.config.load import load_recipe
     from ebft.distributed.processes import Launch
 
     launch = Launch.of_environment()
-    with one_voice(launch):
+    with main_process_output(launch):
         recipe = load_recipe(arguments.file, arguments.overrides)
         if launch.size > 1 and not recipe.job.several_processes:
             raise UserError(

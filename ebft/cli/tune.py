@@ -17,7 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
 from ebft.console import say
-from ebft.optional import missing
+from ebft.parts.packages import missing
 
 YAML = (".yaml", ".yml")
 

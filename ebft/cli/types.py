@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from pydantic import BaseModel
 
-from ebft.mistakes import WORDS
+from ebft.errors import WORDS
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserErro
 from pydantic import ValidationError as Invalid
 from pydantic_core import SchemaValidator
 
-from ebft.mistakes import Mistake
+from ebft.errors import Mistake
 from ebft.options import strict
 
 LIKE_DEFAULTS = {bool: bool, int: float, float: float}

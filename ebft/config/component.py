@@ -18,10 +18,9 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from ebft.config.arguments import check_argument
-from ebft.errors import UserError, first_line
-from ebft.mistakes import Mistake, unknown_key, validation_error
-from ebft.optional import missing
+from ebft.errors import Mistake, UserError, first_line, unknown_key, validation_error
 from ebft.parts.named import find_named, importable_in
+from ebft.parts.packages import missing
 
 
 @dataclass(frozen=True, slots=True)

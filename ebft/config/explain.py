@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ebft.config.overrides import Override
-from ebft.mistakes import UNKNOWN_KEY, WORDS, suggest
+from ebft.errors import UNKNOWN_KEY, WORDS, suggest
 from ebft.printable import cut_short
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ebft.errors import UserError
-from ebft.mistakes import suggest
+from ebft.errors import UserError, suggest
 
 log = logging.getLogger("ebft")
 

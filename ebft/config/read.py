@@ -21,8 +21,7 @@ from omegaconf import OmegaConf
 
 import ebft
 from ebft.config.overrides import NOT_YAML, Override, apply_overrides
-from ebft.errors import UserError
-from ebft.mistakes import suggest
+from ebft.errors import UserError, suggest
 
 
 @dataclass(frozen=True, slots=True)

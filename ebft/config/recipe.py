@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
-from ebft.errors import UserError
-from ebft.mistakes import suggest
+from ebft.errors import UserError, suggest
 from ebft.options import Options
 from ebft.parts.named import find_named
 

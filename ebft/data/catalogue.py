@@ -10,7 +10,7 @@ from typing import Any
 
 from ebft.data.values import safe_name
 from ebft.errors import UserError, first_line
-from ebft.optional import install
+from ebft.parts.packages import install
 
 # %(name)s, %d, {name}, {}, <b> and &nbsp;: the same in both languages, and not words.
 NO_WORDS = re.compile(r"%(\(\w+\))?[-#0 +]*[\d.]*[a-zA-Z%]|\{[^{}]*\}|<[^<>]*>|&\w+;")

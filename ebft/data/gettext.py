@@ -12,8 +12,7 @@ from pydantic import Field, field_validator
 from ebft.data.catalogue import Message, read_catalogues, words_of
 from ebft.data.python_files import package_folders
 from ebft.data.split import choose, mark_of_text
-from ebft.errors import UserError
-from ebft.mistakes import suggest
+from ebft.errors import UserError, suggest
 from ebft.parts.part import Part
 from ebft.parts.splits import Example, Splits
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field, PositiveInt
 
-from ebft.errors import UserError, first_line
+from ebft.errors import UserError, first_line, suggest
 from ebft.evaluation.lines import Line
-from ebft.mistakes import suggest
-from ebft.optional import install
 from ebft.options import Options
+from ebft.parts.packages import install
 from ebft.parts.part import Resources
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebft.errors import UserError
-from ebft.optional import install
+from ebft.parts.packages import install
 
 Name = Literal["bleu", "chrf", "chrf++"]
 Tokenizer = Literal[

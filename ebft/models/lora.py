@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ebft.errors import UserError, first_line
-from ebft.mistakes import suggest
+from ebft.errors import UserError, first_line, suggest
 from ebft.models.layers import linear_layers
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
 from ebft.models.refused import refusing
 from ebft.models.whole import twins
-from ebft.optional import install, missing
+from ebft.parts.packages import install, missing
 
 if TYPE_CHECKING:
     from peft import PeftModel

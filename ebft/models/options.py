@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from ebft.optional import missing
 from ebft.options import Options, expand_home
+from ebft.parts.packages import missing
 
 
 class LoraOptions(Options):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ebft.errors import UserError
 from ebft.models.layers import linear_layers
-from ebft.optional import missing
+from ebft.parts.packages import missing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

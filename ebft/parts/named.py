@@ -6,9 +6,9 @@ from collections.abc import Collection
 from pkgutil import resolve_name
 from typing import Any
 
-from ebft.mistakes import suggest
-from ebft.optional import missing
+from ebft.errors import suggest
 from ebft.parts.modules import reason
+from ebft.parts.packages import missing
 
 LIBRARIES = ("ebft", "torch", "torchao", "torchtune", "transformers")
 """Packages that any recipe may name things of; all else has to be in its `plugins`."""

@@ -16,8 +16,7 @@ from typing import Any
 
 import pluggy
 
-from ebft.errors import PluginError
-from ebft.mistakes import Mistake, suggest, validation_error
+from ebft.errors import Mistake, PluginError, suggest, validation_error
 from ebft.parts import hooks as hookspecs
 from ebft.parts.kinds import BASES
 from ebft.parts.modules import load_module, reason

@@ -23,10 +23,10 @@ from ebft.distributed.parallel import join
 from ebft.distributed.processes import Launch, Processes
 from ebft.errors import UserError
 from ebft.evaluation.history import History
-from ebft.evaluation.remembered import remembered
-from ebft.loggers import MetricLogger
+from ebft.evaluation.start_cache import remembered
 from ebft.models.load import resolve_device
 from ebft.parts.registry import Registry
+from ebft.report.loggers import MetricLogger
 from ebft.runs.checks import process_problems
 from ebft.runs.failures import blame, named_evaluators, saving_last_step
 from ebft.runs.folder import OutputFolder, Start

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from ebft.config.recipe import Job
 from ebft.distributed.processes import Launch
 from ebft.errors import EXPLAINED, MemoryShortError, UserError, is_out_of_memory
+from ebft.parts.packages import untested
 from ebft.runs.checks import find_problems
 from ebft.runs.options import EvaluateOptions, FineTuneOptions, ModelRecipeOptions
-from ebft.stack import untested
 
 log = logging.getLogger("ebft")
 

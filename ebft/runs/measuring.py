@@ -6,12 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 
-from ebft.errors import UserError
+from ebft.errors import UserError, suggest
 from ebft.evaluation.history import History
 from ebft.evaluation.measure import EvaluationSet, measure
 from ebft.evaluation.options import RunEvaluationOptions
-from ebft.evaluation.remembered import Remembered
-from ebft.mistakes import suggest
+from ebft.evaluation.start_cache import Remembered
 from ebft.models.whole import kept_whole
 from ebft.parts.measurements import Measurement
 from ebft.report.curves import plot_curves, plot_lengths

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from ebft.config.kinds import LoggerComponent, OptimizerComponent, ScheduleComponent
+from ebft.config.class_kinds import LoggerComponent, OptimizerComponent, ScheduleComponent
 from ebft.config.recipe import RecipeOptions
 from ebft.data.documents import DocumentOptions
 from ebft.distributed.parallel import ParallelOptions

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ebft.console import Bar, show
 from ebft.errors import UserError
-from ebft.loggers import MetricLogger
 from ebft.printable import printable
+from ebft.report.loggers import MetricLogger
 from ebft.report.tables import rollouts_table
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.setup import Prepared

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedModel
 
-    from ebft.config.kinds import OptimizerComponent, ScheduleComponent
+    from ebft.config.class_kinds import OptimizerComponent, ScheduleComponent
     from ebft.models.options import ModelOptions
 
 PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16}

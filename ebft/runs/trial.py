@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from ebft.config.class_kinds import OptimizerComponent, ScheduleComponent
     from ebft.config.component import Component
-    from ebft.config.kinds import OptimizerComponent, ScheduleComponent
 
 TRIED = ("torch.", "torchao.", "transformers.")
 """Modules whose optimizers are tried; those of others may need a real model, or a GPU."""

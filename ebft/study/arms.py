@@ -8,8 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ebft.errors import UserError
-from ebft.mistakes import WORDS
+from ebft.errors import WORDS, UserError
 from ebft.printable import printable
 from ebft.study.contents import ArmName
 from ebft.study.options import Levels, StudyOptions

@@ -16,7 +16,7 @@ from pydantic import (
 )  # fmt: skip
 
 from ebft.config.recipe import RecipeOptions
-from ebft.mistakes import Mistake, validation_error
+from ebft.errors import Mistake, validation_error
 from ebft.options import Options
 from ebft.runs.options import FineTuneOptions
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ebft.config.class_kinds import COSINE, ScheduleComponent
 from ebft.config.dump import fingerprint
-from ebft.config.kinds import COSINE, ScheduleComponent
 from ebft.config.load import Recipe, load_recipe
 from ebft.config.overrides import Override, override
 from ebft.config.read import read_recipe

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 from pydantic import AfterValidator, ValidationInfo
 
-from ebft.mistakes import suggest
+from ebft.errors import suggest
 from ebft.parts.named import find_named, importable_in
 from ebft.sandbox import SandboxOptions, require
 from ebft.verifiers.attempts import Attempt

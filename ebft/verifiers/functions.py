@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ebft.errors import UserError
-from ebft.sandbox import Check, Outcome, SandboxOptions, run_apart, run_without_program
+from ebft.sandbox import Check, Outcome, SandboxOptions, run_in_two_processes, run_without_program
 from ebft.verifiers.attempts import Attempt
 from ebft.verifiers.numbers import answer_number, last_number, only_number
 
@@ -57,7 +57,7 @@ def unit_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
             "the tests in data.check"
         )
     check = Check(attempt.check, attempt.context, attempt.reference)
-    outcome = run_apart(f"{attempt.context}{attempt.rollout}\n", check, sandbox)
+    outcome = run_in_two_processes(f"{attempt.context}{attempt.rollout}\n", check, sandbox)
     is_worth = is_worth_passing(outcome, check, attempt.document, sandbox)
     return float(outcome.passed and is_worth)
 

@@ -64,14 +64,14 @@ from pathlib import Path
 
 import torch
 
-from ebft.cli.one_voice import one_voice
+from ebft.cli.main_process import main_process_output
 from ebft.distributed import watchdog
 from ebft.distributed.parallel import ParallelOptions, join
 from ebft.distributed.processes import Launch
 
 watchdog.EVERY = watchdog.PATIENCE = 0.2
 launch, failed = Launch.of_environment(), Path(sys.argv[1])
-with one_voice(launch):
+with main_process_output(launch):
     processes = join(launch, ParallelOptions(timeout=20), torch.device("cpu"))
     assert processes.sum(torch.ones(1)) == 2
     if launch.rank == 1 and not failed.exists():

@@ -15,13 +15,13 @@ import os
 import sys
 import time
 
-from ebft.cli.one_voice import one_voice
+from ebft.cli.main_process import main_process_output
 from ebft.distributed.processes import Launch
 from ebft.distributed import watchdog
 
 watchdog.EVERY = 0  # nearly always inside the store's code
 os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": sys.argv[1]}
-with one_voice(Launch(rank=0, local_rank=0, local_size=2, size=2)):
+with main_process_output(Launch(rank=0, local_rank=0, local_size=2, size=2)):
     time.sleep(0.2)
     if sys.argv[2:] == ["wait"]:
         print("waits", flush=True)

@@ -49,7 +49,7 @@ TYPES = [
     Case("a pair in Python", given("optimizer.betas=(0.9,0.99)"), "optimizer.betas = (0.9,0.99): must be a list"),
     Case("a share of the steps", given("lr_scheduler.num_warmup_steps=0.03"), "lr_scheduler.num_warmup_steps = 0.03: must be a valid integer"),
     Case("milestones in quotes", schedule("MultiStepLR", milestones="'123'"), "lr_scheduler.milestones = 123: must be a list"),
-    Case("a logger's number", given("metric_loggers=[{_component_: ebft.loggers.TensorBoardLogger, log_dir: 5}]"), "metric_loggers.0.log_dir = 5: must be text"),
+    Case("a logger's number", given("metric_loggers=[{_component_: ebft.report.loggers.TensorBoardLogger, log_dir: 5}]"), "metric_loggers.0.log_dir = 5: must be text"),
     Case("no value", given("data.path="), "'data.path=': has no value; write null for none"),
     Case("1 for true", given("training.compile=1"), "training.compile = 1: must be true or false"),
     Case("one of two types", given("training.micro_batch=on"), "training.micro_batch = true: must be a valid integer or 'auto'"),

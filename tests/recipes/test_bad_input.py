@@ -101,8 +101,8 @@ def last_line(err: str) -> str:
         ("optimizer=adamw", "give a dotted path, such as torch.optim.AdamW"),
         ("lr_scheduler.num_warmup_steps=x", "num_warmup_steps = x: must be a valid integer"),
         (
-            "metric_loggers=[{_component_: ebft.loggers.TensorBoardLogger}]",
-            "metric_loggers.0: ebft.loggers.TensorBoardLogger(): missing a required",
+            "metric_loggers=[{_component_: ebft.report.loggers.TensorBoardLogger}]",
+            "metric_loggers.0: ebft.report.loggers.TensorBoardLogger(): missing a required",
         ),
         ("transforms=l2", "transforms = l2: must be a list: [l2]"),
         ("~plan", "evaluation.evaluators[1].plan: refers to ${plan}, which does not exist"),

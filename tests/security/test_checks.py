@@ -2,7 +2,7 @@
 
 import pytest
 
-from ebft.sandbox import Check, SandboxOptions, run_apart
+from ebft.sandbox import Check, SandboxOptions, run_in_two_processes
 from ebft.sandbox.run import Outcome
 
 SHORT = SandboxOptions(cpu_seconds=2, wall_seconds=30)
@@ -25,7 +25,7 @@ UP = """
 
 
 def run(program: str, tests: str, context: str = "", reference: str = "") -> Outcome:
-    return run_apart(context + program, Check(tests, context, reference), SHORT)
+    return run_in_two_processes(context + program, Check(tests, context, reference), SHORT)
 
 
 @pytest.mark.parametrize(

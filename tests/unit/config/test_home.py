@@ -78,7 +78,7 @@ def test_a_working_directory_that_was_deleted(ebft, tmp_path, monkeypatch, comma
 
 def test_what_refers_to_output_dir_is_in_it(recipe, home):
     logger = {
-        "_component_": "ebft.loggers.TensorBoardLogger",
+        "_component_": "ebft.report.loggers.TensorBoardLogger",
         "log_dir": "${output_dir}/logs",
     }
     (found,) = load_recipe(recipe(metric_loggers=[logger])).options.metric_loggers

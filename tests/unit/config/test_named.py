@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from ebft.config.kinds import LoggerComponent, OptimizerComponent, ScheduleComponent
+from ebft.config.class_kinds import LoggerComponent, OptimizerComponent, ScheduleComponent
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
 from ebft.parts.registry import Registry, load_registry
@@ -171,7 +171,7 @@ def test_the_working_directory_is_searched_for_plug_ins_alone(ebft, tmp_path, ma
 
 def test_making_a_logger_leaves_the_path_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    board = "ebft.loggers.TensorBoardLogger"
+    board = "ebft.report.loggers.TensorBoardLogger"
     logger = f"metric_loggers=[{{_component_: {board}, log_dir: {tmp_path}}}]"
     (found,) = load_recipe(FULL, [logger]).options.metric_loggers
     before = list(sys.path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ebft.checkpoints.differences import compare
-from ebft.config.kinds import COSINE, SAME_LOGGER, SAME_SCHEDULE
+from ebft.config.class_kinds import COSINE, SAME_LOGGER, SAME_SCHEDULE
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
 from tests.conftest import RECIPES
@@ -44,7 +44,7 @@ def test_the_rates_are_the_same_bit_for_bit(path, arguments, steps):
 
 @pytest.fixture
 def without_torchtune(monkeypatch):
-    monkeypatch.setattr("ebft.optional.find_spec", lambda name: name != "torchtune" or None)
+    monkeypatch.setattr("ebft.parts.packages.find_spec", lambda name: name != "torchtune" or None)
 
 
 @pytest.mark.usefixtures("without_torchtune")

@@ -267,7 +267,7 @@ def test_layers_that_cannot_have_one_are_refused(target, says):
 
 
 def test_without_peft_it_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr("ebft.optional.find_spec", lambda name: None)
+    monkeypatch.setattr("ebft.parts.packages.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs peft, which is not installed; run: pip install "):
         add_adapter(tiny_policy(), OPTIONS, seed=0)
 

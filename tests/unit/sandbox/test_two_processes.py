@@ -2,7 +2,7 @@
 
 import pytest
 
-from ebft.sandbox import Check, SandboxOptions, run_apart, run_without_program
+from ebft.sandbox import Check, SandboxOptions, run_in_two_processes, run_without_program
 from tests.unit.sandbox.test_sandbox import nothing_is_left
 
 __all__ = ["nothing_is_left"]
@@ -15,7 +15,7 @@ class T(unittest.TestCase):
 
 
 def run(program, tests, reference=""):
-    return run_apart(program, Check(tests, reference=reference), SHORT)
+    return run_in_two_processes(program, Check(tests, reference=reference), SHORT)
 
 
 RIGHT = {

@@ -3,7 +3,7 @@
 import pytest
 
 from ebft.errors import UserError
-from ebft.loggers import TensorBoardLogger, WandBLogger
+from ebft.report.loggers import TensorBoardLogger, WandBLogger
 from ebft.runs.progress import make_metric_loggers
 from tests.unit.config.test_component import component
 
@@ -44,12 +44,12 @@ def test_wandb_has_the_run_in_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("path", "arguments", "package"),
     [
-        ("ebft.loggers.TensorBoardLogger", {"log_dir": "x"}, "tensorboard"),
-        ("ebft.loggers.WandBLogger", {}, "wandb"),
+        ("ebft.report.loggers.TensorBoardLogger", {"log_dir": "x"}, "tensorboard"),
+        ("ebft.report.loggers.WandBLogger", {}, "wandb"),
     ],
 )
 def test_a_logger_without_its_package(path, arguments, package, monkeypatch):
-    monkeypatch.setattr("ebft.optional.find_spec", lambda name: None)
+    monkeypatch.setattr("ebft.parts.packages.find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         make_metric_loggers([component(_component_=path, **arguments)])
     assert str(error.value) == (
@@ -75,7 +75,7 @@ def test_the_folder_of_wandb_is_made(tmp_path, monkeypatch):
         def finish(self):
             calls.append("finished")
 
-    monkeypatch.setattr("ebft.loggers.missing", lambda package: None)
+    monkeypatch.setattr("ebft.report.loggers.missing", lambda package: None)
     monkeypatch.setitem(__import__("sys").modules, "wandb", Wandb())
     logger = WandBLogger(log_dir=str(tmp_path / "a" / "b"), group="mine")
     logger.log_dict({"ce": 1.0}, step=7)

@@ -1,7 +1,7 @@
-"""The versions of other packages that ebft is tested with, and which of them is here.
+"""Other packages: the versions that ebft is tested with, and those that only some recipes need.
 
 `constraints/oldest.txt` and `constraints/newest.txt` are the sets of exact versions at the two ends
-of these ranges; `make test-oldest` and `make test-newest` run the tests with them.
+of the tested ranges; `make test-oldest` and `make test-newest` run the tests with them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
@@ -74,3 +75,30 @@ def untested(packages: Iterable[str] = OF_EVERY_RUN) -> str | None:
         if (how := outside(name, found)) is not None
     ]
     return f"not tested with ebft so far: {', '.join(said)}" if said else None
+
+
+EXTRAS = {
+    "lm_eval": "harness",
+    "peft": "lora",
+    "polib": "translation",
+    "sacrebleu": "eval",
+    "tensorboard": "logging",
+    "torchao": "qlora",
+    "torchtune": "torchtune",
+    "wandb": "logging",
+}
+"""The extra in pyproject.toml for each package, by the name it is imported by."""
+
+
+def missing(package: str) -> str | None:
+    """Returns one line that says that a package of `EXTRAS` is not installed, with the command that
+    installs it; None if Python finds the package. It is not imported.
+    """
+    if package not in EXTRAS or find_spec(package) is not None:
+        return None
+    return f"needs {package}, which is not installed; run: {install(package)}"
+
+
+def install(package: str) -> str:
+    """Returns the command that installs a package of `EXTRAS`."""
+    return f"pip install 'ebft[{EXTRAS[package]}]'"

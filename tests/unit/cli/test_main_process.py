@@ -3,7 +3,7 @@
 import pytest
 from torch.distributed import DistBackendError, DistStoreError
 
-from ebft.cli.one_voice import is_timeout
+from ebft.cli.main_process import is_timeout
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 9ms"
 

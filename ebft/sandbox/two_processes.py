@@ -47,7 +47,7 @@ class Check:
         return [*IMPORT.findall(self.context + self.reference), self.context]
 
 
-def run_apart(program: str, check: Check, options: SandboxOptions) -> Outcome:
+def run_in_two_processes(program: str, check: Check, options: SandboxOptions) -> Outcome:
     """Returns whether `program` runs to its end and its definitions then pass the check.
 
     The check runs in its own process. Values that the program's functions return are sent there as

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ebft.errors import UserError
-from ebft.optional import missing
+from ebft.parts.packages import missing
 
 
 class MetricLogger(Protocol):

@@ -17,7 +17,7 @@ log = logging.getLogger("ebft")
 
 
 @contextmanager
-def one_voice(launch: Launch) -> Iterator[None]:
+def main_process_output(launch: Launch) -> Iterator[None]:
     """A context in which only the first process prints, and only one process reports an error.
 
     When a process fails, those that wait for it fail too, with errors that explain nothing. Raises

@@ -7,8 +7,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from ebft import optional, stack
-from ebft.stack import TESTED, Versions, outside, untested
+from ebft.parts import packages
+from ebft.parts.packages import TESTED, Versions, outside, untested
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text())["project"]
@@ -82,7 +82,7 @@ def test_what_is_outside(monkeypatch, found, says):
 
 def test_a_run_says_in_one_line_what_is_not_tested(ebft, tiny_run, monkeypatch):
     versions = {"torch": "99.1.0", "transformers": "1.0", "peft": None, "python": "3.11.7"}
-    monkeypatch.setattr(stack, "installed", versions.get)
+    monkeypatch.setattr(packages, "installed", versions.get)
     says = (
         f"not tested with ebft so far: torch 99.1.0 (newer than {TESTED['torch'].newest}), "
         f"transformers 1.0 (older than {TESTED['transformers'].oldest})"
@@ -100,14 +100,14 @@ def test_what_is_inside_is_not_worth_a_line():
 
 def test_each_optional_package_is_in_the_extra_that_is_said_to_install_it():
     distributions = {"lm_eval": "lm-eval"}
-    for package, extra in optional.EXTRAS.items():
+    for package, extra in packages.EXTRAS.items():
         names = {Requirement(line).name for line in EXTRAS[extra]}
         assert distributions.get(package, package) in names
 
 
 def test_a_missing_package_is_one_line_with_the_command(monkeypatch):
-    monkeypatch.setattr("ebft.optional.find_spec", lambda name: None)
-    assert optional.missing("peft") == (
+    monkeypatch.setattr("ebft.parts.packages.find_spec", lambda name: None)
+    assert packages.missing("peft") == (
         "needs peft, which is not installed; run: pip install 'ebft[lora]'"
     )
-    assert optional.missing("torch") is None, "it is no optional package"
+    assert packages.missing("torch") is None, "it is no optional package"

@@ -26,8 +26,8 @@ SAME_SCHEDULE: Mapping[str, str] = MappingProxyType(
 """Paths of schedules whose learning rates are, bit for bit, those of the one at another path."""
 SAME_LOGGER: Mapping[str, str] = MappingProxyType(
     {
-        "torchtune.training.metric_logging.TensorBoardLogger": "ebft.loggers.TensorBoardLogger",
-        "torchtune.training.metric_logging.WandBLogger": "ebft.loggers.WandBLogger",
+        f"torchtune.training.metric_logging.{name}": f"ebft.report.loggers.{name}"
+        for name in ("TensorBoardLogger", "WandBLogger")
     }
 )
 """torchtune's loggers by which recipes of earlier versions named what ebft has itself now."""
