@@ -23,7 +23,7 @@ from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
 from ebft.models.refused import refusing
 from ebft.models.whole import twins
-from ebft.parts.packages import install, missing
+from ebft.parts.packages import missing
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -194,7 +194,7 @@ def _fitting_packages() -> Iterator[None]:
     except ImportError as error:
         raise UserError(
             f"model.lora: peft {version('peft')}: {first_line(error)}; install releases that fit "
-            f"each other: pip install --upgrade peft torchao, or {install('torchtune')}"
+            "each other, or remove the other package: pip uninstall torchao"
         ) from error
 
 

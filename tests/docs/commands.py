@@ -16,7 +16,9 @@ from ebft.config.load import load_recipe
 from tests.docs.pages import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = set(re.findall(r"^(\w[\w-]*):(?!=)", MAKEFILE, re.M))
+TARGETS = {
+    target for line in re.findall(r"^([\w -]+):(?!=)", MAKEFILE, re.M) for target in line.split()
+}
 TARGETS |= {f".venv{file}" for file in re.findall(r"^\$\(VENV\)(/\S+):", MAKEFILE, re.M)}
 VARIABLES = set(re.findall(r"^(\w+) *[?:]?=", MAKEFILE, re.M))
 PARSED = {"doctor", "report", "compare"}
