@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ebft.training.parts import LoopParts
 
 
+# torch's get_optimizer_state_dict is not used: to create state it calls the optimizer's `step` with
+# a learning rate of 0, which some optimizers do not support and others do not treat as a no-op.
 def set_apart(
     state: Mapping[str, Any], loop: LoopParts
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:

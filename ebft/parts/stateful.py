@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 
+# torch.distributed.checkpoint has the same protocol, but importing it takes a second, and commands
+# that never load torch import this module.
 @runtime_checkable
 class Stateful(Protocol):
     """A built part of any kind that keeps state from one step to the next.
