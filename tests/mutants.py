@@ -421,7 +421,7 @@ def main() -> int:
         sys.exit(f"without any mutant, {failed}: whatever it kills proves nothing")
     survivors = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        killers = pool.map(lambda it: first_failure(tests_of(it[1]), it[1]), chosen)
+        killers = pool.map(lambda it: first_to_notice(it[1]), chosen)
         for (number, mutant), killer in zip(chosen, killers, strict=True):
             survivors += killer is None
             what = f"{mutant.file}: {mutant.formula!r} → {mutant.broken!r}"
@@ -431,9 +431,18 @@ def main() -> int:
 
 
 def tests_of(mutant: Mutant) -> list[str]:
-    # The tests of its own part are the likeliest to notice.
+    return mutant.tests.split() or TESTS
+
+
+def first_to_notice(mutant: Mutant) -> str | None:
+    """The first test that fails with this mutant. The tests of its own part run first, by
+    themselves: they are the likeliest to notice, and collecting all others takes a while."""
+    tests = tests_of(mutant)
     own = f"tests/unit/{Path(mutant.file).parent}"
-    return mutant.tests.split() or sorted(TESTS, key=lambda folder: folder != own)
+    if own in tests:
+        rest = [one for one in tests if one != own]
+        return first_failure([own], mutant) or first_failure(rest, mutant)
+    return first_failure(tests, mutant)
 
 
 def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | None:
