@@ -34,6 +34,7 @@ TESTS = [
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
 DOCUMENTS, SPLIT = (f"tests/unit/data/test_{name}.py" for name in ("documents", "split"))
 ARCHITECTURES = "tests/unit/models/test_architectures.py"
+TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
 METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
 
 
@@ -127,6 +128,12 @@ MUTANTS = [
     Mutant("transforms/l2.py", "/ sqrt(blocks)", "/ blocks"),
     Mutant("transforms/project.py", "/ sqrt(columns)", "/ columns"),
     Mutant("models/log_probs.py", "sub_(normalizers[rows, None]).exp_()", "exp_()"),
+    Mutant("models/log_probs.py", "-(log_p.exp() * log_p)", "(log_p.exp() * log_p)", TOKEN_WEIGHTS),
+    Mutant("models/log_probs.py", "min(likeliest, z.shape[1])", "z.shape[1]", TOKEN_WEIGHTS),
+    Mutant("training/objective.py", "log_probs * weights.detach()\n    return", "log_probs * weights\n    return", TOKEN_WEIGHTS),
+    Mutant("training/objective.py", "return log_probs.exp() if", "return log_probs if", TOKEN_WEIGHTS),
+    Mutant("training/objective.py", "entropies / log(LIKELIEST)", "entropies", TOKEN_WEIGHTS),
+    Mutant("training/losses.py", "return CrossEntropyLoss(loss, nats.detach())", "return CrossEntropyLoss(loss, loss.detach())", TOKEN_WEIGHTS),
     Mutant("models/log_probs.py", "z.div_(temperature)\n            normalizer", "pass\n            normalizer"),
     Mutant("models/log_probs.py", "grad[rows, None] / temperature", "grad[rows, None]"),
     Mutant("rollout/tree_mask.py", "(key < until)", "(key <= until)"),

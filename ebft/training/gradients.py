@@ -64,8 +64,10 @@ def cross_entropy_gradients(
     counts = count(contexts, None, objective, ONE_PROCESS)
 
     def loss(one: Contexts, _place: slice) -> Tensor:
-        log_probs = policy_log_probs(policy, one, None, precision=precision)
-        return cross_entropy(log_probs, one, objective, counts)
+        log_probs = policy_log_probs(
+            policy, one, None, precision=precision, entropies=objective.needs_entropies
+        )
+        return cross_entropy(log_probs, one, objective, counts).loss
 
     return _each(policy, contexts, loss, gradient_checkpointing)
 
