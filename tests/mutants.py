@@ -54,6 +54,7 @@ TESTS = [
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
 DOCUMENTS, SPLIT = (f"tests/unit/data/test_{name}.py" for name in ("documents", "split"))
 ARCHITECTURES = "tests/unit/models/test_architectures.py"
+TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
 METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
 
 
@@ -147,6 +148,12 @@ MUTANTS = [
     Mutant("transforms/l2.py", "/ sqrt(blocks)", "/ blocks"),
     Mutant("transforms/project.py", "/ sqrt(columns)", "/ columns"),
     Mutant("models/log_probs.py", "sub_(normalizers[rows, None]).exp_()", "exp_()"),
+    Mutant("models/log_probs.py", "-(log_p.exp() * log_p)", "(log_p.exp() * log_p)", TOKEN_WEIGHTS),
+    Mutant("models/log_probs.py", "min(likeliest, z.shape[1])", "z.shape[1]", TOKEN_WEIGHTS),
+    Mutant("training/objective.py", "log_probs * weights.detach()\n    return", "log_probs * weights\n    return", TOKEN_WEIGHTS),
+    Mutant("training/objective.py", "return log_probs.exp() if", "return log_probs if", TOKEN_WEIGHTS),
+    Mutant("training/objective.py", "entropies / log(LIKELIEST)", "entropies", TOKEN_WEIGHTS),
+    Mutant("training/losses.py", "return CrossEntropyLoss(loss, nats.detach())", "return CrossEntropyLoss(loss, loss.detach())", TOKEN_WEIGHTS),
     Mutant("models/log_probs.py", "z.div_(temperature)\n            normalizer", "pass\n            normalizer"),
     Mutant("models/log_probs.py", "grad[rows, None] / temperature", "grad[rows, None]"),
     Mutant("rollout/tree_mask.py", "(key < until)", "(key <= until)"),
@@ -464,6 +471,14 @@ def first_to_notice(mutant: Mutant) -> str | None:
     stages = [[own], [str(file.parent)], TESTS]
     existing = [stage for stage in stages if all(ROOT.joinpath(one).exists() for one in stage)]
     return next(filter(None, (first_failure(stage, mutant) for stage in existing)), None)
+    """The first test that fails with this mutant. The tests of its own part run first, by
+    themselves: they are the likeliest to notice, and collecting all others takes a while."""
+    tests = tests_of(mutant)
+    own = f"tests/unit/{Path(mutant.file).parent}"
+    if own in tests:
+        rest = [one for one in tests if one != own]
+        return first_failure([own], mutant) or first_failure(rest, mutant)
+    return first_failure(tests, mutant)
 
 
 def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | None:

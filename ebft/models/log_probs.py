@@ -30,12 +30,35 @@ def token_log_probs(
     Matrix products are in autocast's precision if it is on. Everything else, including their
     accumulation, is float32, or float64 for a float64 model.
     """
+    log_probs, _ = _apply(model, hidden, targets, temperature, likeliest=0)
+    return log_probs
+
+
+def token_log_probs_and_entropies(
+    model: PreTrainedModel,
+    hidden: Float[Tensor, "N d"],
+    targets: Int[Tensor, " N"],
+    *,
+    likeliest: int,
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " M"]]:
+    """Returns `token_log_probs` at temperature 1, and the entropy of each row's distribution over
+    its so many `likeliest` tokens, in nats, without a gradient.
+
+    The probabilities of these tokens are scaled so that their sum is 1. One product with the head
+    gives both. M = N; with `likeliest` 0 there are no entropies and M = 0.
+    """
+    return _apply(model, hidden, targets, 1.0, likeliest=likeliest)
+
+
+def _apply(
+    model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float, *, likeliest: int
+) -> tuple[Tensor, Tensor]:
     hidden, weight, bias, cap = _inputs(model, hidden)
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    out: Tensor = _TokenLogProbs.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, temperature, cap
+    out: tuple[Tensor, Tensor] = _TokenLogProbs.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, targets, temperature, cap, likeliest
     )
     return out
 
@@ -102,8 +125,9 @@ class _TokenLogProbs(torch.autograd.Function):
         targets: Tensor,
         temperature: float,
         cap: float | None,
-    ) -> Tensor:
-        log_probs, normalizers = [], []
+        likeliest: int,
+    ) -> tuple[Tensor, Tensor]:
+        log_probs, normalizers, entropies = [], [], []
         cast = weight.to(hidden.dtype)
         for rows, wanted in zip(torch.split(hidden, ROWS), torch.split(targets, ROWS), strict=True):
             z = _logits(rows, cast, bias, cap)
@@ -112,12 +136,15 @@ class _TokenLogProbs(torch.autograd.Function):
             normalizer = z.logsumexp(-1)
             log_probs.append(z.gather(1, wanted[:, None])[:, 0] - normalizer)
             normalizers.append(normalizer)
+            entropies.append(_entropy(z, likeliest))
         ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalizers))
         ctx.temperature, ctx.cap = temperature, cap
-        return torch.cat(log_probs)
+        entropy = torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(log_probs), entropy
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normalizers = ctx.saved_tensors
         cap, temperature = ctx.cap, ctx.temperature
         cast = weight.to(hidden.dtype)
@@ -140,7 +167,15 @@ class _TokenLogProbs(torch.autograd.Function):
             torch.mm(dz, cast, out=d_hidden[rows])
             if d_weight is not None:
                 _add_product(d_weight, dz.T, hidden[rows])
-        return d_hidden, d_weight, d_bias, None, None, None
+        return d_hidden, d_weight, d_bias, None, None, None, None
+
+
+def _entropy(z: Float[Tensor, "N V"], likeliest: int) -> Float[Tensor, " M"]:
+    """The entropy of the softmax of each of the M = N rows' largest logits; M = 0 for none."""
+    if likeliest == 0:
+        return z.new_empty(0)
+    log_p = z.topk(min(likeliest, z.shape[1]), dim=-1).values.log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

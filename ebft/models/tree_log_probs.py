@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ebft.models.forward import decode
-from ebft.models.log_probs import token_log_probs
+from ebft.models.log_probs import token_log_probs, token_log_probs_and_entropies
 from ebft.models.whole import whole
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.tree import Tree, grow, plant
@@ -30,6 +30,14 @@ class TreeLogProbs(NamedTuple):
     documents: Float[Tensor, "B S"]
 
 
+class DocumentLogProbs(NamedTuple):
+    """log p of each document token, as in `TreeLogProbs`, and the entropy of the distribution that
+    predicts it, without a gradient; 0 where log p is."""
+
+    log_probs: Float[Tensor, "B S"]
+    entropies: Float[Tensor, "B S"]
+
+
 def tree_log_probs(
     policy: PreTrainedModel, rollouts: Rollouts, *, train_documents: bool = True
 ) -> TreeLogProbs:
@@ -38,17 +46,35 @@ def tree_log_probs(
     Without `train_documents`, those of documents are detached, which skips their backward through
     the LM head.
     """
-    return TreeLogProbs(*whole(policy, _log_probs, policy, rollouts, train_documents))
+    sampled, documents = tree_log_probs_and_entropies(
+        policy, rollouts, train_documents=train_documents, likeliest=0
+    )
+    return TreeLogProbs(sampled, documents.log_probs)
+
+
+def tree_log_probs_and_entropies(
+    policy: PreTrainedModel, rollouts: Rollouts, *, train_documents: bool, likeliest: int
+) -> tuple[Float[Tensor, "P n G"], DocumentLogProbs]:
+    """Returns `tree_log_probs`, with the documents' entropies over the so many `likeliest` tokens
+    of each distribution, from the same forward. For 0 the entropies are 0."""
+    return whole(policy, _log_probs, policy, rollouts, train_documents, likeliest)
 
 
 def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
     """Returns `TreeLogProbs.documents` without rollouts; differentiable."""
-    return whole(policy, _document_log_probs, policy, contexts)
+    return document_log_probs_and_entropies(policy, contexts, likeliest=0).log_probs
+
+
+def document_log_probs_and_entropies(
+    policy: PreTrainedModel, contexts: Contexts, *, likeliest: int
+) -> DocumentLogProbs:
+    """Returns what `tree_log_probs_and_entropies` does of documents, without rollouts."""
+    return whole(policy, _document_log_probs, policy, contexts, likeliest)
 
 
 def _log_probs(
-    policy: PreTrainedModel, rollouts: Rollouts, train_documents: bool
-) -> tuple[Float[Tensor, "P n G"], Float[Tensor, "B S"]]:
+    policy: PreTrainedModel, rollouts: Rollouts, train_documents: bool, likeliest: int
+) -> tuple[Float[Tensor, "P n G"], DocumentLogProbs]:
     # The last token of the longest rollout predicts nothing, so it is left out.
     longest = rollouts.longest
     tree = grow(rollouts, steps=longest - 1)
@@ -61,21 +87,34 @@ def _log_probs(
     )
     sampled = pad(sampled.view(tree.logit_index.shape), (0, rollouts.tokens.shape[-1] - longest))
     with torch.set_grad_enabled(torch.is_grad_enabled() and train_documents):
-        documents = _of_trunks(policy, rollouts.contexts, tree, hidden)
+        documents = _of_trunks(policy, rollouts.contexts, tree, hidden, likeliest)
     return sampled, documents
 
 
-def _document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
+def _document_log_probs(
+    policy: PreTrainedModel, contexts: Contexts, likeliest: int
+) -> DocumentLogProbs:
     tree = plant(contexts, n=0, steps=0)
     hidden = decode(policy, tree.tokens, tree.positions, tree.mask)[0]
-    return _of_trunks(policy, contexts, tree, hidden)
+    return _of_trunks(policy, contexts, tree, hidden, likeliest)
 
 
 def _of_trunks(
-    policy: PreTrainedModel, contexts: Contexts, tree: Tree, hidden: Float[Tensor, "T d"]
-) -> Float[Tensor, "B S"]:
+    policy: PreTrainedModel,
+    contexts: Contexts,
+    tree: Tree,
+    hidden: Float[Tensor, "T d"],
+    likeliest: int,
+) -> DocumentLogProbs:
     column = torch.arange(contexts.tokens.shape[1], device=hidden.device)
     predicted = (column > 0) & (column < contexts.lengths[:, None])
     before = tree.trunk_at[predicted.roll(-1, 1)]  # the token before each
-    values = token_log_probs(policy, hidden[before], contexts.tokens[predicted])
-    return values.new_zeros(predicted.shape).masked_scatter(predicted, values)
+    log_probs, entropies = token_log_probs_and_entropies(
+        policy, hidden[before], contexts.tokens[predicted], likeliest=likeliest
+    )
+    zeros = log_probs.new_zeros(predicted.shape)
+    if likeliest == 0:
+        return DocumentLogProbs(zeros.masked_scatter(predicted, log_probs), zeros)
+    return DocumentLogProbs(
+        zeros.masked_scatter(predicted, log_probs), zeros.masked_scatter(predicted, entropies)
+    )

@@ -5,5 +5,6 @@ losses                the two parts of the loss, for a micro-batch and summed ov
 objective             the formulas of the losses, with importance weights
 parts                 the loop's inputs, and what it reports of each step
 checks                what parts must return; which document a NaN is in
-metrics, gradients    a step's metrics; the norm and the noise of each part's gradient
+metrics               a step's metrics
+gradients, sketch     single documents' gradients, their norms and noise; sketches of them
 """

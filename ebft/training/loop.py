@@ -127,12 +127,13 @@ def accumulate_gradients(
             log_probs = policy_log_probs(
                 policy, micro_batch, rollouts,
                 precision=precision, train_documents=objective.gamma > 0,
+                entropies=objective.needs_entropies,
             )  # fmt: skip
             check_log_probs(log_probs, micro_batch, step=step)
 
             # −1/tokens Σ log p(y_t | y_<t)
-            ce_loss = cross_entropy(log_probs, micro_batch, objective, counts)
-            totals.add_documents(ce_loss)
+            ce_loss, nats = cross_entropy(log_probs, micro_batch, objective, counts)
+            totals.add_documents(nats)
             loss = objective.gamma * ce_loss
             if rollouts is not None and scored is not None:
                 # Its gradient is that of L_FM: −1/P Σ_c 1/n Σ_j A_j log p(ŷ_j | c)

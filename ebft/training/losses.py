@@ -10,9 +10,13 @@ from torch import Tensor
 
 from ebft.distributed.processes import Processes
 from ebft.models.forward import autocast
-from ebft.models.tree_log_probs import document_log_probs, tree_log_probs
+from ebft.models.tree_log_probs import (
+    document_log_probs_and_entropies,
+    tree_log_probs_and_entropies,
+)
 from ebft.rollout.records import Rollouts
 from ebft.training.objective import (
+    LIKELIEST,
     ObjectiveOptions,
     RatioStatistics,
     cross_entropy_loss,
@@ -20,6 +24,7 @@ from ebft.training.objective import (
     importance_weights,
     policy_gradient_loss,
     ratio_statistics,
+    token_weights,
 )
 
 if TYPE_CHECKING:
@@ -48,9 +53,14 @@ def count(
 
 
 class LogProbs(NamedTuple):
-    """log p of the documents' tokens, and of rollout tokens at the sampling temperature, if any."""
+    """log p of the documents' tokens, and of rollout tokens at the sampling temperature, if any.
+
+    `entropies` are of the distributions that predict the documents' tokens, if the objective uses
+    them; else zeros.
+    """
 
     documents: Float[Tensor, "B S"]
+    entropies: Float[Tensor, "B S"]
     rollouts: Float[Tensor, "P n G"] | None
 
 
@@ -61,14 +71,19 @@ def policy_log_probs(
     *,
     precision: torch.dtype,
     train_documents: bool = True,
+    entropies: bool = False,
 ) -> LogProbs:
     """Returns log-probs from one forward over the contexts' trees. They are differentiable; those
-    of documents only if `train_documents`."""
+    of documents only if `train_documents`. `entropies`: compute those of documents too."""
+    likeliest = LIKELIEST if entropies else 0
     with autocast(contexts.tokens.device, precision):
         if rollouts is None:
-            return LogProbs(document_log_probs(policy, contexts), None)
-        sampled, documents = tree_log_probs(policy, rollouts, train_documents=train_documents)
-        return LogProbs(documents, sampled)
+            documents = document_log_probs_and_entropies(policy, contexts, likeliest=likeliest)
+            return LogProbs(*documents, rollouts=None)
+        sampled, documents = tree_log_probs_and_entropies(
+            policy, rollouts, train_documents=train_documents, likeliest=likeliest
+        )
+        return LogProbs(*documents, rollouts=sampled)
 
 
 class PolicyGradientLoss(NamedTuple):
@@ -95,12 +110,25 @@ def policy_gradient(
     return PolicyGradientLoss(loss, importance.ratios)
 
 
+class CrossEntropyLoss(NamedTuple):
+    """The loss to differentiate, without the factor γ, and L_CE to log: the same unless tokens have
+    weights."""
+
+    loss: Float[Tensor, ""]
+    nats: Float[Tensor, ""]
+
+
 def cross_entropy(
     log_probs: LogProbs, contexts: Contexts, objective: ObjectiveOptions, counts: Counts
-) -> Float[Tensor, ""]:
-    """Returns L_CE, without the factor γ: these documents' share of the step's."""
+) -> CrossEntropyLoss:
+    """Returns these documents' share of the step's cross-entropy."""
     mask = cross_entropy_mask(contexts, objective.cross_entropy_tokens)
-    return cross_entropy_loss(log_probs.documents, mask, tokens=counts.tokens)
+    nats = cross_entropy_loss(log_probs.documents, mask, tokens=counts.tokens)
+    weights = token_weights(log_probs.documents, log_probs.entropies, objective.token_weights)
+    if weights is None:
+        return CrossEntropyLoss(nats, nats.detach())
+    loss = cross_entropy_loss(log_probs.documents, mask, tokens=counts.tokens, weights=weights)
+    return CrossEntropyLoss(loss, nats.detach())
 
 
 class PolicyGradient(NamedTuple):
@@ -131,9 +159,9 @@ class Totals:
         self._cross_entropy, self._policy_gradient, self._gap = torch.zeros(3, dtype=torch.float64)
         self._rollouts, self._ratios = False, list[Tensor]()
 
-    def add_documents(self, cross_entropy: Float[Tensor, ""]) -> None:
+    def add_documents(self, nats: Float[Tensor, ""]) -> None:
         """Adds the cross-entropy of a micro-batch."""
-        self._cross_entropy += cross_entropy.detach().cpu()
+        self._cross_entropy += nats.cpu()
 
     def add_rollouts(
         self,

@@ -9,6 +9,7 @@ diversity is then that of q's rollouts, with a bias of the order of p − q.
 
 from __future__ import annotations
 
+from math import log
 from typing import Literal, NamedTuple
 
 import torch
@@ -100,6 +101,10 @@ def ratio_statistics(ratio: Float[Tensor, " N"], cap: float | None) -> RatioStat
 
 
 Reduction = Literal["sum", "token_mean"]
+TokenWeights = Literal["equal", "probability", "entropy"]
+
+LIKELIEST = 20
+"""Tokens of the entropy that `token_weights: entropy` weighs with (EAFT's value)."""
 
 
 class ObjectiveOptions(Options):
@@ -114,13 +119,25 @@ class ObjectiveOptions(Options):
     cross_entropy_tokens: Literal["completion", "all"] = Field(
         "completion", description="tokens of the cross-entropy: after the prompt, or all"
     )
+    token_weights: TokenWeights = Field(
+        "equal",
+        description="weights of tokens in the cross-entropy's gradient, computed without one. "
+        "equal: the gradient of L_CE; probability: p of the token (DFT); entropy: of its "
+        f"distribution over the {LIKELIEST} likeliest tokens, from 0 to 1 (EAFT)",
+    )
     importance: ImportanceOptions = Field(
         ImportanceOptions(), description="weights for samplers that differ from the policy"
     )
 
+    @property
+    def needs_entropies(self) -> bool:
+        """Whether the cross-entropy's weights are made of the documents' entropies."""
+        return self.token_weights == "entropy"
+
     def claim(self, *, rollouts_end: bool, pairwise: bool) -> Claim:
-        """Whether the policy gradient is unbiased with these options. `rollouts_end`: rollouts may
-        have different lengths; `pairwise`: the reward compares them with each other."""
+        """Whether the gradient is that of L_FM + γ·L_CE on average with these options.
+        `rollouts_end`: rollouts may have different lengths; `pairwise`: the reward compares them
+        with each other."""
         importance = self.importance
         if self.reduction == "token_mean" and rollouts_end:
             return Claim(False, "reduction = token_mean divides a rollout by its own length")
@@ -130,6 +147,10 @@ class ObjectiveOptions(Options):
             return Claim(False, f"importance.cap = {importance.cap:g} caps weights; null: no cap")
         if importance.level == "sequence" and pairwise:
             return Claim(False, "importance.level = sequence weighs one rollout of each pair alone")
+        if self.token_weights != "equal" and self.gamma > 0:
+            return Claim(
+                False, f"token_weights = {self.token_weights}: γ weighs another loss than L_CE"
+            )
         return Claim(True, "every rollout has the same weight")
 
 
@@ -171,13 +192,35 @@ def advantages_to_go(advantages: Float[Tensor, "R n"], tokens: int) -> Float[Ten
 
 
 def cross_entropy_loss(
-    log_probs: Float[Tensor, "B S"], mask: Bool[Tensor, "B S"], *, tokens: int
+    log_probs: Float[Tensor, "B S"],
+    mask: Bool[Tensor, "B S"],
+    *,
+    tokens: int,
+    weights: Float[Tensor, "B S"] | None = None,
 ) -> Float[Tensor, ""]:
     """Returns the mean negative log-prob, in nats, of the documents' tokens under `mask`.
 
-    `tokens` is the number of such tokens in the whole optimizer step.
+    `tokens` is the number of such tokens in the whole optimizer step. With `weights` it is the
+    surrogate of which the gradient is that of each token's log-prob, times its weight.
     """
+    if weights is not None:
+        log_probs = log_probs * weights.detach()
     return -(log_probs * mask).sum() / tokens
+
+
+def token_weights(
+    log_probs: Float[Tensor, "B S"], entropies: Float[Tensor, "B S"], kind: TokenWeights
+) -> Float[Tensor, "B S"] | None:
+    """Returns the weights of the cross-entropy's tokens; None if all are equal.
+
+    `probability` is DFT (Wu et al., arXiv 2508.05629, equation 9): ∇ is that of −p, so tokens that
+    the policy finds unlikely hardly count. `entropy` is EAFT (Diao et al., arXiv 2601.02151): the
+    entropy over the `LIKELIEST` tokens, divided by its largest value, so tokens of which the policy
+    is sure hardly count, right or wrong.
+    """
+    if kind == "equal":
+        return None
+    return log_probs.exp() if kind == "probability" else entropies / log(LIKELIEST)
 
 
 def cross_entropy_mask(

@@ -18,7 +18,7 @@ from tests.resume.common import assert_same_checkpoints, checkpoint
 @pytest.fixture
 def room_for(monkeypatch):
     """Lets the policy train on so many documents at a time and no more."""
-    forward = losses.tree_log_probs
+    forward = losses.tree_log_probs_and_entropies
 
     def limit(documents, *, after=0):
         calls = []
@@ -30,7 +30,7 @@ def room_for(monkeypatch):
                 torch.empty(1 << 60)
             return result
 
-        monkeypatch.setattr(losses, "tree_log_probs", limited)
+        monkeypatch.setattr(losses, "tree_log_probs_and_entropies", limited)
 
     return limit
 

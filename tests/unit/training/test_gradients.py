@@ -3,7 +3,11 @@ import torch
 
 from ebft.plans.strided import Strided
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.gradients import measure_gradients
+from ebft.training.gradients import (
+    cross_entropy_gradients,
+    measure_gradients,
+    policy_gradients,
+)
 from ebft.training.loop import accumulate_gradients
 from ebft.training.objective import ObjectiveOptions
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources, trained_on
@@ -58,3 +62,20 @@ def test_without_cross_entropy_there_is_no_ratio(step):
     )
     assert measured["cross_entropy_grad_norm"] == 0
     assert "grad_norm_ratio" not in measured
+
+
+def test_the_mean_over_documents_is_the_step(step):
+    policy, rollouts, advantages = step
+    contexts, scored = trained_on(rollouts, advantages)
+    options = ObjectiveOptions(gamma=0.0)
+    how = {"precision": torch.float32, "gradient_checkpointing": False}
+    for gamma, gradients in (
+        (0.0, policy_gradients(policy, contexts, scored, options, **how)),
+        (1.0, cross_entropy_gradients(policy, contexts, options, **how)),
+    ):
+        each = [torch.cat([g.flatten() for g in one]) for one in gradients]
+        assert len(each) == 3
+        factor = advantages * (gamma == 0)
+        assert torch.stack(each).mean(0).norm() == pytest.approx(
+            norm_of((policy, rollouts, factor), gamma=gamma)
+        )
