@@ -1,10 +1,6 @@
 """Recipe file + overrides → validated options, and the registry of their parts.
 
 Recipes do not read environment variables, because resolved recipes are saved with their results.
-
-torchtune's own parser is not used: `torchtune.config._parse` needs a `--config` flag, its function
-that merges overrides is private and raises errors that argparse prints as a traceback, and
-importing it takes seconds before the first mistake in a recipe can be reported.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
 from ebft.models.refused import refusing
 from ebft.models.whole import twins
-from ebft.optional import install, missing
+from ebft.optional import missing
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -195,7 +195,7 @@ def _fitting_packages() -> Iterator[None]:
     except ImportError as error:
         raise UserError(
             f"model.lora: peft {version('peft')}: {first_line(error)}; install releases that fit "
-            f"each other: pip install --upgrade peft torchao, or {install('torchtune')}"
+            "each other, or remove the other package: pip uninstall torchao"
         ) from error
 
 

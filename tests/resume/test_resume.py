@@ -308,6 +308,27 @@ def test_more_steps_and_the_schedule_that_depends_on_them(ebft, tiny_run, tmp_pa
     assert rates == pytest.approx([0, 1e-4 / 3, 2e-4 / 3, 1e-4, 0.75e-4, 0.25e-4])
 
 
+@pytest.mark.parametrize("theirs_first", [True, False])
+def test_a_run_with_torchtunes_schedule_goes_on_with_transformers(
+    ebft, tiny_run, tmp_path, theirs_first
+):
+    pytest.importorskip("torchtune")
+    theirs = ["lr_scheduler._component_=torchtune.training.get_cosine_schedule_with_warmup"]
+    first, then = (theirs, []) if theirs_first else ([], theirs)
+    whole = [f"output_dir={tmp_path / 'whole'}", "lr_scheduler.num_training_steps=4"]
+    assert ebft(*tiny_run("training.steps=4", *whole))[0] == 0
+    steps = ["lr_scheduler.num_training_steps=4"]
+    assert ebft(*tiny_run("training.steps=2", *steps, *first))[0] == 0
+    status, _, err = ebft(*tiny_run("training.steps=4", *steps, *then, "checkpoint.resume=auto"))
+    assert status == 0, err
+    parted, at_once = (
+        read_nested(checkpoint(tmp_path / run, 4) / "run" / "state")["metrics"]
+        for run in ("run", "whole")
+    )
+    for name in ("learning_rate", "ce", "grad_norm"):
+        assert [step[name] for step in parted] == [step[name] for step in at_once]
+
+
 def test_another_optimizer_or_baseline_if_the_user_says_so(ebft, tiny_run):
     assert ebft(*tiny_run("baseline=moving_average"))[0] == 0
     changes = ["optimizer._component_=torch.optim.SGD", "optimizer.lr=0.1", "baseline.decay=0.5"]

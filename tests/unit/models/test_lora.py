@@ -1,5 +1,7 @@
 """LoRA: which weights are trained, and that the base model inside the policy is the base model."""
 
+from importlib.metadata import version
+
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, VeraConfig, get_peft_model
@@ -270,6 +272,20 @@ def test_without_peft_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr("ebft.optional.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs peft, which is not installed; run: pip install "):
         add_adapter(tiny_policy(), OPTIONS, seed=0)
+
+
+def test_a_package_that_peft_refuses_is_one_line(monkeypatch):
+    def refuse(*_):
+        raise ImportError("Found an incompatible version of torchao. Found version 0.15.0")
+
+    monkeypatch.setattr("peft.inject_adapter_in_model", refuse)
+    with pytest.raises(UserError) as error:
+        add_adapter(tiny_policy(), OPTIONS, seed=0)
+    assert str(error.value) == (
+        f"model.lora: peft {version('peft')}: Found an incompatible version of torchao. Found "
+        "version 0.15.0; install releases that fit each other, or remove the other package: pip "
+        "uninstall torchao"
+    )
 
 
 def test_the_base_in_the_precision_of_forwards_computes_the_same():

@@ -9,6 +9,7 @@ import yaml
 
 from ebft.config.component import Component
 from ebft.config.dump import fingerprint
+from ebft.config.kinds import ScheduleComponent
 from ebft.config.load import load_recipe
 from ebft.study.plan import plan_arms, plan_runs
 from tests.conftest import RECIPES
@@ -99,20 +100,15 @@ def test_a_study_finds_the_runs_of_earlier_versions(file):
     """By their folders' names: with another fingerprint it would run them again."""
     (arm,) = planned(file())
     logger = Component("ebft.study.step_log.StepLog", {"file": "run/logs/steps.jsonl"})
-    before = arm.options.model_copy(update={"metric_loggers": (logger,)})
+    assert arm.options.lr_scheduler.path == "transformers.get_cosine_schedule_with_warmup"
+    schedule = ScheduleComponent(
+        "torchtune.training.get_cosine_schedule_with_warmup", arm.options.lr_scheduler.arguments
+    )
+    then = {"metric_loggers": (logger,), "lr_scheduler": schedule}
+    before = arm.options.model_copy(update=then)
     registry = load_recipe(BASE).registry
     without = ("output_dir", "overwrite", "seed")
     assert arm.fingerprint == fingerprint(before, registry, without=without)
-
-
-def test_a_study_finds_the_runs_of_when_recipes_named_torchtunes_schedule(file, tmp_path):
-    now = file()
-    said = BASE.read_text()
-    assert "transformers.get_cosine_schedule_with_warmup" in said
-    then = said.replace("transformers.get_cosine", "torchtune.training.get_cosine")
-    (tmp_path / "then.yaml").write_text(then)
-    pytest.importorskip("torchtune")
-    assert planned(file(base_recipe="then.yaml"))[0].fingerprint == planned(now)[0].fingerprint
 
 
 def test_a_plugin_file_is_what_is_in_it_wherever_it_lies(file, tmp_path, monkeypatch):
