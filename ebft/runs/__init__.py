@@ -4,6 +4,7 @@ options, checks, trial      what a recipe says, and whether its sections go toge
 jobs                        the two jobs, by the names of their recipes
 finetune, evaluate          the two runs, top to bottom
   folder                      the output folder, locked, and where a run starts
+  layout                      tree or rows, by trying the model
   setup                       everything that a run needs before its first step
   progress                    what a person sees, and what is logged
   measuring                   held-out figures and gradients

@@ -1,8 +1,9 @@
 """What a step costs, from the model's dimensions and the plan alone: tokens, FLOPs, memory.
 
 Counts are of the tree: the trunk once, every rollout token once, and each token attends to the
-tokens that it sees. FLOPs are multiplications and additions, two for each weight and token. The
-attention kernels of CPUs also compute what a mask hides, so a CPU does somewhat more.
+tokens that it sees. On rows (`model.attention`) every rollout has its whole prefix once more,
+except while it is sampled. FLOPs are multiplications and additions, two for each weight and token.
+The attention kernels of CPUs also compute what a mask hides, so a CPU does somewhat more.
 """
 
 from __future__ import annotations
@@ -28,32 +29,59 @@ ATTENTION_PASSES = 3.5
 
 @dataclass(frozen=True, slots=True)
 class DocumentTree:
-    """One document of `length` tokens with n rollouts of G tokens at each of its anchors."""
+    """One document of `length` tokens with n rollouts of G tokens at each of its anchors.
+
+    `on_rows`: whether features and training compute each rollout with its prefix.
+    """
 
     length: int
     anchors: Sequence[int]
     n: int
     rollout_length: int
+    on_rows: bool = False
 
     @property
     def rollouts(self) -> int:
         return len(self.anchors) * self.n
 
     @property
-    def tokens(self) -> int:
-        """S + nPG: what features forward."""
+    def columns(self) -> int:
+        """S + nPG: all different tokens. About as many are in memory, on rows too."""
         return self.length + self.rollouts * self.rollout_length
 
     @property
+    def tokens(self) -> int:
+        """What features forward: S + nPG, and on rows the n copies of each prefix."""
+        return self.columns + (self.n * sum(self.anchors) if self.on_rows else 0)
+
+    @property
     def predicting_tokens(self) -> int:
-        """S + nP(G−1): what sampling and training forward; nothing follows a rollout's last."""
+        """What training forwards: one token of each rollout less, because nothing follows its
+        last."""
         return self.tokens - self.rollouts
+
+    @property
+    def sampling_tokens(self) -> int:
+        """S + nP(G−1): what sampling forwards, with a cache on rows too."""
+        return self.columns - self.rollouts
 
     def pairs(self, rollout_tokens: int) -> int:
         """Pairs of a token and one that it sees, with so many tokens of each rollout forwarded."""
-        trunk = self.length * (self.length + 1) // 2
-        own = rollout_tokens * (rollout_tokens + 1) // 2
-        return trunk + self.n * sum(anchor * rollout_tokens + own for anchor in self.anchors)
+        if not self.on_rows:
+            return self.sampling_pairs(rollout_tokens)
+        texts = (anchor + rollout_tokens for anchor in self.anchors)
+        return _seen(self.length) + self.n * sum(map(_seen, texts))
+
+    def sampling_pairs(self, rollout_tokens: int) -> int:
+        """The same on a cache, which has each prefix once."""
+        own = _seen(rollout_tokens)
+        branches = sum(anchor * rollout_tokens + own for anchor in self.anchors)
+        return _seen(self.length) + self.n * branches
+
+
+def _seen(length: int) -> int:
+    """Pairs of a token of a text and itself or an earlier one."""
+    return length * (length + 1) // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +111,8 @@ def flops(
     The LM head counts where a logit is needed: on what is sampled, and in training on every
     token of the document (cross-entropy, which has no backward unless it `trains_documents`) and
     of the rollouts. Features have no head. Gradient checkpointing computes the layers' forward
-    again. `adapter` weights, if any, are trained in place of the model's own.
+    again; so does training on rows, a batch of them at a time. `adapter` weights, if any, are
+    trained in place of the model's own.
     """
     G = tree.rollout_length
     deepest = layer_index(depth, model.layers) if depth > 0 else 0
@@ -99,8 +128,12 @@ def flops(
         # All of a layer but its last product, whose result backward does not ask for.
         last = 0.0 if adapter else model.hidden * model.intermediate / model.layer_weights
         checkpointed = weights * (1 - last) + adapted + attention
+    if tree.on_rows and tree.rollouts:
+        checkpointed += weights + adapted + attention
     return Flops(
-        sampling=weights + attention + adapted + head * sampled,
+        sampling=_decoder(model, tree.sampling_tokens, tree.sampling_pairs(G - 1), model.layers)
+        + 2.0 * adapter * tree.sampling_tokens
+        + head * sampled,
         features=_decoder(model, tree.tokens, tree.pairs(G), deepest),
         training=(DECODER_PASSES - frozen) * weights
         + DECODER_PASSES * adapted
@@ -202,7 +235,7 @@ def memory(
     and moments are divided into `shards`, each with its process, which has two layers and all that
     is outside of the layers whole at a time.
     """
-    N, tokens = model.parameters, micro_batch * tree.predicting_tokens
+    N, tokens = model.parameters, micro_batch * tree.sampling_tokens
     trained = adapter or N
     # What backward needs of a layer, a token: three float32 values around each of two norms …
     residual = 2 * 3 * 4 * model.hidden
@@ -233,6 +266,9 @@ def memory(
     gathered = layers + outside if shards > 1 else 0
     # A tied head has a gradient as the head and one as the embedding, before they are added.
     temporary = model.head_weights * (2 if model.tied else 1) + (layers if shards > 1 else 0)
+    # On rows, the branches of an anchor have caches of their own, copied from that of the prefix.
+    longest = max(tree.anchors, default=0) + tree.rollout_length
+    cached = tokens + (2 * micro_batch * tree.n * longest if tree.on_rows else 0)
     weights = 4.0 * ((N + adapter) / shards + gathered) - (4.0 - of_matrix) * matrices
     return Memory(
         process=PROCESS if on_cpu else 0.0,
@@ -250,5 +286,5 @@ def memory(
         sampling=0.0
         if tree.rollouts == 0
         else 4.0 * 4 * min(LOGIT_ROWS, micro_batch * tree.rollouts) * model.vocab
-        + 2.0 * bytes_per_value * model.layers * keys * tokens,
+        + 2.0 * bytes_per_value * model.layers * keys * cached,
     )
