@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ebft.models.decoder import text_config
 from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts
@@ -39,7 +40,9 @@ class BagOfTokens(FeatureMapPart):
         return 0.0
 
     def build(self, resources: Resources) -> BagOfTokensMap:
-        return BagOfTokensMap(self.dimensions or resources.policy.config.vocab_size, self.scale)
+        return BagOfTokensMap(
+            self.dimensions or text_config(resources.policy).vocab_size, self.scale
+        )
 
 
 class BagOfTokensMap:

@@ -5,11 +5,11 @@ options, load                  the `model:` section, and what it loads
   embedded, lora, quantize       the model in a wheel, adapters, base models in 4 bits
 shape                          dimensions, for what things cost; how much text a model reads
 tokenizer                      texts → tokens and back
-layers                         the decoder's layers: found, recomputed in backward, compiled
-forward                        a row of trees → last hidden states; the KV cache
+decoder, layers                the text decoder and its layers: found; recomputed, compiled
+forward, row_cache             a tree or its rows → last hidden states; caches for sampling
   attention, flex                what its tokens see: on any device, on a GPU
 log_probs, tree_log_probs      hidden states → log-probs, through the LM head
-probe                          the tree compared with independent rows, on the real model
+probe                          the layout compared with single texts, on the real model
 shard, whole                   weights sharded over processes, and gathered
 export                         a folder that `from_pretrained` loads
 """

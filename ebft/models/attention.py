@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ebft.models.decoder import text_config
 from ebft.rollout.tree_mask import Group, TreeMask
 
 if TYPE_CHECKING:
@@ -32,18 +33,17 @@ REFUSED = ("sliding_window", "softcap", "s_aux")
 """Attention options of some architectures that are not supported here."""
 
 
-def needs_mask(model: PreTrainedModel) -> bool:
-    """Returns whether the model's attention needs the dense mask, and not a `TreeMask`.
+def on_tree(model: PreTrainedModel) -> bool:
+    """Returns whether the model was loaded with an attention that supports trees.
 
-    Raises `ValueError` for an attention implementation that does not support trees.
+    Any other attention, and a recurrence, computes rows.
     """
-    name = model.config._attn_implementation
-    if name not in (TREE, FLEX, DENSE):
-        raise ValueError(
-            f"the model was loaded with attention {name}, which does not support trees; load it "
-            f'with attn_implementation="{TREE}" (or "{FLEX}", or "{DENSE}")'
-        )
-    return bool(name == DENSE)
+    return text_config(model)._attn_implementation in (TREE, FLEX, DENSE)
+
+
+def needs_mask(model: PreTrainedModel) -> bool:
+    """Returns whether the model's attention needs the dense mask, and not a `TreeMask`."""
+    return bool(text_config(model)._attn_implementation == DENSE)
 
 
 def no_mask(device: torch.device) -> Bool[Tensor, "1 1 0 0"]:

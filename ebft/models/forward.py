@@ -1,18 +1,27 @@
-"""Forward passes of decoders of any architecture, up to the last hidden states; their KV cache."""
+"""Forward passes of decoders of any architecture, up to the last hidden states.
+
+There are two layouts. A model whose attention supports trees computes a row of trees at once. Any
+other computes the same hidden states from rows: every branch with its prefix as a text of its own.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache as remember
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
-from ebft.models.attention import in_autocast, needs_mask, no_mask
+from ebft.models.attention import in_autocast, needs_mask, no_mask, on_tree
+from ebft.models.decoder import decoder
+from ebft.rollout.rows import Rows, as_rows, to_columns
 from ebft.rollout.tree_mask import TreeMask
 
 if TYPE_CHECKING:
@@ -34,10 +43,12 @@ def decode(
     """Returns the last hidden states of the decoder (final norm included), without the LM head.
 
     With a cache, the N new keys are written to its columns `writes_to`, and queries attend to all
-    keys of the cache within the mask. Raises `ValueError` for a model whose attention does not
-    support trees (`models.attention`).
+    keys of the cache within the mask; only a model whose attention supports trees takes one.
     """
-    output = model.base_model(
+    if not on_tree(model):
+        assert cache is None, "a model on rows has caches of its own"
+        return _decode_rows(decoder(model), tokens, tree_mask)
+    output = decoder(model)(
         input_ids=tokens,
         position_ids=positions,
         attention_mask=tree_mask.dense if needs_mask(model) else no_mask(tokens.device),
@@ -57,6 +68,67 @@ def cache_argument(forward: Callable[..., Any]) -> str:
     """
     names = inspect.signature(forward).parameters
     return "cache" if "cache" in names else "past_key_values"
+
+
+@torch.no_grad()
+def decode_with_layers(
+    model: PreTrainedModel,
+    tokens: Int[Tensor, "1 T"],
+    positions: Int[Tensor, "1 T"],
+    tree_mask: TreeMask,
+    layers: Sequence[nn.Module],
+) -> list[Float[Tensor, "1 T D"]]:
+    """Returns the outputs of some of the decoder's layers, and then what `decode` returns.
+
+    A layer that puts out several streams for each token has them one after another.
+    """
+    batches = None if on_tree(model) else as_rows(tree_mask)
+    kept: list[list[Tensor]] = [[] for _ in layers]
+
+    def keep(place: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        if batches is None:
+            kept[place].append(_each_token(output, 1, tokens.shape[1]))
+            return
+        batch = batches[len(kept[place])]
+        kept[place].append(_each_token(output, *batch.own.shape)[batch.own])
+
+    with ExitStack() as hooks:
+        for place, layer in enumerate(layers):
+            hooks.callback(layer.register_forward_hook(partial(keep, place)).remove)
+        last = decode(model, tokens, positions, tree_mask)
+    if batches is None:
+        return [*(each for (each,) in kept), last]
+    return [*(to_columns(parts, batches)[None] for parts in kept), last]
+
+
+def _decode_rows(
+    decoder: PreTrainedModel, tokens: Int[Tensor, "1 T"], tree_mask: TreeMask
+) -> Float[Tensor, "1 T d"]:
+    batches = as_rows(tree_mask)
+
+    def run(batch: Rows) -> Float[Tensor, "N d"]:
+        output = decoder(
+            input_ids=tokens[0, batch.column].where(batch.there, 0),
+            attention_mask=batch.there.long(),
+            use_cache=False,
+        )
+        return cast(Tensor, output.last_hidden_state)[batch.own]
+
+    again: Callable[[Rows], Tensor] = run
+    if len(batches) > 1 and torch.is_grad_enabled():
+        # Backward computes a batch again, so that only one at a time is in memory.
+        again = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+    return to_columns([again(batch) for batch in batches], batches)[None]
+
+
+def _each_token(output: Tensor, R: int, L: int) -> Float[Tensor, "R L D"]:
+    """A layer's output with everything that it has for a token in the last dimension."""
+    shape = list(output.shape)
+    for place in range(len(shape) - 1):
+        if shape[place : place + 2] == [R, L]:
+            return output.movedim((place, place + 1), (0, 1)).flatten(2)
+    raise ValueError(f"a layer's output has the shape {shape} for {R} rows of {L} tokens")
 
 
 class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed

@@ -1,4 +1,4 @@
-"""The layers of a decoder of any architecture: found, recomputed in backward, compiled.
+"""The layers of a decoder of any architecture: recomputed in backward, compiled.
 
 Recomputed is gradient checkpointing; compiled is `torch.compile`, which saves time and memory.
 """
@@ -18,27 +18,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ebft.errors import UserError
+from ebft.models.decoder import decoder_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 COMPILERS = (os.environ.get("CXX", "g++"), "clang++")
 """The C++ compilers that torch looks for."""
-
-
-def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The decoder's list of layers and its name, which differs between architectures.
-
-    Raises `UserError` if the model has no list of `num_hidden_layers` modules.
-    """
-    count = model.config.num_hidden_layers
-    for name, child in model.base_model.named_children():
-        if isinstance(child, nn.ModuleList) and len(child) == count:
-            return name, child
-    raise UserError(
-        f"model.path: {type(model).__name__} has no list of its {count} decoder layers; give "
-        "another model"
-    )
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +15,7 @@ from ebft.config.about import about_file
 from ebft.errors import UserError, first_line
 from ebft.files import Flag, parse_json, read_text, record
 from ebft.models import embedded, flex
-from ebft.models.attention import DENSE, FLEX, TREE
+from ebft.models.attention import DENSE, FLEX, TREE, on_tree
 from ebft.models.lora import ADAPTER_CONFIG, with_adapter
 from ebft.models.options import ModelOptions
 from ebft.models.quantize import quantize_to, round_to_nf4
@@ -47,7 +48,8 @@ class TrainedOn(BaseModel):
 
 
 TRAINED_ON = TypeAdapter(TrainedOn)
-ATTENTION = {"tree": TREE, "flex": FLEX, "dense": DENSE}
+ATTENTION = {"auto": TREE, "tree": TREE, "flex": FLEX, "dense": DENSE, "rows": None}
+"""The implementations by their names in a recipe; None is the model's own."""
 
 
 def load_policy(
@@ -69,6 +71,16 @@ def load_policy(
     tokenizer = load_tokenizer(options)
     check_vocabulary(model, tokenizer, says=f"{PATH} = {options.path}")
     return model, tokenizer
+
+
+def put_on_rows(policy: PreTrainedModel) -> bool:
+    """Gives a model that was loaded with an attention for trees its own; returns whether that
+    worked. Older architectures can only be loaded again."""
+    for name in ("sdpa", "eager"):
+        with suppress(ValueError):  # of architectures without the first
+            policy.set_attn_implementation(name)
+            break
+    return not on_tree(policy)
 
 
 def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
@@ -224,19 +236,30 @@ def _load_model(options: ModelOptions, key: str, dtype: torch.dtype) -> PreTrain
     says, source = f"{key} = {options.path}", _source(options, key)
     path = source["pretrained_model_name_or_path"]
     check_configuration(path, source["revision"], says=says, remedy=ACCEPTED)
-    with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path):
+
+    def load(attention: str | None) -> tuple[PreTrainedModel, dict[str, Any]]:
         model, info = AutoModelForCausalLM.from_pretrained(
             **source,
             dtype=dtype,
-            attn_implementation=ATTENTION[options.attention],
+            attn_implementation=attention,
             return_dict=True,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
         )
+        return model, info
+
+    with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path):
+        try:
+            model, info = load(ATTENTION[options.attention])
+        except KeyError:
+            # Older architectures know a fixed set of attention implementations.
+            if options.attention != "auto":
+                raise
+            model, info = load(ATTENTION["rows"])
     if (problem := not_arrived(model, info)) is not None:
         raise UserError(f"{says}: {problem}")
-    return cast("PreTrainedModel", model)
+    return model
 
 
 def _source(options: ModelOptions, key: str) -> dict[str, Any]:

@@ -13,10 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ebft.models.decoder import text_config
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 ROWS = 512
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""What architectures call the cap of their logits."""
 
 
 def token_log_probs(
@@ -83,9 +87,9 @@ def head(model: PreTrainedModel) -> Head:
     linear = model.get_output_embeddings()
     if not isinstance(linear, nn.Linear):
         raise ValueError(f"{type(model).__name__} has no linear LM head: {linear!r}")
-    # Gemma 2 and 3 cap their logits; no other architecture has the key.
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return Head(linear.weight, linear.bias, _scale(model.config), cap)
+    config = text_config(model)
+    cap = next((cap for key in CAPS if (cap := getattr(config, key, None)) is not None), None)
+    return Head(linear.weight, linear.bias, _scale(config), cap)
 
 
 def _scale(config: PretrainedConfig) -> float:

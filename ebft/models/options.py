@@ -58,11 +58,13 @@ class ModelOptions(Options):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of forward and backward; the policy's weights stay float32"
     )
-    attention: Literal["tree", "flex", "dense"] = Field(
-        "tree",
+    attention: Literal["auto", "tree", "flex", "dense", "rows"] = Field(
+        "auto",
         description="tree: costs what a tree's tokens see of each other; flex: the same by "
         "FlexAttention's kernels, for GPUs (on a CPU it cannot train); dense: a mask over all "
-        "tokens, slower, to compare with",
+        "tokens, slower, to compare with; rows: each rollout with its prefix as a text of its own, "
+        "through the model's own attention or recurrence, exact for any architecture but several "
+        "times the cost; auto: tree if the model is exact there, else rows",
     )
     device: str = Field(
         "auto",

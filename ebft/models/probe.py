@@ -6,15 +6,17 @@ or attends to the previous document of a row: the losses would be finite, but wr
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ebft.errors import NumericalError
+from ebft.errors import NumericalError, UserError, first_line, is_out_of_memory
+from ebft.models.attention import on_tree
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.parts.interfaces import Plan
 from ebft.rollout.contexts import make_contexts
@@ -28,6 +30,10 @@ CONTEXTS = 3
 """Contexts of the two longest documents that are probed: the first, the middle, the last."""
 TOLERANCE = 2e-3
 """Nats. float32 rounding makes about 1e-5; a mask or position that is off by one makes 0.1."""
+ENDS = 128
+"""Tokens at the beginning and at the end of a document whose log-probs are compared."""
+LONGEST = 200
+"""Characters of what another library says."""
 
 
 @torch.no_grad()
@@ -35,42 +41,77 @@ def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Pla
     """Returns the largest |log p(tree) − log p(rows)| of any token, in nats, without autocast.
 
     It probes the two longest of the first `DOCUMENTS` documents, because later ones may not be
-    tokenised yet. Raises `NumericalError` if the gap is more than `TOLERANCE` or not finite: such a
-    model cannot be trained or measured.
+    tokenised yet. Raises `NumericalError` if the gap is more than `TOLERANCE` or not finite, and
+    `UserError` if this architecture raises anything: such a model cannot be trained or measured.
     """
     first = [documents[place] for place in range(min(DOCUMENTS, len(documents)))]
     longest = sorted(first, key=lambda document: document.tokens.numel())[-2:]
     contexts = _few(plan(longest)).to(policy.device)
     # Any tokens can serve as rollouts: here the reference, and the reference reversed.
     tokens = torch.stack([contexts.reference, contexts.reference.flip(-1)], 1)
-    nothing = torch.zeros(tokens.shape, device=tokens.device)
-    everything = torch.ones_like(tokens, dtype=torch.bool)
-    tree = tree_log_probs(policy, Rollouts(contexts, tokens, nothing, everything, 1.0))
-    rows = [
-        _alone(policy, contexts.tokens[row, :anchor], branch)
-        for row, anchor, branches in zip(
-            contexts.row.tolist(), contexts.anchor.tolist(), tokens, strict=True
-        )
-        for branch in branches
-    ]
-    gaps = [(tree.rollouts.flatten(0, 1) - torch.stack(rows)).flatten()]
-    for i, length in enumerate(contexts.lengths.tolist()):
-        own = _alone(policy, contexts.tokens[i, :1], contexts.tokens[i, 1:length])
-        gaps.append(tree.documents[i, 1:length] - own)
-    gap = float(torch.cat(gaps).abs().max())
+    who = type(policy).__name__
+    remedy = "set model.attention=rows" if on_tree(policy) else "give another model"
+    try:
+        gap = largest_gap(policy, as_rollouts(contexts, tokens))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"model.path: {who} cannot be trained or measured, because {reason(error)}; {remedy}"
+        ) from error
     name = " and ".join(document.name for document in contexts.documents)
     if not math.isfinite(gap):
         raise NumericalError(
             f"before anything is computed: log-probs of {name} are not finite; look for NaN or "
-            f"infinity in the weights of {type(policy).__name__}"
+            f"infinity in the weights of {who}"
         )
     if gap > TOLERANCE:
         raise NumericalError(
-            f"{type(policy).__name__} does not compute over a tree what it computes over rows: "
-            f"log-probs of {name} differ by {gap:.2g} nats, more than "
-            f"{TOLERANCE:g}; it cannot be trained or measured, give another model"
+            f"{who} does not compute {'over a tree' if on_tree(policy) else 'on rows'} what it "
+            f"computes over single texts: log-probs of {name} differ by {gap:.2g} nats, more than "
+            f"{TOLERANCE:g}; {remedy}"
         )
     return gap
+
+
+def reason(error: Exception) -> str:
+    """Returns why an architecture cannot be used, as the end of a sentence."""
+    if isinstance(error, UserError):
+        return first_line(error)
+    return f"its own code raises {type(error).__name__}: {first_line(error)[:LONGEST]}"
+
+
+def as_rollouts(contexts: Contexts, tokens: Int[Tensor, "P n G"]) -> Rollouts:
+    """Returns rollouts with these tokens, all of which belong to them, without log-probs."""
+    nothing = torch.zeros(tokens.shape, device=tokens.device)
+    return Rollouts(contexts, tokens, nothing, torch.ones_like(tokens, dtype=torch.bool), 1.0)
+
+
+@torch.no_grad()
+def largest_gap(policy: PreTrainedModel, rollouts: Rollouts) -> float:
+    """Returns the largest |log p(here) − log p(row)| of any token of the rollouts and of the first
+    and last `ENDS` tokens of the documents.
+
+    Rows are the model's own forward over a single text: a document, or a prefix with one rollout.
+    They also show whether a token's log-prob depends on later tokens.
+    """
+    contexts, tokens = rollouts.contexts, rollouts.tokens
+    found = tree_log_probs(policy, rollouts)
+    rows = [
+        _alone(
+            policy, torch.cat([contexts.tokens[row, :anchor], branch]), range(anchor, anchor + G)
+        )
+        for row, anchor, branches in zip(
+            contexts.row.tolist(), contexts.anchor.tolist(), tokens, strict=True
+        )
+        for branch in branches
+        if (G := len(branch))
+    ]
+    gaps = [(found.rollouts.flatten(0, 1) - torch.stack(rows)).flatten()]
+    for i, length in enumerate(contexts.lengths.tolist()):
+        ends = sorted({*range(1, length)[:ENDS], *range(1, length)[-ENDS:]})
+        gaps.append(found.documents[i, ends] - _alone(policy, contexts.tokens[i, :length], ends))
+    return float(torch.cat(gaps).abs().max())
 
 
 def _few(contexts: Contexts) -> Contexts:
@@ -85,9 +126,16 @@ def _few(contexts: Contexts) -> Contexts:
     )
 
 
-def _alone(policy: PreTrainedModel, prefix: Tensor, continuation: Tensor) -> Float[Tensor, " G"]:
-    """log p of a continuation, from the model's own forward over one plain row."""
-    ids = torch.cat([prefix, continuation])[None]
-    logits = policy(input_ids=ids, logits_to_keep=len(continuation) + 1).logits[0, :-1]
-    log_probs: Tensor = logits.log_softmax(-1).gather(1, continuation[:, None])[:, 0]
+def _alone(
+    policy: PreTrainedModel, text: Int[Tensor, " N"], places: Sequence[int]
+) -> Float[Tensor, " k"]:
+    """log p of the tokens at `places`, from the model's own forward over one plain row."""
+    at = torch.tensor(places, device=text.device)
+    before = at - 1
+    # Not a number: some architectures then skip the other tokens in their last layers.
+    some = "logits_to_keep" in inspect.signature(policy.forward).parameters
+    only = {"logits_to_keep": before} if some else {}
+    logits = policy(input_ids=text[None], use_cache=False, **only).logits[0]
+    logits = logits if some else logits[before]
+    log_probs: Tensor = logits.log_softmax(-1).gather(1, text[at, None])[:, 0]
     return log_probs

@@ -135,7 +135,7 @@ def _layer_weights(config: PretrainedConfig) -> int:
     """Returns the number of weights in a layer's matrices, counted on the meta device."""
     from transformers import AutoModelForCausalLM
 
-    from ebft.models.layers import decoder_blocks  # imports transformers
+    from ebft.models.decoder import decoder_blocks  # imports transformers
 
     with torch.device("meta"):
         _, layers = decoder_blocks(AutoModelForCausalLM.from_config(config))

@@ -15,8 +15,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ebft.models.decoder import decoder_blocks
 from ebft.models.export import WholeWeights
-from ebft.models.layers import decoder_blocks
 from ebft.models.lora import has_adapter, merged
 from ebft.models.whole import Root, roots
 

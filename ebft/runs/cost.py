@@ -1,7 +1,8 @@
 """The cost of a step, computed from the model's dimensions and the plan: tokens, FLOPs, memory.
 
 Tokens are counted in the tree: the trunk once, every rollout token once, and each token attends to
-the tokens that its mask lets it see. FLOPs are multiplications and additions, two for each weight
+the tokens that its mask lets it see. On rows (`model.attention`) every rollout has its whole prefix
+once more, except while it is sampled. FLOPs are multiplications and additions, two for each weight
 and token. Attention kernels on CPUs also compute masked entries, so a CPU does somewhat more.
 """
 
@@ -28,35 +29,61 @@ ATTENTION_PASSES = 3.5
 
 @dataclass(frozen=True, slots=True)
 class DocumentTree:
-    """A document of `length` tokens with `n` rollouts of `rollout_length` (G) tokens per anchor."""
+    """A document of `length` tokens with `n` rollouts of `rollout_length` (G) tokens per anchor.
+
+    `on_rows`: whether features and training compute each rollout with its prefix.
+    """
 
     length: int
     anchors: Sequence[int]
     n: int
     rollout_length: int
+    on_rows: bool = False
 
     @property
     def rollouts(self) -> int:
         return len(self.anchors) * self.n
 
     @property
-    def tokens(self) -> int:
-        """S + nPG: the tokens that the feature map forwards."""
+    def columns(self) -> int:
+        """S + nPG: the different tokens. About as many are in memory, on rows too."""
         return self.length + self.rollouts * self.rollout_length
 
     @property
+    def tokens(self) -> int:
+        """What features forward: S + nPG, and on rows the n copies of each prefix."""
+        return self.columns + (self.n * sum(self.anchors) if self.on_rows else 0)
+
+    @property
     def predicting_tokens(self) -> int:
-        """S + nP(G−1): the tokens that sampling and training forward.
+        """S + nP(G−1): the tokens that training forwards, and on rows the copies of each prefix.
 
         The last token of a rollout predicts nothing.
         """
         return self.tokens - self.rollouts
 
+    @property
+    def sampling_tokens(self) -> int:
+        """S + nP(G−1): what sampling forwards, with a cache on rows too."""
+        return self.columns - self.rollouts
+
     def pairs(self, rollout_tokens: int) -> int:
         """Pairs of a token and one that it attends to, with `rollout_tokens` of each rollout."""
-        trunk = self.length * (self.length + 1) // 2
-        own = rollout_tokens * (rollout_tokens + 1) // 2
-        return trunk + self.n * sum(anchor * rollout_tokens + own for anchor in self.anchors)
+        if not self.on_rows:
+            return self.sampling_pairs(rollout_tokens)
+        texts = (anchor + rollout_tokens for anchor in self.anchors)
+        return _seen(self.length) + self.n * sum(map(_seen, texts))
+
+    def sampling_pairs(self, rollout_tokens: int) -> int:
+        """The same on a cache, which has each prefix once."""
+        own = _seen(rollout_tokens)
+        branches = sum(anchor * rollout_tokens + own for anchor in self.anchors)
+        return _seen(self.length) + self.n * branches
+
+
+def _seen(length: int) -> int:
+    """Pairs of a token of a text and itself or an earlier one."""
+    return length * (length + 1) // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +113,8 @@ def flops(
     The LM head is counted for each token that needs logits: the sampled ones, and in training all
     tokens of the document and of the rollouts. The cross-entropy of the document has no backward
     unless `trains_documents`. Features need no head. Gradient checkpointing computes the layers'
-    forward again. With an adapter, only its `adapter` weights are trained.
+    forward again; so does training on rows, a batch of them at a time. With an adapter, only its
+    `adapter` weights are trained.
     """
     G = tree.rollout_length
     deepest = layer_index(depth, model.layers) if depth > 0 else 0
@@ -102,8 +130,12 @@ def flops(
         # All of a layer except its last product, whose result backward does not need.
         last = 0.0 if adapter else model.hidden * model.intermediate / model.layer_weights
         checkpointed = weights * (1 - last) + adapted + attention
+    if tree.on_rows and tree.rollouts:
+        checkpointed += weights + adapted + attention
     return Flops(
-        sampling=weights + attention + adapted + head * sampled,
+        sampling=_decoder(model, tree.sampling_tokens, tree.sampling_pairs(G - 1), model.layers)
+        + 2.0 * adapter * tree.sampling_tokens
+        + head * sampled,
         features=_decoder(model, tree.tokens, tree.pairs(G), deepest),
         training=(DECODER_PASSES - frozen) * weights
         + DECODER_PASSES * adapted
@@ -208,7 +240,7 @@ def memory(
     divided into `shards`, one for each process. A process also gathers two layers at a time, and
     the weights outside the layers.
     """
-    N, tokens = model.parameters, micro_batch * tree.predicting_tokens
+    N, tokens = model.parameters, micro_batch * tree.sampling_tokens
     trained = adapter or N
     # For each token of a layer, backward needs three float32 values around each of two norms …
     residual = 2 * 3 * 4 * model.hidden
@@ -239,6 +271,9 @@ def memory(
     gathered = layers + outside if shards > 1 else 0
     # Tied weights have one gradient as the head and one as the embedding, until they are added.
     temporary = model.head_weights * (2 if model.tied else 1) + (layers if shards > 1 else 0)
+    # On rows, the branches of an anchor have caches of their own, copied from that of the prefix.
+    longest = max(tree.anchors, default=0) + tree.rollout_length
+    cached = tokens + (2 * micro_batch * tree.n * longest if tree.on_rows else 0)
     weights = 4.0 * ((N + adapter) / shards + gathered) - (4.0 - of_matrix) * matrices
     return Memory(
         process=PROCESS if on_cpu else 0.0,
@@ -256,5 +291,5 @@ def memory(
         sampling=0.0
         if tree.rollouts == 0
         else 4.0 * 4 * min(LOGIT_ROWS, micro_batch * tree.rollouts) * model.vocab
-        + 2.0 * bytes_per_value * model.layers * keys * tokens,
+        + 2.0 * bytes_per_value * model.layers * keys * cached,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -58,7 +58,12 @@ class StepEstimate:
         return cls(
             options=options,
             model=model,
-            tree=document_tree(options.plan, options.sampler, options.documents.length),
+            tree=document_tree(
+                options.plan,
+                options.sampler,
+                options.documents.length,
+                on_rows=options.model.attention == "rows",
+            ),
             adapter=adapter_weights(options.model.lora, model),
             depth=1.0 if options.feature_map is None else options.feature_map.base_depth(),
             reads_base=any(feature_map.base_depth() > 0 for feature_map in maps),
@@ -79,7 +84,7 @@ class StepEstimate:
             rows = [Work("features", tree.tokens, work.features), *rows]
         if options.sampler is not None:
             name = "sampling" if options.sampler.shares_prefixes() else "sampling *"
-            rows = [Work(name, tree.predicting_tokens, work.sampling), *rows]
+            rows = [Work(name, tree.sampling_tokens, work.sampling), *rows]
         return rows
 
     def flops(self) -> float:
@@ -119,6 +124,8 @@ class StepEstimate:
             if tree.rollouts
             else "no rollouts."
         )
+        unsure = self.options.model.attention == "auto" and tree.rollouts > 0
+        on_rows = replace(self, tree=replace(tree, on_rows=True)).flops() / per_step
         other = any(work.name.endswith("*") for work in rows)
         lines = [
             f"Estimate for {of}.",
@@ -132,6 +139,11 @@ class StepEstimate:
                 f"a step of {training.documents_per_step} documents: {per_step / 1e12:,.2f} TFLOP; "
                 f"{training.steps:,} steps: {per_step * training.steps / 1e12:,.0f} TFLOP, "
                 "evaluations not counted"
+            ),
+            *(
+                [f"if the model needs rows (model.attention): {on_rows:.3g} times as many"]
+                if unsure
+                else []
             ),
             "",
             f"{'memory':<14}{'GiB':>10}",
@@ -159,8 +171,29 @@ def _is_cpu(device: str) -> bool:
     return name == "cpu"
 
 
-def document_tree(plan: Part, sampler: SamplerPart | None, length: int) -> DocumentTree:
-    """The tree that the plan makes of a document of `length` tokens.
+def describe_rows(options: FineTuneOptions) -> str:
+    """What rows cost in place of the tree, and what lowers it, to follow a sentence."""
+    try:
+        tree = document_tree(options.plan, options.sampler, options.documents.length)
+    except ValueError:
+        return ""
+    if not tree.rollouts:
+        return ""
+    rows = replace(tree, on_rows=True)
+    times = rows.predicting_tokens / tree.predicting_tokens
+    advice = ""
+    if len(tree.anchors) > 1:
+        advice = "; a larger plan.stride or plan completion lowers that"
+    return (
+        f"; training forwards {rows.predicting_tokens:,} tokens of a document of {tree.length:,} "
+        f"tokens, {times:.3g} times as many as on the tree{advice}"
+    )
+
+
+def document_tree(
+    plan: Part, sampler: SamplerPart | None, length: int, *, on_rows: bool = False
+) -> DocumentTree:
+    """The tree of a document of `length` tokens, by the plan itself, or its rows.
 
     Without a sampler it is the document alone. Raises `ValueError` for a plan that has to be built
     first.
@@ -169,10 +202,11 @@ def document_tree(plan: Part, sampler: SamplerPart | None, length: int) -> Docum
         raise ValueError(f"the anchors of plan {type(plan).__name__} are not known before a run")
     if sampler is None:
         no_anchors: Sequence[int] = []
-        return DocumentTree(length, no_anchors, 0, plan.rollout_length)
+        return DocumentTree(length, no_anchors, 0, plan.rollout_length, on_rows)
     prompt = max(length - plan.rollout_length, 1)
     contexts = plan([Document("longest", torch.zeros(length, dtype=torch.long), prompt)])
-    return DocumentTree(length, contexts.anchor.tolist(), sampler.n, plan.rollout_length)
+    anchors = contexts.anchor.tolist()
+    return DocumentTree(length, anchors, sampler.n, plan.rollout_length, on_rows)
 
 
 def adapter_weights(lora: LoraOptions | None, model: ModelShape) -> int:

@@ -23,7 +23,7 @@ from ebft.report.tables import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.folder import OutputFolder
 from ebft.runs.options import EvaluateOptions
-from ebft.runs.setup import held_out_documents, make_resources, read_splits
+from ebft.runs.setup import depth_of, held_out_documents, make_resources, read_splits
 
 log = logging.getLogger("ebft")
 
@@ -46,7 +46,9 @@ def evaluate(options: EvaluateOptions, registry: Registry) -> None:
     with output.locked(overwrite=options.overwrite) as folder:
         folder.check()
         folder.check_overwritten(options.recipe)
-        resources = make_resources(options.model, seed=options.seed, merge_adapter=False)
+        resources = make_resources(
+            options.model, seed=options.seed, depth=depth_of(options), merge_adapter=False
+        )
         sets = make_sets(options, resources)
         folder.take(resolved_yaml(options, registry))
         for one in sets:

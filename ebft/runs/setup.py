@@ -20,8 +20,9 @@ from ebft.errors import UserError
 from ebft.evaluation.measure import EvaluationSet
 from ebft.evaluation.options import HELD_OUT
 from ebft.evaluation.sets import make_evaluation_sets
+from ebft.models.attention import on_tree
 from ebft.models.layers import compile_layers
-from ebft.models.load import load_frozen, load_policy, resolve_device
+from ebft.models.load import load_frozen, load_policy, put_on_rows, resolve_device
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
 from ebft.models.probe import probe_tree
 from ebft.models.shape import check_context_length, context_length
@@ -32,10 +33,11 @@ from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Document
-from ebft.runs.estimate import memory_need
+from ebft.runs.estimate import describe_rows, memory_need
 from ebft.runs.folder import Start
+from ebft.runs.layout import Depth, choose_caching, why_not_exact
 from ebft.runs.memory import MemoryBudget, free_memory
-from ebft.runs.options import FineTuneOptions
+from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
 from ebft.runs.trial import INSTEAD
 from ebft.training.parts import LoopParts, RolloutParts
 
@@ -88,7 +90,12 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     need = memory_need(options, processes=processes.size)
     budget = MemoryBudget(options.training, need, free, processes.size)
     micro_batch = make_micro_batch(budget, processes, before=start.micro_batch)
-    resources = make_resources(options.model, processes, seed=options.seed)
+    resources = make_resources(
+        options.model, processes,
+        seed=options.seed,
+        depth=depth_of(options),
+        cost_on_rows=partial(describe_rows, options),
+    )  # fmt: skip
     base = digest_base(resources, another=options.model.base is not None)
     if start.resumed is not None:
         start.resumed.load_weights(resources.policy)
@@ -104,7 +111,8 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
         start.resumed.check_digests(digests)
     # Before the weights are sharded or cast.
     gap = probe_tree(resources.policy, documents.train.documents, plan)
-    log.info("log-probs in a tree and in independent rows differ by at most %.1g nats", gap)
+    layout = "a tree" if on_tree(resources.policy) else "rows of a batch"
+    log.info("log-probs in %s and of single texts differ by at most %.1g nats", layout, gap)
     place_weights(resources, has_lora=options.model.lora is not None)
     loop = make_loop_parts(options, resources, plan, documents.train.documents, micro_batch)
     return Prepared(budget, resources, documents, sets, digests, loop)
@@ -143,9 +151,15 @@ def make_resources(
     processes: Processes = ONE_PROCESS,
     *,
     seed: int,
+    depth: Depth,
+    cost_on_rows: Callable[[], str] = str,
     merge_adapter: bool = True,
 ) -> Resources:
-    """Loads the policy, and adds an adapter if the recipe has LoRA.
+    """Loads the policy, chooses its layout, and adds an adapter if the recipe has LoRA.
+
+    `depth` is that of the documents and rollouts; `cost_on_rows` returns the sentence that is shown
+    if `model.attention = auto` takes rows. Raises `UserError` for an architecture that is exact on
+    neither layout.
 
     A checkpoint that holds only an adapter is loaded as `load_policy` says. If the policy has an
     adapter, the frozen base model is the policy without it, unless a recipe with LoRA names
@@ -153,6 +167,27 @@ def make_resources(
     """
     policy, tokenizer = load_policy(model, merge_adapter=merge_adapter)
     precision = PRECISION[model.precision]
+
+    def alone(policy: PreTrainedModel) -> Resources:
+        return Resources(
+            policy, tokenizer, lambda: policy, resolve_device(model.device), precision, seed
+        )
+
+    if model.attention == "auto":
+        model, policy, why = choose_layout(model, alone, policy, depth, merge_adapter)
+        if why is not None:
+            log.warning(
+                "model.attention = auto: %s is computed on rows, because %s%s",
+                type(policy).__name__, why, cost_on_rows(),
+            )  # fmt: skip
+    if not on_tree(policy):
+        if processes.size > 1:
+            raise UserError(
+                f"model.attention = rows: works in one process so far, and this is one of "
+                f"{processes.size}; start one process"
+            )
+        how = choose_caching(alone(policy), depth)
+        log.info("rows are sampled with the model's own cache: %s", how.value)
     load_base: Callable[[], PreTrainedModel] = partial(load_frozen, model, precision)
     if model.lora is not None:
         add_adapter(policy, model.lora, seed=seed)
@@ -167,6 +202,40 @@ def make_resources(
         seed=seed,
         processes=processes,
     )
+
+
+def choose_layout(
+    model: ModelOptions,
+    alone: Callable[[PreTrainedModel], Resources],
+    policy: PreTrainedModel,
+    depth: Depth,
+    merge_adapter: bool,
+) -> tuple[ModelOptions, PreTrainedModel, str | None]:
+    """The options with the layout that is exact for the policy, the policy on it, and why it is not
+    the tree."""
+    why = "it takes no attention of another's"
+    if on_tree(policy):
+        found = why_not_exact(alone(policy), depth)
+        if found is None:
+            return model.model_copy(update={"attention": "tree"}), policy, None
+        why = found
+    model = model.model_copy(update={"attention": "rows"})
+    if on_tree(policy) and not put_on_rows(policy):
+        del policy
+        policy, _ = load_policy(model, merge_adapter=merge_adapter)
+    if (problem := why_not_exact(alone(policy), depth)) is not None:
+        raise UserError(
+            f"model.path: {type(policy).__name__} can be computed neither on the tree, because "
+            f"{why}, nor on rows, because {problem}; give another model"
+        )
+    return model, policy, why
+
+
+def depth_of(options: ModelRecipeOptions) -> Depth:
+    """The most tokens of the recipe's documents and rollouts."""
+    plan = options.plan
+    length = options.documents.length
+    return Depth(length, plan.rollout_length if isinstance(plan, Plan) else length)
 
 
 def make_documents(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ebft.models.attention import on_tree
 from ebft.models.forward import TreeCache, autocast, decode
 from ebft.models.layers import eager
 from ebft.models.log_probs import ROWS, logits
@@ -23,17 +25,23 @@ from ebft.rollout.streams import uniforms
 from ebft.rollout.tree import plant
 from ebft.rollout.tree_mask import TreeMask
 from ebft.samplers.draw import draw
+from ebft.samplers.row_contexts import RowReader, read_contexts
 from ebft.samplers.truncate import truncate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+Uniform = Callable[[int], Float[Tensor, "P n"]]
+"""Random numbers in [0, 1) for a token of all rollouts, by the token's number."""
+
+
 class HfTree(SamplerPart):
     """Samples from the policy with transformers: exact, and without a second copy of the weights.
 
     Each document is prefilled once. Its n·A branches then decode together on that cache, one token
-    at a time: S + n·A·(G−1) token-forwards for a document with A anchors.
+    at a time: S + n·A·(G−1) token-forwards for a document with A anchors. A model on rows
+    (`model.attention`) decodes the branches of one anchor together, with caches of its own.
     """
 
     temperature: float = Field(
@@ -101,9 +109,15 @@ class HfTreeSampler:
     def _sample(
         self, contexts: Contexts, step: int
     ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
-        policy, n = self._policy, self.n
-        P, G = len(contexts), contexts.rollout_length
-        tree = plant(contexts, n=n, steps=G - 1)  # the last token is never fed back
+        sample = self._on_tree if on_tree(self._policy) else self._on_rows
+        return sample(contexts, uniforms(contexts, n=self.n, seed=self._resources.seed, step=step))
+
+    def _on_tree(
+        self, contexts: Contexts, uniform: Uniform
+    ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
+        policy = self._policy
+        # The last token is never fed back.
+        tree = plant(contexts, n=self.n, steps=contexts.rollout_length - 1)
         cache = TreeCache(tree.mask.columns)
 
         def hidden_states(
@@ -112,21 +126,55 @@ class HfTreeSampler:
             cache.writes_to = columns
             return decode(policy, tokens[None], tree.positions[:, columns], tree_mask, cache)[0]
 
-        uniform = uniforms(contexts, n=n, seed=self._resources.seed, step=step)
+        def read(tokens: Int[Tensor, " N"], number: int) -> Float[Tensor, "N d"]:
+            at = tree.rollout_at[..., number].flatten()
+            return hidden_states(tokens, at, tree.mask.at(number))
+
         trunk = torch.arange(tree.mask.trunk, device=tree.tokens.device)
         hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.mask.trunks_only())
-        # First tokens are predicted by the trunk: n draws from one distribution for each context.
-        drawn = [self._draw(hidden[tree.context_at], uniform(0))]
+        return self._continue(contexts, hidden[tree.context_at], uniform, read)
+
+    def _on_rows(
+        self, contexts: Contexts, uniform: Uniform
+    ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
+        shape = (len(contexts), self.n, contexts.rollout_length)
+        tokens = contexts.tokens.new_zeros(shape)
+        log_probs: Tensor | None = None
+        for place, rows in read_contexts(self._policy, contexts):
+            branches = rows.select(
+                torch.arange(len(place), device=place.device).repeat_interleave(self.n)
+            )
+            reader = RowReader(branches)
+            drawn, their_log_probs = self._continue(
+                contexts, rows.newest, partial(_part_of, uniform, place), reader
+            )
+            if log_probs is None:
+                log_probs = their_log_probs.new_zeros(shape)
+            tokens[place], log_probs[place] = drawn, their_log_probs
+        assert log_probs is not None
+        return tokens, log_probs
+
+    def _continue(
+        self,
+        contexts: Contexts,
+        hidden: Float[Tensor, "p d"],
+        uniform: Uniform,
+        read: Callable[[Int[Tensor, " N"], int], Float[Tensor, "N d"]],
+    ) -> tuple[Int[Tensor, "p n G"], Float[Tensor, "p n G"]]:
+        """Samples after p contexts with the last hidden states `hidden`. `read` takes token number
+        i of all branches, and returns the hidden states that predict the next."""
+        p, n, G = len(hidden), self.n, contexts.rollout_length
+        # n draws from one distribution for each context.
+        drawn = [self._draw(hidden, uniform(0))]
         ended = torch.zeros_like(drawn[0][0], dtype=torch.bool)
         for t in range(1, G):
             if contexts.stop_at_eos and self._stops:
                 ended |= drawn[-1][0] == self._resources.tokenizer.eos_token_id
                 if ended.all():
                     break
-            at = tree.rollout_at[..., t - 1].flatten()
-            hidden = hidden_states(drawn[-1][0].flatten(), at, tree.mask.at(t - 1))
-            token, log_prob = self._draw(hidden, uniform(t).view(P * n, 1))
-            drawn.append((token.view(P, n), log_prob.view(P, n)))
+            hidden = read(drawn[-1][0].flatten(), t - 1)
+            token, log_prob = self._draw(hidden, uniform(t).view(p * n, 1))
+            drawn.append((token.view(p, n), log_prob.view(p, n)))
         tokens, log_probs = (torch.stack(column, -1) for column in zip(*drawn, strict=True))
         rest = (0, G - tokens.shape[-1])
         return pad(tokens, rest), pad(log_probs, rest)
@@ -147,3 +195,7 @@ class HfTreeSampler:
             parts.append(draw(kept, numbers, options.temperature))
         tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
         return tokens, log_probs
+
+
+def _part_of(uniform: Uniform, place: Int[Tensor, " p"], token: int) -> Float[Tensor, "p n"]:
+    return uniform(token)[place]

@@ -19,7 +19,7 @@ from ebft.data.files import Files
 from ebft.data.python_files import PythonFiles
 from ebft.errors import UserError
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_loop_parts, make_resources
+from ebft.runs.setup import depth_of, make_documents, make_loop_parts, make_resources
 from ebft.testing import write_tiny_model, write_tiny_texts
 from ebft.training.parts import LoopParts
 from tests.conftest import RECIPES
@@ -84,7 +84,9 @@ class CheckpointTarget:
         ]  # fmt: skip
         recipe = load_recipe(RECIPES / "ebft_full.yaml", overrides)
         self._options, self._recipe = recipe.options, plain_options(recipe.options, recipe.registry)
-        self._resources = make_resources(self._options.model, seed=self._options.seed)
+        self._resources = make_resources(
+            self._options.model, seed=self._options.seed, depth=depth_of(self._options)
+        )
         self._plan = self._options.plan.build(self._resources)
         documents = make_documents(
             self._options.data, self._options.documents, self._resources, self._plan

@@ -7,7 +7,7 @@ import pytest
 from ebft.config.load import load_recipe
 from ebft.parts.registry import load_registry
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_loop_parts, make_resources
+from ebft.runs.setup import depth_of, make_documents, make_loop_parts, make_resources
 from ebft.training.loop import train
 from tests.conftest import RECIPES
 from tests.plugins.pairwise import cover_pairs, pairs
@@ -60,7 +60,7 @@ def test_two_steps(load, choice, recipe):
     swaps = [f"{key}={name}" for key, name in choice.items()]
     more = [option for name in choice.values() for option in NEEDED.get(name, ())]
     options = load(recipe, *swaps, *more).options
-    resources = make_resources(options.model, seed=options.seed)
+    resources = make_resources(options.model, seed=options.seed, depth=depth_of(options))
     plan = options.plan.build(resources)
     documents = make_documents(options.data, options.documents, resources, plan)
     before = {name: p.clone() for name, p in resources.policy.named_parameters()}

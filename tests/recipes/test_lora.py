@@ -14,7 +14,7 @@ from ebft.config.load import load_recipe
 from ebft.models.load import load_frozen
 from ebft.models.quantize import is_quantized
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_loop_parts, make_resources
+from ebft.runs.setup import depth_of, make_documents, make_loop_parts, make_resources
 from ebft.training.loop import train
 
 QLORA = "model.lora.quantize_base=true"
@@ -25,7 +25,7 @@ def run(arguments, steps=2):
     """The steps of a run, its loop and its resources."""
     _, file, *overrides = arguments
     options = load_recipe(Path(file), overrides).options
-    resources = make_resources(options.model, seed=options.seed)
+    resources = make_resources(options.model, seed=options.seed, depth=depth_of(options))
     plan = options.plan.build(resources)
     documents = make_documents(options.data, options.documents, resources, plan)
     loop = make_loop_parts(options, resources, plan, documents.train.documents, MicroBatch(2))

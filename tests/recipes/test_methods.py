@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from ebft.config.load import load_recipe
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.rollout.micro_batches import MicroBatch
-from ebft.runs.setup import make_documents, make_loop_parts, make_resources
+from ebft.runs.setup import depth_of, make_documents, make_loop_parts, make_resources
 from ebft.training.loop import train
 from ebft.training.parts import Observer
 
@@ -33,7 +33,7 @@ def machinery_of(arguments):
     """What the loop of a run is given."""
     _, file, *overrides = arguments
     options = load_recipe(Path(file), overrides).options
-    resources = make_resources(options.model, seed=options.seed)
+    resources = make_resources(options.model, seed=options.seed, depth=depth_of(options))
     plan = options.plan.build(resources)
     documents = make_documents(options.data, options.documents, resources, plan)
     return make_loop_parts(options, resources, plan, documents.train.documents, MicroBatch(2))

@@ -1,5 +1,6 @@
 """The cost model's counts are those of the trees that are really grown."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from ebft.models.options import LoraOptions
 from ebft.models.shape import ModelShape
 from ebft.plans.strided import Strided
 from ebft.rollout.records import Rollouts
+from ebft.rollout.rows import as_rows
 from ebft.rollout.tree import grow
 from ebft.runs.cost import DocumentTree, flops, memory
 from ebft.samplers.hf_tree import HfTree
@@ -37,6 +39,19 @@ def test_tokens_and_attended_pairs(start, stride, G, n):
     assert tree.pairs(G) == int(grown.mask.dense.sum())
 
 
+@pytest.mark.parametrize(("start", "stride", "G", "n"), [(4, 4, 3, 2), (1, 1, 1, 1), (5, 7, 8, 4)])
+def test_tokens_and_attended_pairs_of_rows(start, stride, G, n):
+    contexts = Strided(start=start, stride=stride, rollout_length=G)(tiny_documents([40]))
+    mask = grow(rollouts_of(contexts, n), steps=G).mask
+    lengths = torch.cat([batch.there.sum(1) for batch in as_rows(mask)])
+    rows = DocumentTree(40, contexts.anchor.tolist(), n, G, on_rows=True)
+    assert rows.tokens == lengths.sum()
+    assert rows.pairs(G) == (lengths * (lengths + 1) // 2).sum()
+    tree = replace(rows, on_rows=False)
+    assert rows.sampling_tokens == tree.predicting_tokens
+    assert rows.sampling_pairs(G) == tree.pairs(G)
+
+
 def test_the_budget_of_the_paper_s_documents():
     """1,024 tokens, start 8, stride 8, G 8, n 4: the figures the design was made from."""
     contexts = Strided(start=8, stride=8, rollout_length=8)(tiny_documents([1024]))
@@ -44,6 +59,7 @@ def test_the_budget_of_the_paper_s_documents():
     assert len(tree.anchors) == 127
     assert tree.tokens == 5088
     assert tree.predicting_tokens == 4580
+    assert replace(tree, on_rows=True).tokens == 1024 + 4 * sum(tree.anchors) + 4 * 127 * 8
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

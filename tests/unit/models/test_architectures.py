@@ -20,7 +20,7 @@ from transformers import (
 import ebft.models.flex  # noqa: F401  (transformers knows it from then on)
 from ebft.errors import NumericalError
 from ebft.models import probe
-from ebft.models.attention import DENSE, FLEX, TREE
+from ebft.models.attention import DENSE, FLEX, TREE, on_tree
 from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
 from ebft.models.tree_log_probs import tree_log_probs
@@ -89,9 +89,11 @@ def test_what_a_tree_would_get_wrong_is_refused(config, option, attention):
         )
 
 
-def test_an_attention_without_trees_is_refused():
-    with pytest.raises(ValueError, match="attention eager, which does not support trees"):
-        probe_tree(model(ARCHITECTURES["llama"], "eager"), tiny_documents([30]), PLAN)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_attention_without_trees_computes_rows(name):
+    policy = model(ARCHITECTURES[name], "eager")
+    assert not on_tree(policy)
+    assert probe_tree(policy, tiny_documents([30, 17]), PLAN) < 1e-4
 
 
 def test_the_probe_finds_a_model_that_does_not_follow_the_tree():
@@ -102,7 +104,9 @@ def test_the_probe_finds_a_model_that_does_not_follow_the_tree():
         return args, others | {"position_ids": torch.arange(others["input_ids"].shape[1])[None]}
 
     policy.base_model.register_forward_pre_hook(count, with_kwargs=True)
-    with pytest.raises(NumericalError, match="over a tree what it computes over rows") as error:
+    with pytest.raises(
+        NumericalError, match="over a tree what it computes over single texts"
+    ) as error:
         probe_tree(policy, tiny_documents([30, 17]), PLAN)
     assert f"more than {TOLERANCE:g}" in str(error.value)
 
@@ -119,7 +123,7 @@ def test_the_probe_allows_rounding_and_no_more(factor, monkeypatch):
 
     monkeypatch.setattr(probe, "tree_log_probs", off)
     if factor > 1:
-        with pytest.raises(NumericalError, match="over a tree what it computes over rows"):
+        with pytest.raises(NumericalError, match="over a tree what it computes over single texts"):
             probe_tree(policy, tiny_documents([30]), PLAN)
     else:
         gap = probe_tree(policy, tiny_documents([30]), PLAN)

@@ -1,0 +1,112 @@
+"""Where the parts of a model are: its text decoder, that decoder's layers, its configuration.
+
+A checkpoint may be more than a language model: one with a vision tower, say, of which only the text
+part reads text. Everything else in ebft asks here, and nothing else knows how models are nested.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
+
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ebft.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+_cut: WeakSet[nn.Module] = WeakSet()
+"""Decoders that `first_layers` made: they have fewer layers than their configuration says."""
+
+
+def text_config(model: PreTrainedModel) -> PretrainedConfig:
+    """Returns the configuration of the text decoder, which may be a part of the model's."""
+    return cast("PretrainedConfig", model.config.get_text_config(decoder=True))
+
+
+def decoder(model: PreTrainedModel) -> PreTrainedModel:
+    """Returns the text decoder: what turns token ids into last hidden states.
+
+    It is the smallest model inside `model` that has both the token embedding and the layers. A
+    decoder is its own decoder. Raises `UserError` if there is none.
+    """
+    return model if model in _cut else _find(model)[0]
+
+
+def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """Returns the decoder's list of layers, and its name inside the decoder, which differs between
+    architectures: `layers`, `h`, `encoder.layer`, …
+
+    Raises `UserError` if it cannot be found.
+    """
+    _, name, blocks = _find(model)
+    return name, blocks
+
+
+def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
+    """Returns the decoder cut after `count` layers: a new module around the same weights."""
+    whole, name, blocks = _find(model)
+    decoder = _with_child(whole, name.split("."), blocks[:count])
+    _cut.add(decoder)
+    return cast("PreTrainedModel", decoder)
+
+
+def _find(model: PreTrainedModel) -> tuple[PreTrainedModel, str, nn.ModuleList]:
+    count = text_config(model).num_hidden_layers
+    embedding = model.get_input_embeddings()
+    found = None
+    for module in _models(model):  # those inside others come later
+        if any(child is embedding for child in module.modules()):
+            lists = dict(_lists(module, count))
+            found = (module, lists) if lists else found
+    if found is None:
+        raise UserError(
+            f"model.path: {type(model).__name__} has no list of its {count} decoder layers; give "
+            "another model"
+        )
+    module, lists = found
+    layers = {
+        name: blocks
+        for name, blocks in lists.items()
+        if all(isinstance(block, GradientCheckpointingLayer) for block in blocks)
+    }
+    # Few architectures have another list of as many modules; they mark their layers.
+    chosen = layers or lists
+    if len(chosen) > 1:
+        raise UserError(
+            f"model.path: {type(model).__name__} has several lists of {count} modules "
+            f"({', '.join(chosen)}), and which are its layers is not known; give another model"
+        )
+    ((name, blocks),) = chosen.items()
+    return module, name, blocks
+
+
+def _models(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    from transformers import PreTrainedModel
+
+    return (module for module in model.modules() if isinstance(module, PreTrainedModel))
+
+
+def _lists(module: nn.Module, count: int) -> Iterator[tuple[str, nn.ModuleList]]:
+    for name, child in module.named_modules():
+        if isinstance(child, nn.ModuleList) and len(child) == count:
+            yield name, child
+
+
+def _with_child(module: nn.Module, path: list[str], child: nn.Module) -> nn.Module:
+    """Returns a copy of a module with the child at `path` replaced, which shares everything else.
+
+    The copy has its own dict of children, because the original must keep all its layers.
+    """
+    name, *rest = path
+    inside: Any = module._modules[name]
+    changed = copy.copy(module)
+    changed._modules = {
+        **module._modules, name: _with_child(inside, rest, child) if rest else child,
+    }  # fmt: skip
+    return changed

@@ -1,0 +1,116 @@
+"""Tiny models of transformers' causal architectures: published configurations with small sizes."""
+
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+VOCAB = 24
+"""The tokens of `ebft.testing`'s tokenizer."""
+LAYERS = 4
+WINDOW = 6
+"""Sliding windows and chunks: shorter than the documents, so that each architecture uses them."""
+
+SIZES = """
+4: num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers
+4: num_decoder_layers num_encoder_layers depth num_blocks conf_num_hidden_layers
+24: vocab_size vocab_size_per_layer_input decoder_vocab_size unpadded_vocab_size
+24: ngram_vocab_size_base
+32: hidden_size n_embd d_model dim word_embed_proj_dim hidden_size_global embedding_size
+32: attention_hidden_size emb_dim embedding_dim input_embedding_size output_embedding_size
+32: lru_width out_hidden_size backbone_hidden_size vision_output_dim projector_output_dim
+32: linear_state_size hidden_dim mamba_d_ssm mlp_dim kv_channels_total router_hidden_size
+32: local_attention_window_len dim_model_base index_n_dim ple_embed_dim
+48: intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner ffn_hidden_size d_ff
+48: dim_ff dff intermediate_size_mlp dense_intermediate_size feed_forward_size
+48: shared_intermediate_size feed_forward_proj_size d_inner
+16: moe_intermediate_size shared_expert_intermediate_size expert_ffn_hidden_size
+16: shared_experts_intermediate_size moe_shared_expert_intermediate_size q_lora_rank
+16: kv_lora_rank mamba_d_state state_size ssm_state_size index_head_dim o_lora_rank
+16: hidden_size_per_layer_input rotary_dim d_rel laurel_rank prompt_mid_dim adapter_rank
+8: head_dim v_head_dim qk_nope_head_dim qk_rope_head_dim linear_key_head_dim
+8: linear_value_head_dim kv_channels swa_head_dim mamba_head_dim mamba_headdim mamba_d_head
+8: attention_head_dim attention_head_size dim_head d_head linear_head_dim global_head_dim
+8: query_pre_attn_scalar time_step_rank mamba_dt_rank mamba_chunk_size chunk_size
+8: swa_v_head_dim hc_lowrank gated_norm_rank rel_extent index_block_size
+6: sliding_window window_size attention_window_size sliding_window_size local_attention
+6: attention_chunk_size
+4: num_attention_heads n_head n_heads num_heads decoder_attention_heads attention_heads
+4: encoder_attention_heads linear_num_value_heads swa_num_attention_heads index_n_heads
+4: num_experts num_local_experts n_routed_experts moe_num_experts linear_num_heads
+4: num_encoder_attention_heads num_decoder_attention_heads index_topk
+2: num_key_value_heads n_head_kv num_kv_heads swa_num_key_value_heads linear_num_key_heads
+2: global_num_key_value_heads num_experts_per_tok moe_topk num_global_key_value_heads
+2: num_kv_shared_layers num_query_groups moe_k top_k_experts first_k_dense_replace
+512: max_position_embeddings n_positions n_ctx max_seq_len model_max_length context_length
+"""
+BY_NAME = {
+    name: int(size)
+    for size, names in (line.split(":") for line in SIZES.strip().splitlines())
+    for name in names.split()
+}
+
+
+def architectures():
+    """The names of all causal architectures that transformers has."""
+    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def tiny_config(name, **overrides):
+    """The architecture's default configuration with small sizes."""
+    cls = CONFIG_MAPPING[name]
+    return cls(**shrunk(cls().to_dict()) | OVERRIDES.get(name, {}) | overrides)
+
+
+def tiny_model(name, **options):
+    return AutoModelForCausalLM.from_config(tiny_config(name), **options)
+
+
+def shrunk(sizes):
+    layers = next((sizes[key] for key in COUNTS if isinstance(sizes.get(key), int)), None)
+    small = {}
+    for key, value in sizes.items():
+        if isinstance(value, dict) and key.endswith("config"):
+            small[key] = shrunk(value)
+        elif key in BY_NAME and isinstance(value, int) and not isinstance(value, bool):
+            small[key] = min(value, BY_NAME[key])
+        elif isinstance(value, list) and len(value) == layers and layers > LAYERS:
+            small[key] = of_each_kind(value)
+        elif key.endswith("_token_id") and isinstance(value, int):
+            small[key] = min(value, VOCAB - 1)
+        elif key not in LEFT_OUT:
+            small[key] = value
+    return small
+
+
+COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
+LEFT_OUT = ("model_type", "transformers_version", "architectures")
+
+
+def of_each_kind(values):
+    """`LAYERS` of a list's values in their order, with each of its kinds if there are so few."""
+    first = [values.index(value) for i, value in enumerate(values) if value not in values[:i]]
+    rest = [i for i in range(len(values)) if i not in first]
+    return [values[i] for i in sorted((first + rest)[:LAYERS])]
+
+
+OVERRIDES = {
+    "bamba": {"mamba_n_heads": 8},
+    "falcon_h1": {"mamba_n_heads": 4, "mamba_d_ssm": 32},
+    "granitemoehybrid": {"mamba_n_heads": 8},
+    "blenderbot": {"encoder_layers": 2, "decoder_layers": 2},
+    "codegen": {"rotary_dim": 8},
+    "gptj": {"rotary_dim": 8},
+    "mamba2": {"num_heads": 8},
+    "deepseek_v2": {"num_key_value_heads": 4},
+    "deepseek_v3": {"num_key_value_heads": 4},
+    "dots3_note": {"num_key_value_heads": 4},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "minicpm3": {"num_key_value_heads": 4},
+    "youtu": {"num_key_value_heads": 4},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
+    "reformer": {"is_decoder": True},
+    "longcat_flash": {"zero_expert_num": 2},
+}
+"""What the names above do not say."""

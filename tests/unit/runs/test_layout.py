@@ -1,0 +1,80 @@
+"""Which layout `model.attention: auto` takes: the tree where it is exact, rows otherwise."""
+
+import logging
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    FalconConfig,
+    LlamaConfig,
+)
+
+from ebft.errors import UserError
+from ebft.models.attention import on_tree
+from ebft.models.options import ModelOptions
+from ebft.models.row_cache import Caching, caching
+from ebft.runs.layout import Depth
+from ebft.runs.setup import make_resources
+from ebft.testing.tiny import tiny_tokenizer
+from tests.models.shrink import tiny_config
+from tests.tiny import VOCAB
+
+DEPTH = Depth(document=40, rollout=6)
+SIZES = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 1,
+}  # fmt: skip
+
+
+def saved(folder, config):
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def load(folder, **options):
+    depth = options.pop("depth", DEPTH)
+    return make_resources(ModelOptions(path=folder, device="cpu", **options), seed=0, depth=depth)
+
+
+@pytest.mark.parametrize(
+    ("config", "tree"),
+    [
+        (LlamaConfig(**SIZES), True),
+        (tiny_config("mamba2"), False),
+        (FalconConfig(**SIZES), False),  # knows no attention but its own
+        (tiny_config("qwen3_next"), False),
+    ],
+    ids=lambda it: getattr(it, "model_type", None),
+)
+def test_auto(config, tree, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        resources = load(saved(tmp_path, config))
+    assert on_tree(resources.policy) is tree
+    assert on_tree(resources.load_base()) is tree, "the frozen model has the policy's layout"
+    lines = [record.getMessage() for record in caplog.records if "rows" in record.getMessage()]
+    assert len(lines) == (0 if tree else 1)
+    if not tree:
+        who = type(resources.policy).__name__
+        assert lines[0].startswith(f"model.attention = auto: {who} is computed on rows, because")
+
+
+def test_a_model_that_sees_later_tokens_is_refused(tmp_path):
+    folder = saved(tmp_path, BertConfig(**SIZES))
+    with pytest.raises(UserError, match=r"neither on the tree, because .*, nor on rows") as error:
+        load(folder)
+    assert str(error.value).startswith("model.path: BertLMHeadModel can be computed")
+
+
+def test_how_the_cache_of_a_model_may_be_used(tmp_path):
+    """Attention continues; Mamba's kernels for several tokens begin anew."""
+    assert caching(load(saved(tmp_path / "gpt", tiny_config("gpt_neo"))).policy) is (
+        Caching.CONTINUED
+    )
+    assert caching(load(saved(tmp_path / "mamba", tiny_config("mamba"))).policy) is (
+        Caching.PREFILLED
+    )
