@@ -261,5 +261,5 @@ def test_a_step_larger_than_the_data_is_said(ebft, tiny_run):
     status, _, err = ebft(*tiny_run("training.documents_per_step=100", "training.steps=1"))
     assert status == 0, err
     assert "training.documents_per_step = 100: there are" in err
-    assert "several times" in err
+    assert "a step repeats some of them" in err
     assert "EBFT: step 1 of 1  CFM" in err, "off a terminal, a line in place of the bar"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import PretrainedConfig
 
 from ebft.models import log_probs
 from ebft.models.log_probs import token_log_probs
@@ -14,7 +15,7 @@ class Model:
     def __init__(self, head, cap=None, scale=None):
         self.head = head
         said = {"final_logit_softcapping": cap, "logit_scale": scale}
-        self.config = type("Config", (), {k: v for k, v in said.items() if v is not None})()
+        self.config = PretrainedConfig(**{k: v for k, v in said.items() if v is not None})
 
     def get_output_embeddings(self):
         return self.head
