@@ -67,10 +67,6 @@ class Flops:
     features: float
     training: float
 
-    @property
-    def total(self) -> float:
-        return self.sampling + self.features + self.training
-
 
 def flops(
     model: ModelShape,
@@ -104,7 +100,7 @@ def flops(
         checkpointed = weights * (1 - last) + adapted + attention
     return Flops(
         sampling=weights + attention + adapted + head * sampled,
-        features=_decoder(model, tree.tokens, tree.pairs(G), deepest),
+        features=_weights(model, tree.tokens, deepest) + _attention(model, tree.pairs(G), deepest),
         training=(DECODER_PASSES - frozen) * weights
         + DECODER_PASSES * adapted
         + ATTENTION_PASSES * attention
@@ -112,10 +108,6 @@ def flops(
         + (HEAD_PASSES - frozen if trains_documents else 1.0) * head * (tree.length - 1)
         + checkpointed,
     )
-
-
-def _decoder(model: ModelShape, tokens: int, pairs: int, layers: int) -> float:
-    return _weights(model, tokens, layers) + _attention(model, pairs, layers)
 
 
 def _weights(model: ModelShape, tokens: int, layers: int) -> float:
