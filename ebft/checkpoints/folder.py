@@ -92,6 +92,13 @@ class Checkpoints:
         """Whether the path leads to one of these checkpoints."""
         return checkpoint.resolve() in [path.resolve() for path in self.saved()]
 
+    def after(self, checkpoint: Path) -> list[Path]:
+        """The later checkpoints; empty if `checkpoint` is not one of these checkpoints."""
+        saved = self.saved()
+        resolved = [path.resolve() for path in saved]
+        here = checkpoint.resolve()
+        return saved[resolved.index(here) + 1 :] if here in resolved else []
+
     def clear(self) -> None:
         """Deletes all checkpoints, the newest first. After a crash the oldest are left, and whole.
 

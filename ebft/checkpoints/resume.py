@@ -73,13 +73,9 @@ class Resumption:
         except ValueError as error:
             raise UserError(f"checkpoint.resume: {error}") from error
 
-    def later(self, own: Checkpoints) -> list[Path]:
-        """The run's own checkpoints after this one, which the resumed run writes again."""
-        return _later(own, self.folder)
-
     def drop_later(self, own: Checkpoints) -> None:
-        """Deletes the `later` checkpoints, the newest first."""
-        for path in reversed(self.later(own)):
+        """Deletes the run's own checkpoints after this one, the newest first."""
+        for path in reversed(own.after(self.folder)):
             remove(path)
 
     def restore_loop(self, loop: LoopParts) -> dict[str, Any]:
@@ -122,7 +118,7 @@ def find_resumption(
     if folder is None:
         return None
     about = _about_of(folder)
-    later = [] if verified else _later(own, folder)
+    later = [] if verified else own.after(folder)
     if later and resume != AUTO and not overwrite:
         raise UserError(
             f"checkpoint.resume = {folder}: the run continued to {later[-1].name}, which would be "
@@ -193,13 +189,6 @@ def _about_of(folder: Path) -> About:
         raise UserError(
             f"checkpoint.resume = {folder}: {error}; or choose another checkpoint or output_dir"
         ) from error
-
-
-def _later(own: Checkpoints, folder: Path) -> list[Path]:
-    """The checkpoints of `own` after `folder`; empty if `folder` is not one of `own`."""
-    saved = own.saved()
-    names = [path.name for path in saved]
-    return saved[names.index(folder.name) + 1 :] if own.contains(folder) else []
 
 
 def _refusal(folder: Path, differences: list[Difference], why: str = "") -> UserError:

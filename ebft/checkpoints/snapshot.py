@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ebft.checkpoints.nested import read_nested, write_nested
 from ebft.checkpoints.shards import check_shards, write_shards
-from ebft.config.about import About, run_folder, write_about
+from ebft.config.about import RUN, About, write_about
 from ebft.files import Count, Number, Text, record
 from ebft.models.export import WholeWeights, save_policy
 from ebft.models.lora import has_adapter
@@ -76,8 +76,8 @@ class Snapshot:
         )  # fmt: skip
         if self.shards:
             check_shards(shards_of(folder), self.shards)
-        run_folder(folder).mkdir(exist_ok=True)
-        write_nested(dict(self.state), run_folder(folder) / STATE)
+        (folder / RUN).mkdir(exist_ok=True)
+        write_nested(dict(self.state), folder / RUN / STATE)
         write_about(self.about, folder)
 
     @property
@@ -97,12 +97,12 @@ def saved_weights(policy: PreTrainedModel, *, merge_adapter: bool) -> Iterator[T
 
 def shards_of(folder: Path) -> Path:
     """The folder of the shards in a checkpoint."""
-    return run_folder(folder) / SHARDS
+    return folder / RUN / SHARDS
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """Reads the nested state. Raises `ValueError` for damaged files."""
-    file = run_folder(folder) / STATE
+    file = folder / RUN / STATE
     state: dict[str, Any] = read_nested(file)
     try:
         record(state, TypeAdapter(State))

@@ -14,7 +14,10 @@ import ebft
 from ebft.files import Count, Text, parse_json, read_text, record
 
 FORMAT = 3
-RUN, ABOUT = "run", "about.json"
+RUN = "run"
+"""The folder of the run's state in a checkpoint."""
+ABOUT = f"{RUN}/about.json"
+"""The file that makes a folder a checkpoint of a run."""
 
 
 class Version(BaseModel):
@@ -43,19 +46,9 @@ class About:
     ebft: Text = ebft.__version__
 
 
-def run_folder(checkpoint: Path) -> Path:
-    """The folder of the run's state in a checkpoint."""
-    return checkpoint / RUN
-
-
-def about_file(checkpoint: Path) -> Path:
-    """The file that makes a folder a checkpoint of a run."""
-    return run_folder(checkpoint) / ABOUT
-
-
 def write_about(about: About, checkpoint: Path) -> None:
     """Writes the file into a checkpoint's folder."""
-    about_file(checkpoint).write_text(json.dumps(asdict(about), indent=1), encoding="utf-8")
+    (checkpoint / ABOUT).write_text(json.dumps(asdict(about), indent=1), encoding="utf-8")
 
 
 def read_about(checkpoint: Path) -> About:
@@ -65,14 +58,14 @@ def read_about(checkpoint: Path) -> About:
     `OSError` if it cannot be read.
     """
     try:
-        content = parse_json(read_text(about_file(checkpoint)))
+        content = parse_json(read_text(checkpoint / ABOUT))
         version = record(content, VERSION)
         if version.format == FORMAT:
             return record(content, TypeAdapter(About))
     except FileNotFoundError as error:
-        raise ValueError(f"it has no {RUN}/{ABOUT}") from error
+        raise ValueError(f"it has no {ABOUT}") from error
     except ValueError as error:
-        raise ValueError(f"{RUN}/{ABOUT} is not that of a checkpoint: {error}") from error
+        raise ValueError(f"{ABOUT} is not that of a checkpoint: {error}") from error
     raise ValueError(
         f"it has format {version.format}, written by ebft {version.ebft}; this is ebft "
         f"{ebft.__version__}, which reads format {FORMAT}: it is not damaged, so resume with the "

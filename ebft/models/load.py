@@ -11,7 +11,7 @@ import torch
 from pydantic import AliasPath, BaseModel, Field, TypeAdapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ebft.config.about import about_file
+from ebft.config.about import ABOUT
 from ebft.errors import UserError, first_line
 from ebft.files import Flag, parse_json, read_text, record
 from ebft.models import embedded, flex
@@ -177,13 +177,13 @@ def adapter_folder(options: ModelOptions) -> Path | None:
 
 def is_checkpoint(options: ModelOptions) -> bool:
     """Whether `model.path` is a checkpoint that a run has written."""
-    return about_file(Path(options.path).expanduser()).is_file()
+    return (Path(options.path).expanduser() / ABOUT).is_file()
 
 
-def _had_quantized_base(checkpoint: Path | None) -> bool:
+def _had_quantized_base(checkpoint: Path) -> bool:
     """Whether a checkpoint's adapter was trained on a base model in 4 bits (QLoRA)."""
-    about = None if checkpoint is None else about_file(checkpoint)
-    if about is None or not about.is_file():
+    about = checkpoint / ABOUT
+    if not about.is_file():
         return False  # written by another program
     try:
         return record(parse_json(read_text(about)), TRAINED_ON).quantize_base
@@ -218,7 +218,7 @@ def _load(
         model = _load_model(options, key, dtype)
     else:
         model = _load_model(_base_of(options), BASE, dtype)
-    if rounded or _had_quantized_base(adapter):
+    if rounded or (adapter is not None and _had_quantized_base(adapter)):
         round_to_nf4(model)
     if adapter is not None:
         # Other programs may adapt heads or embeddings, which ebft supports only merged.

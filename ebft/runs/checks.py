@@ -204,20 +204,15 @@ def process_problems(
             f"parallel.replicas = {replicas}: {size} processes cannot be divided into {replicas} "
             "groups; set it to a divisor of their number"
         )
-    if training.measure_gradients_every is not None:
-        yield (
-            f"training.measure_gradients_every = {training.measure_gradients_every}: works in one "
-            f"process only, not in {size}; set it to null"
-        )
-    if training.compile:
-        yield (
-            f"training.compile = true: works in one process only, not in {size}; set it to false"
-        )
-    if model.lora is not None and model.lora.quantize_base:
-        yield (
-            f"model.lora.quantize_base = true: works in one process only, not in {size}; set it to "
-            "false"
-        )
+    every = training.measure_gradients_every
+    quantized = model.lora is not None and model.lora.quantize_base
+    for is_set, setting, off in (
+        (every is not None, f"training.measure_gradients_every = {every}", "null"),
+        (training.compile, "training.compile = true", "false"),
+        (quantized, "model.lora.quantize_base = true", "false"),
+    ):
+        if is_set:
+            yield f"{setting}: works in one process only, not in {size}; set it to {off}"
     if ":" in model.device:
         yield (
             f"model.device = {model.device}: {size} processes cannot share it; set auto or cuda, "

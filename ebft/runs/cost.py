@@ -94,10 +94,6 @@ class Flops:
     features: float
     training: float
 
-    @property
-    def total(self) -> float:
-        return self.sampling + self.features + self.training
-
 
 def flops(
     model: ModelShape,
@@ -133,10 +129,11 @@ def flops(
     if tree.on_rows and tree.rollouts:
         checkpointed += weights + adapted + attention
     return Flops(
-        sampling=_decoder(model, tree.sampling_tokens, tree.sampling_pairs(G - 1), model.layers)
+        sampling=_weights(model, tree.sampling_tokens, model.layers)
+        + _attention(model, tree.sampling_pairs(G - 1), model.layers)
         + 2.0 * adapter * tree.sampling_tokens
         + head * sampled,
-        features=_decoder(model, tree.tokens, tree.pairs(G), deepest),
+        features=_weights(model, tree.tokens, deepest) + _attention(model, tree.pairs(G), deepest),
         training=(DECODER_PASSES - frozen) * weights
         + DECODER_PASSES * adapted
         + ATTENTION_PASSES * attention
@@ -144,10 +141,6 @@ def flops(
         + (HEAD_PASSES - frozen if trains_documents else 1.0) * head * (tree.length - 1)
         + checkpointed,
     )
-
-
-def _decoder(model: ModelShape, tokens: int, pairs: int, layers: int) -> float:
-    return _weights(model, tokens, layers) + _attention(model, pairs, layers)
 
 
 def _weights(model: ModelShape, tokens: int, layers: int) -> float:

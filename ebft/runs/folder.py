@@ -272,7 +272,7 @@ class Start:
         """The checkpoints that `take` deletes."""
         own = self._checkpoints
         in_place = self._in_place(resumed)
-        return resumed.later(own) if resumed is not None and in_place else own.saved()
+        return own.after(resumed.folder) if resumed is not None and in_place else own.saved()
 
     def _in_place(self, resumed: Resumption | None) -> bool:
         """Whether the run resumes from a checkpoint in its own output folder."""

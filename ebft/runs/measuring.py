@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 
+from ebft.console import show
 from ebft.errors import UserError, suggest
 from ebft.evaluation.history import History
 from ebft.evaluation.measure import EvaluationSet, measure
@@ -120,7 +121,7 @@ class Measuring(Observer):
         log.info("picture: %s", output.picture)
         if plot_lengths(self._history, output.lengths):
             log.info("picture: %s", output.lengths)
-        self._progress.show(summary_table(self._history))
+        show(summary_table(self._history))
 
 
 def is_due(steps_done: int, every: int | None) -> bool:

@@ -19,7 +19,6 @@ from ebft.training.parts import Step
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.console import RenderableType
     from transformers import PreTrainedTokenizerBase
 
     from ebft.config.component import Component
@@ -121,7 +120,7 @@ class Progress:
         if step.scored is not None and due:
             title = f"step {step.done}: rollouts and their rewards"
             scored, tokenizer = step.scored, self._tokenizer
-            self.show(rollouts_table(scored.rollouts, scored.reward(), tokenizer, title=title))
+            show(rollouts_table(scored.rollouts, scored.reward(), tokenizer, title=title))
 
     def _log_step(self, done: int, figures: str) -> None:
         now = time.perf_counter()
@@ -134,10 +133,6 @@ class Progress:
         shown = {printable(name): value for name, value in metrics.items()}
         for logger in self._loggers:
             logger.log_dict(shown, step=steps_done)
-
-    def show(self, what: RenderableType) -> None:
-        """Prints without disturbing the progress bar."""
-        show(what)
 
     def close(self) -> None:
         """Closes the bar and the loggers. Further calls do nothing."""

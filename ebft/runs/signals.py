@@ -30,23 +30,19 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._interruptible = False
+        self.is_interruptible = False
 
     def __bool__(self) -> bool:
         return self.signal is not None
 
-    @property
-    def is_interruptible(self) -> bool:
-        return self._interruptible
-
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """A context in which `StepInterruptedError` may be raised."""
-        self._interruptible = True
+        self.is_interruptible = True
         try:
             yield
         finally:
-            self._interruptible = False
+            self.is_interruptible = False
 
 
 @contextmanager

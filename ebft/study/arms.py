@@ -47,26 +47,14 @@ def arms(options: StudyOptions) -> list[Arm]:
     for variant, base, overrides in _variants(options):
         for chosen in _choices(grid, singly):
             names = [f"{short[key]}={level.label}" for key, level in chosen.items()]
-            is_reference = not chosen and bool(grid or singly)
+            unnamed = REFERENCE if grid or singly else "base"
             name = ArmName(
-                label=", ".join([*filter(None, [variant]), *names])
-                if variant or names
-                else REFERENCE
-                if is_reference
-                else "base",
+                label=", ".join(filter(None, [variant, *names])) or unnamed,
                 variant=variant,
                 levels={key: level.label for key, level in chosen.items()},
             )
-            found.append(
-                Arm(
-                    name=name,
-                    base=base,
-                    overrides=[
-                        *overrides,
-                        *((key, level.value) for key, level in chosen.items()),
-                    ],
-                )
-            )
+            own = [(key, level.value) for key, level in chosen.items()]
+            found.append(Arm(name, base, [*overrides, *own]))
     return found
 
 

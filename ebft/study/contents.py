@@ -11,9 +11,6 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_valida
 from ebft.files import Amount, Count, Flag, Text
 from ebft.runs.metrics_log import MetricsLine
 
-DONE = "done"
-FAILED = "failed"
-
 
 def _name(name: str) -> str:
     if "/" in name or "\0" in name or name in ("", ".", ".."):
@@ -52,35 +49,31 @@ class Description:
     keep_checkpoints: Flag
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(BaseModel, frozen=True):
     """How a run ended, and after how many seconds.
 
-    `error` says why it failed; None if it is done. `surroundings` (`ebft.study.surroundings`) is
-    empty if the process ended without writing a result.
+    `error` says why it failed. `surroundings` (`ebft.study.surroundings`) is empty if the process
+    ended without writing a result.
     """
 
-    seconds: float
-    error: str | None
-    surroundings: Mapping[str, str]
+    status: Literal["done", "failed"]
+    error: Text | None = None
+    seconds: Amount
+    surroundings: Mapping[Text, Text] = {}
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Result:
+        if self.done != (self.error is None):
+            raise ValueError("error must say why a run failed, and must be missing if it is done")
+        return self
 
     @property
     def done(self) -> bool:
-        return self.error is None
-
-    @property
-    def status(self) -> str:
-        return DONE if self.done else FAILED
+        return self.status == "done"
 
     def content(self) -> dict[str, Any]:
-        """The fields of the file, without those that are None or empty."""
-        whole = {
-            "status": self.status,
-            "error": self.error,
-            "seconds": self.seconds,
-            "surroundings": dict(self.surroundings) or None,
-        }
-        return {key: value for key, value in whole.items() if value is not None}
+        """The fields of the file, without empty ones."""
+        return self.model_dump(exclude_defaults=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +92,6 @@ class StudyPlan:
     runs: Sequence[FolderName]
 
 
-class ResultFile(BaseModel):
-    """The schema of the file of a result."""
-
-    status: Literal["done", "failed"]
-    error: Text | None = None
-    seconds: Amount
-    surroundings: Mapping[Text, Text] = {}
-
-    @model_validator(mode="after")
-    def _says_why(self) -> ResultFile:
-        if (self.status == FAILED) != (self.error is not None):
-            raise ValueError("error must say why a run failed, and must be missing if it is done")
-        return self
-
-    def result(self) -> Result:
-        return Result(self.seconds, self.error, self.surroundings)
-
-
 class RecordedStep(MetricsLine):
     """A row of the table of steps in a record, which has the steps of all runs."""
 
@@ -129,9 +104,9 @@ class RecordedRun:
 
     name: FolderName
     description: Description
-    result: ResultFile | None
+    result: Result | None
 
 
-DESCRIPTION, PLAN = TypeAdapter(Description), TypeAdapter(StudyPlan)
-RESULT = TypeAdapter(ResultFile)
+DESCRIPTION, RESULT = TypeAdapter(Description), TypeAdapter(Result)
+PLAN = TypeAdapter(StudyPlan)
 RECORDED_RUN, RECORDED_STEP = TypeAdapter(RecordedRun), TypeAdapter(RecordedStep)

@@ -116,8 +116,7 @@ class RunFolder:
 
     def result(self) -> Result | None:
         """How the run ended; None if it has not ended."""
-        written = _read(self.path / RESULT_FILE, RESULT)
-        return None if written is None else written.result()
+        return _read(self.path / RESULT_FILE, RESULT)
 
     def write_result(self, result: Result) -> None:
         _write_json(self.path / RESULT_FILE, result.content())
@@ -177,14 +176,10 @@ def _read(file: Path, kind: TypeAdapter[Record]) -> Record | None:
     try:
         return record(parse_json(read_text(file)), kind)
     except ValueError as error:
-        raise _damaged(file, str(error)) from error
-
-
-def _damaged(file: Path, why: str) -> UserError:
-    return UserError(
-        f"{file} is damaged: {why}; delete it and run the study's command, which writes it again "
-        "(for result.json it repeats the run)"
-    )
+        raise UserError(
+            f"{file} is damaged: {error}; delete it and run the study's command, which writes it "
+            "again (for result.json it repeats the run)"
+        ) from error
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -182,7 +182,7 @@ class Study(Job[StudyOptions]):
             reason = f"its process ended with {_exit(status)}; see {folder.log}"
         if folder.result() is None:
             seconds = time.monotonic() - began
-            folder.write_result(Result(seconds=seconds, error=reason, surroundings={}))
+            folder.write_result(Result(status="failed", error=reason, seconds=seconds))
 
     def _out_of_budget(self, elapsed: float) -> bool:
         minutes = self.options.budget.minutes

@@ -56,20 +56,13 @@ class PlannedArm:
         """The recipe of one of its runs; `remember` is for measurements before the first step."""
         base = self.arms[0].base
         assert base is not None, "planned arms have a base recipe"
-        return load_recipe(
-            base,
-            [
-                *self.overrides,
-                *_given(
-                    {
-                        "seed": seed,
-                        "output_dir": str(output_dir),
-                        "evaluation.remember": str(remember),
-                        **_where_plugins_are(self.options.plugins),
-                    }
-                ),
-            ],
-        )
+        of_run = {
+            "seed": seed,
+            "output_dir": str(output_dir),
+            "evaluation.remember": str(remember),
+            **_where_plugins_are(self.options.plugins),
+        }
+        return load_recipe(base, [*self.overrides, *_given(of_run)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +170,7 @@ def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:
     last: dict[str, object] = {"metric_loggers": []}
     if options.evaluation is not None:
         last["evaluation"] = options.evaluation
-    overrides = [
-        *_given(dict(arm.overrides)),
-        *_given(last),
-    ]
+    overrides = _given(dict(arm.overrides)) + _given(last)
     overrides += _budget(arm, options, overrides)
     recipe = _load(arm, overrides)
     assert isinstance(recipe.options, FineTuneOptions)

@@ -95,7 +95,12 @@ def _finish(run: RunFolder) -> bool:
 def _result(began: float, *, error: str | None) -> Result:
     from ebft.study.surroundings import surroundings
 
-    return Result(seconds=time.time() - began, error=error, surroundings=surroundings())
+    return Result(
+        status="done" if error is None else "failed",
+        error=error,
+        seconds=time.time() - began,
+        surroundings=surroundings(),
+    )
 
 
 def _end_with_parent() -> None:

@@ -195,8 +195,8 @@ def test_a_run_is_not_overwritten_by_one_without_its_loggers(ebft, tiny_run, tmp
     status, _, err = ebft(*tiny_run("overwrite=true", plugins, f"metric_loggers=[{loggers}]"))
     assert status == 2
     assert err.strip().splitlines()[-1] == (
-        f"metric_loggers.1 = {__name__}.Unreachable: cannot be made (ServiceError: no key); leave "
-        "it out, or give it what it needs"
+        f"metric_loggers.1 = {__name__}.Unreachable: cannot be created (ServiceError: no key); "
+        "fix that, or leave it out"
     )
     assert "Traceback" not in err
     assert checkpoints(run) == ["step-000001"]

@@ -75,7 +75,7 @@ def read_record(folder: Path) -> StudyRecord:
             RunRecord.of(
                 name,
                 run.description,
-                None if run.result is None else run.result.result(),
+                run.result,
                 evaluations.get(name, []),
                 steps.get(name, []),
             )

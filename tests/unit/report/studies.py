@@ -20,9 +20,9 @@ def write_run(folder, name, arms, seed, *, effect, steps=4, status="done", curve
     )
     if status == "done":
         where = {"ebft": "0.1.0, commit abc"}
-        run.write_result(Result(seconds=9.0, error=None, surroundings=where))
+        run.write_result(Result(status="done", seconds=9.0, surroundings=where))
     elif status == "failed":
-        run.write_result(Result(seconds=9.0, error="step 3: NaN\nmore", surroundings={}))
+        run.write_result(Result(status="failed", seconds=9.0, error="step 3: NaN\nmore"))
     with run.evaluations.open("w") as file:
         for step in (0, 2, steps):
             for place, measure in enumerate([*UNITS, *curve]):
