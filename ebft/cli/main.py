@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import ebft
-from ebft.cli import cp, doctor, ls, new_plugin, results, run
+from ebft.cli import cp, doctor, ls, new_plugin, noise, results, run
 from ebft.console import give_up, prepare_process, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.printable import printable
@@ -29,6 +29,7 @@ IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAM
 """What it says where a folder stands in a file's place, or the like."""
 COMMANDS = {
     "run": run.add_run,
+    "noise": noise.add_parser,
     "eval": run.add_eval,
     "compare": results.add_compare,
     "study": run.add_study,
@@ -46,6 +47,7 @@ examples:
   ebft validate my_recipe.yaml                    find the mistakes in it
   ebft run my_recipe.yaml --dry-run               what it would do, and what that costs
   ebft run my_recipe.yaml sampler.n=8 seed=1      do it, with other values
+  ebft noise my_recipe.yaml                       whether its gradient says anything
   ebft ablate recipes/ablations/reward_terms.yaml many runs, compared
   ebft eval recipes/evaluate.yaml model.path=…    measure a model or a checkpoint
   ebft compare runs/sft runs/ebft                 what two runs differ in, with intervals
