@@ -1,10 +1,13 @@
 """`ebft noise` through the command line, on a tiny model."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from ebft.scoring.pairs import Ratio
+from tests.benchmarks.noise import Comparison, follow
 from tests.conftest import RECIPES
 
 
@@ -205,3 +208,26 @@ def test_several_processes_are_refused(noise, monkeypatch):
     status, _, err = noise()
     assert status == 2
     assert "runs in one process" in err
+
+
+def test_the_recommendation_can_be_followed(tiny_run):
+    """What tests/benchmarks/noise.py does, on the tiny model: the recommended n has the predicted
+    noise on other documents."""
+    _, file, *overrides = tiny_run()
+    compared = follow(Path(file), overrides, documents=16)
+    assert compared[0].what.startswith("noise × FLOPs, n = ")
+    assert "signal ÷ noise" in compared[-1].what
+    assert all(one.agrees for one in compared), [str(one) for one in compared]
+    first = compared[0]
+    assert 1 / 1.5 < first.predicted / first.measured.value < 1.5
+
+
+@pytest.mark.parametrize(
+    ("predicted", "at_most", "agrees"),
+    [(1.0, False, True), (0.5, False, False), (4.0, False, False), (0.5, True, False),
+     (9.0, True, True)],
+)  # fmt: skip
+def test_what_agrees(predicted, at_most, agrees):
+    one = Comparison("x", predicted, Ratio(1.4, 1.0, 2.0), at_most=at_most)
+    assert one.agrees == agrees
+    assert ("DIFFERS" in str(one)) == (not agrees)
