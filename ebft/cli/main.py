@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import ebft
-from ebft.cli import cp, doctor, ls, new_plugin, results, run
+from ebft.cli import cp, doctor, ls, new_plugin, noise, results, run
 from ebft.console import give_up, prepare_process, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.printable import printable
@@ -29,6 +29,7 @@ IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAM
 """Error numbers for paths that cannot be used, e.g. a folder in place of a file."""
 COMMANDS = {
     "run": run.add_run,
+    "noise": noise.add_parser,
     "eval": run.add_eval,
     "compare": results.add_compare,
     "study": run.add_study,
@@ -46,6 +47,7 @@ examples:
   ebft validate my_recipe.yaml                    find the mistakes in it
   ebft run my_recipe.yaml --dry-run               show the resolved recipe and its cost
   ebft run my_recipe.yaml sampler.n=8 seed=1      run it, with other values
+  ebft noise my_recipe.yaml                       measure what its gradient says
   ebft ablate recipes/ablations/reward_terms.yaml run many recipes and compare them
   ebft eval recipes/evaluate.yaml model.path=…    measure a model or a checkpoint
   ebft compare runs/sft runs/ebft                 compare two runs, with intervals

@@ -19,7 +19,13 @@ from ebft.rollout.records import Document, Rollouts
 from ebft.sandbox import SandboxOptions
 from ebft.scoring.estimators import pass_at_k
 from ebft.verifiers.attempts import StopTexts, attempts_of, cut
-from ebft.verifiers.find import VERIFIER, VerifierName, find_verifier, verify_attempts
+from ebft.verifiers.find import (
+    VERIFIER,
+    Verification,
+    VerifierName,
+    find_verifier,
+    verify_attempts,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,6 +62,9 @@ class Accuracy(LabelledPart):
 
     def rollout_plan(self) -> Completion:
         return Completion(rollout_length=self.rollout_length)
+
+    def verification(self) -> Verification:
+        return Verification(self.verifier, self.sandbox, self.workers, self.stop)
 
     def build(self, resources: Resources) -> AccuracyEvaluator:
         return AccuracyEvaluator(self, resources)

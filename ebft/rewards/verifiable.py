@@ -10,7 +10,13 @@ from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts, Terms
 from ebft.sandbox import SandboxOptions
 from ebft.verifiers.attempts import attempts_of
-from ebft.verifiers.find import VERIFIER, VerifierName, find_verifier, verify_attempts
+from ebft.verifiers.find import (
+    VERIFIER,
+    Verification,
+    VerifierName,
+    find_verifier,
+    verify_attempts,
+)
 from ebft.verifiers.functions import Verifier
 
 
@@ -31,6 +37,9 @@ class Verifiable(RewardPart):
 
     def claim(self) -> Claim:
         return Claim(True, "each rollout is scored by itself: the gradient of the expected score")
+
+    def verification(self) -> Verification:
+        return Verification(self.verifier, self.sandbox, self.workers)
 
     def build(self, resources: Resources) -> VerifiableReward:
         return VerifiableReward(find_verifier(self.verifier, self.sandbox), self.workers, resources)

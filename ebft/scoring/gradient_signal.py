@@ -18,11 +18,18 @@ from torch import Tensor
 from ebft.scoring.interval import Clusters
 from ebft.scoring.pairs import PairStatistic, Ratio, ratio
 
+COLUMNS = 2**16
+"""Dimensions of gradients that are multiplied at a time."""
+
 
 def gram(ours: Float[Tensor, "K H D"], theirs: Float[Tensor, "K I D"]) -> Float[Tensor, "K H K I"]:
     """All inner products of two sets of gradients, such as sketches, in float64."""
-    flat = ours.double().flatten(0, 1) @ theirs.double().flatten(0, 1).mT
-    return flat.view(*ours.shape[:2], *theirs.shape[:2])
+    first, second = ours.flatten(0, 1), theirs.flatten(0, 1)
+    total = torch.zeros(len(first), len(second), dtype=torch.float64, device=ours.device)
+    # Not all in float64 at once.
+    for x, y in zip(torch.split(first, COLUMNS, 1), torch.split(second, COLUMNS, 1), strict=True):
+        total += x.double() @ y.double().mT
+    return total.view(*ours.shape[:2], *theirs.shape[:2])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

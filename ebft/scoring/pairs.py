@@ -89,9 +89,9 @@ class PairStatistic:
         return float(stats.t.ppf((1 + level) / 2, freedom))
 
     def _grouped(self) -> _Grouped:
-        K = len(self.own)
-        numbers = torch.arange(K) if self.clusters is None else self.clusters
-        _, place = torch.unique(numbers, return_inverse=True)
+        if self.clusters is None:
+            return _Grouped(torch.ones_like(self.own), self.own, self.pairs)
+        _, place = torch.unique(self.clusters, return_inverse=True)
         member = torch.nn.functional.one_hot(place).to(self.own)  # [K, C]
         return _Grouped(member.sum(0), self.own @ member, member.mT @ self.pairs @ member)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, cast
+from dataclasses import dataclass, replace
+from typing import Annotated, Protocol, cast, runtime_checkable
 
 from pydantic import AfterValidator, ValidationInfo
 
 from ebft.errors import suggest
 from ebft.parts.named import find_named, importable_in
 from ebft.sandbox import SandboxOptions, require
-from ebft.verifiers.attempts import Attempt
+from ebft.verifiers.attempts import Attempt, cut
 from ebft.verifiers.functions import Verifier, exact_match, final_answer, function_tests, unit_tests
 
 VERIFIERS: dict[str, Verifier] = {"exact_match": exact_match, "final_answer": final_answer}
@@ -47,6 +48,28 @@ def find_verifier(name: str, sandbox: SandboxOptions) -> Verifier:
         verifier = RUNNING[name]
         return lambda attempt: verifier(attempt, sandbox)
     return _find(name, None)  # `check_verifier` has validated the option
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How a part verifies attempts: by which verifier, in which sandbox, and what is cut off."""
+
+    verifier: str
+    sandbox: SandboxOptions
+    workers: int
+    stop: tuple[str, ...] = ()
+
+    def __call__(self, attempts: Sequence[Attempt]) -> list[float]:
+        """Returns the verifier's value for each attempt. Raises as `find_verifier` does."""
+        shortened = [replace(one, rollout=cut(one.rollout, self.stop)) for one in attempts]
+        return verify_attempts(find_verifier(self.verifier, self.sandbox), shortened, self.workers)
+
+
+@runtime_checkable
+class Verifying(Protocol):
+    """The options of a part that verifies what a policy writes."""
+
+    def verification(self) -> Verification: ...
 
 
 def verify_attempts(verifier: Verifier, attempts: Sequence[Attempt], workers: int) -> list[float]:

@@ -1,0 +1,66 @@
+"""FLOPs of the documents that were measured, by the cost model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ebft.runs.cost import DocumentTree
+from ebft.runs.estimate import StepEstimate
+
+if TYPE_CHECKING:
+    from ebft.rollout.records import Contexts
+    from ebft.runs.options import FineTuneOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The cost model of a recipe, and the trees of the documents that were measured."""
+
+    estimate: StepEstimate
+    trees: Sequence[DocumentTree]
+
+    @classmethod
+    def of(cls, options: FineTuneOptions, contexts: Contexts) -> Costs | None:
+        """None if the cost of the model or of the plan cannot be known."""
+        try:
+            estimate = StepEstimate.of(options)
+        except ValueError:
+            return None
+        n, G = estimate.tree.n, contexts.rollout_length
+        anchors = torch.bincount(contexts.row.cpu(), minlength=len(contexts.documents)).tolist()
+        places = torch.split(contexts.anchor.cpu(), anchors)
+        return cls(
+            estimate,
+            [
+                DocumentTree(length, own.tolist(), n, G)
+                for length, own in zip(contexts.lengths.tolist(), places, strict=True)
+            ],
+        )
+
+    def of_training(self, n: int) -> float:
+        """FLOPs of the mean document with n rollouts of each context: sampled, scored, trained."""
+        return sum(sum(self._work(tree, n).values()) for tree in self.trees) / len(self.trees)
+
+    def of_measuring(self, n: int, *, union: bool) -> float:
+        """FLOPs of measuring all the documents: 2n rollouts are sampled; two sets of n, and their
+        union, are scored and differentiated."""
+        total = 0.0
+        for tree in self.trees:
+            half, whole = self._work(tree, n), self._work(tree, 2 * n)
+            total += whole["sampling"] + 2 * (half["features"] + half["training"])
+            total += whole["features"] + union * whole["training"]
+        return total
+
+    def of_cross_entropy(self) -> float:
+        """FLOPs of the gradient of the cross-entropy of all the documents."""
+        alone = [replace(tree, anchors=[], n=0) for tree in self.trees]
+        return sum(self._work(tree, 0)["training"] for tree in alone)
+
+    def _work(self, tree: DocumentTree, n: int) -> dict[str, float]:
+        estimate = replace(self.estimate, tree=replace(tree, n=n))
+        work = {"sampling": 0.0, "features": 0.0, "training": 0.0}
+        return work | {one.name.rstrip(" *"): one.flop for one in estimate.work()}

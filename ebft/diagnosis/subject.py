@@ -1,0 +1,108 @@
+"""What is measured: the model, the documents, and rollouts of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ebft.data.order import DocumentOrder
+from ebft.diagnosis.sets import draw_both
+from ebft.distributed.processes import ONE_PROCESS
+from ebft.errors import UserError
+from ebft.models.load import resolve_device
+from ebft.models.probe import probe_tree
+from ebft.rollout.micro_batches import tree_tokens
+from ebft.runs.estimate import memory_need
+from ebft.runs.memory import MemoryBudget, free_memory
+from ebft.runs.setup import (
+    make_micro_batch,
+    make_resources,
+    place_weights,
+    read_splits,
+    tokenize_split,
+)
+from ebft.training.sketch import Sketch
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+
+    from ebft.parts.part import Resources
+    from ebft.rollout.records import Document, Rollouts
+    from ebft.runs.options import FineTuneOptions
+
+FEWEST = 8
+"""Documents without which intervals say nothing."""
+
+log = logging.getLogger("ebft")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The model and the documents that all alternatives are measured on.
+
+    `others` are the documents that follow in the order of training, for parts with state, which
+    need an earlier step. `free` bytes were free before the model was loaded.
+    """
+
+    resources: Resources
+    documents: Sequence[Document]
+    others: Sequence[Document]
+    free: int
+    sketch: Sketch
+
+    @classmethod
+    def load(cls, options: FineTuneOptions, count: int, *, others: int) -> Subject:
+        """Loads the model and the data, and chooses the first documents that a run trains on.
+
+        Raises `UserError` for a model or data that cannot be used, and for fewer than `FEWEST`
+        documents.
+        """
+        free = free_memory(resolve_device(options.model.device))
+        resources = make_resources(options.model, seed=options.seed)
+        plan = options.plan.build(resources)
+        splits = read_splits(options.data, options.documents, resources)
+        corpus = tokenize_split(splits.train, "train", options.documents, resources, plan).documents
+        if len(corpus) < FEWEST:
+            raise UserError(
+                f"data: has {len(corpus)} documents to train on, and intervals need {FEWEST} or "
+                "more; give it more texts, or a smaller documents.length"
+            )
+        if len(corpus) < count:
+            log.warning("--documents %d: the data has %d to train on", count, len(corpus))
+        order, used = DocumentOrder(options.seed, len(corpus)), min(count, len(corpus))
+        chosen = [corpus[place] for place in order(0, min(used + others, len(corpus)))]
+        gap = probe_tree(resources.policy, chosen, plan)
+        log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
+        place_weights(resources, has_lora=options.model.lora is not None)
+        sketch = Sketch(trained_weights(resources), seed=options.seed)
+        return cls(resources, chosen[:used], chosen[used:] or chosen[:others], free, sketch)
+
+    def check(self, options: FineTuneOptions, label: str) -> None:
+        """Raises `UserError` if a plan does not accept one of the documents."""
+        plan = options.plan.build(self.resources)
+        for document in [*self.documents, *self.others]:
+            if not plan.accepts(document):
+                raise UserError(
+                    f"--vary {label}: its plan does not accept {document.name}, which the recipe's "
+                    "does; set documents.shortest so that both accept the same documents"
+                )
+
+    def draw(self, options: FineTuneOptions, documents: Sequence[Document]) -> Iterator[Rollouts]:
+        """Twice the recipe's rollouts of each context, the documents of a step at a time."""
+        assert options.sampler is not None
+        step = options.training.documents_per_step
+        twice = options.sampler.model_copy(update={"n": 2 * options.sampler.n})
+        sampler, plan = twice.build(self.resources), options.plan.build(self.resources)
+        need = memory_need(options.model_copy(update={"sampler": twice}))
+        budget = MemoryBudget(options.training, need, self.free)
+        size = make_micro_batch(budget, ONE_PROCESS, before=None).documents
+        tokens = size * max(tree_tokens(plan(documents), twice.n))
+        for at in range(0, len(documents), step):
+            yield draw_both(sampler, plan, documents[at : at + step], self.resources, tokens)
+
+
+def trained_weights(resources: Resources) -> list[Parameter]:
+    """The policy's weights that have a gradient."""
+    return [p for p in resources.policy.parameters() if p.requires_grad]
