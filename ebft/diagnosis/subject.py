@@ -17,6 +17,7 @@ from ebft.rollout.micro_batches import tree_tokens
 from ebft.runs.estimate import memory_need
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.setup import (
+    depth_of,
     make_micro_batch,
     make_resources,
     place_weights,
@@ -60,7 +61,7 @@ class Subject:
         documents.
         """
         free = free_memory(resolve_device(options.model.device))
-        resources = make_resources(options.model, seed=options.seed)
+        resources = make_resources(options.model, seed=options.seed, depth=depth_of(options))
         plan = options.plan.build(resources)
         splits = read_splits(options.data, options.documents, resources)
         corpus = tokenize_split(splits.train, "train", options.documents, resources, plan).documents
