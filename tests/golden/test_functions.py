@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import PretrainedConfig
 
 from ebft.baselines.group_normalised import GroupNormalised
 from ebft.baselines.leave_one_out import leave_one_out
@@ -169,8 +170,7 @@ def test_policy_loss(qa):
 class Head(torch.nn.Module):
     """A decoder whose logits are its hidden states."""
 
-    class config:
-        final_logit_softcapping = None
+    config = PretrainedConfig()
 
     def __init__(self, size):
         super().__init__()

@@ -67,7 +67,7 @@ def last_line(err: str) -> str:
         (["reward.alignment=0", "reward.diversity=0"], "nothing is left of the reward"),
         (
             ["sampler.n=1", "reward=token_overlap", "baseline=group_mean"],
-            "sampler.n = 1: with the baseline GroupMean nothing is learned from fewer than 2",
+            "sampler.n = 1: the baseline GroupMean needs 2 rollouts of a context or more",
         ),
         (
             ["require_unbiased=true", "objective.importance.level=token"],
@@ -166,7 +166,7 @@ def test_prompts_need_an_end(refused, tiny_model, tmp_path):
 
 def test_flex_attention_is_not_compiled_twice(refused):
     says = refused("training.compile=true", "model.attention=flex")
-    assert "training.compile = true: does not go with model.attention = flex" in says
+    assert "training.compile = true: cannot be combined with model.attention = flex" in says
 
 
 def test_an_override_is_known_from_the_file(ebft, tmp_path, tiny_run):

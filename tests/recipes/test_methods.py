@@ -154,7 +154,7 @@ def test_rlvr_learns_what_is_verified(tiny_run, prompts):
 def test_features_that_no_reward_uses_are_not_computed(ebft, tiny_run):
     status, _, err = ebft(*tiny_run("reward=token_overlap", "training.steps=1"))
     assert status == 0, err
-    assert "feature_map: not computed in training, for the reward uses no features" in err
+    assert "feature_map: not computed in training, because the reward uses no features" in err
     assert "RLVR: step" in err
     _, out, _ = ebft(*tiny_run("reward=token_overlap"), "--dry-run")
     assert "# features " not in out
@@ -172,10 +172,10 @@ def test_the_estimate_of_sft_is_of_documents_alone(ebft, tiny_run):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["objective.gamma=0"], "objective.gamma = 0: nothing is left to train on"),
-        (["objective.importance.level=token"], "importance.level = token: weighs rollouts, and"),
-        (["feature_map={_component_: mean_pool}"], "feature_map: MeanPool is for a reward, and"),
-        (["transforms=[{_component_: l2}]"], "transforms: change features, and the recipe has no"),
+        (["objective.gamma=0"], "objective.gamma = 0: there is nothing to train on"),
+        (["objective.importance.level=token"], "importance.level = token: weights rollouts, but"),
+        (["feature_map={_component_: mean_pool}"], "feature_map: MeanPool is for a reward, but"),
+        (["transforms=[{_component_: l2}]"], "transforms: change features, but the recipe has no"),
         (["reward={_component_: token_overlap}"], "sampler, baseline: missing, but the recipe has"),
     ],
 )

@@ -5,6 +5,7 @@ from math import log
 import pytest
 import torch
 from hypothesis import given, settings
+from transformers import PretrainedConfig
 
 from ebft.models import tree_log_probs as forwards
 from ebft.models.log_probs import token_log_probs_and_entropies
@@ -41,7 +42,7 @@ class Model:
     """As much of a model as its head is read from."""
 
     def __init__(self, head):
-        self.head, self.config = head, object()
+        self.head, self.config = head, PretrainedConfig()
 
     def get_output_embeddings(self):
         return self.head
