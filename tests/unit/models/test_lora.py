@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 import pytest
 import torch
+from packaging.version import Version
 from peft import IA3Config, LoraConfig, PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -239,6 +240,28 @@ def test_merged_another_program_s_adapter_computes_what_it_did(tmp_path, config)
         save_policy(ours, tiny_tokenizer(), tmp_path / "whole")
         again = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
         assert torch.equal(again(tokens).logits, ours(tokens).logits)
+
+
+def test_vera_s_matrices_are_those_of_its_files_or_it_is_refused(tmp_path):
+    """Releases of peft differ: before 0.20 they make the matrices anew and ignore the files."""
+    theirs = get_peft_model(plain_policy(), VeraConfig(target_modules=["q_proj"], r=4))
+    theirs.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    saved = load_file(file)
+    lambdas = {name: torch.full_like(w, 0.5) for name, w in saved.items() if "lambda" in name}
+    saved |= lambdas | {"base_model.vera_A": saved["base_model.vera_A"] / 2}
+    save_file(saved, file, metadata={"format": "pt"})
+    if Version(version("peft")) < Version("0.20"):
+        with pytest.raises(UserError, match=r"1 of its weights are others than in its files, base"):
+            with_adapter(plain_policy(), tmp_path, merge=True)
+        return
+    ours = with_adapter(plain_policy(), tmp_path, merge=True)
+    weight, plain = (
+        model.model.layers[0].self_attn.q_proj.weight for model in (ours, plain_policy())
+    )
+    a, b = saved["base_model.vera_A"], saved["base_model.vera_B"]
+    expected = 0.25 * b[: plain.shape[0]] @ a[:, : plain.shape[1]]
+    torch.testing.assert_close(weight - plain, expected, atol=1e-5, rtol=0, check_dtype=False)
 
 
 @pytest.mark.parametrize("change", ["rank", "missing"])
