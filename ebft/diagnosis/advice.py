@@ -30,14 +30,14 @@ class Needed:
             return cls(max(ceil(scale.value), 1), at_least=False)
         return cls(ceil(scale.low) if scale.low >= 1 else None, at_least=True)
 
-    def text(self, measured: int) -> str:
-        """As tables show it, with the number of documents that were measured."""
-        if not self.at_least:
-            return f"{self.documents:,}"
-        found = f"not told from zero with {measured:,} documents"
-        return (
-            found if self.documents is None else f"{found}: at least {self.documents:,} documents"
-        )
+    def reason(self, scale: Ratio, measured: int) -> str:
+        """Why so many, with the number of documents that were measured."""
+        if self.at_least:
+            return (
+                f"not told from zero with {measured:,} documents: at least {self.documents:,} "
+                "documents"
+            )
+        return f"as much signal as noise ({scale.low:,.0f} to {scale.high:,.0f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,7 @@ def advise(figures: Figures, *, n: int, documents_per_step: int, gamma: float) -
     needed = Needed.of(scale)
     if needed.documents is not None and needed.documents > documents_per_step:
         keys["training.documents_per_step"] = str(needed.documents)
-        reasons["training.documents_per_step"] = (
-            f"not told from zero with {figures.documents:,} documents: at least so many"
-            if needed.at_least
-            else f"as much signal as noise ({scale.low:,.0f} to {scale.high:,.0f})"
-        )
+        reasons["training.documents_per_step"] = needed.reason(scale, figures.documents)
     equal = figures.gamma
     if equal is not None and equal.told and equal.low > 0 and not equal.low <= gamma <= equal.high:
         keys["objective.gamma"] = f"{equal.value:.{DIGITS}g}"

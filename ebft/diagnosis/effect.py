@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SIDE = 64
 """Rows and columns of the weight."""
+CPU = torch.device("cpu")
 STEPS, WARM_UP = 60, 20
 """Steps that are tried, and the first of them, in which moments fill, that do not count."""
 
@@ -32,6 +33,7 @@ def progress_per_step(
     noise: float,
     weights: int,
     clip: float,
+    device: torch.device = CPU,
     seed: int = 0,
 ) -> float:
     """Returns the expected decrease of the loss in one step, to first order.
@@ -43,7 +45,7 @@ def progress_per_step(
     """
     # Two weights with opposite noise: what is odd in it cancels.
     generator = torch.Generator().manual_seed(seed)
-    sides = [Parameter(torch.zeros(SIDE, SIDE)) for _ in range(2)]
+    sides = [Parameter(torch.zeros(SIDE, SIDE, device=device)) for _ in range(2)]
     optimizers = [optimizer([side]) for side in sides]
     scale = min(1.0, clip / sqrt(signal + noise)) if signal + noise > 0 else 1.0
     toward = torch.randint(2, (SIDE, SIDE), generator=generator).float() * 2 - 1
@@ -54,12 +56,13 @@ def progress_per_step(
             before = _along(toward, sides)
         away = torch.randn(SIDE, SIDE, generator=generator) * sqrt(noise / weights)
         for side, one, sign in zip(sides, optimizers, (1, -1), strict=True):
-            side.grad = scale * (toward + sign * away)
-            one.step()
+            side.grad = (scale * (toward + sign * away)).to(device)
+            with torch.compiler.set_stance("force_eager"):  # to compile takes half a minute
+                one.step()
     moved = _along(toward, sides) - before
     return -moved / (STEPS - WARM_UP) * weights / SIDE**2
 
 
 def _along(toward: torch.Tensor, sides: list[Parameter]) -> float:
-    mean = (sides[0].detach() + sides[1].detach()) / 2
+    mean = (sides[0].detach() + sides[1].detach()).cpu() / 2
     return float((toward.double() * mean.double()).sum())

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ebft.diagnosis.run import Findings, Result
     from ebft.scoring.pairs import Ratio
 
+SHOWN = 1e-3, 1e2
+"""Signal ÷ noise that is shown."""
+
 
 def plot_findings(findings: Findings, file: Path) -> None:
     """Writes a PNG with three panels; of SFT there is one."""
@@ -46,6 +49,7 @@ def _steps(axes: Axes, results: Sequence[Result]) -> None:
     axes.axhline(1, color=GREY, linewidth=0.8, linestyle="--")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.set_ylim(*SHOWN)
     axes.xaxis.set_major_formatter("{x:g}")
     style(axes, title="signal ÷ noise of a step", x="documents of a step (dotted: the recipe's)")
     axes.legend(fontsize=7, frameon=False)
@@ -62,7 +66,7 @@ def _line(axes: Axes, scale: Ratio, color: str, label: str) -> None:
     else:
         axes.plot([], [], color=color, linestyle="--", label=plain(f"{label} (no signal)"))
     if scale.low > 0:
-        lower = documents / scale.high if scale.told else np.full_like(documents, 1e-4)
+        lower = documents / scale.high if scale.told else np.full_like(documents, SHOWN[0])
         axes.fill_between(documents, lower, documents / scale.low, color=color, alpha=0.15, lw=0)
 
 
@@ -77,7 +81,7 @@ def _sources(axes: Axes, results: Sequence[Result]) -> None:
         label="documents and references",
     )  # fmt: skip
     axes.set_yticks(places, [plain(it.alternative.label) for it in results])
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(results), 3), -0.6)  # room for the legend
     axes.set_xlim(0, 1)
     style(axes, title="where the noise comes from", x="share of the policy gradient's noise")
     axes.legend(fontsize=7, frameon=False, loc="lower right")

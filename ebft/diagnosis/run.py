@@ -31,8 +31,10 @@ from ebft.errors import MemoryShortError, UserError, is_out_of_memory
 from ebft.evaluation.measure import clusters
 from ebft.files import check_writable
 from ebft.rollout.records import Rollouts
+from ebft.runs.layout import Depth
 from ebft.runs.options import FineTuneOptions
-from ebft.runs.setup import make_optimizer
+from ebft.runs.setup import depth_of, make_optimizer
+from ebft.training.objective import ObjectiveOptions
 
 GRADIENTS = 3
 """Gradients of a document with rollouts: of two sets, and of their union."""
@@ -76,7 +78,9 @@ def diagnose(alternatives: Sequence[Alternative], *, documents: int, effect: flo
     set_seed(options.seed)
     try:
         others = max(one.options.training.documents_per_step for one in alternatives)
-        subject = Subject.load(options, documents, others=others)
+        depths = [depth_of(one.options) for one in alternatives]
+        deepest = Depth(*(max(tokens) for tokens in zip(*depths, strict=True)))
+        subject = Subject.load(options, documents, others=others, depth=deepest)
         for one in alternatives[1:]:
             subject.check(one.options, one.label)
         return Diagnosis(subject).run(alternatives, effect)
@@ -95,7 +99,7 @@ class Diagnosis:
 
     subject: Subject
     drawn: list[tuple[object, list[Rollouts]]] = field(default_factory=list)
-    cross_entropy: dict[str, Float[Tensor, "K D"]] = field(default_factory=dict)
+    cross_entropy: dict[ObjectiveOptions, Float[Tensor, "K D"]] = field(default_factory=dict)
     flop: float = 0.0
     seconds: float = 0.0
 
@@ -135,11 +139,12 @@ class Diagnosis:
             self.subject.resources.device
         )
         costs = Costs.of(options, contexts)
-        tokens = options.objective.cross_entropy_tokens
-        if tokens not in self.cross_entropy:
-            self.cross_entropy[tokens] = measurer.cross_entropy(contexts, options.objective)
+        # γ is no part of the gradient that is kept.
+        objective = options.objective.model_copy(update={"gamma": 1.0})
+        if objective not in self.cross_entropy:
+            self.cross_entropy[objective] = measurer.cross_entropy(contexts, objective)
             self.flop += 0.0 if costs is None else costs.of_cross_entropy()
-        cross_entropy, rollouts = self.cross_entropy[tokens], None
+        cross_entropy, rollouts = self.cross_entropy[objective], None
         if options.sampler is not None:
             rollouts = self._rollouts(options, measurer, cross_entropy)
             if costs is not None:
@@ -221,8 +226,11 @@ class Diagnosis:
         self, optimizer: Callable[..., torch.optim.Optimizer], clip: float,
         signal: float, noise: float,
     ) -> float:  # fmt: skip
-        weights = sum(p.numel() for p in trained_weights(self.subject.resources))
-        return progress_per_step(optimizer, signal=signal, noise=noise, weights=weights, clip=clip)
+        resources = self.subject.resources
+        return progress_per_step(
+            optimizer, signal=signal, noise=noise, clip=clip, device=resources.device,
+            weights=sum(p.numel() for p in trained_weights(resources)),
+        )  # fmt: skip
 
 
 def follows_law(options: FineTuneOptions) -> bool:

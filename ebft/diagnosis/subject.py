@@ -15,9 +15,9 @@ from ebft.models.load import resolve_device
 from ebft.models.probe import probe_tree
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.runs.estimate import memory_need
+from ebft.runs.layout import Depth
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.setup import (
-    depth_of,
     make_micro_batch,
     make_resources,
     place_weights,
@@ -54,14 +54,16 @@ class Subject:
     sketch: Sketch
 
     @classmethod
-    def load(cls, options: FineTuneOptions, count: int, *, others: int) -> Subject:
+    def load(cls, options: FineTuneOptions, count: int, *, others: int, depth: Depth) -> Subject:
         """Loads the model and the data, and chooses the first documents that a run trains on.
+
+        `depth` is the most tokens of a document and of a rollout, of any alternative.
 
         Raises `UserError` for a model or data that cannot be used, and for fewer than `FEWEST`
         documents.
         """
         free = free_memory(resolve_device(options.model.device))
-        resources = make_resources(options.model, seed=options.seed, depth=depth_of(options))
+        resources = make_resources(options.model, seed=options.seed, depth=depth)
         plan = options.plan.build(resources)
         splits = read_splits(options.data, options.documents, resources)
         corpus = tokenize_split(splits.train, "train", options.documents, resources, plan).documents

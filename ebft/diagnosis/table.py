@@ -65,7 +65,9 @@ def sections(findings: Findings) -> list[list[Row]]:
         ("  noise × FLOPs, to the first", lambda result: _paired(result, first)),
     ]
     cross_entropy: list[Row] = [
-        ("cross-entropy: documents for signal = noise", _needed_by_cross_entropy),
+        ("γ · cross-entropy: signal |γG|²", _signal_of_cross_entropy),
+        ("  noise of a document", _noise_of_cross_entropy),
+        ("  documents for signal = noise", _needed_by_cross_entropy),
         ("γ of equal signals", _gamma),
         ("γ of equal steps", _gamma_of_steps),
         ("cosine of the signals", _cosine),
@@ -137,17 +139,24 @@ def law_table(figures: Figures) -> Table | None:
 
 def _signal(result: Result) -> str:
     policy = result.figures.policy
-    if policy is None:
-        return NONE
-    found = policy.signal.interval()
+    return NONE if policy is None else _told(policy.signal)
+
+
+def _told(statistic: PairStatistic) -> str:
+    found = statistic.interval()
     if found.mean <= found.half_width:
         return NOT_TOLD
-    return f"{found.mean:.2g} ± {found.half_width:.1g}"
+    return f"{_short(found.mean)} ± {_short(found.half_width)}"
+
+
+def _short(value: float) -> str:
+    """Two digits, or a whole number."""
+    return f"{value:,.0f}" if 10 <= abs(value) < 1e6 else f"{value:.2g}"
 
 
 def _noise(result: Result) -> str:
     policy = result.figures.policy
-    return NONE if policy is None else f"{policy.noise.value:.3g}"
+    return NONE if policy is None else _short(policy.noise.value)
 
 
 def _from_rollouts(result: Result) -> str:
@@ -174,6 +183,17 @@ def _needed_by_policy(result: Result) -> str:
     return NONE if policy is None else _needed(policy.noise_scale())
 
 
+def _signal_of_cross_entropy(result: Result) -> str:
+    gamma = result.alternative.options.objective.gamma
+    return NONE if gamma == 0 else _told(gamma**2 * result.figures.cross_entropy.signal)
+
+
+def _noise_of_cross_entropy(result: Result) -> str:
+    gamma = result.alternative.options.objective.gamma
+    noise = gamma**2 * result.figures.cross_entropy.noise.value
+    return NONE if gamma == 0 else _short(noise)
+
+
 def _needed_by_cross_entropy(result: Result) -> str:
     return _needed(result.figures.cross_entropy.noise_scale())
 
@@ -185,12 +205,10 @@ def _needed(scale: Ratio) -> str:
 
 
 def _of_step(result: Result) -> str:
-    policy, documents = (
-        result.figures.policy,
-        result.alternative.options.training.documents_per_step,
-    )
+    policy, training = result.figures.policy, result.alternative.options.training
     if policy is None:
         return NONE
+    documents = training.documents_per_step
     scale = policy.noise_scale()
     if scale.told:
         return f"{documents / scale.value:.2g}"
@@ -202,11 +220,9 @@ def _best(result: Result) -> str:
     if rollouts is None or len(rollouts.noise) < 2:
         return NONE
     best = rollouts.best()
-    return (
-        f"{best}, as it is"
-        if best == rollouts.n
-        else f"{best} or more" * (best == max(rollouts.noise)) or str(best)
-    )
+    if best == rollouts.n:
+        return f"{best}, as it is"
+    return f"{best} or more" if best == max(rollouts.noise) else str(best)
 
 
 def _paired(result: Result, first: Result) -> str:

@@ -104,12 +104,19 @@ def test_intervals_of_the_signal_cover(K, rank, signal, heavy):
 def test_intervals_of_no_signal_are_hardly_too_wide():
     """The jackknife's own would be √2 times as wide, and cover 99 %."""
     covered = told = 0
+    means, variances = [], []
     for g in gradients(32, 200, 0.0, 1):
-        interval = PairStatistic.of_pairs(g @ g.mT).interval()
+        statistic = PairStatistic.of_pairs(g @ g.mT)
+        interval = statistic.interval()
+        means.append(statistic.value)
+        variances.append(statistic._grouped().variance_of_pairs())
         covered += abs(interval.mean) <= interval.half_width
         told += interval.mean > interval.half_width
     assert abs(covered / TIMES - 0.95) < ERROR
     assert told / TIMES < 0.025 + ERROR
+    # All of the variance is that of pairs.
+    exact = float(torch.tensor(means).var())
+    assert 0.8 < sum(variances) / TIMES / exact < 1.25
 
 
 @pytest.mark.parametrize("signal", [0.0, 0.3])

@@ -231,3 +231,12 @@ def test_what_agrees(predicted, at_most, agrees):
     one = Comparison("x", predicted, Ratio(1.4, 1.0, 2.0), at_most=at_most)
     assert one.agrees == agrees
     assert ("DIFFERS" in str(one)) == (not agrees)
+
+
+def test_cross_entropy_gradients_are_shared_where_they_are_the_same(noise, tmp_path):
+    status, _, err = noise("--vary", "objective.gamma=1", "objective.token_weights=probability")
+    assert status == 0, err
+    first, gamma, weighted = (it["cross_entropy"] for it in record(tmp_path)["alternatives"])
+    assert numbers(first) == pytest.approx(numbers(gamma))
+    assert weighted["signal"]["value"] != first["signal"]["value"]
+    assert weighted["noise_of_documents"]["value"] < first["noise_of_documents"]["value"]
