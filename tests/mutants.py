@@ -486,16 +486,10 @@ def first_to_notice(mutant: Mutant) -> str | None:
     file = Path("tests/unit", mutant.file)
     own = str(file.with_name(f"test_{file.name}"))
     stages = [[own], [str(file.parent)], TESTS]
+    if file.parent == Path("tests/unit"):  # a module of no package
+        del stages[1]
     existing = [stage for stage in stages if all(ROOT.joinpath(one).exists() for one in stage)]
     return next(filter(None, (first_failure(stage, mutant) for stage in existing)), None)
-    """The first test that fails with this mutant. The tests of its own part run first, by
-    themselves: they are the likeliest to notice, and collecting all others takes a while."""
-    tests = tests_of(mutant)
-    own = f"tests/unit/{Path(mutant.file).parent}"
-    if own in tests:
-        rest = [one for one in tests if one != own]
-        return first_failure([own], mutant) or first_failure(rest, mutant)
-    return first_failure(tests, mutant)
 
 
 def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | None:
@@ -515,7 +509,7 @@ def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | N
         process.start()
         process.join()
         lines = output.read_text().splitlines() if output.exists() else []
-    if process.exitcode == 0:
+    if process.exitcode in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return None
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     return failed[0].partition(" - ")[0] if failed else f"exit status {process.exitcode}"

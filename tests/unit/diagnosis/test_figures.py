@@ -110,7 +110,7 @@ def test_without_signal_nothing_is_told():
     assert still.exact(N)[0] < 1e-20
     assert not found.policy.noise_scale().told
     advice = advise(found, n=N, documents_per_step=1, gamma=0.0)
-    assert "at least" in advice.reasons["training.documents_per_step"]
+    assert "documents: at least " in advice.reasons["training.documents_per_step"]
     assert "objective.gamma" not in advice.keys
 
 
