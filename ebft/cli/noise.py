@@ -7,6 +7,7 @@ import logging
 
 from ebft.cli.run import add_recipe_command
 from ebft.console import say, show
+from ebft.diagnosis import FEWEST
 from ebft.errors import UserError
 
 DOCUMENTS = 20
@@ -92,8 +93,7 @@ def noise(arguments: argparse.Namespace) -> int:
 
 def check_options(documents: int, effect: float) -> None:
     """Raises `UserError` for too few documents, and for an effect that is no share."""
-    fewest = 8
-    if documents < fewest:
-        raise UserError(f"--documents {documents}: intervals need {fewest} or more")
+    if documents < FEWEST:
+        raise UserError(f"--documents {documents}: intervals need {FEWEST} or more")
     if not 0 < effect <= 1:
         raise UserError(f"--effect {effect}: a share of the gap is above 0, and at most 1")

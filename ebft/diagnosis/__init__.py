@@ -9,3 +9,6 @@ run                     the command: load once, measure each alternative, show
     advice              a recommendation in the recipe's keys
   table, picture, record   the results on the terminal, as a picture, as JSON
 """
+
+FEWEST = 8
+"""Documents that intervals need."""

@@ -106,7 +106,7 @@ def run_for(
     """The steps that lower the loss by `effect`, if each does what the first does.
 
     `progress(signal, noise)` is the decrease in a step, `flop` the FLOPs of a document (None: not
-    known), `rate` the FLOPs in a second.
+    known), `rate` the FLOPs in a second (0: not known).
     """
     interval = parts.signal.interval()
     told = interval.mean > interval.half_width
@@ -114,4 +114,5 @@ def run_for(
     step = progress(signal, max(parts.noise.value, 0.0) / documents_per_step) if signal > 0 else 0.0
     steps = max(effect / step, 1.0) if isfinite(signal) and step > 0 else inf
     total = inf if flop is None else steps * documents_per_step * flop
-    return Run(n, documents_per_step, steps, total, total / rate / 3600, at_least=not told)
+    hours = total / rate / 3600 if rate > 0 else inf
+    return Run(n, documents_per_step, steps, total, hours, at_least=not told)

@@ -50,7 +50,7 @@ def load_alternatives(
                         f"weights, so {section} cannot differ; run ebft noise once for each"
                     )
             if all(options != one.options for one in found):
-                found.append(Alternative(shortened(override), override, options))
+                found.append(Alternative(label_of(override), override, options))
     return found
 
 
@@ -71,10 +71,10 @@ def variations(word: str) -> Iterator[str]:
         yield f"{key}={value.strip()}"
 
 
-def shortened(override: str) -> str:
+def label_of(override: str) -> str:
     """The override with the names of parts alone.
 
-    >>> shortened("transforms=[{_component_: l2}, {_component_: gram}]")
+    >>> label_of("transforms=[{_component_: l2}, {_component_: gram}]")
     'transforms=[l2, gram]'
     """
     return re.sub(r"\{_component_: *(\w+)\}", r"\1", override)

@@ -26,7 +26,7 @@ from ebft.diagnosis.evidence import (
 from ebft.diagnosis.figures import Figures, figures_of
 from ebft.diagnosis.quality import qualities_of
 from ebft.diagnosis.sets import Scorers
-from ebft.diagnosis.subject import Subject, trained_weights
+from ebft.diagnosis.subject import Subject
 from ebft.errors import MemoryShortError, UserError, is_out_of_memory
 from ebft.evaluation.measure import clusters
 from ebft.files import check_writable
@@ -34,6 +34,7 @@ from ebft.rollout.records import Rollouts
 from ebft.runs.layout import Depth
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.setup import depth_of, make_optimizer
+from ebft.training.gradients import trained_weights
 from ebft.training.objective import ObjectiveOptions
 
 GRADIENTS = 3
@@ -215,7 +216,7 @@ class Diagnosis:
         runs = [
             run_for(
                 effect * figures.gap, figures.at(m),
-                n=m, documents_per_step=B, progress=progress, rate=rate or 1.0,
+                n=m, documents_per_step=B, progress=progress, rate=rate,
                 flop=None if costs is None else costs.of_training(m),
             )
             for m, B in dict.fromkeys([(n, step), (better, larger)])
@@ -229,7 +230,7 @@ class Diagnosis:
         resources = self.subject.resources
         return progress_per_step(
             optimizer, signal=signal, noise=noise, clip=clip, device=resources.device,
-            weights=sum(p.numel() for p in trained_weights(resources)),
+            weights=sum(p.numel() for p in trained_weights(resources.policy)),
         )  # fmt: skip
 
 

@@ -84,11 +84,9 @@ class Scorers:
     """The recipe's parts three times: parts with state have one for each set of rollouts."""
 
     def __init__(self, options: FineTuneOptions, resources: Resources) -> None:
-        feature_map = options.feature_map if options.uses_features else None
-
         def build() -> RolloutParts:
             parts = make_rollout_parts(
-                resources, options.sampler, feature_map, options.transforms, options.reward,
+                resources, options.sampler, options.feature_map, options.transforms, options.reward,
                 options.baseline,
             )  # fmt: skip
             assert parts is not None

@@ -8,33 +8,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ebft.data.order import DocumentOrder
+from ebft.diagnosis import FEWEST
 from ebft.diagnosis.sets import draw_both
 from ebft.distributed.processes import ONE_PROCESS
 from ebft.errors import UserError
 from ebft.models.load import resolve_device
-from ebft.models.probe import probe_tree
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.runs.estimate import memory_need
 from ebft.runs.layout import Depth
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.setup import (
+    check_layout,
     make_micro_batch,
     make_resources,
     place_weights,
     read_splits,
     tokenize_split,
 )
+from ebft.training.gradients import trained_weights
 from ebft.training.sketch import Sketch
 
 if TYPE_CHECKING:
-    from torch.nn import Parameter
-
     from ebft.parts.part import Resources
     from ebft.rollout.records import Document, Rollouts
     from ebft.runs.options import FineTuneOptions
-
-FEWEST = 8
-"""Documents without which intervals say nothing."""
 
 log = logging.getLogger("ebft")
 
@@ -76,10 +73,9 @@ class Subject:
             log.warning("--documents %d: the data has %d to train on", count, len(corpus))
         order, used = DocumentOrder(options.seed, len(corpus)), min(count, len(corpus))
         chosen = [corpus[place] for place in order(0, min(used + others, len(corpus)))]
-        gap = probe_tree(resources.policy, chosen, plan)
-        log.info("a tree equals independent rows: log-probs differ by at most %.1g nats", gap)
+        check_layout(resources.policy, chosen, plan)
         place_weights(resources, has_lora=options.model.lora is not None)
-        sketch = Sketch(trained_weights(resources), seed=options.seed)
+        sketch = Sketch(trained_weights(resources.policy), seed=options.seed)
         return cls(resources, chosen[:used], chosen[used:] or chosen[:others], free, sketch)
 
     def check(self, options: FineTuneOptions, label: str) -> None:
@@ -104,8 +100,3 @@ class Subject:
         tokens = size * max(tree_tokens(plan(documents), twice.n))
         for at in range(0, len(documents), step):
             yield draw_both(sampler, plan, documents[at : at + step], self.resources, tokens)
-
-
-def trained_weights(resources: Resources) -> list[Parameter]:
-    """The policy's weights that have a gradient."""
-    return [p for p in resources.policy.parameters() if p.requires_grad]

@@ -29,6 +29,7 @@ from ebft.models.shape import check_context_length, context_length
 from ebft.models.tokenizer import embedded_tokens
 from ebft.models.weights import digest_weights
 from ebft.parts.interfaces import DataSource, Plan
+from ebft.parts.kinds import RewardPart
 from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
@@ -39,6 +40,7 @@ from ebft.runs.layout import Depth, choose_caching, why_not_exact
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
 from ebft.runs.trial import INSTEAD
+from ebft.training.gradients import trained_weights
 from ebft.training.parts import LoopParts, RolloutParts
 
 if TYPE_CHECKING:
@@ -109,10 +111,7 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     }
     if start.resumed is not None:
         start.resumed.check_digests(digests)
-    # Before the weights are sharded or cast.
-    gap = probe_tree(resources.policy, documents.train.documents, plan)
-    layout = "a tree" if on_tree(resources.policy) else "rows of a batch"
-    log.info("log-probs in %s and of single texts differ by at most %.1g nats", layout, gap)
+    check_layout(resources.policy, documents.train.documents, plan)
     place_weights(resources, has_lora=options.model.lora is not None)
     loop = make_loop_parts(options, resources, plan, documents.train.documents, micro_batch)
     return Prepared(budget, resources, documents, sets, digests, loop)
@@ -132,6 +131,16 @@ def digest_base(resources: Resources, *, another: bool) -> str:
     model."""
     digest = digest_weights(resources.policy)
     return f"{digest} {digest_weights(resources.load_base())}" if another else digest
+
+
+def check_layout(policy: PreTrainedModel, documents: Sequence[Document], plan: Plan) -> None:
+    """Compares the policy's log-probs with those of single texts, and logs the largest difference.
+
+    Call it before the weights are sharded or cast. Raises as `probe_tree` does.
+    """
+    gap = probe_tree(policy, documents, plan)
+    layout = "a tree" if on_tree(policy) else "rows of a batch"
+    log.info("log-probs in %s and of single texts differ by at most %.1g nats", layout, gap)
 
 
 def place_weights(resources: Resources, *, has_lora: bool) -> None:
@@ -213,7 +222,7 @@ def choose_layout(
 ) -> tuple[ModelOptions, PreTrainedModel, str | None]:
     """The options with the layout that is exact for the policy, the policy on it, and why it is not
     the tree."""
-    why = "it takes no attention of another's"
+    why = "it does not accept an attention for trees"
     if on_tree(policy):
         found = why_not_exact(alone(policy), depth)
         if found is None:
@@ -300,12 +309,10 @@ def make_loop_parts(
     processes = resources.processes
     if training.compile:
         compile_layers(resources.policy)
-    parameters = [p for p in resources.policy.parameters() if p.requires_grad]
-    optimizer = make_optimizer(options.optimizer, parameters)
+    optimizer = make_optimizer(options.optimizer, trained_weights(resources.policy))
     lr_scheduler = make_lr_scheduler(options.lr_scheduler, optimizer)
-    feature_map = options.feature_map if options.uses_features else None
     parts = make_rollout_parts(
-        resources, options.sampler, feature_map, options.transforms, options.reward,
+        resources, options.sampler, options.feature_map, options.transforms, options.reward,
         options.baseline,
     )  # fmt: skip
     # Only the first ones: with documents.on_demand, looking at all would tokenize all.
@@ -355,15 +362,19 @@ def make_rollout_parts(
     sampler: Part | None,
     feature_map: Part | None,
     transforms: Sequence[Part],
-    reward: Part | None,
+    reward: RewardPart | None,
     baseline: Part | None,
 ) -> RolloutParts | None:
-    """Builds the parts that sample and score rollouts; None if the recipe has no reward."""
+    """Builds the parts that sample and score rollouts; None if the recipe has no reward.
+
+    The feature map is not built for a reward that uses no features.
+    """
     if sampler is None or reward is None or baseline is None:
         return None  # `checks` makes sure that all three are missing
+    computed = feature_map if reward.uses_features() else None
     return RolloutParts(
         sampler=sampler.build(resources),
-        feature_map=None if feature_map is None else feature_map.build(resources),
+        feature_map=None if computed is None else computed.build(resources),
         transforms=[transform.build(resources) for transform in transforms],
         reward=reward.build(resources),
         baseline=baseline.build(resources),

@@ -16,12 +16,18 @@ from ebft.training.losses import count, cross_entropy, policy_gradient, policy_l
 from ebft.training.objective import ObjectiveOptions
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
     from transformers import PreTrainedModel
 
     from ebft.rollout.records import Contexts, Scored
 
 Gradient = tuple[Tensor, ...]
 """A gradient in the policy's trained weights, in their order."""
+
+
+def trained_weights(policy: PreTrainedModel) -> list[Parameter]:
+    """Returns the policy's weights that are trained, in the order of a `Gradient`."""
+    return [p for p in policy.parameters() if p.requires_grad]
 
 
 def policy_gradients(
@@ -78,7 +84,7 @@ def _each(
     loss: Callable[[Contexts, slice], Tensor],
     gradient_checkpointing: bool,
 ) -> Iterator[Gradient]:
-    parameters = [p for p in policy.parameters() if p.requires_grad]
+    parameters = trained_weights(policy)
     # Compiled layers would compile again for documents of other lengths.
     with eager(policy), recompute_layers(policy, enabled=gradient_checkpointing):
         for place, one in contexts.one_by_one().split():

@@ -1,6 +1,6 @@
 import pytest
 
-from ebft.diagnosis.alternatives import load_alternatives, shortened, variations
+from ebft.diagnosis.alternatives import label_of, load_alternatives, variations
 from ebft.errors import UserError
 from tests.conftest import RECIPES
 
@@ -65,4 +65,4 @@ def test_a_mistake_in_a_variation_is_explained():
 
 def test_labels_have_the_names_of_parts():
     override = "transforms=[{_component_: l2}, {_component_: project, size: 8}]"
-    assert shortened(override) == "transforms=[l2, {_component_: project, size: 8}]"
+    assert label_of(override) == "transforms=[l2, {_component_: project, size: 8}]"
