@@ -21,8 +21,9 @@ from ebft.models.decoder import decoder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NAMES = ("past_key_values", "cache_params")
-"""What architectures call their cache, in the output and in the input."""
+NAMES = ("cache", "past_key_values", "cache_params")
+"""What architectures call their cache, in the output and in the input; since transformers 5.24 it
+is `cache` in most."""
 
 
 class Caching(Enum):
@@ -47,7 +48,7 @@ def caching(model: PreTrainedModel) -> Caching:
 
 
 def set_caching(model: PreTrainedModel, how: Caching) -> None:
-    """Says how the model's cache may be used (`models.probe` finds it out)."""
+    """Says how the model's cache may be used (`runs.layout` finds it out)."""
     _known[model] = how
 
 

@@ -127,6 +127,8 @@ def test_the_signal_of_a_union_is_that_of_its_pairs():
     parts, _ = signal_of_union(gram(sets, sets), gram(union, union)[:, 0, :, 0])
     between = sum(float(union[k, 0] @ union[m, 0]) for k in range(5) for m in range(5) if k != m)
     assert parts.signal.value == pytest.approx(between / 20)
+    within = sum(float(sets[k, 0] @ sets[k, 1]) for k in range(5)) / 5
+    assert parts.documents.value == pytest.approx(within - between / 20)
     noise = parts.documents.value + parts.rollouts.value
     assert parts.noise.value == pytest.approx(noise)
     assert parts.of_step(4) == pytest.approx(parts.signal.value + noise / 4)
