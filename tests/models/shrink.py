@@ -139,6 +139,7 @@ OVERRIDES = {
     "hunyuan_v1_moe": {"head_dim": 8},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "kimi_linear": {"num_experts_per_token": 2, "num_key_value_heads": 4},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "longcat_flash": {
         "num_key_value_heads": 4, "num_attention_heads": 4, "zero_expert_num": 2,
