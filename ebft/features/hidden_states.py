@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers
 from ebft.features.pooling import POOLING, Pooling, pool
-from ebft.models.decoder import text_config
+from ebft.models.decoder import decoder_blocks
 from ebft.models.forward import autocast
 from ebft.models.shape import layer_index
 from ebft.parts.kinds import FeatureMapPart
@@ -63,7 +63,7 @@ class HiddenStatesMap:
 
     def __init__(self, options: HiddenStates, resources: Resources) -> None:
         model = resources.load_base()
-        layers = text_config(model).num_hidden_layers
+        layers = len(decoder_blocks(model)[1])
         self._options, self._resources = options, resources
         self._read = FrozenLayers(model, [layer_index(f, layers) for f in options.depths])
         self._layers = 1 if options.combine == "mean" else len(options.depths)

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers
 from ebft.features.pooling import POOLING, Pooling, pool
-from ebft.models.decoder import text_config
+from ebft.models.decoder import decoder_blocks, text_config
 from ebft.models.forward import autocast
 from ebft.models.log_probs import ROWS, logits
 from ebft.models.whole import whole
@@ -49,7 +49,7 @@ class NextTokenLogProbsMap:
     def __init__(self, options: NextTokenLogProbs, resources: Resources) -> None:
         self._options, self._resources = options, resources
         self._model = resources.load_base()
-        self._read = FrozenLayers(self._model, [text_config(self._model).num_hidden_layers])
+        self._read = FrozenLayers(self._model, [len(decoder_blocks(self._model)[1])])
         self._projection: Tensor | None = None
         if options.dimensions is not None:
             vocabulary = text_config(self._model).vocab_size

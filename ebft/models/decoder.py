@@ -62,7 +62,7 @@ def _find(model: PreTrainedModel) -> tuple[PreTrainedModel, str, nn.ModuleList]:
     found = None
     for module in _models(model):  # those inside others come later
         if any(child is embedding for child in module.modules()):
-            lists = dict(_lists(module, count))
+            lists = _lists(module, count)
             found = (module, lists) if lists else found
     if found is None:
         raise UserError(
@@ -70,13 +70,9 @@ def _find(model: PreTrainedModel) -> tuple[PreTrainedModel, str, nn.ModuleList]:
             "another model"
         )
     module, lists = found
-    layers = {
-        name: blocks
-        for name, blocks in lists.items()
-        if all(isinstance(block, GradientCheckpointingLayer) for block in blocks)
-    }
-    # Few architectures have another list of as many modules; they mark their layers.
-    chosen = layers or lists
+    # Towers inside the decoder have their layers deeper.
+    depth = min(name.count(".") for name in lists)
+    chosen = {name: blocks for name, blocks in lists.items() if name.count(".") == depth}
     if len(chosen) > 1:
         raise UserError(
             f"model.path: {type(model).__name__} has several lists of {count} modules "
@@ -86,16 +82,28 @@ def _find(model: PreTrainedModel) -> tuple[PreTrainedModel, str, nn.ModuleList]:
     return module, name, blocks
 
 
+def _lists(module: nn.Module, count: int) -> dict[str, nn.ModuleList]:
+    """The lists that may be the layers: of `count` modules, and preferably of what transformers
+    marks as layers. Some architectures count otherwise; then only the mark decides."""
+    lists = {
+        name: child
+        for name, child in module.named_modules()
+        if isinstance(child, nn.ModuleList) and len(child) > 0
+    }
+    marked = {
+        name: blocks
+        for name, blocks in lists.items()
+        if all(isinstance(block, GradientCheckpointingLayer) for block in blocks)
+    }
+    counted = {name: blocks for name, blocks in lists.items() if len(blocks) == count}
+    both = {name: blocks for name, blocks in counted.items() if name in marked}
+    return both or counted or marked
+
+
 def _models(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     from transformers import PreTrainedModel
 
     return (module for module in model.modules() if isinstance(module, PreTrainedModel))
-
-
-def _lists(module: nn.Module, count: int) -> Iterator[tuple[str, nn.ModuleList]]:
-    for name, child in module.named_modules():
-        if isinstance(child, nn.ModuleList) and len(child) == count:
-            yield name, child
 
 
 def _with_child(module: nn.Module, path: list[str], child: nn.Module) -> nn.Module:

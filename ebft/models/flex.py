@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ebft.models.attention import FLEX, in_autocast, refuse
+from ebft.errors import UserError
+from ebft.models.attention import FLEX, Scoring, in_autocast, scoring, without_tree
 from ebft.rollout.tree_mask import Intervals, TreeMask
 
 RECOMPILE_LIMIT = 512
@@ -32,6 +32,12 @@ BLOCK = 128
 NO_BACKWARD = (
     "model.attention = flex: FlexAttention cannot train on a CPU, because it has no backward "
     "there; set model.attention=tree, or model.device=cuda"
+)
+
+
+UNSUPPORTED = (
+    "{} has a sliding window, capped scores or sinks, which FlexAttention's kernels do not compute "
+    "over a tree so far; set model.attention=tree"
 )
 
 
@@ -47,16 +53,15 @@ def flex_tree_attention(
     dropout: float = 0.0,
     **others: Any,
 ) -> tuple[Float[Tensor, "1 T H d"], None]:
-    """transformers' attention interface; without `tree_mask` it is transformers' own SDPA.
+    """transformers' attention interface; without `tree_mask` it is `without_tree`.
 
-    Raises `ValueError` for training on a CPU, and where `tree_attention` does.
+    Raises `ValueError` for training on a CPU, and `UserError` for sliding windows, capped scores
+    and sinks.
     """
     if tree_mask is None:
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
-            module, query, key, value, attention_mask,
-            scaling=scaling, dropout=dropout, **others,
-        )  # fmt: skip
-    refuse(module, tree_mask, others)
+        return without_tree(module, query, key, value, attention_mask, scaling, dropout, **others)
+    if scoring(tree_mask, **others) != Scoring():
+        raise UserError(UNSUPPORTED.format(type(module).__name__))
     if query.device.type == "cpu":
         if torch.is_grad_enabled() and query.requires_grad:
             raise ValueError(NO_BACKWARD)

@@ -86,7 +86,7 @@ def decode_with_layers(
     kept: list[list[Tensor]] = [[] for _ in layers]
 
     def keep(place: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        output = output[0] if isinstance(output, tuple) else output
+        output = output[0] if isinstance(output, tuple | list) else output
         if batches is None:
             kept[place].append(_each_token(output, 1, tokens.shape[1]))
             return
@@ -107,10 +107,11 @@ def _decode_rows(
 ) -> Float[Tensor, "1 T d"]:
     batches = as_rows(tree_mask)
 
+    # Without a mask: no token sees the padding after it, and a query that is padding would see no
+    # key at all through a sliding window, which makes gradients NaN.
     def run(batch: Rows) -> Float[Tensor, "N d"]:
         output = decoder(
             input_ids=tokens[0, batch.column].where(batch.there, 0),
-            attention_mask=batch.there.long(),
             use_cache=False,
         )
         return cast(Tensor, output.last_hidden_state)[batch.own]

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ebft.errors import UserError
-from ebft.models.decoder import decoder_blocks
+from ebft.models.decoder import decoder, decoder_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,12 +28,16 @@ COMPILERS = (os.environ.get("CXX", "g++"), "clang++")
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """The decoder's linear layers by their names: all but the LM head."""
-    head = model.get_output_embeddings()
+    """The decoder's linear layers by their names in the model: all but the LM head, none of other
+    towers, and none that computes something else with its weight (Llama 4's router)."""
+    head, inside = model.get_output_embeddings(), set(decoder(model).modules())
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, nn.Linear)
+        and type(module).forward is nn.Linear.forward
+        and module is not head
+        and module in inside
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +14,7 @@ from ebft.config.about import ABOUT
 from ebft.errors import UserError, first_line
 from ebft.files import Flag, parse_json, read_text, record
 from ebft.models import embedded, flex
-from ebft.models.attention import DENSE, FLEX, TREE, on_tree
+from ebft.models.attention import DENSE, FLEX, TREE
 from ebft.models.lora import ADAPTER_CONFIG, with_adapter
 from ebft.models.options import ModelOptions
 from ebft.models.quantize import quantize_to, round_to_nf4
@@ -71,16 +70,6 @@ def load_policy(
     tokenizer = load_tokenizer(options)
     check_vocabulary(model, tokenizer, says=f"{PATH} = {options.path}")
     return model, tokenizer
-
-
-def put_on_rows(policy: PreTrainedModel) -> bool:
-    """Gives a model that was loaded with an attention for trees its own; returns whether that
-    worked. Older architectures can only be loaded again."""
-    for name in ("sdpa", "eager"):
-        with suppress(ValueError):  # of architectures without the first
-            policy.set_attn_implementation(name)
-            break
-    return not on_tree(policy)
 
 
 def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 ROWS = 512
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """What architectures call the cap of their logits."""
+MULTIPLIES = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+"""What logits are multiplied by (Cohere, Falcon H1, MuseSpark)."""
+DIVIDES = ("logits_scaling", "logits_mup_width_multiplier")
+"""What logits are divided by (Granite, Inkling)."""
 
 
 def token_log_probs(
@@ -93,13 +97,15 @@ def head(model: PreTrainedModel) -> Head:
 
 
 def _scale(config: PretrainedConfig) -> float:
-    # Cohere's models multiply by `logit_scale`. HyperCLOVA X multiplies by `logits_scaling`, the
-    # others (Granite, MiniCPM3) divide by it. `models.probe` detects any other scaling.
-    factor = getattr(config, "logit_scale", None)
-    scaling = getattr(config, "logits_scaling", None)
-    if scaling is not None:
-        factor = scaling if config.model_type == "hyperclovax" else 1 / scaling
-    return 1.0 if factor is None else float(factor)
+    # HyperCLOVA X multiplies by `logits_scaling`, the others (Granite, MiniCPM3) divide by it.
+    # `models.probe` detects any other scaling.
+    divides = DIVIDES if config.model_type != "hyperclovax" else ()
+    scale = 1.0
+    for key in (*MULTIPLIES, *DIVIDES):
+        factor = getattr(config, key, None)
+        if factor is not None:
+            scale *= 1 / factor if key in divides else factor
+    return float(scale)
 
 
 def _inputs(

@@ -56,12 +56,18 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
         base_model_name_or_path=policy.name_or_path,
         r=options.rank,
         lora_alpha=options.alpha,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=_of_decoder(policy, targets),
     )
     # peft makes an adapter on the CPU, with torch's global generator, and then moves it.
     with torch.random.fork_rng(devices=[]), _fitting_packages():
         torch.default_generator.manual_seed(seed)
-        inject_adapter_in_model(config, policy, ADAPTER_NAME)
+        try:
+            inject_adapter_in_model(config, policy, ADAPTER_NAME)
+        except ValueError as error:  # of layers that some architectures do not call
+            raise UserError(
+                f"model.lora: {type(policy).__name__} takes no such adapter ({first_line(error)}); "
+                "name the linear layers in model.lora.target_modules"
+            ) from error
     policy.eval()
 
 
@@ -196,6 +202,20 @@ def _fitting_packages() -> Iterator[None]:
             f"model.lora: peft {version('peft')}: {first_line(error)}; install releases that fit "
             "each other, or remove the other package: pip uninstall torchao"
         ) from error
+
+
+def _of_decoder(policy: PreTrainedModel, targets: str | Sequence[str]) -> str | list[str]:
+    """What peft is to adapt: the targets, or, if the model has other towers, the full names of
+    those in the decoder. The others are not trained, so they need no adapter."""
+    layers = linear_layers(policy)
+    every = [name for name, module in policy.named_modules() if isinstance(module, nn.Linear)]
+    if len(every) - len(layers) <= 1:  # the LM head
+        return targets if isinstance(targets, str) else list(targets)
+    return [
+        name
+        for name in layers
+        if isinstance(targets, str) or any(f".{name}".endswith(f".{it}") for it in targets)
+    ]
 
 
 def _check_targets(policy: PreTrainedModel, targets: Sequence[str]) -> None:

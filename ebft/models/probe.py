@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ebft.errors import NumericalError, UserError, first_line, is_out_of_memory
-from ebft.models.attention import on_tree
-from ebft.models.tree_log_probs import tree_log_probs
+from ebft.models.attention import on_tree, own_attention
+from ebft.models.tree_log_probs import TreeLogProbs, tree_log_probs
 from ebft.parts.interfaces import Plan
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Contexts, Document, Rollouts
@@ -95,8 +95,13 @@ def largest_gap(policy: PreTrainedModel, rollouts: Rollouts) -> float:
     Rows are the model's own forward over a single text: a document, or a prefix with one rollout.
     They also show whether a token's log-prob depends on later tokens.
     """
-    contexts, tokens = rollouts.contexts, rollouts.tokens
     found = tree_log_probs(policy, rollouts)
+    with own_attention(policy):  # the reference shares no code with the tree
+        return _gap(policy, rollouts, found)
+
+
+def _gap(policy: PreTrainedModel, rollouts: Rollouts, found: TreeLogProbs) -> float:
+    contexts, tokens = rollouts.contexts, rollouts.tokens
     rows = [
         _alone(
             policy, torch.cat([contexts.tokens[row, :anchor], branch]), range(anchor, anchor + G)

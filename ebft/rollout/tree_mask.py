@@ -39,14 +39,16 @@ class Intervals(NamedTuple):
 class Group(NamedTuple):
     """Consecutive branches of one document, and the trunk's keys that any of them sees.
 
-    All of them see the first `shared` keys; `hidden` is True where a branch does not see one of the
-    other keys.
+    All of them see the first `shared` keys; `hidden` is True where a query of a branch does not see
+    one of the other keys. Without a window, that is the same for all queries of a branch. `least`
+    is the smallest anchor.
     """
 
     branches: slice
     keys: slice
     shared: int
-    hidden: Bool[Tensor, "Q 1 K"]
+    hidden: Bool[Tensor, "Q 1 K"] | Bool[Tensor, "Q G K"]
+    least: int
 
 
 class NewestGroups(NamedTuple):
@@ -124,6 +126,30 @@ class TreeMask:
         size = -(-QUERIES // self.steps) if self.newest is None else NEWEST
         return list(self._groups(size))
 
+    def groups_within(self, window: int | None) -> list[Group]:
+        """The same, with trunks seen through a sliding window: a token sees keys of at most
+        `window` positions, its own included. None: all keys."""
+        if window is None:
+            return self.groups
+        if window not in self._windowed:
+            self._windowed[window] = [self._through(group, window) for group in self.groups]
+        return self._windowed[window]
+
+    @cached_property
+    def _windowed(self) -> dict[int, list[Group]]:
+        return {}
+
+    def _through(self, group: Group, window: int) -> Group:
+        anchors, device = self.anchors[group.branches, None, None], self.anchors.device
+        own = torch.arange(self.steps, device=device) if self.newest is None else self.newest
+        at = anchors + torch.as_tensor(own, device=device).view(-1, 1)  # positions of the queries
+        most = group.keys.stop - group.keys.start
+        first = max(0, group.least - window + 1)
+        key = torch.arange(first, most, device=device)
+        hidden = (key >= anchors) | (key <= at - window)
+        keys = slice(group.keys.start + first, group.keys.stop)
+        return Group(group.branches, keys, 0, hidden, group.least)
+
     def _groups(self, size: int) -> Iterator[Group]:
         anchors, device = self.anchors.tolist(), self.anchors.device
         for document, branches in zip(self.documents, _consecutive(self.branches), strict=True):
@@ -132,7 +158,7 @@ class TreeMask:
                 shared, most = min(anchors[part]), max(anchors[part])
                 keys = slice(document.start, document.start + most)
                 rest = torch.arange(shared, most, device=device)
-                yield Group(part, keys, shared, rest >= self.anchors[part, None, None])
+                yield Group(part, keys, shared, rest >= self.anchors[part, None, None], shared)
 
     @cached_property
     def intervals(self) -> Intervals:
@@ -158,6 +184,22 @@ class TreeMask:
         first, until, own, itself = (x[:, None] for x in self.intervals)
         key = torch.arange(self.columns, device=first.device)
         return (((first <= key) & (key < until)) | ((own <= key) & (key <= itself)))[None, None]
+
+    def dense_within(self, window: int | None) -> Bool[Tensor, "1 1 T K"]:
+        """The mask itself, with every token seen through a sliding window (`groups_within`)."""
+        if window is None:
+            return self.dense
+        position = self.positions
+        at = position[self.intervals.itself, None]
+        return self.dense & (position > at - window)
+
+    @cached_property
+    def positions(self) -> Int[Tensor, " K"]:
+        """The position of each token of the row in its own text."""
+        device = self.anchors.device
+        trunks = [torch.arange(length, device=device) for length in self.trunks]
+        branches = self.anchors[:, None] + torch.arange(self.steps, device=device)
+        return torch.cat([*trunks, branches.flatten()])
 
 
 def trunk_mask(lengths: Sequence[int], device: torch.device) -> TreeMask:

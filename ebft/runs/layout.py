@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ebft.errors import UserError, is_out_of_memory
-from ebft.models.attention import on_tree
+from ebft.models.attention import on_tree, put_on_rows
 from ebft.models.decoder import text_config
 from ebft.models.probe import TOLERANCE, as_rollouts, largest_gap, reason
 from ebft.models.row_cache import Caching, set_caching
@@ -21,14 +22,14 @@ from ebft.rollout.records import Contexts, Document
 from ebft.samplers.hf_tree import HfTree
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from ebft.parts.part import Resources
 
 SHORT = 12
-"""Tokens of the second document that a model is tried on."""
+"""Tokens of the other documents that a model is tried on."""
 DECODED = 8
 """Tokens of a rollout that are sampled to try a cache."""
-
-
 SAME, ROUNDING = 10.0, 1e-5
 """A gap is as small as another if it is at most so many times as large, plus so many nats."""
 
@@ -38,6 +39,34 @@ class Depth(NamedTuple):
 
     document: int
     rollout: int
+
+
+def choose_layout(
+    alone: Callable[[PreTrainedModel], Resources],
+    policy: PreTrainedModel,
+    depth: Depth,
+    load_again: Callable[[], PreTrainedModel],
+) -> tuple[PreTrainedModel, str | None]:
+    """Returns the policy on the layout that is exact for it, and why that is not the tree (None if
+    it is).
+
+    `load_again` loads it with its own attention, for architectures in which that cannot be set
+    later; `alone` returns what a sampler needs. Raises `UserError` if no layout is exact.
+    """
+    why = "it does not accept an attention for trees"
+    if on_tree(policy):
+        found = why_not_exact(alone(policy), depth)
+        if found is None:
+            return policy, None
+        why = found
+    if on_tree(policy) and not put_on_rows(policy):
+        policy = load_again()
+    if (problem := why_not_exact(alone(policy), depth)) is not None:
+        raise UserError(
+            f"model.path: {type(policy).__name__} can be computed neither on the tree, because "
+            f"{why}, nor on rows, because {problem}; give another model"
+        )
+    return policy, why
 
 
 def why_not_exact(resources: Resources, depth: Depth) -> str | None:
@@ -116,16 +145,17 @@ def sampling_gap(resources: Resources, contexts: Contexts) -> float:
 
 
 def _contexts(resources: Resources, depth: Depth) -> Contexts:
-    """The middle and the end of a document of the greatest length, and one of a short document."""
+    """The middle and the end of a document of the greatest length, and one of two short ones, whose
+    rows share a cache."""
     reads = context_length(text_config(resources.policy))
     length = depth.document
     if reads is not None:
         length = max(1, min(length, reads - depth.rollout))
-    short = min(SHORT, length)
-    tokens = _random(resources, (length + short,))
-    documents = [Document("random 0", tokens[:length]), Document("random 1", tokens[length:])]
+    lengths = [length, short := min(SHORT, length), short]
+    tokens = torch.split(_random(resources, (sum(lengths),)), lengths)
+    documents = [Document(f"random {i}", text) for i, text in enumerate(tokens)]
     middle, short_middle = -(-length // 2), -(-short // 2)
-    anchors = [sorted({middle, length}), [short_middle]]
+    anchors = [sorted({middle, length}), [short_middle], [short_middle]]
     return make_contexts(
         documents,
         [torch.tensor(each) for each in anchors],

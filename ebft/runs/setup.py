@@ -22,7 +22,7 @@ from ebft.evaluation.options import HELD_OUT
 from ebft.evaluation.sets import make_evaluation_sets
 from ebft.models.attention import on_tree
 from ebft.models.layers import compile_layers
-from ebft.models.load import load_frozen, load_policy, put_on_rows, resolve_device
+from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
 from ebft.models.probe import probe_tree
 from ebft.models.shape import check_context_length, context_length
@@ -36,7 +36,7 @@ from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Document
 from ebft.runs.estimate import describe_rows, memory_need
 from ebft.runs.folder import Start
-from ebft.runs.layout import Depth, choose_caching, why_not_exact
+from ebft.runs.layout import Depth, choose_caching, choose_layout
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
 from ebft.runs.trial import INSTEAD
@@ -183,7 +183,13 @@ def make_resources(
         )
 
     if model.attention == "auto":
-        model, policy, why = choose_layout(model, alone, policy, depth, merge_adapter)
+        on_rows = model.model_copy(update={"attention": "rows"})
+
+        def load_again() -> PreTrainedModel:
+            return load_policy(on_rows, merge_adapter=merge_adapter)[0]
+
+        policy, why = choose_layout(alone, policy, depth, load_again)
+        model = on_rows if why is not None else model.model_copy(update={"attention": "tree"})
         if why is not None:
             log.warning(
                 "model.attention = auto: %s is computed on rows, because %s%s",
@@ -211,33 +217,6 @@ def make_resources(
         seed=seed,
         processes=processes,
     )
-
-
-def choose_layout(
-    model: ModelOptions,
-    alone: Callable[[PreTrainedModel], Resources],
-    policy: PreTrainedModel,
-    depth: Depth,
-    merge_adapter: bool,
-) -> tuple[ModelOptions, PreTrainedModel, str | None]:
-    """The options with the layout that is exact for the policy, the policy on it, and why it is not
-    the tree."""
-    why = "it does not accept an attention for trees"
-    if on_tree(policy):
-        found = why_not_exact(alone(policy), depth)
-        if found is None:
-            return model.model_copy(update={"attention": "tree"}), policy, None
-        why = found
-    model = model.model_copy(update={"attention": "rows"})
-    if on_tree(policy) and not put_on_rows(policy):
-        del policy
-        policy, _ = load_policy(model, merge_adapter=merge_adapter)
-    if (problem := why_not_exact(alone(policy), depth)) is not None:
-        raise UserError(
-            f"model.path: {type(policy).__name__} can be computed neither on the tree, because "
-            f"{why}, nor on rows, because {problem}; give another model"
-        )
-    return model, policy, why
 
 
 def depth_of(options: ModelRecipeOptions) -> Depth:

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 class HfGenerate(SamplerPart):
     """Samples from the policy with transformers' `generate`, each rollout in its own row.
 
-    Rollouts equal those of `hf_tree` up to rounding, because both use the same random numbers; they
-    do not depend on the batch. It works with any architecture that has `generate`, and a batch is
-    done when its last rollout has ended. Every row computes its whole context, so nested contexts
-    (plan `strided`) cost far more than with `hf_tree`.
+    It is for comparisons, and for architectures whose cache only `generate` can keep: `hf_tree`
+    samples from every architecture too, and reads each context once instead of n times. Rollouts
+    equal those of `hf_tree` up to rounding, because both use the same random numbers; they do not
+    depend on the batch. A batch is done when its last rollout has ended. Every row computes its
+    whole context, so nested contexts (plan `strided`) cost far more than with `hf_tree`.
     """
 
     temperature: float = Field(

@@ -36,10 +36,11 @@ SIZES = """
 4: num_attention_heads n_head n_heads num_heads decoder_attention_heads attention_heads
 4: encoder_attention_heads linear_num_value_heads swa_num_attention_heads index_n_heads
 4: num_experts num_local_experts n_routed_experts moe_num_experts linear_num_heads
-4: num_encoder_attention_heads num_decoder_attention_heads index_topk
+4: num_encoder_attention_heads num_decoder_attention_heads
 2: num_key_value_heads n_head_kv num_kv_heads swa_num_key_value_heads linear_num_key_heads
 2: global_num_key_value_heads num_experts_per_tok moe_topk num_global_key_value_heads
 2: num_kv_shared_layers num_query_groups moe_k top_k_experts first_k_dense_replace
+1: n_group topk_group
 512: max_position_embeddings n_positions n_ctx max_seq_len model_max_length context_length
 """
 BY_NAME = {
@@ -68,21 +69,27 @@ def shrunk(sizes):
     layers = next((sizes[key] for key in COUNTS if isinstance(sizes.get(key), int)), None)
     small = {}
     for key, value in sizes.items():
+        if key in LEFT_OUT:
+            continue
         if isinstance(value, dict) and key.endswith("config"):
-            small[key] = shrunk(value)
+            kind = value.get("model_type")
+            small[key] = (
+                shrunk(value) | OVERRIDES.get(kind, {}) | ({"model_type": kind} if kind else {})
+            )
         elif key in BY_NAME and isinstance(value, int) and not isinstance(value, bool):
             small[key] = min(value, BY_NAME[key])
         elif isinstance(value, list) and len(value) == layers and layers > LAYERS:
             small[key] = of_each_kind(value)
-        elif key.endswith("_token_id") and isinstance(value, int):
-            small[key] = min(value, VOCAB - 1)
-        elif key not in LEFT_OUT:
+        elif key.endswith(("_token_id", "_token_index")) and isinstance(value, int):
+            small[key] = KEPT.get(key, 0)  # what stands for an image is no text
+        else:
             small[key] = value
     return small
 
 
+KEPT = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
-LEFT_OUT = ("model_type", "transformers_version", "architectures")
+LEFT_OUT = ("model_type", "transformers_version", "architectures", "per_layer_config")
 
 
 def of_each_kind(values):
@@ -92,25 +99,60 @@ def of_each_kind(values):
     return [values[i] for i in sorted((first + rest)[:LAYERS])]
 
 
+GEMMA_4 = {
+    "layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 2,
+    "hidden_size_per_layer_input": 16, "global_head_dim": 16,
+}  # fmt: skip
+"""As of E2B and E4B: some layers use the keys and values of earlier ones."""
 OVERRIDES = {
-    "bamba": {"mamba_n_heads": 8},
-    "falcon_h1": {"mamba_n_heads": 4, "mamba_d_ssm": 32},
-    "granitemoehybrid": {"mamba_n_heads": 8},
+    "axk1": {"num_key_value_heads": 4},
+    "axk2": {"num_key_value_heads": 4},
+    "bailing_hybrid": {"num_key_value_heads": 4, "num_expert_group": 1, "topk_group": 1},
+    "bamba": {"mamba_n_heads": 8, "attn_layer_indices": [1, 3]},
+    "beam": {"num_key_value_heads": 4},
     "blenderbot": {"encoder_layers": 2, "decoder_layers": 2},
+    "blt": {"encoder_hash_byte_group_vocab": 50},
     "codegen": {"rotary_dim": 8},
-    "gptj": {"rotary_dim": 8},
-    "mamba2": {"num_heads": 8},
-    "deepseek_v2": {"num_key_value_heads": 4},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}},
+    "deepseek_v2": {"num_key_value_heads": 4, "num_experts_per_tok": 2},
     "deepseek_v3": {"num_key_value_heads": 4},
+    "deepseek_v32": {"num_key_value_heads": 4},
+    "dots1": {
+        "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 1,
+        "topk_group": 1,
+    },
     "dots3_note": {"num_key_value_heads": 4},
     "dots3_note_text": {"num_key_value_heads": 4},
-    "minicpm3": {"num_key_value_heads": 4},
-    "youtu": {"num_key_value_heads": 4},
+    "falcon_h1": {"mamba_n_heads": 4, "mamba_d_ssm": 32},
+    "gemma3n_text": {
+        "layer_types": ["sliding_attention", "full_attention"] * 2, "intermediate_size": 48,
+        "activation_sparsity_pattern": None,
+    },
+    **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), GEMMA_4),
+    "glm4_moe_lite": {"num_key_value_heads": 4},
+    "glm_moe_dsa": {"num_key_value_heads": 4},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "gptj": {"rotary_dim": 8},
+    "granitemoehybrid": {"mamba_n_heads": 8, "layer_types": ["mamba", "attention"] * 2},
+    "hrm_text": {"num_hidden_layers": 2, "num_layers_per_stack": None},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8},
-    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "kimi_linear": {"num_experts_per_token": 2, "num_key_value_heads": 4},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "longcat_flash": {
+        "num_key_value_heads": 4, "num_attention_heads": 4, "zero_expert_num": 2,
+        "qk_head_dim": 16, "head_dim": 8,
+    },
+    "mamba2": {"num_heads": 8},
+    "minicpm3": {"num_key_value_heads": 4},
+    "ministral": {"head_dim": 8},
     "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
     "reformer": {"is_decoder": True},
-    "longcat_flash": {"zero_expert_num": 2},
-}
+    "roc_bert": {"pronunciation_vocab_size": 20, "shape_vocab_size": 20},
+    "xmod": {"default_language": "en_XX"},
+    "youtu": {"num_key_value_heads": 4},
+    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16},
+}  # fmt: skip
 """What the names above do not say."""

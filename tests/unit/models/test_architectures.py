@@ -8,6 +8,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GPTNeoXConfig,
+    GptOssConfig,
     GraniteConfig,
     HyperCLOVAXConfig,
     LlamaConfig,
@@ -18,15 +19,13 @@ from transformers import (
 )
 
 import ebft.models.flex  # noqa: F401  (transformers knows it from then on)
-from ebft.errors import NumericalError
+from ebft.errors import NumericalError, UserError
 from ebft.models import probe
 from ebft.models.attention import DENSE, FLEX, TREE, on_tree
-from ebft.models.forward import decode
 from ebft.models.probe import TOLERANCE, probe_tree
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
-from ebft.rollout.tree_mask import trunk_mask
 from ebft.samplers.hf_tree import HfTree
 from tests.tiny import VOCAB, tiny_documents, tiny_resources
 
@@ -68,25 +67,34 @@ def test_a_tree_equals_rows(name, attention):
     torch.testing.assert_close(trained, r.log_probs, atol=1e-4, rtol=0)
 
 
+OF_THEIR_OWN = {
+    "gemma3": Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=6),
+    "mistral": MistralConfig(**GROUPED, sliding_window=6),
+    "gemma2": Gemma2Config(**GROUPED, head_dim=8, sliding_window=6, attn_logit_softcapping=5.0),
+    "gpt_oss": GptOssConfig(
+        **GROUPED, head_dim=8, sliding_window=6, num_local_experts=4, num_experts_per_tok=2
+    ),
+}
+"""Windows that are shorter than the documents, capped scores, sinks."""
+
+
 @pytest.mark.parametrize("attention", [TREE, DENSE])
-@pytest.mark.parametrize(
-    ("config", "option"),
-    [
-        (Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=16), "sliding_window = 16"),
-        (MistralConfig(**GROUPED, sliding_window=16), "sliding_window = 16"),
-        (Gemma2Config(**GROUPED, head_dim=8, sliding_window=64), "softcap = 50.0"),
-    ],
-    ids=["gemma3", "mistral", "gemma2"],
-)
-def test_what_a_tree_would_get_wrong_is_refused(config, option, attention):
-    policy = model(config, attention)
-    with pytest.raises(ValueError, match=f"has {option}, which attention over a tree does not"):
-        decode(
-            policy,
-            torch.zeros(1, 20).long(),
-            torch.arange(20)[None],
-            trunk_mask([20], policy.device),
-        )
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
+def test_a_tree_with_other_scores_equals_rows(name, attention):
+    policy, documents = model(OF_THEIR_OWN[name], attention), tiny_documents([30, 17])
+    assert probe_tree(policy, documents, PLAN) < 1e-4
+    r = HfTree(n=3).build(tiny_resources(policy))(PLAN(documents), step=0)
+    with torch.no_grad():
+        trained = tree_log_probs(policy, r).rollouts
+    torch.testing.assert_close(trained, r.log_probs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
+def test_flex_refuses_other_scores(name):
+    policy = model(OF_THEIR_OWN[name], FLEX)
+    with pytest.raises(UserError, match=r"set model\.attention=tree") as error:
+        probe_tree(policy, tiny_documents([30, 17]), PLAN)
+    assert "Parameter" not in str(error.value), "a sink's values are not printed"
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ebft.models import attention
-from ebft.models.attention import dense_attention, tree_attention
-from ebft.models.forward import decode
+from ebft.models.attention import Scoring, dense_attention, scoring, tree_attention
 from ebft.rollout.tree_mask import QUERIES, TreeMask, trunk_mask
 from tests.tiny import plain_policy
 
@@ -82,23 +80,94 @@ def test_without_a_tree_it_is_the_model_s_own_attention():
     torch.testing.assert_close(ours, policy(tokens).logits)
 
 
-def windowed(window):
-    config = Qwen2Config(
-        vocab_size=24, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True,
-        sliding_window=window, max_window_layers=0, pad_token_id=0, bos_token_id=1, eos_token_id=1,
-    )  # fmt: skip
-    return AutoModelForCausalLM.from_config(config, attn_implementation=attention.TREE).eval()
+SCORINGS = {
+    "window of 1": {"sliding_window": 1},
+    "window": {"sliding_window": 3},
+    "cap": {"softcap": 0.7},
+    "sinks": {"s_aux": torch.tensor([0.3, -1.0, 2.0, 0.0], dtype=torch.float64)},
+    "all": {
+        "sliding_window": 4, "softcap": 0.5,
+        "s_aux": torch.tensor([0.3, -1.0, 2.0, 0.0], dtype=torch.float64),
+    },
+}  # fmt: skip
 
 
-def test_a_sliding_window_that_hides_something_is_refused():
-    tokens, tree_mask = torch.arange(10)[None], trunk_mask([10], torch.device("cpu"))
-    with pytest.raises(ValueError, match="sliding_window = 4, which attention over a tree does"):
-        decode(windowed(4), tokens, torch.arange(10)[None], tree_mask)
+def by_definition(q, k, v, tree_mask, scale, sliding_window=None, softcap=None, s_aux=None):
+    """Of each query by itself, from its position and those of the keys that it sees."""
+    parts = []
+    for row, itself in enumerate(tree_mask.intervals.itself.tolist()):
+        keys = tree_mask.dense[0, 0, row].nonzero()[:, 0]
+        if sliding_window is not None:
+            distance = tree_mask.positions[itself] - tree_mask.positions[keys]
+            keys = keys[distance < sliding_window]
+        group = H // KV
+        scores = torch.einsum("hd,hkd->hk", q[0, :, row], k[0][:, keys].repeat_interleave(group, 0))
+        scores = scores * scale
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        weights = scores.exp()
+        total = weights.sum(-1) + (0 if s_aux is None else s_aux.exp())
+        values = v[0][:, keys].repeat_interleave(group, 0)
+        parts.append(torch.einsum("hk,hkd->hd", weights / total[:, None], values))
+    return torch.stack(parts)[None]
+
+
+@pytest.mark.parametrize("attend", [tree_attention, dense_attention])
+@pytest.mark.parametrize("newest", [None, 0, 2])
+@pytest.mark.parametrize("branches", [(0,), (3, 0, 2), (QUERIES + 3, 1)])
+@pytest.mark.parametrize("name", SCORINGS)
+def test_windows_caps_and_sinks(attend, newest, branches, name, monkeypatch):
+    """Values have another width than keys, as in multi-head latent attention."""
+    if newest is not None and not sum(branches):
+        pytest.skip("there is nothing to decode")
+    monkeypatch.setattr(attention, "CHUNK", 4)
+    torch.manual_seed(0)
+    trunks = (9, 4, 6)[: len(branches)]
+    anchors = torch.cat(
+        [torch.randint(1, S + 1, (Q,)).sort().values for S, Q in zip(trunks, branches, strict=True)]
+    )
+    tree_mask = TreeMask(trunks, branches, anchors, 3, newest)
+    queries = tree_mask.columns if newest is None else sum(branches)
+    q, k, v = random(1, H, queries, D), random(1, KV, tree_mask.columns, D), None
+    v = random(1, KV, tree_mask.columns, D - 3)
+    options = dict(SCORINGS[name])
+    leaves = [q, k, v]
+    if "s_aux" in options:
+        options["s_aux"] = options["s_aux"].clone().requires_grad_()
+        leaves.append(options["s_aux"])
+    ours, _ = attend(
+        Grouped(), q, k, v, tree_mask.dense, tree_mask=tree_mask, scaling=0.3, **options
+    )
+    expected = by_definition(q, k, v, tree_mask, 0.3, **options)
+    torch.testing.assert_close(ours, expected)
+    weight = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad((ours * weight).sum(), leaves),
+        torch.autograd.grad((expected * weight).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", SCORINGS)
+def test_texts_without_a_tree_have_the_same_caps_and_sinks(name):
+    """SDPA would ignore sinks silently. A window is in the mask of a text."""
+    torch.manual_seed(0)
+    options = {k: v for k, v in SCORINGS[name].items() if k != "sliding_window"}
+    q, k, v = random(1, H, 9, D), random(1, KV, 9, D), random(1, KV, 9, D)
+    tree_mask = trunk_mask([9], torch.device("cpu"))
+    for mask in (None, tree_mask.dense):
+        ours, _ = tree_attention(Grouped(), q, k, v, mask, scaling=0.3, is_causal=True, **options)
+        torch.testing.assert_close(ours, by_definition(q, k, v, tree_mask, 0.3, **options))
+    # The newest token after a cache.
+    one, _ = tree_attention(Grouped(), q[:, :, -1:], k, v, None, scaling=0.3, **options)
+    torch.testing.assert_close(one, by_definition(q, k, v, tree_mask, 0.3, **options)[:, -1:])
+
+
+def test_a_window_as_large_as_the_tree_is_deep_changes_nothing():
     # A branch that leaves the trunk early is no deeper than the trunk.
     anchors = torch.tensor([2, 3])
     assert TreeMask((10,), (2,), anchors, steps=4).reach == 10
     assert TreeMask((10,), (2,), anchors, steps=8).reach == 11
-    wide = windowed(64)
-    hidden = decode(wide, tokens, torch.arange(10)[None], tree_mask)
-    torch.testing.assert_close(wide.base_model(tokens).last_hidden_state, hidden)
+    assert scoring(TreeMask((10,), (2,), anchors, steps=8), sliding_window=11) == Scoring()
+    assert scoring(TreeMask((10,), (2,), anchors, steps=8), sliding_window=10) == Scoring(10)
