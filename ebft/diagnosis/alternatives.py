@@ -9,7 +9,11 @@ from pathlib import Path
 
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
+from ebft.parts.part import Resources
+from ebft.runs.estimate import StepEstimate
 from ebft.runs.options import FineTuneOptions
+from ebft.runs.setup import make_rollout_parts
+from ebft.training.parts import RolloutParts
 
 FIXED = ("data", "documents", "model", "seed")
 """Sections that all alternatives share: they are measured on the same documents and weights."""
@@ -23,6 +27,23 @@ class Alternative:
     label: str
     override: str | None
     options: FineTuneOptions
+
+    def build(self, resources: Resources) -> RolloutParts:
+        """Builds the parts that sample and score its rollouts."""
+        options = self.options
+        parts = make_rollout_parts(
+            resources, options.sampler, options.feature_map, options.transforms, options.reward,
+            options.baseline,
+        )  # fmt: skip
+        assert parts is not None
+        return parts
+
+    def estimate(self) -> StepEstimate | None:
+        """Its cost; None if that of the model or of the plan cannot be known."""
+        try:
+            return StepEstimate.of(self.options)
+        except ValueError:
+            return None
 
 
 def load_alternatives(

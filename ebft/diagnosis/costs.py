@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.runs.cost import DocumentTree
-from ebft.runs.estimate import StepEstimate
 
 if TYPE_CHECKING:
     from ebft.rollout.records import Contexts
-    from ebft.runs.options import FineTuneOptions
+    from ebft.runs.estimate import StepEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +23,7 @@ class Costs:
     trees: Sequence[DocumentTree]
 
     @classmethod
-    def of(cls, options: FineTuneOptions, contexts: Contexts) -> Costs | None:
-        """None if the cost of the model or of the plan cannot be known."""
-        try:
-            estimate = StepEstimate.of(options)
-        except ValueError:
-            return None
+    def of(cls, estimate: StepEstimate, contexts: Contexts) -> Costs:
         n, G = estimate.tree.n, contexts.rollout_length
         anchors = torch.bincount(contexts.row.cpu(), minlength=len(contexts.documents)).tolist()
         places = torch.split(contexts.anchor.cpu(), anchors)

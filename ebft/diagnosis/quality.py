@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,22 +16,22 @@ from ebft.verifiers.attempts import attempts_of
 from ebft.verifiers.find import Verification, Verifying
 
 if TYPE_CHECKING:
+    from ebft.parts.interfaces import Plan
     from ebft.parts.part import Resources
-    from ebft.runs.options import FineTuneOptions
 
 Quality = Callable[[Rollouts], Float[Tensor, "P n"]]
 """A figure of each rollout."""
 
 
-def qualities_of(options: FineTuneOptions, resources: Resources) -> Mapping[str, Quality]:
-    """What rewards are compared with: the overlap with the reference, and the recipe's verifier if
-    rollouts are completions and the reward is not the verifier itself."""
+def qualities_of(
+    reward: object, evaluators: Iterable[object], plan: Plan, resources: Resources
+) -> Mapping[str, Quality]:
+    """What rewards are compared with: the overlap with the reference, and the verifier of one of
+    the evaluators if rollouts are completions and the reward is not the verifier itself."""
     found: dict[str, Quality] = {"token overlap": overlap}
-    if isinstance(options.parts().get("reward"), Verifying):
+    if isinstance(reward, Verifying):
         return found
-    plan = options.plan.build(resources)
-    parts = options.evaluation.parts().values()
-    verifying = next((part for part in parts if isinstance(part, Verifying)), None)
+    verifying = next((part for part in evaluators if isinstance(part, Verifying)), None)
     if plan.stop_at_eos and verifying is not None:
         found["verifier"] = partial(_verified, verifying.verification(), resources)
     return found

@@ -30,9 +30,9 @@ from ebft.diagnosis.subject import Subject
 from ebft.errors import MemoryShortError, UserError, is_out_of_memory
 from ebft.evaluation.measure import clusters
 from ebft.files import check_writable
+from ebft.parts.kinds import RewardPart, SamplerPart
 from ebft.rollout.records import Rollouts
 from ebft.runs.layout import Depth
-from ebft.runs.options import FineTuneOptions
 from ebft.runs.setup import depth_of, make_optimizer
 from ebft.training.gradients import trained_weights
 from ebft.training.objective import ObjectiveOptions
@@ -83,7 +83,7 @@ def diagnose(alternatives: Sequence[Alternative], *, documents: int, effect: flo
         deepest = Depth(*(max(tokens) for tokens in zip(*depths, strict=True)))
         subject = Subject.load(options, documents, others=others, depth=deepest)
         for one in alternatives[1:]:
-            subject.check(one.options, one.label)
+            subject.check(one)
         return Diagnosis(subject).run(alternatives, effect)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -113,7 +113,7 @@ class Diagnosis:
         with Bar(total=total, desc="gradients", unit="gradient", leave=False) as bar:
             for one in alternatives:
                 bar.set_postfix_str(one.label)
-                found.append((one, *self._measure(one.options, bar)))
+                found.append((one, *self._measure(one, bar)))
         rate = self.flop / self.seconds if self.flop else 0.0
         results = [
             self._result(one, figures, costs, effect=effect, rate=rate)
@@ -130,8 +130,8 @@ class Diagnosis:
             rate=rate,
         )
 
-    def _measure(self, options: FineTuneOptions, bar: Bar) -> tuple[Figures, Costs | None]:
-        began, training = perf_counter(), options.training
+    def _measure(self, one: Alternative, bar: Bar) -> tuple[Figures, Costs | None]:
+        options, training, began = one.options, one.options.training, perf_counter()
         measurer = Measurer(
             self.subject.resources.policy, self.subject.sketch, self.subject.resources.precision,
             training.gradient_checkpointing, advance=lambda: bar.update(),
@@ -139,7 +139,8 @@ class Diagnosis:
         contexts = options.plan.build(self.subject.resources)(self.subject.documents).to(
             self.subject.resources.device
         )
-        costs = Costs.of(options, contexts)
+        estimate = one.estimate()
+        costs = None if estimate is None else Costs.of(estimate, contexts)
         # γ is no part of the gradient that is kept.
         objective = options.objective.model_copy(update={"gamma": 1.0})
         if objective not in self.cross_entropy:
@@ -147,7 +148,7 @@ class Diagnosis:
             self.flop += 0.0 if costs is None else costs.of_cross_entropy()
         cross_entropy, rollouts = self.cross_entropy[objective], None
         if options.sampler is not None:
-            rollouts = self._rollouts(options, measurer, cross_entropy)
+            rollouts = self._rollouts(one, measurer, cross_entropy)
             if costs is not None:
                 union = rollouts.union is not None
                 self.flop += costs.of_measuring(options.sampler.n, union=union)
@@ -157,34 +158,37 @@ class Diagnosis:
             n=0 if options.sampler is None else options.sampler.n,
             documents_per_step=training.documents_per_step,
             flop=None if costs is None else costs.of_training,
-            follows_law=follows_law(options),
+            follows_law=follows_law(options.sampler, options.reward),
         )
         return figures, costs
 
     def _rollouts(
-        self, options: FineTuneOptions, measurer: Measurer, cross_entropy: Float[Tensor, "K D"]
+        self, one: Alternative, measurer: Measurer, cross_entropy: Float[Tensor, "K D"]
     ) -> RolloutEvidence:
+        options, subject = one.options, self.subject
         assert options.baseline is not None
-        scorers = Scorers(options, self.subject.resources)
+        scorers = Scorers(partial(one.build, subject.resources))
         if scorers.have_state:  # as in any step but the first
-            warm = self.subject.draw(
-                options, self.subject.others[: options.training.documents_per_step]
-            )
-            scorers.score(next(warm))
+            before = subject.others[: options.training.documents_per_step]
+            scorers.score(next(subject.draw(one, before)))
         claim = options.baseline.claim()
         return gather_rollouts(
-            measurer, scorers, self._drawn(options), cross_entropy, options.objective,
+            measurer, scorers, self._drawn(one), cross_entropy, options.objective,
             unbiased=claim is not None and claim.unbiased,
-            qualities=qualities_of(options, self.subject.resources),
+            qualities=qualities_of(
+                options.reward, options.evaluation.parts().values(),
+                options.plan.build(subject.resources), subject.resources,
+            ),
         )  # fmt: skip
 
-    def _drawn(self, options: FineTuneOptions) -> Iterator[Rollouts]:
+    def _drawn(self, one: Alternative) -> Iterator[Rollouts]:
         """The rollouts of each step, kept for alternatives that sample in the same way."""
+        options = one.options
         key = options.plan, options.sampler, options.training.documents_per_step
         kept = next((rollouts for other, rollouts in self.drawn if other == key), None)
         if kept is None:
             kept = []
-            for rollouts in self.subject.draw(options, self.subject.documents):
+            for rollouts in self.subject.draw(one, self.subject.documents):
                 kept.append(rollouts)
                 yield rollouts
             self.drawn.append((key, kept))
@@ -234,9 +238,9 @@ class Diagnosis:
         )  # fmt: skip
 
 
-def follows_law(options: FineTuneOptions) -> bool:
+def follows_law(sampler: SamplerPart | None, reward: RewardPart | None) -> bool:
     """Whether n is one of those for which the rollouts' noise has the form of `RolloutLaw`: a
     baseline of pairwise terms needs two other rollouts."""
-    if options.sampler is None or options.reward is None:
+    if sampler is None or reward is None:
         return False
-    return options.sampler.n >= (3 if options.reward.pairwise() else 2)
+    return sampler.n >= (3 if reward.pairwise() else 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from ebft.distributed.processes import ONE_PROCESS
 from ebft.parts.stateful import Stateful
 from ebft.rollout.micro_batches import divide
 from ebft.rollout.records import Contexts, Document, Rollouts, Scored
-from ebft.runs.setup import make_rollout_parts
 from ebft.training.loop import sample_and_score
 from ebft.training.parts import RolloutParts
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from ebft.parts.interfaces import Plan, Sampler
     from ebft.parts.part import Resources
-    from ebft.runs.options import FineTuneOptions
 
 SAMPLED = -2
 """The step in the address of the rollouts' random numbers: neither a training step nor an
@@ -81,17 +79,12 @@ class ScoredSets:
 
 
 class Scorers:
-    """The recipe's parts three times: parts with state have one for each set of rollouts."""
+    """The recipe's parts three times, because parts with state need one for each set of rollouts.
 
-    def __init__(self, options: FineTuneOptions, resources: Resources) -> None:
-        def build() -> RolloutParts:
-            parts = make_rollout_parts(
-                resources, options.sampler, options.feature_map, options.transforms, options.reward,
-                options.baseline,
-            )  # fmt: skip
-            assert parts is not None
-            return parts
+    `build` makes them anew.
+    """
 
+    def __init__(self, build: Callable[[], RolloutParts]) -> None:
         self._first, self._second, self._union = build(), build(), build()
         self._step = 0
 

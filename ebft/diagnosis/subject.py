@@ -29,9 +29,10 @@ from ebft.training.gradients import trained_weights
 from ebft.training.sketch import Sketch
 
 if TYPE_CHECKING:
+    from ebft.diagnosis.alternatives import Alternative
     from ebft.parts.part import Resources
     from ebft.rollout.records import Document, Rollouts
-    from ebft.runs.options import FineTuneOptions
+    from ebft.runs.options import ModelRecipeOptions
 
 log = logging.getLogger("ebft")
 
@@ -51,7 +52,7 @@ class Subject:
     sketch: Sketch
 
     @classmethod
-    def load(cls, options: FineTuneOptions, count: int, *, others: int, depth: Depth) -> Subject:
+    def load(cls, options: ModelRecipeOptions, count: int, *, others: int, depth: Depth) -> Subject:
         """Loads the model and the data, and chooses the first documents that a run trains on.
 
         `depth` is the most tokens of a document and of a rollout, of any alternative.
@@ -78,18 +79,19 @@ class Subject:
         sketch = Sketch(trained_weights(resources.policy), seed=options.seed)
         return cls(resources, chosen[:used], chosen[used:] or chosen[:others], free, sketch)
 
-    def check(self, options: FineTuneOptions, label: str) -> None:
-        """Raises `UserError` if a plan does not accept one of the documents."""
-        plan = options.plan.build(self.resources)
+    def check(self, one: Alternative) -> None:
+        """Raises `UserError` if its plan does not accept one of the documents."""
+        plan = one.options.plan.build(self.resources)
         for document in [*self.documents, *self.others]:
             if not plan.accepts(document):
                 raise UserError(
-                    f"--vary {label}: its plan does not accept {document.name}, which the recipe's "
-                    "does; set documents.shortest so that both accept the same documents"
+                    f"--vary {one.label}: its plan does not accept {document.name}, which the "
+                    "recipe's does; set documents.shortest so that both accept the same documents"
                 )
 
-    def draw(self, options: FineTuneOptions, documents: Sequence[Document]) -> Iterator[Rollouts]:
-        """Twice the recipe's rollouts of each context, the documents of a step at a time."""
+    def draw(self, one: Alternative, documents: Sequence[Document]) -> Iterator[Rollouts]:
+        """Twice the rollouts of each context, the documents of a step at a time."""
+        options = one.options
         assert options.sampler is not None
         step = options.training.documents_per_step
         twice = options.sampler.model_copy(update={"n": 2 * options.sampler.n})

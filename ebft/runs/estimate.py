@@ -171,10 +171,11 @@ def _is_cpu(device: str) -> bool:
     return name == "cpu"
 
 
-def describe_rows(options: FineTuneOptions) -> str:
-    """What rows cost in place of the tree, and what lowers it, to follow a sentence."""
+def describe_rows(plan: Part, sampler: SamplerPart | None, length: int) -> str:
+    """What rows cost in place of the tree for a document of `length` tokens, and what lowers it, to
+    follow a sentence."""
     try:
-        tree = document_tree(options.plan, options.sampler, options.documents.length)
+        tree = document_tree(plan, sampler, length)
     except ValueError:
         return ""
     if not tree.rollouts:

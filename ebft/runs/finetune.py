@@ -34,7 +34,13 @@ from ebft.runs.measuring import Measuring, is_due
 from ebft.runs.memory import Halving
 from ebft.runs.metrics_log import MetricsLog
 from ebft.runs.options import FineTuneOptions
-from ebft.runs.progress import Progress, log_summary, make_metric_loggers
+from ebft.runs.progress import (
+    Progress,
+    log_documents,
+    log_model,
+    log_rollouts,
+    make_metric_loggers,
+)
 from ebft.runs.setup import prepare
 from ebft.runs.signals import TERMINATED, StopRequest, stop_on_signals
 from ebft.training.loop import train
@@ -110,7 +116,11 @@ class FineTuning:
         if start.resumed is not None and state is not None:
             self._checkpointer.restore(start.resumed, state, digests)
             progress.start_at(start.step)
-        log_summary(options, prepared)
+        log_model(options.method, options.model, prepared.resources)
+        log.info("memory: %s", prepared.budget.describe(loop.micro_batch.documents))
+        log_rollouts(options.sampler, options.feature_map, options.reward)
+        per_step = options.training.documents_per_step
+        log_documents(prepared.documents, prepared.sets, per_step=per_step)
 
     def _join(self) -> Processes:
         """Joins the other processes, if there are any, after checking the recipe for them."""

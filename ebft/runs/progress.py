@@ -12,8 +12,7 @@ from ebft.errors import UserError
 from ebft.printable import printable
 from ebft.report.loggers import MetricLogger
 from ebft.report.tables import rollouts_table
-from ebft.runs.options import FineTuneOptions
-from ebft.runs.setup import Prepared
+from ebft.runs.setup import Documents
 from ebft.training.parts import Step
 
 if TYPE_CHECKING:
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ebft.config.component import Component
+    from ebft.evaluation.measure import EvaluationSet
+    from ebft.models.options import ModelOptions
+    from ebft.parts.kinds import RewardPart
+    from ebft.parts.part import Part, Resources
 
 SHOWN = {
     "cfm": ("CFM", "{:.3f}"),
@@ -142,9 +145,8 @@ class Progress:
             logger.close()
 
 
-def log_summary(options: FineTuneOptions, prepared: Prepared) -> None:
-    """Logs the model, the memory and the documents of a run."""
-    resources, documents = prepared.resources, prepared.documents
+def log_model(method: str, model: ModelOptions, resources: Resources) -> None:
+    """Logs the method, the size of the model, and where it is computed."""
     parameters = list(resources.policy.parameters())
     count, trained = (
         sum(p.numel() for p in some) / 1e6
@@ -152,25 +154,32 @@ def log_summary(options: FineTuneOptions, prepared: Prepared) -> None:
     )
     log.info(
         "%s of %s: %.1f M parameters%s, on %s in %s",
-        options.method, options.model.path, count,
+        method, model.path, count,
         "" if trained == count else f" of which {trained:.2f} M are trained",
-        resources.device, options.model.precision,
+        resources.device, model.precision,
     )  # fmt: skip
-    claim = None if options.sampler is None else options.sampler.claim()
+
+
+def log_rollouts(sampler: Part | None, feature_map: Part | None, reward: RewardPart | None) -> None:
+    """Warns of a sampler that biases the gradient, and says if a feature map is not computed."""
+    claim = None if sampler is None else sampler.claim()
     if claim is not None and not claim.unbiased:
         log.warning("OFF-POLICY: sampler: %s, so the policy gradient is biased", claim.why)
-    log.info("memory: %s", prepared.budget.describe(prepared.loop.micro_batch.documents))
-    if options.feature_map is not None and not options.uses_features:
+    if feature_map is not None and (reward is None or not reward.uses_features()):
         log.info("feature_map: not computed in training, because the reward uses no features")
+
+
+def log_documents(documents: Documents, sets: Sequence[EvaluationSet], *, per_step: int) -> None:
+    """Logs how many documents there are in each split, and why others were dropped."""
     for name, part in {"train": documents.train, **documents.evaluated}.items():
         dropped = "; ".join(f"dropped {n:,} {why}" for why, n in part.dropped.items())
         log.info("%s: %s documents%s", name, f"{len(part.documents):,}", dropped and f"; {dropped}")
-    per_step, count = options.training.documents_per_step, len(documents.train.documents)
+    count = len(documents.train.documents)
     if per_step > count:
         log.warning(
             "training.documents_per_step = %d: there are only %d documents to train on, so a step "
             "repeats some of them",
             per_step, count,
         )  # fmt: skip
-    for one in prepared.sets:
+    for one in sets:
         log.info("evaluated on %d %s documents", len(one.documents), one.name)

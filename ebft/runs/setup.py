@@ -96,7 +96,9 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
         options.model, processes,
         seed=options.seed,
         depth=depth_of(options),
-        cost_on_rows=partial(describe_rows, options),
+        cost_on_rows=partial(
+            describe_rows, options.plan, options.sampler, options.documents.length
+        ),
     )  # fmt: skip
     base = digest_base(resources, another=options.model.base is not None)
     if start.resumed is not None:

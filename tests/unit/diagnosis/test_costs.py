@@ -1,6 +1,7 @@
 import pytest
 
 from ebft.config.load import load_recipe
+from ebft.diagnosis.alternatives import Alternative
 from ebft.diagnosis.costs import Costs
 from ebft.runs.estimate import StepEstimate
 from tests.conftest import RECIPES
@@ -13,7 +14,7 @@ def options():
 
 
 def costs_of(options, lengths):
-    return Costs.of(options, options.plan(tiny_documents(lengths)))
+    return Costs.of(StepEstimate.of(options), options.plan(tiny_documents(lengths)))
 
 
 def test_the_longest_document_costs_what_the_estimate_says(options):
@@ -49,4 +50,5 @@ def test_measuring_costs_two_sets_and_the_union(options):
 def test_of_a_model_that_is_not_here_nothing_is_known(options):
     model = options.model.model_copy(update={"path": "/nowhere/at/all"})
     changed = options.model_copy(update={"model": model})
-    assert costs_of(changed, [256]) is None
+    assert Alternative("", None, options).estimate() is not None
+    assert Alternative("", None, changed).estimate() is None

@@ -4,7 +4,7 @@ import torch
 from ebft.config.load import load_recipe
 from ebft.diagnosis.evidence import Measurer, evidence_of_documents, gather_rollouts
 from ebft.diagnosis.quality import overlap
-from ebft.diagnosis.sets import Scorers, draw_both
+from ebft.diagnosis.sets import draw_both
 from ebft.errors import NumericalError
 from ebft.plans.strided import Strided
 from ebft.samplers.hf_tree import HfTree
@@ -13,6 +13,7 @@ from ebft.training.objective import ObjectiveOptions
 from ebft.training.sketch import Sketch
 from tests.conftest import RECIPES
 from tests.tiny import tiny_documents, tiny_policy, tiny_resources
+from tests.unit.diagnosis.test_sets import scorers_of
 from tests.unit.training.test_gradients import norm_of
 
 PLAN = Strided(start=4, stride=5, rollout_length=3)
@@ -40,7 +41,7 @@ def measured():
 
     def gather(*, unbiased=True, qualities=()):
         return gather_rollouts(
-            measurer, Scorers(options, resources), steps, cross_entropy, OBJECTIVE,
+            measurer, scorers_of(options, resources), steps, cross_entropy, OBJECTIVE,
             unbiased=unbiased, qualities=dict(qualities),
         )  # fmt: skip
 
@@ -52,7 +53,7 @@ def test_the_mean_over_documents_is_the_gradient_of_one_step(measured):
     resources, options, documents, sampler, _, gather, _ = measured
     found = gather()
     whole = draw_both(sampler, PLAN, documents, resources, budget=10**6)
-    scored = Scorers(options, resources).score(whole)
+    scored = scorers_of(options, resources).score(whole)
     for half, of_half in zip(scored.halves, (0, 1), strict=True):
         norm = norm_of((resources.policy, half.rollouts, half.advantages), gamma=0.0)
         mean_squared = float(found.sets[:, of_half, :, of_half].mean())
@@ -65,7 +66,7 @@ def test_the_mean_over_documents_is_the_gradient_of_one_step(measured):
 def test_the_cross_entropy_is_that_of_one_step(measured):
     resources, options, documents, sampler, cross_entropy, _, _ = measured
     union = (
-        Scorers(options, resources)
+        scorers_of(options, resources)
         .score(draw_both(sampler, PLAN, documents, resources, budget=10**6))
         .union
     )

@@ -1,7 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 
 from ebft.config.load import load_recipe
+from ebft.diagnosis.alternatives import Alternative
 from ebft.diagnosis.sets import Scorers, draw_both, objective_of, part_of
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
@@ -19,6 +22,10 @@ def options(*overrides, recipe="ebft_full"):
     return load_recipe(RECIPES / f"{recipe}.yaml", overrides).options
 
 
+def scorers_of(options, resources):
+    return Scorers(partial(Alternative("", None, options).build, resources))
+
+
 @pytest.fixture(scope="module")
 def resources():
     return tiny_resources(tiny_policy())
@@ -32,7 +39,7 @@ def rollouts(resources):
 
 def test_the_sets_are_independent_and_the_union_has_both(resources, rollouts):
     assert rollouts.tokens.shape[1] == 8
-    scored = Scorers(options(), resources).score(rollouts)
+    scored = scorers_of(options(), resources).score(rollouts)
     first, second = (half.rollouts.tokens for half in scored.halves)
     assert torch.equal(torch.cat([first, second], 1), scored.union.rollouts.tokens)
     assert not torch.equal(first, second)
@@ -59,7 +66,7 @@ def test_fewer_rollouts_are_the_first_of_more(resources, rollouts):
     ],
 )
 def test_whitening_by_the_rollouts_depends_on_their_number(resources, rollouts, transforms, keeps):
-    scorers = Scorers(options(f"transforms={transforms}"), resources)
+    scorers = scorers_of(options(f"transforms={transforms}"), resources)
     assert scorers.score(rollouts).keeps_terms == keeps
 
 
@@ -72,12 +79,12 @@ def test_whitening_by_the_rollouts_depends_on_their_number(resources, rollouts, 
     ],
 )
 def test_parts_with_state_are_known(resources, overrides, have):
-    assert Scorers(options(*overrides), resources).have_state == have
+    assert scorers_of(options(*overrides), resources).have_state == have
 
 
 def test_parts_with_state_have_one_for_each_set(resources, rollouts):
     """Both sets and the union see the same earlier steps: with common rollouts they agree."""
-    scorers = Scorers(options("baseline=moving_average", "sampler.n=4"), resources)
+    scorers = scorers_of(options("baseline=moving_average", "sampler.n=4"), resources)
     same = part_of(rollouts, 0, 4)
     twice = torch.cat([same.tokens, same.tokens], 1)
     doubled = part_of(rollouts, 0, 8)
@@ -90,7 +97,7 @@ def test_parts_with_state_have_one_for_each_set(resources, rollouts):
 
 
 def test_the_gap_of_feature_matching_is_its_loss(resources, rollouts):
-    scorers = Scorers(options(), resources)
+    scorers = scorers_of(options(), resources)
     features = scorers.score(rollouts).union.features
     expected = float(unbiased_cfm(features).mean())
     assert scorers.gap(rollouts) == pytest.approx(expected, rel=1e-4)
@@ -98,7 +105,7 @@ def test_the_gap_of_feature_matching_is_its_loss(resources, rollouts):
 
 def test_the_gap_of_a_score_is_what_is_missing_to_the_references(resources, rollouts):
     changed = options("reward=token_overlap")
-    scorers = Scorers(changed, resources)
+    scorers = scorers_of(changed, resources)
     mean = float(scorers.score(rollouts).union.terms.unary.mean())
     assert scorers.gap(rollouts) == pytest.approx(1 - mean, rel=1e-4)
 
@@ -108,12 +115,12 @@ def test_the_gap_of_completions_that_end(resources):
     plan = Completion(rollout_length=4)
     contexts = divide(plan(documents), n=4, budget=10**6)
     rollouts = HfTree(n=4).build(resources)(contexts, step=0)
-    scorers = Scorers(options("reward=token_overlap"), resources)
+    scorers = scorers_of(options("reward=token_overlap"), resources)
     assert 0 < scorers.gap(rollouts) <= 1
 
 
 def test_the_objective_counts_each_pair_once(resources, rollouts):
-    scored = Scorers(options(), resources).score(rollouts).union
+    scored = scorers_of(options(), resources).score(rollouts).union
     x, y = scored.features.samples.double(), scored.features.references[:, 0].double()
     products = torch.einsum("pid,pjd->pij", x, x)
     n = x.shape[1]
