@@ -1,6 +1,7 @@
 """ebft: Energy-Based Fine-Tuning of language models (Jelassi et al., arXiv 2603.12248).
 
-What a plug-in needs is here; everything else is imported from the module that owns it.
+The Python interface and what a plug-in needs are here; everything else is imported from the module
+that owns it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ebft.api.finetune import evaluate, finetune
+    from ebft.api.results import Run, compare
     from ebft.config.recipe import Job, RecipeOptions
     from ebft.errors import (
         EngineError,
@@ -61,13 +64,17 @@ __all__ = [
     "Resources",
     "RewardPart",
     "Rollouts",
+    "Run",
     "SamplerMismatchError",
     "SamplerPart",
     "Splits",
     "Stateful",
     "Terms",
     "UserError",
+    "compare",
     "context_seeds",
+    "evaluate",
+    "finetune",
     "hookimpl",
     "make_contexts",
     "make_rollouts",
@@ -76,6 +83,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ebft.api.finetune": ("evaluate", "finetune"),
+    "ebft.api.results": ("Run", "compare"),
     "ebft.config.recipe": ("Job", "RecipeOptions"),
     "ebft.errors": (
         "EngineError",

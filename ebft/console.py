@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.segment import Segment
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ebft.printable import printable
 

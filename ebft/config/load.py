@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -49,13 +49,20 @@ class Recipe:
         return self.job.registry
 
 
-def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
-    """Reads, overrides, resolves and validates a recipe.
+def load_recipe(
+    source: Path | Mapping[str, Any],
+    overrides: Sequence[str | Override] = (),
+    *,
+    importable: Collection[str] = (),
+) -> Recipe:
+    """Reads, overrides, resolves and validates a recipe: a file, or a mapping.
 
-    Raises `UserError` with one line for every mistake, naming the file, the key and the value.
+    Dotted paths may also lead into the modules `importable`. Raises `UserError` with one line for
+    every mistake, naming the file, the key and the value.
     """
     refuse_environment()
-    written = read_recipe(path)
+    written = read_recipe(source)
+    path = written.files[0]
     parsed = [it if isinstance(it, Override) else parse_override(it) for it in overrides]
     resolved = _resolve(path, apply_overrides(written.tree, parsed))
     plugins = resolved.get("plugins")
@@ -65,6 +72,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Override] = ()) -> Recipe:
         registry = load_registry(plugins)
     else:
         registry = load_registry()  # validation reports the mistake in the list
+    registry = registry.trusting(importable)
     # After the plug-ins, because one of them may define the recipe.
     if "recipe" not in resolved:
         raise UserError(f"{path}: recipe: missing; it has no default")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -37,13 +38,18 @@ class Written:
     changes: tuple[Override, ...]
 
 
-def read_recipe(path: Path) -> Written:
-    """Returns the recipe in a file, merged with its bases.
+IN_MEMORY = Path("recipe")
+"""What messages call a recipe that is no file."""
+
+
+def read_recipe(source: Path | Mapping[str, Any]) -> Written:
+    """Returns the recipe in a file, or a mapping, merged with its bases. The base of a mapping is
+    relative to the working directory.
 
     Raises `UserError` naming the file for a base that is missing or refers back to itself, and for
     a file that `read_yaml` cannot read.
     """
-    layers = _layers(path)
+    layers = _layers(source)
     files = list(layers)
     tree = layers[files[-1]]
     changes: list[Override] = []
@@ -79,12 +85,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(content))
 
 
-def _layers(path: Path) -> dict[Path, dict[str, Any]]:
+def _layers(source: Path | Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
     """Returns the content of the file, its base, and so on, each without its key `base`."""
     layers: dict[Path, dict[str, Any]] = {}
-    file: Path | None = path
+    file: Path | None = source if isinstance(source, Path) else IN_MEMORY
     while file is not None:
-        content = read_yaml(file)
+        if not layers and not isinstance(source, Path):
+            content = deepcopy(dict(source))
+        else:
+            content = read_yaml(file)
         layers[file] = content
         file = _base(file, content.pop("base"), layers) if "base" in content else None
     return layers

@@ -29,7 +29,9 @@ class Files(RowOptions):
     path: Path = Field(description="a .jsonl, .json, .parquet or .csv file, .gz too")
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of the rows to hold out")
     held_out_path: Path | None = Field(
-        None, description="a file of held-out rows, used instead of `held_out`"
+        None,
+        description="a file of held-out rows, used instead of `held_out`; to evaluate all "
+        "rows of a file, the same as `path`",
     )
 
     def __call__(self) -> Splits:
@@ -38,6 +40,8 @@ class Files(RowOptions):
         if self.held_out_path is None:
             return split(examples, self.held_out, key=f"data.path = {self.path}")
         held_out = self._read(self.held_out_path, "data.held_out_path")
+        if self.held_out_path == self.path:  # an evaluation of all rows
+            return Splits(train=[], held_out=held_out)
         return apart_from(examples, held_out, key=f"data.path = {self.path}")
 
     def _read(self, path: Path, key: str) -> Rows:

@@ -5,38 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ebft.data.corpus import digest_documents
 from ebft.distributed.processes import ONE_PROCESS, Processes
-from ebft.evaluation.lines import DocumentsLine, check_values
+from ebft.evaluation.lines import DocumentsLine, Line, check_values
 from ebft.evaluation.measure import EvaluationSet, clusters
 from ebft.files import write_whole
 from ebft.parts.measurements import Measurement
 from ebft.scoring.interval import Interval, mean_interval, paired_change
 
 
-class History:
-    """Keeps every value of the evaluations, which are all on the same documents.
+class Evaluations:
+    """Every value of a run's evaluations, which are all on the same documents."""
 
-    Each evaluation is also appended to `file`, one JSON object per line, with the value of every
-    document and a digest of the documents, so that runs on the same documents can be paired.
-    """
-
-    def __init__(
-        self, sets: Sequence[EvaluationSet], file: Path, *, processes: Processes = ONE_PROCESS
-    ) -> None:
-        self._file, self._processes = file, processes
-        self._digests = {one.name: digest_documents(one.documents) for one in sets}
-        self._clusters = {one.name: clusters(one.documents) for one in sets}
+    def __init__(self) -> None:
         self._evaluations: dict[int, dict[str, Measurement]] = {}
 
-    def add(self, steps_done: int, measured: Mapping[str, Measurement]) -> None:
-        """Adds the result of `measure` after `steps_done` steps."""
-        self._evaluations[steps_done] = dict(measured)
-        if self._processes.is_main:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(self._lines(steps_done))
+    @classmethod
+    def of(cls, lines: Sequence[Line]) -> Self:
+        """Returns the evaluations that `read_evaluations` read, without figures that have no values
+        of single documents."""
+        found = cls()
+        for line in lines:
+            if isinstance(line, DocumentsLine):
+                found._evaluations.setdefault(line.step, {})[line.name] = line.measurement()
+        return found
 
     def means(self, steps_done: int) -> dict[str, float]:
         """Returns the mean of every measurement after `steps_done` steps."""
@@ -71,6 +65,29 @@ class History:
 
     def __len__(self) -> int:
         return len(self._evaluations)
+
+
+class History(Evaluations):
+    """The evaluations of a run, while it runs.
+
+    Each evaluation is also appended to `file`, one JSON object per line, with the value of every
+    document and a digest of the documents, so that runs on the same documents can be paired.
+    """
+
+    def __init__(
+        self, sets: Sequence[EvaluationSet], file: Path, *, processes: Processes = ONE_PROCESS
+    ) -> None:
+        super().__init__()
+        self._file, self._processes = file, processes
+        self._digests = {one.name: digest_documents(one.documents) for one in sets}
+        self._clusters = {one.name: clusters(one.documents) for one in sets}
+
+    def add(self, steps_done: int, measured: Mapping[str, Measurement]) -> None:
+        """Adds the result of `measure` after `steps_done` steps."""
+        self._evaluations[steps_done] = dict(measured)
+        if self._processes.is_main:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(self._lines(steps_done))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns every value, for a checkpoint."""

@@ -96,6 +96,19 @@ class DocumentsLine(Line):
             share=measurement.share,
         )
 
+    def measurement(self) -> Measurement:
+        """The measurement that the line was made of."""
+        return Measurement(
+            name=self.name,
+            unit=self.unit,
+            value=self.values,
+            weight=self.weights,
+            at=self.at,
+            share=self.share,
+            of=self.set,
+            clusters=self.clusters,
+        )
+
     @property
     def documents(self) -> int:
         """How many documents were measured."""

@@ -63,6 +63,12 @@ class Registry:
     def kinds(self) -> Mapping[str, Mapping[str, Registered]]:
         return self._parts
 
+    def trusting(self, modules: Collection[str]) -> Registry:
+        """Returns the same parts, with dotted paths that may also lead into `modules`."""
+        if self.importable is None:
+            return self
+        return Registry(self._parts, {*self.importable, *modules})
+
     def find(self, kind: str, component: str) -> type[Part]:
         """Returns the part class of a registered name, or of a dotted path `package.module.Class`.
 

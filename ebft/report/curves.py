@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from ebft.evaluation.history import History
+from ebft.evaluation.history import Evaluations
 from ebft.files import write_whole
 from ebft.parts.measurements import Measurement
 from ebft.report.style import bars, png, style
@@ -30,8 +30,8 @@ COLOURS = ("#8a94a0", "#1f5fa8")
 """The colours of the first and of the last evaluation."""
 
 
-def plot_curves(history: History, steps: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Writes a PNG with two panels for each measurement, except points of curves over lengths.
+def plot_curves(history: Evaluations, steps: Sequence[Mapping[str, float]]) -> Figure:
+    """Draws two panels for each measurement, except points of curves over lengths.
 
     The upper panel shows the held-out figure with the 95 % interval of its *change*, which is much
     narrower than that of the figure. The lower panel shows the documents trained on.
@@ -56,10 +56,10 @@ def plot_curves(history: History, steps: Sequence[Mapping[str, float]], file: Pa
             _each_step(below, values)
         else:
             below.set_visible(False)
-    write_whole(file, png(figure))
+    return figure
 
 
-def _held_out(axes: Axes, history: History, name: str) -> None:
+def _held_out(axes: Axes, history: Evaluations, name: str) -> None:
     start = mean_interval(history.first[name]).mean
     done, changes = zip(*history.changes(name), strict=True)
     too_few = any(change.too_few for change in changes)
@@ -89,7 +89,7 @@ def _style(axes: Axes, title: str, unit: str) -> None:
     axes.legend(fontsize=8, frameon=False)
 
 
-def plot_lengths(history: History, file: Path) -> bool:
+def plot_lengths(history: Evaluations, file: Path) -> bool:
     """Writes a PNG with a panel for each curve over the length of completions.
 
     Returns False, and writes nothing, if there is none.

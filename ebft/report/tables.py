@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ebft.evaluation.harness import NORMAL_95, HarnessFigure
-from ebft.evaluation.history import History
+from ebft.evaluation.history import Evaluations
 from ebft.models.tokenizer import text_of
 from ebft.parts.measurements import Measurement
 from ebft.rollout.records import Rollouts
@@ -24,7 +24,7 @@ LONGEST_WORD = len("out-of-distribution")
 CONTEXT_TOKENS = 12
 
 
-def summary_table(history: History) -> Table:
+def summary_table(history: Evaluations) -> Table:
     """Every measurement before and after training, and its change paired over documents."""
     table = Table(
         title="before → after, on documents not trained on (± 95 % confidence)",
@@ -58,7 +58,7 @@ def summary_table(history: History) -> Table:
     return table
 
 
-def figures_table(history: History, *, title: str) -> Table:
+def figures_table(history: Evaluations, *, title: str) -> Table:
     """Every measurement of the last evaluation."""
     table = Table(title=f"{title} (± 95 % confidence)", title_justify="left")
     for column in ("measure", "value", "unit", "measured on"):

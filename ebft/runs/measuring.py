@@ -12,9 +12,11 @@ from ebft.evaluation.history import History
 from ebft.evaluation.measure import EvaluationSet, measure
 from ebft.evaluation.options import RunEvaluationOptions
 from ebft.evaluation.start_cache import Remembered
+from ebft.files import write_whole
 from ebft.models.whole import kept_whole
 from ebft.parts.measurements import Measurement
 from ebft.report.curves import plot_curves, plot_lengths
+from ebft.report.style import png
 from ebft.report.tables import summary_table
 from ebft.rollout.records import Contexts, Scored
 from ebft.runs.folder import OutputFolder
@@ -117,7 +119,7 @@ class Measuring(Observer):
         """Writes the pictures and prints the summary; `metrics` are those of the steps."""
         if not self._evaluation.anything():
             return
-        plot_curves(self._history, metrics, output.picture)
+        write_whole(output.picture, png(plot_curves(self._history, metrics)))
         log.info("picture: %s", output.picture)
         if plot_lengths(self._history, output.lengths):
             log.info("picture: %s", output.lengths)

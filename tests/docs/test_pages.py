@@ -9,6 +9,7 @@ from importlib import invalidate_caches
 from itertools import takewhile
 from pathlib import Path
 from shutil import copytree
+from types import ModuleType
 from typing import get_args
 
 import pytest
@@ -53,10 +54,28 @@ def desk(tmp_path, tiny_model, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.fixture
+def quick(tiny_model, monkeypatch):
+    """Python blocks train the tiny model for a step, in place of the model that a page names."""
+    import ebft
+
+    def small(recipe, *, overrides=None, **given):
+        few = {"documents_per_step": 2, "micro_batch": 2, "steps": 1}
+        values = {
+            **(overrides or {}), "plan.rollout_length": 4, "evaluation.documents": 2,
+            **{f"training.{key}": value for key, value in few.items()},
+        }  # fmt: skip
+        return finetune(recipe, **{**given, "model": tiny_model}, overrides=values)
+
+    finetune = ebft.finetune
+    monkeypatch.setattr(ebft, "finetune", small, raising=False)
+
+
 @each_page
-def test_blocks(page, desk, ebft):
+def test_blocks(page, desk, ebft, quick, monkeypatch):
     os.chdir(desk / STARTS.get(name_of(page), "."))
-    names = {"__name__": "page"}
+    monkeypatch.setitem(sys.modules, "page", module := ModuleType("page"))
+    names = vars(module)
     installed = INSTALLED.get(name_of(page), [])
     more = [f"plugins=[{','.join(installed)}]"] if installed else []
     for block in blocks(page):

@@ -79,7 +79,7 @@ def test_files_have_null_and_no_infinity():
 def test_pictures_of_a_run_have_no_bars(files, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(curves, "png", lambda figure: drawn.append(figure) or b"")
-    curves.plot_curves(history(files, tmp_path), [], tmp_path / "curves.png")
+    drawn.append(curves.plot_curves(history(files, tmp_path), []))
     assert curves.plot_lengths(history(files, tmp_path, at=8), tmp_path / "lengths.png")
     for figure in drawn:
         assert isinstance(figure, Figure)

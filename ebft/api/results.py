@@ -1,0 +1,165 @@
+"""What a run left in its folder: figures as data frames, pictures, the policy."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ebft.checkpoints.folder import Checkpoints
+from ebft.config.read import read_yaml
+from ebft.errors import UserError
+from ebft.evaluation.history import Evaluations
+from ebft.evaluation.lines import DocumentsLine, Line, read_evaluations
+from ebft.runs.folder import RECIPE, OutputFolder
+from ebft.runs.metrics_log import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Run:
+    """A run's `output_dir`: everything is read from its files when it is asked for.
+
+    Raises `UserError` if the folder has no run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        self._files = OutputFolder(self.folder)
+        if not (self.folder / RECIPE).is_file():
+            raise UserError(f"{self.folder}: there is no run in it, because it has no {RECIPE}")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe with all its defaults."""
+        return read_yaml(self.folder / RECIPE)
+
+    @cached_property
+    def steps(self) -> DataFrame:
+        """The metrics of each step: a row for each number of steps done, a column for each name."""
+        from pandas import DataFrame
+
+        rows: dict[int, dict[str, float]] = {}
+        for line in read_metrics(self._files.metrics):
+            rows.setdefault(line.step, {}).update(line.figures)
+        frame = DataFrame.from_dict(rows, orient="index")
+        frame.index.name = "step"
+        return frame
+
+    @cached_property
+    def evaluations(self) -> DataFrame:
+        """The held-out figures: a row for each figure and number of steps done.
+
+        `half_width_95` is that of the mean; `change` is from the first evaluation, paired document
+        by document, with a 95 % half-width of its own. A half-width is NaN if there are too few
+        clusters of documents for an interval.
+        """
+        from pandas import DataFrame
+
+        kept = Evaluations.of(self._lines)
+        changes = {name: dict(kept.changes(name)) for name in (kept.first if len(kept) else ())}
+        rows = []
+        for line in self._lines:
+            change = changes.get(line.name, {}).get(line.step)
+            rows.append(
+                {
+                    "step": line.step,
+                    "name": line.name,
+                    "mean": line.mean,
+                    "half_width_95": line.half_width_95,
+                    "change": None if change is None else change.mean,
+                    "change_half_width_95": None
+                    if change is None or change.too_few
+                    else change.half_width,
+                    "unit": line.unit,
+                    "documents": line.documents if isinstance(line, DocumentsLine) else None,
+                    "set": line.set,
+                }
+            )
+        return DataFrame(rows)
+
+    @cached_property
+    def _lines(self) -> list[Line]:
+        return read_evaluations(self._files.evaluations) if self._files.evaluations.exists() else []
+
+    def plot(self) -> Figure:
+        """Draws held-out figures and training metrics over the steps, as in `training.png`.
+
+        Raises `UserError` if nothing was measured.
+        """
+        from ebft.report.curves import plot_curves
+
+        kept = Evaluations.of(self._lines)
+        if not len(kept):
+            raise UserError(f"{self.folder}: no held-out figure was measured in this run")
+        return plot_curves(kept, [line.figures for line in read_metrics(self._files.metrics)])
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint. Raises `UserError` if there is none."""
+        saved = Checkpoints(self._files.checkpoints, keep=1).saved()
+        if not saved:
+            raise UserError(f"{self.folder}: has no checkpoint yet")
+        return saved[-1]
+
+    @cached_property
+    def policy(self) -> PreTrainedModel:
+        """The policy of the newest checkpoint, as transformers loads it: for `generate`."""
+        from ebft.models.load import load_policy, resolve_device
+
+        options = self._model()
+        policy, _ = load_policy(options)
+        return policy.to(resolve_device(options.device))
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The policy's tokenizer."""
+        from ebft.models.load import load_tokenizer
+
+        return load_tokenizer(self._model())
+
+    def _model(self) -> Any:
+        from ebft.models.options import ModelOptions
+
+        of_run = ModelOptions.model_validate(self.recipe["model"])
+        base = of_run.base or of_run.path  # needed if the checkpoint is an adapter
+        return of_run.model_copy(
+            update={"path": str(self.checkpoint), "base": base, "attention": "rows", "lora": None}
+        )
+
+
+def compare(*runs: Run | str | Path) -> DataFrame:
+    """Compares the last held-out figures of runs, as `ebft compare` does.
+
+    `difference` is from the first run, paired document by document, with a 95 % half-width; `note`
+    says why figures cannot be paired. Raises `UserError` for runs that share no figure.
+    """
+    from pandas import DataFrame
+
+    from ebft.report.compare import Unpaired, paired_difference, shared_names
+    from ebft.report.read_runs import read_runs
+
+    found = read_runs([run.folder if isinstance(run, Run) else Path(run) for run in runs])
+    first, rows = found[0], []
+    for name in shared_names(found):
+        for run in found:
+            line = run.figures[name]
+            row = {
+                "name": name, "run": run.label, "step": line.step, "mean": line.mean,
+                "half_width_95": line.half_width_95, "unit": line.unit,
+            }  # fmt: skip
+            if run is not first:
+                paired = paired_difference(first.figures[name], line)
+                if isinstance(paired, Unpaired):
+                    row["note"] = paired.value
+                else:
+                    row["difference"] = paired.mean
+                    row["difference_half_width_95"] = None if paired.too_few else paired.half_width
+            rows.append(row)
+    return DataFrame(rows)

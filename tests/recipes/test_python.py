@@ -1,0 +1,189 @@
+"""The Python interface: the same runs as the command line's, of objects and of files."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import ebft
+from ebft.baselines.leave_one_out import LeaveOneOut
+from ebft.errors import UserError
+from tests.conftest import RECIPES
+
+ROWS = [
+    {"id": i, "prompt": f"add {i} and {i + 1} then stop: ", "completion": f"result {2 * i + 1}"}
+    for i in range(24)
+]
+SMALL = {
+    "documents.length": 48,
+    "plan.rollout_length": 4,
+    "training.steps": 2,
+    "training.documents_per_step": 4,
+    "training.micro_batch": 2,
+    "evaluation.documents": 4,
+    "evaluation.every": 1,
+    "checkpoint.every": 1,
+}
+TIMES = {"seconds", "tokens_per_second", "memory_gib"}
+
+
+class Longer(ebft.RewardPart):
+    """Rewards a rollout for each of its tokens."""
+
+    scale: float = Field(1.0, description="reward of a token")
+
+    def __call__(self, rollouts, features) -> ebft.Terms:
+        length: Float[Tensor, "P n"] = self.scale * rollouts.mask.sum(-1).float()
+        return ebft.Terms(length, torch.zeros(*length.shape, length.shape[1]))
+
+    def uses_features(self) -> bool:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers():
+    yield
+    logging.getLogger("ebft").handlers = []
+    logging.getLogger("ebft").propagate = True
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    return [{k: v for k, v in line.items() if not TIMES & set(k.split("/"))} for line in lines]
+
+
+def test_it_is_the_run_of_the_command_line(ebft, tiny_run, tmp_path):
+    import ebft as package
+
+    _, _, *overrides = tiny_run()
+    assert ebft(*tiny_run())[0] == 0
+    keys = dict(override.split("=", 1) for override in overrides)
+    values = {k: v if "/" in v else json.loads(v) for k, v in keys.items() if k != "output_dir"}
+    run = package.finetune("ebft_full", output_dir=tmp_path / "again", overrides=values)
+    shell = package.Run(tmp_path / "run")
+    assert (run.folder / "evaluations.jsonl").read_bytes() == (
+        shell.folder / "evaluations.jsonl"
+    ).read_bytes()
+    assert run.steps.drop(columns=TIMES & {*run.steps}).equals(
+        shell.steps.drop(columns=TIMES & {*shell.steps})
+    )
+    weights = [load_file(it.checkpoint / "model.safetensors") for it in (run, shell)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def test_objects_in_place_of_the_recipe(tiny_model, tmp_path):
+    """The policy, rows, and a part that is registered nowhere; the shell resumes the run."""
+    import ebft as package
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    call = {
+        "model": model,
+        "tokenizer": AutoTokenizer.from_pretrained(tiny_model),
+        "data": Dataset.from_list(ROWS),
+        "output_dir": tmp_path / "run",
+        "reward": Longer(scale=0.5),
+        "feature_map": None,
+        "baseline": LeaveOneOut(),
+    }
+    held_out = {"evaluation.evaluators": [{"_component_": "cross_entropy"}]}
+    run = package.finetune("ebft_completion", **call, overrides={**SMALL, **held_out})
+    assert run.recipe["reward"] == {"_component_": f"{__name__}.Longer", "scale": 0.5}
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+    assert list(run.steps.index) == [0, 1, 2]
+    assert run.steps["reward"].dropna().between(0.5, 2.0).all()
+    frame = run.evaluations.set_index(["name", "step"])
+    assert frame.loc[("held-out CE", 0), "change"] == 0
+    moved = frame.loc[("held-out CE", 2)]
+    first = frame.loc[("held-out CE", 0)]
+    assert moved["change"] == pytest.approx(moved["mean"] - first["mean"], abs=1e-6)
+    assert moved["documents"] == 2  # a tenth of the rows
+    assert run.plot().axes[0].get_title(loc="left") == "held-out CE"
+    text = run.tokenizer("add 1", return_tensors="pt")
+    assert run.policy.generate(**text, max_new_tokens=3).shape[1] > text["input_ids"].shape[1]
+
+    more = {**SMALL, **held_out, "checkpoint.resume": "auto", "training.steps": 3}
+    more["checkpoint.may_differ"] = ["training.steps", "lr_scheduler"]
+    longer = package.finetune("ebft_completion", **call, overrides=more)
+    assert list(longer.steps.index) == [0, 1, 2, 3]
+
+
+def test_texts_and_the_base_of_a_mapping(tiny_model, tmp_path):
+    recipe = {
+        "base": str(RECIPES / "sft_full.yaml"),
+        "model": {"path": str(tiny_model)},
+        "training": {"steps": 1, "documents_per_step": 2, "micro_batch": 2},
+    }
+    small = {
+        "documents.length": 24, "plan.start": 4, "plan.stride": 8, "plan.rollout_length": 4,
+        "evaluation.documents": 2, "checkpoint.every": None,
+    }  # fmt: skip
+    texts = [f"def f{i}(x): return x + {i} - {i * i}  # {'.' * i}" for i in range(12)]
+    run = ebft.finetune(
+        recipe, data=texts, held_out=texts[:2], output_dir=tmp_path / "sft", overrides=small
+    )
+    assert [json.loads(line)["text"] for line in (run.folder / "given/train.jsonl").open()] == texts
+    assert run.evaluations["documents"].max() == 2
+
+    measured = ebft.evaluate(
+        model=run.checkpoint, held_out=texts, output_dir=tmp_path / "eval",
+        overrides={"documents.length": 64, "model.base": str(tiny_model), "plan": small_plan(),
+                   "evaluation.evaluators": [{"_component_": "cross_entropy"}]},
+    )  # fmt: skip
+    assert measured.evaluations["documents"].max() == 12
+    assert set(ebft.compare(run, measured)["run"]) == {"sft", "eval"}
+
+
+def small_plan():
+    return {"_component_": "strided", "start": 4, "stride": 8, "rollout_length": 4}
+
+
+def local_part():
+    class Hidden(Longer):
+        """A class without a name that can be imported."""
+
+    return Hidden()
+
+
+MISTAKES = {
+    "no such recipe": ({"recipe": "ebft_ful"}, "ebft_full"),
+    "a model without a tokenizer": ({"model": torch.nn.Linear(1, 1)}, "tokenizer: missing"),
+    "a class in a function": ({"reward": local_part()}, "reward: local_part.<locals>.Hidden"),
+    "a file as data": ({"data": "rows.jsonl"}, "data: is a str"),
+    "no rows": ({"data": []}, "data: has no rows"),
+    "other columns": ({"data": [{"question": "?"}]}, "data: rows have the columns 'question'"),
+    "a row that differs": ({"data": [{"text": "a"}, {"txt": "b"}]}, "data: row 2 has no 'text'"),
+    "rows of numbers": ({"data": [1, 2]}, "data: row 1 is a int"),
+    "a text of bytes": ({"data": [{"text": b"a"}]}, "data: row 1: Object of type bytes"),
+    "a number as text": ({"data": [{"text": 7}] * 3}, "train.jsonl, row 1"),
+    "two forms": (
+        {"data": ROWS, "held_out": ["a text"]},
+        "held_out: its columns are not those of data",
+    ),
+    "a mistake in a value": ({"overrides": {"sampler.n": 0}}, "in the call: sampler.n = 0"),
+    "a kind that trains nothing": ({"recipe": "evaluate"}, "recipe = evaluate"),
+    "a part of another kind": ({"reward": LeaveOneOut()}, "none of the rewards is named"),
+}
+
+
+@pytest.mark.parametrize(("call", "says"), MISTAKES.values(), ids=list(MISTAKES))
+def test_mistakes_are_one_line(call, says, tiny_model, tmp_path):
+    call = {"recipe": "ebft_completion", "model": str(tiny_model), "output_dir": tmp_path, **call}
+    with pytest.raises(UserError) as error:
+        ebft.finetune(**call)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(UserError, match="there is no run in it"):
+        ebft.Run(tmp_path)
+    assert not list(Path(tmp_path).iterdir())
