@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ebft.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from ebft.api.finetune import evaluate, finetune
     from ebft.api.results import Run, compare
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from ebft.rollout.streams import context_seeds, uniforms
     from ebft.verifiers.attempts import Attempt
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Attempt",

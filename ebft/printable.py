@@ -7,6 +7,15 @@ Errors (`ebft.errors`), the terminal and the log (`ebft.console`), and reports p
 
 from __future__ import annotations
 
+import re
+
+ESCAPED = re.compile(r"[\\`*\[\]]|(?<!\w)_|_(?!\w)")
+"""Characters with a meaning in a line of Markdown; an underscore inside a word has none."""
+ENTITIES = {
+    "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "~": "&#126;", "$": "&#36;",
+}  # fmt: skip
+"""Characters that some dialects of Markdown do not escape by a backslash."""
+
 
 def printable(text: str, *, keep: str = "") -> str:
     r"""Returns the text with a visible escape for each character that is not printable.
@@ -35,3 +44,13 @@ def shortened(line: str, most: int) -> str:
         return line
     head = most * 2 // 3
     return f"{line[:head]} … {line[len(line) - (most - head - 3) :]}"
+
+
+def plain_markdown(text: str) -> str:
+    r"""Escapes a text for a line of Markdown, so that it makes no HTML, links, emphasis or cells.
+
+    >>> plain_markdown("[layer 8] a_b <b> x|y")
+    '\\[layer 8\\] a_b &lt;b&gt; x&#124;y'
+    """
+    escaped = ESCAPED.sub(r"\\\g<0>", printable(text))
+    return "".join(ENTITIES.get(letter, letter) for letter in escaped)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ebft.checkpoints.resume import Resumption
-    from ebft.evaluation.history import History
+    from ebft.evaluation.history import Evaluations, History
     from ebft.training.parts import LoopParts
 
 log = logging.getLogger("ebft")
@@ -30,7 +30,8 @@ log = logging.getLogger("ebft")
 class Checkpointer:
     """Saves the state of a run after a step, and restores it.
 
-    `metrics` are those of every step so far; the loop appends to them.
+    `metrics` are those of every step so far; the loop appends to them. `card` returns the text of a
+    checkpoint's README.md.
 
     A step changes the states of the parts first and the policy last. If a step is interrupted in
     between, the states from before the step are saved. So a checkpoint never holds half a step.
@@ -42,6 +43,7 @@ class Checkpointer:
         loop: LoopParts,
         tokenizer: PreTrainedTokenizerBase,
         about: Callable[..., About],
+        card: Callable[[About, Evaluations], str],
         *,
         metrics: list[dict[str, float]],
         history: History,
@@ -49,7 +51,7 @@ class Checkpointer:
         merge_adapter: bool,
     ) -> None:
         self._checkpoints, self._loop, self._tokenizer = checkpoints, loop, tokenizer
-        self._about, self._metrics, self._history = about, metrics, history
+        self._about, self._card, self._metrics, self._history = about, card, metrics, history
         self._best, self._merge_adapter = best, merge_adapter
         self._updating = True
         loop.optimizer.register_step_pre_hook(self._on_update)
@@ -124,8 +126,9 @@ class Checkpointer:
         scores = {} if self._best is None else self._history.scores(self._best)
         about = self._about(done, micro_batch=self._loop.micro_batch.documents)
         snapshot = Snapshot(
-            policy, self._tokenizer, about, state, weights, self._merge_adapter, shards
-        )
+            policy, self._tokenizer, about, state, weights, self._merge_adapter, shards,
+            card=self._card(about, self._history),
+        )  # fmt: skip
         self._checkpoints.save(snapshot, step=done, scores=scores, processes=processes)
 
     def newest(self) -> str:

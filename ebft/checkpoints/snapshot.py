@@ -2,6 +2,7 @@
 
     config.json, model.safetensors, tokenizer…   the policy: `from_pretrained` loads the folder
     adapter_config.json, adapter_model.safeten…  with LoRA: in place of them, or in adapter/
+    README.md                                    the model card
     run/about.json                               the recipe, the step, digests (`config.about`)
     run/state.json, run/state.safetensors        optimizer, schedule, parts, figures so far
     run/shards/                                  with several processes: the optimizer's tensors
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+CARD = "README.md"
 STATE, SHARDS = "state", "shards"
 
 
@@ -52,7 +54,7 @@ class Snapshot:
     """A run after `about.step` optimizer steps. `state` is nested (`checkpoints.nested`).
 
     `weights` and `merge_adapter` are passed to `save_policy`; `shards` are the tensors that are
-    `Sharded` in the state.
+    `Sharded` in the state. `card` is the text of README.md.
     """
 
     policy: PreTrainedModel
@@ -62,6 +64,7 @@ class Snapshot:
     weights: WholeWeights | None = None
     merge_adapter: bool = False
     shards: Mapping[str, Tensor] = field(default_factory=dict)
+    card: str | None = None
 
     def write_part(self, folder: Path) -> None:
         """Writes this process's shards into an existing folder."""
@@ -79,6 +82,8 @@ class Snapshot:
         (folder / RUN).mkdir(exist_ok=True)
         write_nested(dict(self.state), folder / RUN / STATE)
         write_about(self.about, folder)
+        if self.card is not None:
+            (folder / CARD).write_text(self.card, encoding="utf-8")
 
     @property
     def size(self) -> int:

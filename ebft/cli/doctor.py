@@ -9,9 +9,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import ebft
 from ebft.console import say
 from ebft.parts.packages import TESTED, installed, outside
+from ebft.version import PACKAGE, __version__
 
 PACKAGES = (
     "torch", "transformers", "datasets", "safetensors", "pydantic", "omegaconf", "pluggy", "peft",
@@ -36,7 +36,7 @@ def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     """Prints the report. The exit status is 1 if `tune` needs to be repaired."""
     tune, repair = which_tune()
     lines = {
-        "ebft": f"{ebft.__version__} ({Path(ebft.__file__).parent})",
+        "ebft": f"{__version__} ({PACKAGE})",
         "python": f"{_version('python')}, {sys.executable}",
         "tune": tune,
         **{name: _version(name) for name in PACKAGES},
@@ -76,7 +76,7 @@ def which_tune() -> tuple[str, str | None]:
 
 
 def _reinstall() -> str:
-    checkout = Path(ebft.__file__).parent.parent
+    checkout = PACKAGE.parent
     what = f"-e {checkout}" if (checkout / "pyproject.toml").is_file() else "ebft"
     return f"pip install --force-reinstall --no-deps {what}"
 

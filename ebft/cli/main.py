@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import ebft
 from ebft.cli import cp, doctor, ls, new_plugin, noise, results, run
 from ebft.console import give_up, prepare_process, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.printable import printable
+from ebft.version import __version__
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers for a full disk, an exceeded quota or an exceeded file size."""
@@ -146,7 +146,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Energy-Based Fine-Tuning of language models.",
         epilog=EPILOG,
     )
-    parser.add_argument("--version", action="version", version=f"ebft {ebft.__version__}")
+    parser.add_argument("--version", action="version", version=f"ebft {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS.values():
         add(subparsers)

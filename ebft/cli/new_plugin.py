@@ -11,9 +11,9 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-import ebft
 from ebft.console import say
 from ebft.errors import UserError
+from ebft.version import PACKAGE
 
 EPILOG = """\
 examples:
@@ -78,9 +78,8 @@ def module_name(name: str) -> str:
 
 def example_folder() -> Path:
     """The example package: inside ebft if it was installed from a wheel, or in the checkout."""
-    package = Path(ebft.__file__).parent
-    built = package / "_example"
-    return built if built.is_dir() else package.parent / "plugins" / EXAMPLE
+    built = PACKAGE / "_example"
+    return built if built.is_dir() else PACKAGE.parent / "plugins" / EXAMPLE
 
 
 def write_plugin(name: str, folder: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-import ebft
 from ebft.files import Count, Text, parse_json, read_text, record
+from ebft.version import __version__
 
 FORMAT = 3
 RUN = "run"
@@ -43,7 +43,7 @@ class About:
     digests: Mapping[Text, Text]
     micro_batch: Annotated[Count, Field(ge=1)] | None = None
     format: Count = FORMAT
-    ebft: Text = ebft.__version__
+    ebft: Text = __version__
 
 
 def write_about(about: About, checkpoint: Path) -> None:
@@ -68,6 +68,6 @@ def read_about(checkpoint: Path) -> About:
         raise ValueError(f"{ABOUT} is not that of a checkpoint: {error}") from error
     raise ValueError(
         f"it has format {version.format}, written by ebft {version.ebft}; this is ebft "
-        f"{ebft.__version__}, which reads format {FORMAT}: it is not damaged, so resume with the "
+        f"{__version__}, which reads format {FORMAT}: it is not damaged, so resume with the "
         "version that wrote it"
     )

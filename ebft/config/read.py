@@ -20,9 +20,9 @@ from typing import Any, cast
 import yaml
 from omegaconf import OmegaConf
 
-import ebft
 from ebft.config.overrides import NOT_YAML, Override, apply_overrides
 from ebft.errors import UserError, suggest
+from ebft.version import PACKAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,8 @@ def _changes(
 
 def recipes_folder() -> Path:
     """Returns their folder: inside an installed package, beside the package in a checkout."""
-    package = Path(ebft.__file__).parent
-    built = package / "_recipes"
-    return built if built.is_dir() else package.parent / "recipes"
+    built = PACKAGE / "_recipes"
+    return built if built.is_dir() else PACKAGE.parent / "recipes"
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-import ebft
 from ebft.diagnosis.table import relative_to
+from ebft.version import __version__
 
 if TYPE_CHECKING:
     from ebft.diagnosis.figures import Figures
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def findings_json(findings: Findings) -> str:
     """JSON with null for what is infinite or not known."""
     record = {
-        "ebft": ebft.__version__,
+        "ebft": __version__,
         "documents": findings.documents,
         "texts": findings.clusters,
         "seed": findings.seed,

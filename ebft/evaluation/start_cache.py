@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import BaseModel, TypeAdapter, model_validator
 
-import ebft
 from ebft.config.dump import fingerprint
 from ebft.errors import UserError
 from ebft.evaluation.lines import Length, check_values
@@ -28,6 +27,7 @@ from ebft.files import (
     write_whole,
 )
 from ebft.parts.measurements import Measurement
+from ebft.version import __version__
 
 if TYPE_CHECKING:
     from ebft.evaluation.options import RunEvaluationOptions
@@ -119,7 +119,7 @@ def remembered(
         return None
     said = (
         FORMAT,
-        ebft.__version__,
+        __version__,
         str(seed),
         fingerprint(model, registry, without=()),
         fingerprint(evaluation, registry, without=NOT_MEASURED),

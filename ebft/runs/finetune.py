@@ -26,6 +26,7 @@ from ebft.evaluation.history import History
 from ebft.evaluation.start_cache import remembered
 from ebft.models.load import resolve_device
 from ebft.parts.registry import Registry
+from ebft.report.card import model_card
 from ebft.report.loggers import MetricLogger
 from ebft.runs.checks import process_problems
 from ebft.runs.failures import blame, named_evaluators, saving_last_step
@@ -106,6 +107,10 @@ class FineTuning:
         self._checkpointer = Checkpointer(
             checkpoints, loop, prepared.resources.tokenizer,
             partial(About, recipe=recipe, digests=digests),
+            partial(
+                model_card, method=options.method,
+                adapter=options.model.lora is not None and not checkpoint.merge_adapter,
+            ),
             metrics=self._metrics, history=history,
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip

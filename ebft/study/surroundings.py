@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-import ebft
+from ebft.version import PACKAGE, __version__
 
 PACKAGES = ("torch", "transformers", "datasets")
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "transformers", "datasets")
 def surroundings() -> dict[str, str]:
     """The environment by name, for the report. It contains no names of machines or people."""
     return {
-        "ebft": f"{ebft.__version__}{_commit()}",
+        "ebft": f"{__version__}{_commit()}",
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
         "hardware": _hardware(),
@@ -34,7 +34,7 @@ def _commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(ebft.__file__).parent), *arguments]
+    command = ["git", "-C", str(PACKAGE), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

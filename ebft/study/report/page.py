@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ebft.printable import printable
+from ebft.printable import plain_markdown, printable
 from ebft.scoring.interval import TOO_FEW
 from ebft.study.report.records import StudyRecord
 
@@ -30,12 +29,6 @@ CELLS = (
     "value", "value_seeds", "change", "change_documents", "change_seeds",
     "difference", "difference_documents", "difference_seeds", "difference_pooled",
 )  # fmt: skip
-ESCAPED = re.compile(r"[\\`*\[\]]|(?<!\w)_|_(?!\w)")
-"""Characters with a meaning in a line of Markdown; an underscore inside a word has none."""
-ENTITIES = {
-    "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "~": "&#126;", "$": "&#36;",
-}  # fmt: skip
-"""Characters that some dialects of Markdown do not escape by a backslash."""
 SIGNED = ("change", "difference")
 CLEAR = {"change": "change_documents", "difference": "difference_documents"}
 """The figures that are bold if they exceed a half-width, and that half-width."""
@@ -110,16 +103,6 @@ def _is_clear(name: str, row: dict[str, float]) -> bool:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def plain_markdown(text: str) -> str:
-    r"""Escapes a text for a line of Markdown, so that it makes no HTML, links, emphasis or cells.
-
-    >>> plain_markdown("[layer 8] a_b <b> x|y")
-    '\\[layer 8\\] a_b &lt;b&gt; x&#124;y'
-    """
-    escaped = ESCAPED.sub(r"\\\g<0>", printable(text))
-    return "".join(ENTITIES.get(letter, letter) for letter in escaped)
 
 
 def _printable(value: object) -> object:
