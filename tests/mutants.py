@@ -56,6 +56,7 @@ DOCUMENTS, SPLIT = (f"tests/unit/data/test_{name}.py" for name in ("documents", 
 ARCHITECTURES = "tests/unit/models/test_architectures.py"
 TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
 METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
+WAITS = "tests/gpu/test_waits.py"
 
 
 class Mutant(NamedTuple):
@@ -174,6 +175,16 @@ MUTANTS = [
     Mutant("models/log_probs.py", "z.div_(temperature)\n            normalizer", "pass\n            normalizer"),
     Mutant("models/log_probs.py", "grad[rows, None] / temperature", "grad[rows, None]"),
     Mutant("rollout/tree_mask.py", "(key < until)", "(key <= until)"),
+    Mutant("rollout/tree_mask.py", "at = anchors + self.newest", "at = anchors"),
+    Mutant("rollout/records.py", "on_host[B + 1 + rows.start", "on_host[B + rows.start"),
+    Mutant("rollout/records.py", "self.mask.any((0, 1)) * number", "self.mask.all(1).all(0) * number"),
+    Mutant("rollout/tree.py", "begins.diff() * n", "begins.diff()"),
+    Mutant("rollout/transfer.py", ".to(device, non_blocking=True)", ".to(device)", WAITS),
+    Mutant("rollout/tree_mask.py", "ON_CPU if device.type == \"cpu\" else ON_GPU", "ON_CPU", WAITS),
+    Mutant("rollout/tree_mask.py", "repeat_interleave(branches, output_size=sum(self.branches))", "repeat_interleave(branches)", WAITS),
+    Mutant("samplers/hf_tree.py", "t % self._looks_every == 0 and ", "", WAITS),
+    Mutant("models/tree_log_probs.py", "trunk_at.flatten()[at - 1]", "trunk_at.flatten()[at]"),
+    Mutant("training/checks.py", "finite = finite & log_probs.rollouts", "finite = log_probs.documents", "tests/unit/training/test_finite.py"),
     Mutant("rollout/tree_mask.py", "(own <= key)", "(first <= key)"),
     Mutant("rollout/tree_mask.py", "branch + self.newest", "branch + self.steps"),
     Mutant("rollout/tree_mask.py", "rest >= self.anchors", "rest > self.anchors"),

@@ -44,7 +44,7 @@ def draw_both(
     sampler: Sampler, plan: Plan, documents: Sequence[Document], resources: Resources, budget: int
 ) -> Rollouts:
     """2n rollouts of each context, from a sampler that draws that many."""
-    contexts = divide(plan(documents).to(resources.device), n=sampler.n, budget=budget)
+    contexts = divide(plan(documents), n=sampler.n, budget=budget).to(resources.device)
     return sampler(contexts, step=SAMPLED)
 
 

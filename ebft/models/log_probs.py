@@ -166,7 +166,9 @@ class _TokenLogProbs(torch.autograd.Function):
             z = _logits(hidden[rows], cast, bias, cap)
             slope = None if cap is None else 1 - (z / cap) ** 2
             # d log p / d logits = (one-hot − softmax) / temperature
-            dz = z.div_(temperature).sub_(normalizers[rows, None]).exp_().neg_()
+            if temperature != 1:
+                z.div_(temperature)
+            dz = z.sub_(normalizers[rows, None]).exp_().neg_()
             dz[torch.arange(len(dz), device=dz.device), targets[rows]] += 1
             dz.mul_(grad[rows, None] / temperature)
             if slope is not None:

@@ -108,13 +108,18 @@ def _of_trunks(
 ) -> DocumentLogProbs:
     column = torch.arange(contexts.tokens.shape[1], device=hidden.device)
     predicted = (column > 0) & (column < contexts.lengths[:, None])
-    before = tree.trunk_at[predicted.roll(-1, 1)]  # the token before each
+    # Their number is known, so the host need not wait for it, as it would to index by a mask.
+    count = sum(max(0, length - 1) for length in tree.mask.trunks)
+    at = predicted.flatten().nonzero_static(size=count)[:, 0]
+    before = tree.trunk_at.flatten()[at - 1]
     log_probs, entropies = token_log_probs_and_entropies(
-        policy, hidden[before], contexts.tokens[predicted], likeliest=likeliest
+        policy, hidden[before], contexts.tokens.flatten()[at], likeliest=likeliest
     )
-    zeros = log_probs.new_zeros(predicted.shape)
+    zeros = log_probs.new_zeros(predicted.numel())
+
+    def placed(values: Float[Tensor, " N"]) -> Float[Tensor, "B S"]:
+        return zeros.scatter(0, at, values).view(predicted.shape)
+
     if likeliest == 0:
-        return DocumentLogProbs(zeros.masked_scatter(predicted, log_probs), zeros)
-    return DocumentLogProbs(
-        zeros.masked_scatter(predicted, log_probs), zeros.masked_scatter(predicted, entropies)
-    )
+        return DocumentLogProbs(placed(log_probs), zeros.view(predicted.shape))
+    return DocumentLogProbs(placed(log_probs), placed(entropies))

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ebft.rollout.transfer import move
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -78,7 +80,7 @@ class Contexts:
     def to(self, device: torch.device) -> Contexts:
         """The same contexts with their tensors on `device`; the documents stay where they are."""
         names = ("tokens", "lengths", "row", "anchor", "reference", "reference_mask")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return replace(self, **{name: move(getattr(self, name), device) for name in names})
 
     def divided(self, documents: Sequence[int]) -> Contexts:
         """The same contexts in micro-batches; number i has `documents[i]` documents, in order."""
@@ -91,19 +93,21 @@ class Contexts:
 
     def split(self) -> Iterator[tuple[slice, Contexts]]:
         """The micro-batches, each with its place in the P dimension."""
-        start = 0
-        for count in self.micro_batches or (len(self.documents),):
+        B, start = len(self.documents), 0
+        begins = torch.searchsorted(self.row, torch.arange(B + 1, device=self.row.device))
+        # Together: the host waits for the device once.
+        on_host: list[int] = torch.cat([begins, self.lengths]).tolist()
+        for count in self.micro_batches or (B,):
             rows = slice(start, start + count)
-            bounds = torch.tensor([rows.start, rows.stop], device=self.row.device)
-            first, last = torch.searchsorted(self.row, bounds).tolist()
-            place, lengths = slice(first, last), self.lengths[rows]
+            place = slice(on_host[rows.start], on_host[rows.stop])
+            longest = max(on_host[B + 1 + rows.start : B + 1 + rows.stop])
             yield (
                 place,
                 replace(
                     self,
                     documents=self.documents[rows],
-                    tokens=self.tokens[rows, : int(lengths.max())],
-                    lengths=lengths,
+                    tokens=self.tokens[rows, :longest],
+                    lengths=self.lengths[rows],
                     row=self.row[place] - start,
                     anchor=self.anchor[place],
                     reference=self.reference[place],
@@ -129,10 +133,16 @@ class Rollouts:
     mask: Bool[Tensor, "P n G"]
     temperature: float
 
+    def to(self, device: torch.device) -> Rollouts:
+        """The same rollouts and contexts with their tensors on `device`."""
+        tensors = (move(x, device) for x in (self.tokens, self.log_probs, self.mask))
+        return Rollouts(self.contexts.to(device), *tensors, self.temperature)
+
     @property
     def longest(self) -> int:
         """Tokens of the longest rollout, at most G."""
-        return int(self.mask.any((0, 1)).nonzero().max()) + 1
+        number = torch.arange(1, self.mask.shape[-1] + 1, device=self.mask.device)
+        return int((self.mask.any((0, 1)) * number).max())
 
     def split(self) -> Iterator[tuple[slice, Rollouts]]:
         """The micro-batches, each with its place in the P dimension."""

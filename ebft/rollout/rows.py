@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ebft.rollout.transfer import numbers
 from ebft.rollout.tree_mask import TreeMask
 
 
@@ -38,7 +39,7 @@ def as_rows(tree_mask: TreeMask) -> list[Rows]:
     memory. Texts of about equal length are in one batch.
     """
     device = tree_mask.anchors.device
-    trunks = torch.tensor(tree_mask.trunks, device=device)
+    trunks = numbers(tree_mask.trunks, device)
     starts, first, prefix, own = trunks.cumsum(0) - trunks, trunks * 0, trunks * 0, trunks
     if tree_mask.steps:
         branch = torch.arange(tree_mask.anchors.numel(), device=device)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ebft.rollout.records import Contexts
+from ebft.rollout.transfer import move
 
 # Constants of splitmix64 (Steele, Lea & Flood 2014) as signed 64-bit integers.
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -51,7 +52,7 @@ def document_keys(names: Sequence[str]) -> Int[Tensor, " B"]:
 
 def _context_state(contexts: Contexts, *, seed: int, step: int) -> Int[Tensor, " P"]:
     key = document_keys([document.name for document in contexts.documents])
-    key = key.to(contexts.tokens.device)
+    key = move(key, contexts.tokens.device)
     state = _absorb(_absorb(torch.zeros_like(key), seed), step)
     return _absorb(_absorb(state, key)[contexts.row], contexts.anchor)
 

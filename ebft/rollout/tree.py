@@ -55,8 +55,14 @@ def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:
 
     starts = lengths.cumsum(0) - lengths
     trunk_at = starts[:, None] + torch.arange(S, device=device).minimum(lengths[:, None] - 1)
-    trunks, branches = lengths.tolist(), (torch.bincount(row, minlength=B) * n).tolist()
-    tree_mask = TreeMask(tuple(trunks), tuple(branches), anchor.repeat_interleave(n), steps)
+    begins = torch.searchsorted(row, torch.arange(B + 1, device=device))
+    # Together: the host waits for the device once.
+    on_host = torch.cat([lengths, begins.diff() * n, anchor]).tolist()
+    anchors = [a for a in on_host[2 * B :] for _ in range(n)]
+    tree_mask = TreeMask(
+        tuple(on_host[:B]), tuple(on_host[B : 2 * B]), anchor.repeat_interleave(n), steps,
+        known=tuple(anchors),
+    )  # fmt: skip
 
     branch = torch.arange(P * n, device=device).view(P, n, 1)
     step = torch.arange(steps, device=device)

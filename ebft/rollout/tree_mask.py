@@ -20,11 +20,27 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-QUERIES = 128
-"""Query tokens of a group: small groups compute fewer masked scores, large ones use larger matrix
-products."""
-NEWEST = 32
-"""Query tokens of a group when only the newest token of each branch is a query."""
+from ebft.rollout.transfer import numbers
+
+
+class GroupSize(NamedTuple):
+    """Query tokens of a group of branches; `newest`: when only the newest token of each branch is a
+    query.
+
+    Small groups compute fewer masked scores. Large ones use larger matrix products, and launch
+    fewer kernels, which is what a GPU waits for otherwise.
+    """
+
+    queries: int
+    newest: int
+
+
+ON_CPU, ON_GPU = GroupSize(128, 32), GroupSize(1024, 1024)
+
+
+def group_size(device: torch.device) -> GroupSize:
+    """Returns the size of groups on a device."""
+    return ON_CPU if device.type == "cpu" else ON_GPU
 
 
 class Intervals(NamedTuple):
@@ -65,7 +81,8 @@ class TreeMask:
     Document i has `trunks[i]` tokens and `branches[i]` branches of `steps` tokens each. Branch q
     sees the first `anchors[q]` tokens of its trunk. Keys are all tokens of the row. Queries are all
     tokens too, unless `newest` is set (while branches are sampled): then they are token number
-    `newest` of every branch. `prepared` is set by `at`.
+    `newest` of every branch. `prepared` is set by `at`. `known` are the anchors as Python's
+    numbers, if they have been read from the device already.
     """
 
     trunks: tuple[int, ...]
@@ -74,6 +91,7 @@ class TreeMask:
     steps: int
     newest: int | None = None
     prepared: NewestGroups | None = None
+    known: tuple[int, ...] | None = None
 
     @property
     def trunk(self) -> int:
@@ -88,8 +106,12 @@ class TreeMask:
     @cached_property
     def reach(self) -> int:
         """The most tokens that any token sees."""
-        branch = int(self.anchors.max()) + self.steps if self.anchors.numel() else 0
+        branch = max(self._on_host) + self.steps if self._on_host else 0
         return max(*self.trunks, branch)
+
+    @cached_property
+    def _on_host(self) -> tuple[int, ...]:
+        return tuple(self.anchors.tolist()) if self.known is None else self.known
 
     @property
     def documents(self) -> list[slice]:
@@ -115,16 +137,18 @@ class TreeMask:
         if self.prepared is not None:
             return self.prepared.starts
         device = self.anchors.device
-        starts = torch.tensor([d.start for d in self.documents], device=device)
-        return starts.repeat_interleave(torch.tensor(self.branches, device=device))
+        starts = numbers([d.start for d in self.documents], device)
+        branches = numbers(self.branches, device)
+        return starts.repeat_interleave(branches, output_size=sum(self.branches))
 
     @cached_property
     def groups(self) -> list[Group]:
-        """All branches, in groups of about `QUERIES` or `NEWEST` query tokens."""
+        """All branches, in groups of about `group_size` query tokens."""
         if self.prepared is not None:
             return self.prepared.groups
-        size = -(-QUERIES // self.steps) if self.newest is None else NEWEST
-        return list(self._groups(size))
+        size = group_size(self.anchors.device)
+        branches = -(-size.queries // self.steps) if self.newest is None else size.newest
+        return list(self._groups(branches))
 
     def groups_within(self, window: int | None) -> list[Group]:
         """The same, with trunks seen through a sliding window: a token sees keys of at most
@@ -141,8 +165,11 @@ class TreeMask:
 
     def _through(self, group: Group, window: int) -> Group:
         anchors, device = self.anchors[group.branches, None, None], self.anchors.device
-        own = torch.arange(self.steps, device=device) if self.newest is None else self.newest
-        at = anchors + torch.as_tensor(own, device=device).view(-1, 1)  # positions of the queries
+        # The positions of the queries.
+        if self.newest is None:
+            at = anchors + torch.arange(self.steps, device=device)[:, None]
+        else:
+            at = anchors + self.newest
         most = group.keys.stop - group.keys.start
         first = max(0, group.least - window + 1)
         key = torch.arange(first, most, device=device)
@@ -151,7 +178,7 @@ class TreeMask:
         return Group(group.branches, keys, 0, hidden, group.least)
 
     def _groups(self, size: int) -> Iterator[Group]:
-        anchors, device = self.anchors.tolist(), self.anchors.device
+        anchors, device = self._on_host, self.anchors.device
         for document, branches in zip(self.documents, _consecutive(self.branches), strict=True):
             for at in range(branches.start, branches.stop, size):
                 part = slice(at, min(at + size, branches.stop))
@@ -168,8 +195,8 @@ class TreeMask:
         until = self.starts + self.anchors
         if self.newest is not None:
             return Intervals(self.starts, until, branch, branch + self.newest)
-        trunks = torch.tensor(self.trunks, device=device)
-        first = (trunks.cumsum(0) - trunks).repeat_interleave(trunks)
+        trunks = numbers(self.trunks, device)
+        first = (trunks.cumsum(0) - trunks).repeat_interleave(trunks, output_size=self.trunk)
         column = torch.arange(self.columns, device=device)
         # A trunk token sees its own trunk alone, so its first interval is empty.
         starts, until, own = (
@@ -205,7 +232,7 @@ class TreeMask:
 def trunk_mask(lengths: Sequence[int], device: torch.device) -> TreeMask:
     """Causal attention over documents side by side, without branches."""
     nothing = torch.zeros(0, dtype=torch.long, device=device)
-    return TreeMask(tuple(lengths), (0,) * len(lengths), nothing, steps=0)
+    return TreeMask(tuple(lengths), (0,) * len(lengths), nothing, steps=0, known=())
 
 
 def _consecutive(lengths: Sequence[int]) -> list[slice]:

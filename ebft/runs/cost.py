@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ebft.models.log_probs import ROWS as LOGIT_ROWS
 from ebft.models.shape import ModelShape, layer_index
-from ebft.rollout.tree_mask import QUERIES
+from ebft.rollout.tree_mask import ON_CPU, ON_GPU
 
 # Training costs relative to a forward pass. Backward multiplies by each weight twice: for the
 # gradient of the weight and for that of its input.
@@ -246,7 +246,7 @@ def memory(
     if gradient_checkpointing:
         kept = model.layers * bytes_per_value * model.hidden + layer
     # Scores, probabilities and their gradients, of one group of branches and the trunk.
-    group = QUERIES + tree.rollout_length
+    group = (ON_CPU if on_cpu else ON_GPU).queries + tree.rollout_length
     scores = 3 * 4 * model.heads * group * (tree.length + tree.rollout_length)
     matrices, outside = model.layers * model.layer_weights, N - model.layers * model.layer_weights
     # A frozen matrix is kept in 4 bits, or in the precision of forwards (`models.lora.cast_base`).

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+LOOKS_EVERY = 8
+"""Tokens between two looks at whether all rollouts have ended, on a GPU: it waits for each. Tokens
+after a rollout's end are not used."""
 Uniform = Callable[[int], Float[Tensor, "P n"]]
 """Random numbers in [0, 1) for a token of all rollouts, by the token's number."""
 
@@ -86,6 +89,7 @@ class HfTreeSampler:
         self._resources, self._policy = resources, resources.policy
         # Processes decode in lockstep, and another may have rollouts that have not ended.
         self._stops = resources.processes.size == 1
+        self._looks_every = 1 if resources.device.type == "cpu" else LOOKS_EVERY
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Uses the policy itself; there is nothing to copy."""
@@ -170,7 +174,7 @@ class HfTreeSampler:
         for t in range(1, G):
             if contexts.stop_at_eos and self._stops:
                 ended |= drawn[-1][0] == self._resources.tokenizer.eos_token_id
-                if ended.all():
+                if t % self._looks_every == 0 and ended.all():
                     break
             hidden = read(drawn[-1][0].flatten(), t - 1)
             token, log_prob = self._draw(hidden, uniform(t).view(p * n, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, TypedDict
 
@@ -149,11 +149,14 @@ class _Sum:
         self.squared_norms: list[float] = []
 
     def add(self, gradient: Gradient) -> None:
-        squared = sum(float(g.square().sum()) for g in gradient)
-        self.squared_norms.append(self._scale**2 * squared)
+        self.squared_norms.append(self._scale**2 * _squared(gradient))
         torch._foreach_add_(self._sum, list(gradient))
 
     def mean_squared(self) -> float:
         """|1/K Σ g_k|²."""
-        squared = sum(float(g.square().sum()) for g in self._sum)
-        return self._scale**2 * squared / len(self.squared_norms) ** 2
+        return self._scale**2 * _squared(self._sum) / len(self.squared_norms) ** 2
+
+
+def _squared(gradient: Iterable[Tensor]) -> float:
+    """|g|². The host waits for the device once, not for each weight."""
+    return sum(torch.stack([g.square().sum() for g in gradient]).tolist())

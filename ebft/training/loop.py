@@ -42,10 +42,10 @@ def train(loop: LoopParts, steps: range, observer: Observer = NOBODY) -> Iterato
     """
     parts, optimizer = loop.rollout_parts, loop.optimizer
     for step in steps:
-        contexts = loop.plan(loop.documents(step)).to(loop.device)  # P of them
+        contexts = loop.plan(loop.documents(step))  # P of them
         contexts = divide(
             contexts, n=loop.n, budget=loop.micro_batch_tokens, processes=loop.processes
-        )
+        ).to(loop.device)
         scored = None
         if parts is not None:
             observer.announce("sampling")
@@ -119,7 +119,7 @@ def accumulate_gradients(
     (`scored` is None) the loss is γ·L_CE. At γ = 0, L_CE is computed for the log, without backward.
     """
     counts = count(contexts, scored, objective, processes)
-    totals = Totals(objective)
+    totals = Totals(objective, contexts.tokens.device)
     with recompute_layers(policy, enabled=gradient_checkpointing):
         for number, (place, micro_batch) in enumerate(contexts.split(), 1):
             announce(f"training {number}/{len(contexts.micro_batches or [contexts])}")

@@ -154,14 +154,16 @@ class Losses(NamedTuple):
 class Totals:
     """Sums of the losses over the micro-batches of a step."""
 
-    def __init__(self, objective: ObjectiveOptions) -> None:
+    def __init__(self, objective: ObjectiveOptions, device: torch.device) -> None:
         self._cap = objective.importance.cap
-        self._cross_entropy, self._policy_gradient, self._gap = torch.zeros(3, dtype=torch.float64)
+        # On the device: the host would wait for it at every micro-batch.
+        zeros = torch.zeros(3, dtype=torch.float64, device=device)
+        self._cross_entropy, self._policy_gradient, self._gap = zeros
         self._rollouts, self._ratios = False, list[Tensor]()
 
     def add_documents(self, nats: Float[Tensor, ""]) -> None:
         """Adds the cross-entropy of a micro-batch."""
-        self._cross_entropy += nats.cpu()
+        self._cross_entropy += nats
 
     def add_rollouts(
         self,
@@ -173,9 +175,9 @@ class Totals:
         """Adds the policy gradient's loss of a micro-batch, and the log-probs of its rollouts."""
         assert log_probs.rollouts is not None
         self._rollouts = True
-        self._policy_gradient += pg_loss.detach().cpu()
+        self._policy_gradient += pg_loss.detach()
         gap = (log_probs.rollouts.detach() - rollouts.log_probs).where(rollouts.mask, 0)
-        self._gap += gap.abs().sum().cpu()
+        self._gap += gap.abs().sum()
         if ratios is not None:
             self._ratios.append(ratios)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from ebft.options import Options
 from ebft.parts.part import Claim
 from ebft.rollout.records import Contexts, Rollouts
+from ebft.rollout.transfer import numbers
 
 
 class ImportanceOptions(Options):
@@ -233,6 +234,6 @@ def cross_entropy_mask(
         max(document.prompt_length if tokens == "completion" else 0, document.begins)
         for document in contexts.documents
     ]
-    first = torch.tensor(prompts, device=device).clamp(min=1)
+    first = numbers(prompts, device).clamp(min=1)
     column = torch.arange(contexts.tokens.shape[1], device=device)
     return (column >= first[:, None]) & (column < contexts.lengths[:, None])

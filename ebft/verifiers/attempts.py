@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+import torch
 from pydantic import AfterValidator
 
 from ebft.models.tokenizer import begins_with, text_of, without_end, without_start
@@ -37,6 +38,7 @@ class Attempt:
 
 def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[Attempt]:
     """Returns the n attempts of each context, in order, as texts."""
+    rollouts = rollouts.to(torch.device("cpu"))
     c, attempts, start = rollouts.contexts, [], begins_with(tokenizer)
     for p in range(len(c)):
         row = int(c.row[p])

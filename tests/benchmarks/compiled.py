@@ -38,8 +38,8 @@ Forward and backward of SmolLM2-135M over the tree of one document, as in
 
 def run(length: int) -> tuple[str, float]:
     """A row, and the seconds that compiling took."""
-    bench = Bench(length)
-    bench.step("tree")  # so that the optimizer has its state
+    bench = Bench.of_embedded(length)
+    bench.run("tree", "step")  # so that the optimizer has its state
 
     def repeated() -> Measured:
         return best([measure(bench, bench.tree_train) for _ in range(REPEATS)])

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 def commit() -> str:
     """The commit that is checked out; `-dirty` if files of it have changed."""
     command = ["git", "describe", "--always", "--dirty"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    try:
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # a copy of the files without git
+        return "unknown"
     return run.stdout.strip()
 
 
@@ -25,6 +28,14 @@ def cpu() -> str:
     return names[0] if names else platform.processor()
 
 
-def hardware() -> str:
-    """The processor, its cores, and how many threads torch uses."""
+def hardware(device: str = "cpu") -> str:
+    """The GPU; or the processor, its cores, and how many threads torch uses."""
+    if device != "cpu":
+        return str(torch.cuda.get_device_name(device))
     return f"{cpu()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def wait_for(device: str) -> None:
+    """Returns when everything that was launched on a device is done."""
+    if device != "cpu":
+        torch.cuda.synchronize()

@@ -7,12 +7,14 @@ peak is the largest resident set of the process, as the kernel counts it, so Pyt
 data are in it.
 """
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from datetime import date
 from itertools import product
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -43,17 +45,21 @@ def overrides(micro_batch: int, kind: str) -> list[str]:
     ]
 
 
-def measure(options: list[str]) -> int:
-    """Bytes at the peak."""
+def measure(options: list[str], device: str = "cpu") -> int:
+    """Bytes at the peak: of the resident set, or on a GPU of what torch has allocated."""
     with tempfile.TemporaryDirectory(prefix="ebft-memory-") as folder:
         command = [sys.executable, "-m", "ebft.cli.main", "run", str(RECIPE), *options]
         process = subprocess.Popen(
-            [*command, f"output_dir={folder}/run"], stdout=subprocess.DEVNULL
+            [*command, f"model.device={device}", f"output_dir={folder}/run"],
+            stdout=subprocess.DEVNULL,
         )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError(f"exit status {process.returncode}: {' '.join(command)}")
+        if device != "cpu":
+            steps = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
+            return int(max(json.loads(step)["memory_gib"] for step in steps) * GIB)
         return usage.ru_maxrss * 1024
 
 

@@ -9,9 +9,12 @@ could compute in that time. Each time is the fastest of `REPEATS` after one to w
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ebft.features.hidden_states import HiddenStates
@@ -26,12 +29,17 @@ from ebft.samplers.hf_tree import HfTree
 from ebft.testing import tiny_documents
 from ebft.training.loop import accumulate_gradients
 from ebft.training.objective import ObjectiveOptions
+from tests.benchmarks.machine import hardware, wait_for
 from tests.benchmarks.peak import peak_memory
 from tests.tiny import at_a_time, trained_on
 
 REPEATS, STRIDE, G, N, DEPTHS = 3, 8, 8, 4, (0.25, 0.5, 0.75)
 COMMON = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "tie_word_embeddings": True}
 SHAPES = {
+    "qwen2.5-0.5b": {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+        "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151_936,
+    },
     "qwen2.5-1.5b": {
         "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
         "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151_936,
@@ -43,10 +51,35 @@ SHAPES = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is measured, and on what; `peak` is in TFLOP/s."""
+
+    model: str = "qwen2.5-1.5b"
+    attention: str = "flex"
+    precision: str = "bfloat16"
+    device: str = "cuda"
+    length: int = 1024
+    documents: int = 16
+    micro_batch: int = 2
+    gradient_checkpointing: bool = False
+    peak: float = 989.0
+
+
+class Phase(NamedTuple):
+    """A phase of a step: its time, what the cost model counts, the share of what the GPU could
+    compute in that time, and the peak above what is there before."""
+
+    seconds: float
+    flop: float
+    mfu: float
+    peak_bytes: int
+
+
 class Step:
     """The phases of one step, on random documents."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: Setting) -> None:
         config = Qwen2Config(**SHAPES[arguments.model], **COMMON)
         self.arguments, self.shape = arguments, ModelShape.of(config)
         self.precision, device = PRECISION[arguments.precision], torch.device(arguments.device)
@@ -106,12 +139,47 @@ def fastest(work: Callable[[], None], device: str) -> float:
     """Seconds of the fastest of `REPEATS` runs after one to warm up."""
     times = []
     for _ in range(REPEATS + 1):
+        wait_for(device)
         start = perf_counter()
         work()
-        if device != "cpu":
-            torch.cuda.synchronize()
+        wait_for(device)
         times.append(perf_counter() - start)
     return min(times[1:])
+
+
+PHASES = ("sampling", "features", "training")
+
+
+def measure(step: Step, phase: str) -> Phase:
+    """A phase of the step, after one run to warm up and compile."""
+    setting, run = step.arguments, getattr(step, phase)
+    seconds = fastest(run, setting.device)
+    work = step.flops()[phase]
+    peak = peak_memory(run, setting.device)
+    return Phase(seconds, work, mfu_of(work, seconds, setting), peak)
+
+
+def mfu_of(flop: float, seconds: float, setting: Setting) -> float:
+    return flop / seconds / (setting.peak * 1e12)
+
+
+def whole(phases: Sequence[Phase], setting: Setting) -> Phase:
+    """All phases together."""
+    seconds, work = sum(p.seconds for p in phases), sum(p.flop for p in phases)
+    peak = max(p.peak_bytes for p in phases)
+    return Phase(seconds, work, mfu_of(work, seconds, setting), peak)
+
+
+def top_operators(work: Callable[[], None], device: str, rows: int = 15) -> str:
+    """torch's profiler's table of one run: where the device's own time goes."""
+    activities = [ProfilerActivity.CPU]
+    if device != "cpu":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as found:
+        work()
+        wait_for(device)
+    by = "self_cpu_time_total" if device == "cpu" else "self_cuda_time_total"
+    return str(found.key_averages().table(sort_by=by, row_limit=rows, max_name_column_width=60))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -126,22 +194,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--micro-batch", type=int, default=2)
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s of the GPU (H100: 989)")
-    arguments = parser.parse_args(argv)
-    step = Step(arguments)
-    counted, total = step.flops(), 0.0
-    card = arguments.device if arguments.device == "cpu" else torch.cuda.get_device_name()
-    print(f"{arguments.model}, {arguments.attention}, {arguments.precision}, {card}")
+    setting = Setting(**vars(parser.parse_args(argv)))
+    step = Step(setting)
+    print(f"{setting.model}, {setting.attention}, {setting.precision}, {hardware(setting.device)}")
     print(f"{'':12}{'seconds':>10}{'TFLOP':>10}{'MFU':>8}{'peak, GiB':>12}")
-    for phase, work in counted.items():
-        run = getattr(step, phase)
-        seconds = fastest(run, arguments.device)
-        total += seconds
-        mfu = work / seconds / (arguments.peak * 1e12)
-        peak = peak_memory(run, arguments.device) / 2**30
-        print(f"{phase:12}{seconds:>10.3f}{work / 1e12:>10.2f}{mfu:>8.1%}{peak:>12.1f}")
-    work = sum(counted.values())
-    mfu = work / total / (arguments.peak * 1e12)
-    print(f"{'whole step':12}{total:>10.3f}{work / 1e12:>10.2f}{mfu:>8.1%}")
+    found = {}
+    for phase in PHASES:
+        found[phase] = measure(step, phase)
+        print_row(phase, found[phase])
+    print_row("whole step", whole(list(found.values()), setting))
+
+
+def print_row(name: str, phase: Phase) -> None:
+    seconds, flop, mfu, peak = phase
+    print(f"{name:12}{seconds:>10.3f}{flop / 1e12:>10.2f}{mfu:>8.1%}{peak / 2**30:>12.1f}")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def mask(anchors: list[int], S: int, steps: int) -> torch.Tensor:
             for earlier in range(step + 1):
                 out[row, S + earlier * K + k] = True
     hidden = torch.finfo(torch.float32).min
-    return torch.zeros(T, T).masked_fill_(~out, hidden)[None, None]
+    return torch.zeros(T, T).masked_fill_(~out, hidden)[None, None]  # on the CPU, as theirs
 
 
 def inputs(contexts, n: int, generated: torch.Tensor):
@@ -52,8 +52,10 @@ def inputs(contexts, n: int, generated: torch.Tensor):
     S, anchors = contexts.tokens.shape[1], contexts.anchor
     steps = generated.shape[1]
     rows = torch.cat([contexts.tokens.expand(n, S), generated.flatten(1)], 1)
-    position = torch.cat([torch.arange(S), *(anchors + step for step in range(steps))])
-    return rows, position.expand(n, -1), mask(anchors.tolist(), S, steps).expand(n, -1, -1, -1)
+    trunk = torch.arange(S, device=anchors.device)
+    position = torch.cat([trunk, *(anchors + step for step in range(steps))])
+    seen = mask(anchors.tolist(), S, steps).to(anchors.device)
+    return rows, position.expand(n, -1), seen.expand(n, -1, -1, -1)
 
 
 def forward(model, contexts, n, generated, **others):
@@ -69,10 +71,12 @@ def sample(policy, contexts, *, n: int, seed: int, step: int) -> torch.Tensor:
     K, G = len(contexts), contexts.rollout_length
     S = contexts.tokens.shape[1]
     uniform_of = uniforms(contexts, n=n, seed=seed, step=step)
-    generated = torch.zeros(n, 0, K, dtype=torch.long)
+    device = contexts.anchor.device
+    generated = torch.zeros(n, 0, K, dtype=torch.long, device=device)
     for t in range(G):
         logits = forward(policy, contexts, n, generated).logits
-        last = contexts.anchor - 1 if t == 0 else S + (t - 1) * K + torch.arange(K)
+        place = torch.arange(K, device=device)
+        last = contexts.anchor - 1 if t == 0 else S + (t - 1) * K + place
         uniform = uniform_of(t)  # [K, n]
         tokens, _ = draw(logits[:, last].flatten(0, 1).float(), uniform.T.reshape(-1, 1), 1.0)
         generated = torch.cat([generated, tokens.view(n, 1, K)], 1)
@@ -100,7 +104,8 @@ def loss(policy, rollouts: Rollouts, advantages: torch.Tensor, gamma: float) -> 
     S = contexts.tokens.shape[1]
     generated = _generated(rollouts)
     log_probs = forward(policy, contexts, n, generated).logits.log_softmax(-1)
-    before = torch.cat([contexts.anchor - 1, S + torch.arange((G - 1) * K)])
+    place = torch.arange((G - 1) * K, device=contexts.anchor.device)
+    before = torch.cat([contexts.anchor - 1, S + place])
     sampled = log_probs[:, before].gather(-1, generated.flatten(1)[..., None])[..., 0]
     per_rollout = sampled.view(n, G, K).sum(1).T  # [K, n]
     trunk = contexts.tokens[:, 1:].expand(n, -1)

@@ -18,7 +18,7 @@ from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from tqdm import tqdm
@@ -37,7 +37,7 @@ from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
 from ebft.training.objective import ObjectiveOptions
 from tests.benchmarks import public_layout
-from tests.benchmarks.machine import ROOT, commit, hardware
+from tests.benchmarks.machine import ROOT, commit, hardware, wait_for
 from tests.benchmarks.peak import MIB, peak_memory
 from tests.tiny import trained_on
 
@@ -57,30 +57,40 @@ class Measured:
 
 
 class Bench:
-    """One document, one policy, all layouts."""
+    """One document, one policy, all layouts, where the policy is; its attention is the tree's."""
 
-    def __init__(self, length: int) -> None:
-        options = ModelOptions(path="smollm2-135m-instruct")
-        self.policy, tokenizer = load_policy(options)
-        self.frozen = load_frozen(options, torch.float32)
+    def __init__(self, policy, frozen, document: Document) -> None:
+        self.policy, self.frozen, self.device = policy, frozen, policy.device
         self.resources = Resources(
-            policy=self.policy, tokenizer=tokenizer, load_base=cache(lambda: self.frozen),
-            device=torch.device("cpu"), precision=torch.float32, seed=0,
+            policy=policy, tokenizer=None, load_base=lambda: frozen,
+            device=self.device, precision=torch.float32, seed=0,
         )  # fmt: skip
-        texts = PythonFiles().build(self.resources)().held_out
-        ids = next(
-            ids for text in texts if len(ids := tokenizer(text.completion)["input_ids"]) >= length
-        )
-        document = Document("document", torch.tensor(ids[:length]))
-        self.contexts = Strided(start=8, stride=STRIDE, rollout_length=G)([document])
+        plan = Strided(start=8, stride=STRIDE, rollout_length=G)
+        self.contexts = plan([document]).to(self.device)
         self.sampler = HfTree(n=N).build(self.resources)
         self.feature_map = HiddenStates(depths=DEPTHS).build(self.resources)
         self.rollouts: Rollouts = self.sampler(self.contexts, step=0)
         generator = torch.Generator().manual_seed(0)
-        self.advantages = torch.randn(len(self.contexts), N, generator=generator)
+        self.advantages = torch.randn(len(self.contexts), N, generator=generator).to(self.device)
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=0.0)
         depth = self.policy.config.num_hidden_layers
         self.layers = [layer_index(f, depth) for f in DEPTHS]
+
+    @classmethod
+    def of_embedded(cls, length: int) -> Self:
+        """The embedded model on a document of the standard library, on the CPU."""
+        options = ModelOptions(path="smollm2-135m-instruct", device="cpu")
+        policy, tokenizer = load_policy(options)
+        frozen = load_frozen(options, torch.float32)
+        resources = Resources(
+            policy=policy, tokenizer=tokenizer, load_base=cache(lambda: frozen),
+            device=policy.device, precision=torch.float32, seed=0,
+        )  # fmt: skip
+        texts = PythonFiles().build(resources)().held_out
+        ids = next(
+            ids for text in texts if len(ids := tokenizer(text.completion)["input_ids"]) >= length
+        )
+        return cls(policy, frozen, Document("document", torch.tensor(ids[:length])))
 
     def tree_sample(self):
         return self.sampler(self.contexts, step=0).tokens
@@ -132,8 +142,10 @@ class Bench:
 
     def update_seconds(self) -> float:
         self.sft_gradients()
+        wait_for(self.device.type)
         start = perf_counter()
         self.update()
+        wait_for(self.device.type)
         return perf_counter() - start
 
     def check(self) -> None:
@@ -182,11 +194,14 @@ def measure(bench: Bench, work: Callable[[], object]) -> Measured:
 
     def timed() -> None:
         nonlocal seconds
+        device = bench.device.type
+        wait_for(device)
         start = perf_counter()
         work()
+        wait_for(device)
         seconds = perf_counter() - start
 
-    memory = peak_memory(timed)
+    memory = peak_memory(timed, bench.device.type)
     for hook in hooks:
         hook.remove()
     bench.optimizer.zero_grad(set_to_none=True)
@@ -215,22 +230,27 @@ def public_flops(shape: ModelShape, S: int, K: int) -> dict[str, float]:
     }
 
 
-def run(length: int) -> list[str]:
-    bench = Bench(length)
-    bench.check()
-    bench.run("tree", "step")  # so that the optimizer has its state
+def timed_layouts(bench: Bench, repeats: int, say: str) -> dict[tuple[str, str], Measured]:
+    """Each phase, and the whole step, in each layout: the fastest of `repeats`, taken in turns."""
     runs: dict[tuple[str, str], list[Measured]] = {}
-    with tqdm(total=REPEATS * len(LAYOUTS) * len(NAMES), desc=f"S {length}") as bar:
-        for _ in range(REPEATS):
+    with tqdm(total=repeats * len(LAYOUTS) * len(NAMES), desc=say) as bar:
+        for _ in range(repeats):
             for phase, layout in product(NAMES, LAYOUTS):
                 runs.setdefault((layout, phase), []).append(
                     measure(bench, partial(bench.run, layout, phase))
                 )
                 bar.update()
+    return {key: best(found) for key, found in runs.items()}
+
+
+def run(length: int) -> list[str]:
+    bench = Bench.of_embedded(length)
+    bench.check()
+    bench.run("tree", "step")  # so that the optimizer has its state
+    figures = timed_layouts(bench, REPEATS, f"S {length}")
     sft = best([measure(bench, bench.sft_step) for _ in range(REPEATS)])
     plain = best([measure(bench, bench.sft_gradients) for _ in range(REPEATS)])
     update = min(bench.update_seconds() for _ in range(REPEATS))
-    figures = {key: best(found) for key, found in runs.items()}
 
     K = len(bench.contexts)
     shape = ModelShape.of(bench.policy.config)

@@ -5,7 +5,7 @@ import torch
 
 from ebft.models import attention
 from ebft.models.attention import Scoring, dense_attention, scoring, tree_attention
-from ebft.rollout.tree_mask import QUERIES, TreeMask, trunk_mask
+from ebft.rollout.tree_mask import ON_CPU, TreeMask, trunk_mask
 from tests.tiny import plain_policy
 
 H, KV, D = 4, 2, 8
@@ -22,7 +22,7 @@ def random(*shape):
 
 
 @pytest.mark.parametrize("newest", [None, 0, 2])
-@pytest.mark.parametrize("branches", [(0,), (1,), (3, 0, 2), (QUERIES + 3, 1)])
+@pytest.mark.parametrize("branches", [(0,), (1,), (3, 0, 2), (ON_CPU.queries + 3, 1)])
 @pytest.mark.parametrize("steps", [0, 3, 4])
 def test_it_equals_the_dense_mask(newest, branches, steps):
     if newest is not None and not (sum(branches) and steps > newest):
@@ -114,7 +114,7 @@ def by_definition(q, k, v, tree_mask, scale, sliding_window=None, softcap=None, 
 
 @pytest.mark.parametrize("attend", [tree_attention, dense_attention])
 @pytest.mark.parametrize("newest", [None, 0, 2])
-@pytest.mark.parametrize("branches", [(0,), (3, 0, 2), (QUERIES + 3, 1)])
+@pytest.mark.parametrize("branches", [(0,), (3, 0, 2), (ON_CPU.queries + 3, 1)])
 @pytest.mark.parametrize("name", SCORINGS)
 def test_windows_caps_and_sinks(attend, newest, branches, name, monkeypatch):
     """Values have another width than keys, as in multi-head latent attention."""
