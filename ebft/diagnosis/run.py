@@ -30,8 +30,8 @@ from ebft.diagnosis.subject import Subject
 from ebft.errors import MemoryShortError, UserError, is_out_of_memory
 from ebft.evaluation.measure import clusters
 from ebft.files import check_writable
+from ebft.models.layout import Depth
 from ebft.rollout.records import Rollouts
-from ebft.runs.layout import Depth
 from ebft.runs.options import FineTuneOptions
 from ebft.runs.setup import depth_of, make_optimizer
 from ebft.training.gradients import trained_weights

@@ -9,13 +9,17 @@ from ebft.models import log_probs
 from ebft.models.log_probs import token_log_probs
 
 
-class Model:
+class Model(nn.Module):
     """A head and a config: as much of a model as the function looks at."""
 
     def __init__(self, head, cap=None, scale=None):
-        self.head = head
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(1, 1), head
         said = {"final_logit_softcapping": cap, "logit_scale": scale}
         self.config = PretrainedConfig(**{k: v for k, v in said.items() if v is not None})
+
+    def get_input_embeddings(self):
+        return self.embedding
 
     def get_output_embeddings(self):
         return self.head

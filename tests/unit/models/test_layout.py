@@ -1,6 +1,7 @@
 """Which layout `model.attention: auto` takes: the tree where it is exact, rows otherwise."""
 
 import logging
+import weakref
 
 import pytest
 import torch
@@ -12,13 +13,14 @@ from transformers import (
 )
 
 from ebft.errors import UserError
-from ebft.models.attention import on_tree
+from ebft.models.attention import TREE, on_tree
+from ebft.models.layout import Depth, load_exact
 from ebft.models.options import ModelOptions
 from ebft.models.row_cache import Caching, caching
-from ebft.runs.layout import Depth
 from ebft.runs.setup import make_resources
 from ebft.testing.tiny import tiny_tokenizer
 from tests.models.shrink import tiny_config
+from tests.models.sweep import build, sample
 from tests.tiny import VOCAB
 
 DEPTH = Depth(document=40, rollout=6)
@@ -78,3 +80,18 @@ def test_how_the_cache_of_a_model_may_be_used(tmp_path):
     assert caching(load(saved(tmp_path / "mamba", tiny_config("mamba"))).policy) is (
         Caching.PREFILLED
     )
+
+
+def test_the_first_model_is_freed_before_it_is_loaded_again():
+    """There is no memory for two."""
+    models = []
+
+    def load(attention):
+        gone = [model() is None for model in models]
+        assert all(gone)
+        policy = build("xglm", TREE if attention == "auto" else None, torch.float32)
+        models.append(weakref.ref(policy))
+        return policy, tiny_tokenizer()
+
+    assert load_exact(load, "auto", depth=DEPTH, sample=sample).attention == "rows"
+    assert len(models) == 2
