@@ -103,6 +103,7 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
 
     It is tried on random tokens as deep as any document with its rollouts can be, because a window
     that is longer than a text has no effect on it. Weights that are not finite decide nothing here.
+    A policy whose backward raises is not exact either.
     """
 
     def measure() -> float:
@@ -111,6 +112,7 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
         gap = largest_gap(loaded.policy, as_rollouts(contexts, tokens.to(loaded.policy.device)))
         if gap <= TOLERANCE and on_tree(loaded.policy):
             gap = sampling_gap(loaded, contexts, sample)
+        try_backward(loaded, depth)
         return gap
 
     gap = gap_or_reason(measure)
@@ -119,6 +121,17 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
     if math.isnan(gap) or gap <= TOLERANCE:
         return None
     return f"its log-probs differ there by {gap:.2g} nats from those over single texts"
+
+
+def try_backward(loaded: Loaded, depth: Depth) -> None:
+    """Computes the gradient of the token embeddings on short texts, which goes through all layers;
+    raises what the architecture raises."""
+    contexts = _contexts(loaded, Depth(min(SHORT, depth.document), min(DECODED, depth.rollout)))
+    tokens = _random(loaded, (len(contexts), 2, contexts.rollout_length))
+    rollouts = as_rollouts(contexts, tokens.to(loaded.policy.device))
+    with torch.enable_grad():
+        log_probs = tree_log_probs(loaded.policy, rollouts).rollouts
+        torch.autograd.grad(log_probs.sum(), loaded.policy.get_input_embeddings().weight)
 
 
 def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> Caching:

@@ -224,10 +224,10 @@ def gradient_gap(policy, rollouts):
 
 def feature_gap(policy, rollouts):
     """Of hidden states of a middle layer, at the last token of each rollout."""
-    _, blocks = decoder_blocks(policy)
-    index = len(blocks) // 2
-    part = HiddenStates(depths=(index / len(blocks) + 1e-6,), normalize=False)
     try:
+        _, blocks = decoder_blocks(policy)
+        index = len(blocks) // 2
+        part = HiddenStates(depths=(index / len(blocks) + 1e-6,), normalize=False)
         features = part.build(tiny_resources(policy))(rollouts)
     except (UserError, ValueError) as error:
         return str(error)

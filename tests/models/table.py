@@ -95,17 +95,23 @@ def row(name: str, result: Result) -> tuple[str, ...]:
     return what, result.layout, f"{result.gap:.0e}", remark(result)
 
 
+CACHES = {
+    "": "",
+    "continued": "documents are read once",
+    "prefilled": "each context is read from its start when it is sampled",
+    "none": "sampled without a cache",
+}
+
+
 def remark(result: Result) -> str:
-    if result.layout == "tree":
-        return "" if result.dtype == "float64" else "in float32"
+    if result.layout in ("tree", "rows"):
+        said = [
+            CACHES[result.caching],
+            "its hidden states cannot be read" if isinstance(result.features, str) else "",
+            "" if result.dtype == "float64" else "in float32",
+        ]
+        return "; ".join(filter(None, said))
     why = result.why.splitlines()[0]
-    if result.layout == "rows":
-        cache = {
-            "continued": "documents are read once",
-            "prefilled": "each context is read from its start when it is sampled",
-            "none": "sampled without a cache",
-        }[result.caching]
-        return cache + ("" if result.dtype == "float64" else "; in float32")
     if result.layout == "refused":
         why = why.rpartition("because ")[2].removesuffix("; give another model")
     elif result.layout == NOT_TRIED:
