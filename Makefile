@@ -66,8 +66,8 @@ test-encoders: $(VENV_VLLM)/.installed
 mutants: $(VENV)/.installed
 	$(BIN)/python -m tests.mutants $(ARGS)
 
-# Every causal architecture of transformers, as a tiny model. It takes some ten minutes, and goes on
-# where it stopped; ARGS="llama gemma3" tries those again.
+# Every causal architecture of transformers, as a tiny model. It takes five to ten minutes, and goes
+# on where it stopped; ARGS="llama gemma3" tries those again.
 models: $(VENV)/.installed
 	$(BIN)/python -m tests.models.table $(ARGS)
 

@@ -84,7 +84,7 @@ def _smallest_with(module: nn.Module, *wanted: nn.Module) -> nn.Module:
 
 def _find(model: PreTrainedModel) -> tuple[PreTrainedModel, dict[str, nn.ModuleList]]:
     """The decoder, and its lists of modules that may be its layers."""
-    count = text_config(model).num_hidden_layers
+    count = getattr(text_config(model), "num_hidden_layers", None)
     embedding = model.get_input_embeddings()
     found = None
     for module in _models(model):  # those inside others come later
@@ -93,8 +93,7 @@ def _find(model: PreTrainedModel) -> tuple[PreTrainedModel, dict[str, nn.ModuleL
             found = (module, lists) if lists else found
     if found is None:
         raise UserError(
-            f"model.path: {type(model).__name__} has no list of its {count} decoder layers; give "
-            "another model"
+            f"model.path: {type(model).__name__} has no list of decoder layers; give another model"
         )
     return found
 
@@ -114,7 +113,7 @@ def _layers(model: PreTrainedModel) -> tuple[PreTrainedModel, str, nn.ModuleList
     return module, name, blocks
 
 
-def _lists(module: nn.Module, count: int) -> dict[str, nn.ModuleList]:
+def _lists(module: nn.Module, count: int | None) -> dict[str, nn.ModuleList]:
     """The lists that may be the layers: of `count` modules, and preferably of what transformers
     marks as layers. Some architectures count otherwise; then only the mark decides."""
     lists = {

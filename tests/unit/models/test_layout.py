@@ -72,6 +72,12 @@ def test_a_model_that_sees_later_tokens_is_refused(tmp_path):
     assert str(error.value).startswith("model.path: BertLMHeadModel can be computed")
 
 
+def test_a_model_without_a_backward_is_refused_before_it_is_trained(tmp_path):
+    """Reformer differentiates in training mode alone, which has dropout."""
+    with pytest.raises(UserError, match="nor on rows, because its own code raises AssertionError"):
+        load(saved(tmp_path, tiny_config("reformer")))
+
+
 def test_how_the_cache_of_a_model_may_be_used(tmp_path):
     """Attention continues; Mamba's kernels for several tokens begin anew."""
     assert caching(load(saved(tmp_path / "gpt", tiny_config("gpt_neo"))).policy) is (
