@@ -6,6 +6,7 @@
 #   make test-oldest                 the fast tests with the oldest versions that ebft supports
 #   make test-newest                 … and the newest: docs/versions.md
 #   make train ARGS="seed=1 sampler.n=8"
+#   make models                      tries every architecture of transformers, and writes docs/models.md
 #   make fuzz                        ten minutes each of damaged recipes, data and checkpoints
 #   make audit                       known vulnerabilities of what is installed; needs the network
 #
@@ -28,7 +29,7 @@ PINNED  := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Waiting threads that spin would take the core from the ones that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test fast test-oldest test-newest docs notebooks test-vllm test-encoders mutants fuzz audit lint types clean
+.PHONY: train test fast test-oldest test-newest docs notebooks test-vllm test-encoders mutants fuzz models audit lint types clean
 
 train: $(VENV)/.model
 	$(BIN)/tune run recipes/ebft_full.yaml output_dir=runs/ebft_full-$$(date +%Y%m%d-%H%M%S) $(ARGS)
@@ -64,6 +65,11 @@ test-encoders: $(VENV_VLLM)/.installed
 # ARGS="interval.py kernels.py" are only those of files so named, ARGS="--jobs 2 --first 60" go on.
 mutants: $(VENV)/.installed
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+# Every causal architecture of transformers, as a tiny model. It takes five to ten minutes, and goes
+# on where it stopped; ARGS="llama gemma3" tries those again.
+models: $(VENV)/.installed
+	$(BIN)/python -m tests.models.table $(ARGS)
 
 # An input that is neither taken nor refused with a clear error is shrunk, shown, and the end of it.
 MINUTES ?= 10

@@ -54,6 +54,7 @@ TESTS = [
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
 DOCUMENTS, SPLIT = (f"tests/unit/data/test_{name}.py" for name in ("documents", "split"))
 ARCHITECTURES = "tests/unit/models/test_architectures.py"
+LAYOUT, LOG_PROBS = (f"tests/unit/models/test_{name}.py" for name in ("layout", "log_probs"))
 TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
 METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
 WAITS = "tests/gpu/test_waits.py"
@@ -243,6 +244,13 @@ MUTANTS = [
     Mutant("data/split.py", "if len(prompts) > 1:", "if False:", SPLIT),
     Mutant("models/probe.py", "if gap > TOLERANCE", "if False", ARCHITECTURES),
     Mutant("models/probe.py", "TOLERANCE = 2e-3", "TOLERANCE = 2.0", ARCHITECTURES),
+    Mutant("models/layout.py", "            del loaded\n", "", LAYOUT),
+    Mutant("models/layout.py", "        try_backward(loaded, depth)\n", "", LAYOUT),
+    Mutant("models/layout.py", "if isinstance(gap, float) and math.isnan(gap)", "if True", LAYOUT),
+    Mutant("models/log_probs.py", "in before_head(model)", "in []", LOG_PROBS),
+    Mutant("models/decoder.py", "            found.append(child)\n", "            pass\n", LOG_PROBS),
+    Mutant("models/lora.py", "if weight.dim() == 3", "if weight.dim() == 9", "tests/unit/models/test_lora.py"),
+    Mutant("models/lora.py", "if not isinstance(module, nn.Conv1d)", "if True", "tests/unit/models/test_lora.py"),
     Mutant("rollout/micro_batches.py", "if counts and size <= room", "if counts", "tests/property/test_micro_batches.py"),
     Mutant("rollout/micro_batches.py", "anchors * n * contexts", "anchors * contexts", "tests/property/test_micro_batches.py"),
     Mutant("checkpoints/state.py", "check_moments(loop.optimizer)", "pass", "tests/resume/test_resume.py"),

@@ -30,9 +30,9 @@ from ebft.diagnosis.subject import Subject
 from ebft.errors import MemoryShortError, UserError, is_out_of_memory
 from ebft.evaluation.measure import clusters
 from ebft.files import check_writable
+from ebft.models.layout import Depth
 from ebft.parts.kinds import RewardPart, SamplerPart
 from ebft.rollout.records import Rollouts
-from ebft.runs.layout import Depth
 from ebft.runs.setup import depth_of, make_optimizer
 from ebft.training.gradients import trained_weights
 from ebft.training.objective import ObjectiveOptions

@@ -12,10 +12,10 @@ from ebft.diagnosis import FEWEST
 from ebft.diagnosis.sets import draw_both
 from ebft.distributed.processes import ONE_PROCESS
 from ebft.errors import UserError
+from ebft.models.layout import Depth
 from ebft.models.load import resolve_device
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.runs.estimate import memory_need
-from ebft.runs.layout import Depth
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.setup import (
     check_layout,

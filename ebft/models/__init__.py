@@ -10,6 +10,7 @@ forward, row_cache             a tree or its rows → last hidden states; caches
   attention, flex                what its tokens see: on any device, on a GPU
 log_probs, tree_log_probs      hidden states → log-probs, through the LM head
 probe                          the layout compared with single texts, on the real model
+layout                         tries the model, and chooses tree or rows
 shard, whole                   weights sharded over processes, and gathered
 export                         a folder that `from_pretrained` loads
 """

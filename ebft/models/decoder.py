@@ -1,4 +1,4 @@
-"""Where the parts of a model are: its text decoder, that decoder's layers, its configuration.
+"""Where the parts of a model are: its text decoder and its layers, its head, its configuration.
 
 A checkpoint may be more than a language model: one with a vision tower, say, of which only the text
 part reads text. Everything else in ebft asks here, and nothing else knows how models are nested.
@@ -44,20 +44,47 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
     Raises `UserError` if it cannot be found.
     """
-    _, name, blocks = _find(model)
+    _, name, blocks = _layers(model)
     return name, blocks
 
 
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
     """Returns the decoder cut after `count` layers: a new module around the same weights."""
-    whole, name, blocks = _find(model)
+    whole, name, blocks = _layers(model)
     decoder = _with_child(whole, name.split("."), blocks[:count])
     _cut.add(decoder)
     return cast("PreTrainedModel", decoder)
 
 
-def _find(model: PreTrainedModel) -> tuple[PreTrainedModel, str, nn.ModuleList]:
-    count = text_config(model).num_hidden_layers
+def before_head(model: PreTrainedModel) -> list[nn.Module]:
+    """Returns what a model applies to the last hidden states, in this order, before the linear
+    layer of its LM head; in most architectures nothing.
+
+    Encoders that can be decoders (BERT) have a dense layer and a norm there.
+    """
+    linear, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    found: list[nn.Module] = []
+    for child in _smallest_with(model, linear, embedding).children():
+        inside = {module: name for name, module in child.named_modules()}
+        if child is linear:
+            return found
+        if linear in inside:
+            return [*found, _with_child(child, inside[linear].split("."), nn.Identity())]
+        if embedding not in inside:
+            found.append(child)
+    raise AssertionError(f"{type(model).__name__} does not contain its LM head")
+
+
+def _smallest_with(module: nn.Module, *wanted: nn.Module) -> nn.Module:
+    for child in module.children():
+        if set(wanted) <= set(child.modules()):
+            return _smallest_with(child, *wanted)
+    return module
+
+
+def _find(model: PreTrainedModel) -> tuple[PreTrainedModel, dict[str, nn.ModuleList]]:
+    """The decoder, and its lists of modules that may be its layers."""
+    count = getattr(text_config(model), "num_hidden_layers", None)
     embedding = model.get_input_embeddings()
     found = None
     for module in _models(model):  # those inside others come later
@@ -66,23 +93,27 @@ def _find(model: PreTrainedModel) -> tuple[PreTrainedModel, str, nn.ModuleList]:
             found = (module, lists) if lists else found
     if found is None:
         raise UserError(
-            f"model.path: {type(model).__name__} has no list of its {count} decoder layers; give "
-            "another model"
+            f"model.path: {type(model).__name__} has no list of decoder layers; give another model"
         )
-    module, lists = found
+    return found
+
+
+def _layers(model: PreTrainedModel) -> tuple[PreTrainedModel, str, nn.ModuleList]:
+    module, lists = _find(model)
     # Towers inside the decoder have their layers deeper.
     depth = min(name.count(".") for name in lists)
     chosen = {name: blocks for name, blocks in lists.items() if name.count(".") == depth}
     if len(chosen) > 1:
         raise UserError(
-            f"model.path: {type(model).__name__} has several lists of {count} modules "
-            f"({', '.join(chosen)}), and which are its layers is not known; give another model"
+            f"model.path: {type(model).__name__} has several lists of modules "
+            f"({', '.join(chosen)}), and which are its layers is not known; give another model, or "
+            "a feature_map that reads no hidden states"
         )
     ((name, blocks),) = chosen.items()
     return module, name, blocks
 
 
-def _lists(module: nn.Module, count: int) -> dict[str, nn.ModuleList]:
+def _lists(module: nn.Module, count: int | None) -> dict[str, nn.ModuleList]:
     """The lists that may be the layers: of `count` modules, and preferably of what transformers
     marks as layers. Some architectures count otherwise; then only the mark decides."""
     lists = {

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ebft.models.decoder import text_config
+from ebft.models.decoder import before_head, text_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -111,7 +111,10 @@ def _scale(config: PretrainedConfig) -> float:
 def _inputs(
     model: PreTrainedModel, hidden: Float[Tensor, "N d"]
 ) -> tuple[Tensor, Tensor, Tensor | None, float | None]:
-    """Returns hidden states, weight and bias that give the scaled logits, and the logits' cap."""
+    """Returns what the head's linear layer reads, weight and bias that give the scaled logits, and
+    the logits' cap."""
+    for layer in before_head(model):
+        hidden = layer(hidden)
     weight, bias, scale, cap = head(model)
     if scale != 1:
         hidden, bias = hidden * scale, None if bias is None else bias * scale

@@ -8,6 +8,7 @@ in the policy, and only merged layers take memory of their own.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ebft.errors import UserError, first_line, suggest
+from ebft.models.decoder import decoder
 from ebft.models.layers import linear_layers
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
@@ -35,6 +37,7 @@ ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_NAME = "default"
 """peft's name of an adapter that is the only one."""
 INSTALL_NEWER = "it may be of a newer peft; or give its whole folder"
+log = logging.getLogger("ebft")
 Replace = Callable[[nn.Module], nn.Module | None]
 """What to put in place of a module; None for one to look into."""
 
@@ -69,6 +72,23 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
                 "name the linear layers in model.lora.target_modules"
             ) from error
     policy.eval()
+    if left_out := _experts(policy):
+        log.warning(
+            "model.lora: only linear layers get an adapter; %d weights of experts, such as %s, "
+            "stay as they are",
+            len(left_out), left_out[0],
+        )  # fmt: skip
+
+
+def _experts(policy: PreTrainedModel) -> list[str]:
+    """The decoder's weights that hold a matrix for each of several experts."""
+    return [
+        f"{name}.{key}"
+        for name, module in decoder(policy).named_modules()
+        if not isinstance(module, nn.Conv1d)
+        for key, weight in module.named_parameters(recurse=False)
+        if weight.dim() == 3
+    ]
 
 
 def with_adapter(model: PreTrainedModel, folder: Path, *, merge: bool) -> PreTrainedModel:

@@ -7,8 +7,9 @@ or attends to the previous document of a row: the losses would be finite, but wr
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +36,8 @@ ENDS = 128
 LONGEST = 200
 """Characters of what another library says."""
 
+log = logging.getLogger("ebft")
+
 
 @torch.no_grad()
 def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Plan) -> float:
@@ -51,14 +54,9 @@ def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Pla
     tokens = torch.stack([contexts.reference, contexts.reference.flip(-1)], 1)
     who = type(policy).__name__
     remedy = "set model.attention=rows" if on_tree(policy) else "give another model"
-    try:
-        gap = largest_gap(policy, as_rollouts(contexts, tokens))
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"model.path: {who} cannot be trained or measured, because {reason(error)}; {remedy}"
-        ) from error
+    gap = gap_or_reason(lambda: largest_gap(policy, as_rollouts(contexts, tokens)))
+    if isinstance(gap, str):
+        raise UserError(f"model.path: {who} cannot be trained or measured, because {gap}; {remedy}")
     name = " and ".join(document.name for document in contexts.documents)
     if not math.isfinite(gap):
         raise NumericalError(
@@ -74,11 +72,19 @@ def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Pla
     return gap
 
 
-def reason(error: Exception) -> str:
-    """Returns why an architecture cannot be used, as the end of a sentence."""
-    if isinstance(error, UserError):
+def gap_or_reason(measure: Callable[[], float]) -> float | str:
+    """Returns a gap in nats; if measuring it raises, why the architecture cannot be used, as the
+    end of a sentence. A lack of memory is raised: it says nothing of the architecture.
+    """
+    try:
+        return measure()
+    except UserError as error:
         return first_line(error)
-    return f"its own code raises {type(error).__name__}: {first_line(error)[:LONGEST]}"
+    except Exception as error:  # an architecture's own code may raise any error
+        if is_out_of_memory(error):
+            raise
+        log.debug("the model was tried, and raised", exc_info=True)
+        return f"its own code raises {type(error).__name__}: {first_line(error)[:LONGEST]}"
 
 
 def as_rollouts(contexts: Contexts, tokens: Int[Tensor, "P n G"]) -> Rollouts:

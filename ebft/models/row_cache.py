@@ -48,7 +48,7 @@ def caching(model: PreTrainedModel) -> Caching:
 
 
 def set_caching(model: PreTrainedModel, how: Caching) -> None:
-    """Says how the model's cache may be used (`runs.layout` finds it out)."""
+    """Says how the model's cache may be used (`models.layout` finds it out)."""
     _known[model] = how
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -80,7 +81,8 @@ class Contexts:
     def to(self, device: torch.device) -> Contexts:
         """The same contexts with their tensors on `device`; the documents stay where they are."""
         names = ("tokens", "lengths", "row", "anchor", "reference", "reference_mask")
-        return replace(self, **{name: move(getattr(self, name), device) for name in names})
+        moved: dict[str, Any] = {name: move(getattr(self, name), device) for name in names}
+        return replace(self, **moved)
 
     def divided(self, documents: Sequence[int]) -> Contexts:
         """The same contexts in micro-batches; number i has `documents[i]` documents, in order."""
@@ -135,8 +137,10 @@ class Rollouts:
 
     def to(self, device: torch.device) -> Rollouts:
         """The same rollouts and contexts with their tensors on `device`."""
-        tensors = (move(x, device) for x in (self.tokens, self.log_probs, self.mask))
-        return Rollouts(self.contexts.to(device), *tensors, self.temperature)
+        tokens, log_probs, mask = (
+            move(tensor, device) for tensor in (self.tokens, self.log_probs, self.mask)
+        )
+        return Rollouts(self.contexts.to(device), tokens, log_probs, mask, self.temperature)
 
     @property
     def longest(self) -> int:

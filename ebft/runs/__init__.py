@@ -4,7 +4,6 @@ options, checks, trial      the options of a recipe, and checks of their combina
 jobs                        the two jobs, by the names of their recipes
 finetune, evaluate          the two runs, top to bottom
   folder                      the output folder and its lock, and the step a run starts at
-  layout                      tries the model, and chooses tree or rows
   setup                       loads the model and the data, and builds the parts
   progress, metrics_log       the progress bar, and the metric loggers
   measuring                   held-out figures and gradients

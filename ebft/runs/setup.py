@@ -22,6 +22,7 @@ from ebft.evaluation.options import HELD_OUT
 from ebft.evaluation.sets import make_evaluation_sets
 from ebft.models.attention import on_tree
 from ebft.models.layers import compile_layers
+from ebft.models.layout import Depth, load_exact
 from ebft.models.load import load_frozen, load_policy, resolve_device
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
 from ebft.models.probe import probe_tree
@@ -33,13 +34,13 @@ from ebft.parts.kinds import RewardPart
 from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
-from ebft.rollout.records import Document
+from ebft.rollout.records import Contexts, Document, Rollouts
 from ebft.runs.estimate import describe_rows, memory_need
 from ebft.runs.folder import Start
-from ebft.runs.layout import Depth, choose_caching, choose_layout
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
 from ebft.runs.trial import INSTEAD
+from ebft.samplers.hf_tree import HfTree
 from ebft.training.gradients import trained_weights
 from ebft.training.parts import LoopParts, RolloutParts
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ebft.config.class_kinds import OptimizerComponent, ScheduleComponent
     from ebft.models.options import ModelOptions
@@ -176,35 +177,32 @@ def make_resources(
     adapter, the frozen base model is the policy without it, unless a recipe with LoRA names
     `model.base`. Otherwise the base model is loaded once, when a part first asks for it.
     """
-    policy, tokenizer = load_policy(model, merge_adapter=merge_adapter)
-    precision = PRECISION[model.precision]
+    device, precision = resolve_device(model.device), PRECISION[model.precision]
 
-    def alone(policy: PreTrainedModel) -> Resources:
-        return Resources(
-            policy, tokenizer, lambda: policy, resolve_device(model.device), precision, seed
+    def load(attention: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        chosen = model.model_copy(update={"attention": attention})
+        return load_policy(chosen, merge_adapter=merge_adapter)
+
+    def sample(
+        policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, contexts: Contexts
+    ) -> Rollouts:
+        alone = Resources(policy, tokenizer, lambda: policy, device, torch.float32, seed)
+        return HfTree(n=2).build(alone)(contexts, step=0)
+
+    policy, tokenizer, attention, why_rows = load_exact(
+        load, model.attention, depth=depth, sample=sample
+    )
+    if why_rows is not None:
+        log.warning(
+            "model.attention = auto: %s is computed on rows, because %s%s",
+            type(policy).__name__, why_rows, cost_on_rows(),
+        )  # fmt: skip
+    if processes.size > 1 and not on_tree(policy):
+        raise UserError(
+            f"model.attention = rows: works in one process so far, and this is one of "
+            f"{processes.size}; start one process"
         )
-
-    if model.attention == "auto":
-        on_rows = model.model_copy(update={"attention": "rows"})
-
-        def load_again() -> PreTrainedModel:
-            return load_policy(on_rows, merge_adapter=merge_adapter)[0]
-
-        policy, why = choose_layout(alone, policy, depth, load_again)
-        model = on_rows if why is not None else model.model_copy(update={"attention": "tree"})
-        if why is not None:
-            log.warning(
-                "model.attention = auto: %s is computed on rows, because %s%s",
-                type(policy).__name__, why, cost_on_rows(),
-            )  # fmt: skip
-    if not on_tree(policy):
-        if processes.size > 1:
-            raise UserError(
-                f"model.attention = rows: works in one process so far, and this is one of "
-                f"{processes.size}; start one process"
-            )
-        how = choose_caching(alone(policy), depth)
-        log.info("rows are sampled with the model's own cache: %s", how.value)
+    model = model.model_copy(update={"attention": attention})
     load_base: Callable[[], PreTrainedModel] = partial(load_frozen, model, precision)
     if model.lora is not None:
         add_adapter(policy, model.lora, seed=seed)
@@ -214,7 +212,7 @@ def make_resources(
         policy=policy,
         tokenizer=tokenizer,
         load_base=cache(load_base),
-        device=resolve_device(model.device),
+        device=device,
         precision=precision,
         seed=seed,
         processes=processes,

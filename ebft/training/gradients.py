@@ -159,4 +159,5 @@ class _Sum:
 
 def _squared(gradient: Iterable[Tensor]) -> float:
     """|g|². The host waits for the device once, not for each weight."""
-    return sum(torch.stack([g.square().sum() for g in gradient]).tolist())
+    squared: list[float] = torch.stack([g.square().sum() for g in gradient]).tolist()
+    return sum(squared)

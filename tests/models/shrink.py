@@ -82,6 +82,8 @@ def shrunk(sizes):
             small[key] = of_each_kind(value)
         elif key.endswith(("_token_id", "_token_index")) and isinstance(value, int):
             small[key] = KEPT.get(key, 0)  # what stands for an image is no text
+        elif key == "is_decoder":
+            small[key] = True  # BERT and others are encoders by default
         else:
             small[key] = value
     return small
@@ -104,15 +106,25 @@ GEMMA_4 = {
     "hidden_size_per_layer_input": 16, "global_head_dim": 16,
 }  # fmt: skip
 """As of E2B and E4B: some layers use the keys and values of earlier ones."""
+QWEN_4 = {
+    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8,
+    "indexer_compress_ratio": 2,
+}  # fmt: skip
 OVERRIDES = {
     "axk1": {"num_key_value_heads": 4},
     "axk2": {"num_key_value_heads": 4},
-    "bailing_hybrid": {"num_key_value_heads": 4, "num_expert_group": 1, "topk_group": 1},
+    "bailing_hybrid": {
+        "num_key_value_heads": 4, "num_expert_group": 1, "topk_group": 1,
+        "num_experts_per_token": 2,
+    },
     "bamba": {"mamba_n_heads": 8, "attn_layer_indices": [1, 3]},
     "beam": {"num_key_value_heads": 4},
     "blenderbot": {"encoder_layers": 2, "decoder_layers": 2},
     "blt": {"encoder_hash_byte_group_vocab": 50},
     "codegen": {"rotary_dim": 8},
+    "cohere_compass_text": {
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}},
+    },
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_v2": {"num_key_value_heads": 4, "num_experts_per_tok": 2},
     "deepseek_v3": {"num_key_value_heads": 4},
@@ -149,10 +161,19 @@ OVERRIDES = {
     "minicpm3": {"num_key_value_heads": 4},
     "ministral": {"head_dim": 8},
     "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
-    "reformer": {"is_decoder": True},
+    "qwen4_exp_text": QWEN_4,
+    "reformer": {"axial_pos_embds": False, "attn_layers": ["local", "lsh"] * 2},
     "roc_bert": {"pronunciation_vocab_size": 20, "shape_vocab_size": 20},
+    "xlm": {"causal": True},
     "xmod": {"default_language": "en_XX"},
     "youtu": {"num_key_value_heads": 4},
-    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16},
+    "zamba": {
+        "attention_hidden_size": 64, "attention_head_dim": 16,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+    },
+    "zamba2": {
+        "attention_hidden_size": 64, "attention_head_dim": 16,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2, "hybrid_layer_ids": [1, 3],
+    },
 }  # fmt: skip
 """What the names above do not say."""

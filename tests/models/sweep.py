@@ -6,6 +6,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 import ebft.models.flex  # noqa: F401  (transformers knows its attention from then on)
@@ -13,13 +14,13 @@ from ebft.errors import UserError
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.attention import TREE, on_tree, own_attention
 from ebft.models.decoder import decoder_blocks
-from ebft.models.row_cache import Caching
+from ebft.models.layout import Depth, load_exact
+from ebft.models.row_cache import caching
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.plans.strided import Strided
 from ebft.rollout.records import Document
-from ebft.runs.layout import Depth, choose_caching, choose_layout
 from ebft.samplers.hf_tree import HfTree
-from ebft.testing.tiny import tiny_resources
+from ebft.testing.tiny import tiny_resources, tiny_tokenizer
 from ebft.training.loop import accumulate_gradients
 from ebft.training.objective import ObjectiveOptions
 from tests.models.shrink import VOCAB, tiny_config
@@ -38,6 +39,22 @@ class NotBuiltError(Exception):
     """A tiny model of the architecture cannot be made here."""
 
 
+class InFloat64(TorchDispatchMode):
+    """Casts to float32 are casts to float64 inside it.
+
+    Most architectures compute norms, positions and routing in float32, so that rounding would hide
+    any error below 1e-6. In float64 throughout, what is left is rounding at 1e-15.
+    """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        args = tuple(map(wider, args))
+        return func(*args, **{key: wider(value) for key, value in (kwargs or {}).items()})
+
+
+def wider(value):
+    return torch.float64 if value is torch.float32 else value
+
+
 @dataclass(frozen=True)
 class Result:
     """Gaps are the largest differences from the model's own forward over single texts: in nats for
@@ -46,7 +63,7 @@ class Result:
 
     layout: str
     why: str = ""
-    dtype: torch.dtype = torch.float64
+    dtype: str = "float64"
     caching: str = ""
     log_probs: float = 0.0
     sampled: float = 0.0
@@ -72,12 +89,6 @@ def build(name, attention=TREE, dtype=torch.float64):
         raise NotBuiltError(f"it has {size:,} weights")
     torch.manual_seed(0)
     try:
-        with torch.no_grad():
-            AutoModelForCausalLM.from_config(tiny_config(name))(input_ids=torch.ones(1, 12).long())
-    except Exception as error:
-        raise NotBuiltError(f"{type(error).__name__}: {error}") from error
-    torch.manual_seed(0)
-    try:
         model = AutoModelForCausalLM.from_config(tiny_config(name), attn_implementation=attention)
     except KeyError:  # as in `ebft.models.load`
         model = AutoModelForCausalLM.from_config(tiny_config(name))
@@ -87,7 +98,12 @@ def build(name, attention=TREE, dtype=torch.float64):
     for weight in model.parameters():
         if weight.dim() > 1 and weight.std() < SMALL:
             torch.nn.init.normal_(weight, std=2 * SMALL)
-    return model.to(dtype).eval()
+    try:
+        with torch.no_grad(), own_attention(model.to(dtype).eval()):
+            model(input_ids=torch.ones(1, 12).long(), use_cache=False)
+    except Exception as error:
+        raise NotBuiltError(f"{type(error).__name__}: {error}") from error
+    return model
 
 
 def documents():
@@ -103,33 +119,45 @@ def examine(name):
 
     In float32 if the architecture cannot be computed in float64.
     """
-    result = examine_in(name, torch.float64)
-    return examine_in(name, torch.float32) if result.layout == "refused" else result
+    with suppress(NotBuiltError), InFloat64():
+        result = examine_in(name, torch.float64)
+        if result.layout != "refused":
+            return result
+    return examine_in(name, torch.float32)
 
 
 def examine_in(name, dtype):
-    policy = build(name, dtype=dtype)
+    def load(attention):
+        own = attention == "rows"
+        return build(name, None if own else TREE, dtype=dtype), tiny_tokenizer()
+
     try:
-        policy, why = choose_layout(
-            tiny_resources, policy, DEPTH, lambda: build(name, None, dtype=dtype)
-        )
-        how = None if on_tree(policy) else choose_caching(tiny_resources(policy), DEPTH)
+        loaded = load_exact(load, "auto", depth=DEPTH, sample=sample)
     except UserError as error:
-        return Result("refused", str(error), dtype)
+        return Result("refused", str(error), named(dtype))
+    policy = loaded.policy
     contexts = PLAN(documents())
     sampler = HfTree(n=2).build(tiny_resources(policy))
     rollouts = sampler(contexts, step=0)
     return Result(
         "tree" if on_tree(policy) else "rows",
-        why or "",
-        dtype,
-        "" if how is None else Caching(how).value,
+        loaded.why_rows or "",
+        named(dtype),
+        "" if on_tree(policy) else caching(policy).value,
         log_prob_gap(policy, rollouts),
         sampling_gap(policy, rollouts),
         feature_gap(policy, rollouts),
         gradient_gap(policy, rollouts),
         tuple(train(policy, contexts, sampler)),
     )
+
+
+def sample(policy, _tokenizer, contexts):
+    return HfTree(n=2).build(tiny_resources(policy))(contexts, step=0)
+
+
+def named(dtype):
+    return str(dtype).removeprefix("torch.")
 
 
 def texts(rollouts):
@@ -196,10 +224,10 @@ def gradient_gap(policy, rollouts):
 
 def feature_gap(policy, rollouts):
     """Of hidden states of a middle layer, at the last token of each rollout."""
-    _, blocks = decoder_blocks(policy)
-    index = len(blocks) // 2
-    part = HiddenStates(depths=(index / len(blocks) + 1e-6,), normalize=False)
     try:
+        _, blocks = decoder_blocks(policy)
+        index = len(blocks) // 2
+        part = HiddenStates(depths=(index / len(blocks) + 1e-6,), normalize=False)
         features = part.build(tiny_resources(policy))(rollouts)
     except (UserError, ValueError) as error:
         return str(error)

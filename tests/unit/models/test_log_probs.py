@@ -6,16 +6,22 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from ebft.models import log_probs
+from ebft.models.decoder import decoder
 from ebft.models.log_probs import token_log_probs
+from tests.models.sweep import build
 
 
-class Model:
+class Model(nn.Module):
     """A head and a config: as much of a model as the function looks at."""
 
     def __init__(self, head, cap=None, scale=None):
-        self.head = head
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(1, 1), head
         said = {"final_logit_softcapping": cap, "logit_scale": scale}
         self.config = PretrainedConfig(**{k: v for k, v in said.items() if v is not None})
+
+    def get_input_embeddings(self):
+        return self.embedding
 
     def get_output_embeddings(self):
         return self.head
@@ -92,3 +98,14 @@ def test_gradients_of_many_parts_add_up_in_float32(bias, monkeypatch):
 def test_a_head_that_is_not_linear_is_refused():
     with pytest.raises(ValueError, match="no linear LM head"):
         token_log_probs(Model(nn.Identity()), torch.zeros(1, 2), torch.zeros(1).long())
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "electra", "modernbert-decoder"])
+def test_logits_are_the_model_s_own(name):
+    """Between decoder and head there are layers: in one module with the head, or beside it."""
+    model = build(name, None, torch.float32)
+    tokens = torch.tensor([[5, 3, 9, 4]])
+    with torch.no_grad():
+        hidden = decoder(model)(input_ids=tokens).last_hidden_state[0]
+        found, expected = log_probs.logits(model, hidden), model(input_ids=tokens).logits[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

@@ -29,6 +29,7 @@ from ebft.rollout.tree_mask import trunk_mask
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
 from ebft.training.objective import ObjectiveOptions
+from tests.models.shrink import tiny_model
 from tests.tiny import (
     plain_policy,
     tiny_documents,
@@ -42,6 +43,7 @@ from tests.unit.models.test_architectures import ARCHITECTURES, model
 PLAN = Strided(start=3, stride=4, rollout_length=5)
 CONTEXTS = PLAN(tiny_documents([19, 12]))
 OPTIONS = LoraOptions(rank=3, alpha=5.0)
+TARGETS = {"mamba2": ("in_proj",)}
 
 
 def adapted(options=OPTIONS, seed=0, *, policy=None, moved=True):
@@ -289,6 +291,17 @@ def test_layers_that_cannot_have_one_are_refused(target, says):
     with pytest.raises(UserError) as error:
         add_adapter(tiny_policy(), LoraOptions(target_modules=("v_proj", target)), seed=0)
     assert str(error.value).startswith(f"model.lora.target_modules = {says}")
+
+
+@pytest.mark.parametrize(
+    ("name", "experts"), [("qwen3_moe", True), ("qwen3", False), ("mamba2", False)]
+)
+def test_experts_without_an_adapter_are_said(name, experts, caplog):
+    targets = TARGETS.get(name, "all-linear")
+    add_adapter(tiny_model(name), LoraOptions(rank=2, target_modules=targets), seed=0)
+    said = "8 weights of experts, such as layers.0.mlp.experts.gate_up_proj, stay as they are"
+    assert (said in caplog.text) is experts
+    assert bool(caplog.text) is experts
 
 
 def test_without_peft_it_says_how_to_install_it(monkeypatch):

@@ -38,11 +38,16 @@ def test_by_probability_it_is_the_gradient_of_the_probability(seed):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
-class Model:
+class Model(torch.nn.Module):
     """As much of a model as its head is read from."""
 
     def __init__(self, head):
-        self.head, self.config = head, PretrainedConfig()
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(1, 1), head
+        self.config = PretrainedConfig()
+
+    def get_input_embeddings(self):
+        return self.embedding
 
     def get_output_embeddings(self):
         return self.head

@@ -1,6 +1,7 @@
 """Which layout `model.attention: auto` takes: the tree where it is exact, rows otherwise."""
 
 import logging
+import weakref
 
 import pytest
 import torch
@@ -12,13 +13,14 @@ from transformers import (
 )
 
 from ebft.errors import UserError
-from ebft.models.attention import on_tree
+from ebft.models.attention import TREE, on_tree
+from ebft.models.layout import Depth, load_exact
 from ebft.models.options import ModelOptions
 from ebft.models.row_cache import Caching, caching
-from ebft.runs.layout import Depth
 from ebft.runs.setup import make_resources
 from ebft.testing.tiny import tiny_tokenizer
 from tests.models.shrink import tiny_config
+from tests.models.sweep import build, sample
 from tests.tiny import VOCAB
 
 DEPTH = Depth(document=40, rollout=6)
@@ -70,6 +72,12 @@ def test_a_model_that_sees_later_tokens_is_refused(tmp_path):
     assert str(error.value).startswith("model.path: BertLMHeadModel can be computed")
 
 
+def test_a_model_without_a_backward_is_refused_before_it_is_trained(tmp_path):
+    """Reformer differentiates in training mode alone, which has dropout."""
+    with pytest.raises(UserError, match="nor on rows, because its own code raises AssertionError"):
+        load(saved(tmp_path, tiny_config("reformer")))
+
+
 def test_how_the_cache_of_a_model_may_be_used(tmp_path):
     """Attention continues; Mamba's kernels for several tokens begin anew."""
     assert caching(load(saved(tmp_path / "gpt", tiny_config("gpt_neo"))).policy) is (
@@ -78,3 +86,18 @@ def test_how_the_cache_of_a_model_may_be_used(tmp_path):
     assert caching(load(saved(tmp_path / "mamba", tiny_config("mamba"))).policy) is (
         Caching.PREFILLED
     )
+
+
+def test_the_first_model_is_freed_before_it_is_loaded_again():
+    """There is no memory for two."""
+    models = []
+
+    def load(attention):
+        gone = [model() is None for model in models]
+        assert all(gone)
+        policy = build("xglm", TREE if attention == "auto" else None, torch.float32)
+        models.append(weakref.ref(policy))
+        return policy, tiny_tokenizer()
+
+    assert load_exact(load, "auto", depth=DEPTH, sample=sample).attention == "rows"
+    assert len(models) == 2

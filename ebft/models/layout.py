@@ -1,0 +1,209 @@
+"""The layout that a model computes on: a tree if the model is exact there, rows otherwise."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from ebft.errors import UserError
+from ebft.models.attention import on_tree, put_on_rows
+from ebft.models.decoder import text_config
+from ebft.models.probe import TOLERANCE, as_rollouts, gap_or_reason, largest_gap
+from ebft.models.row_cache import Caching, set_caching
+from ebft.models.shape import context_length
+from ebft.models.tokenizer import embedded_tokens
+from ebft.models.tree_log_probs import tree_log_probs
+from ebft.rollout.contexts import make_contexts
+from ebft.rollout.records import Contexts, Document, Rollouts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SHORT = 12
+"""Tokens of the other documents that a model is tried on."""
+DECODED = 8
+"""Tokens of a rollout that are sampled to try a cache."""
+SAME, ROUNDING = 10.0, 1e-5
+"""A gap is as small as another if it is at most so many times as large, plus so many nats."""
+
+log = logging.getLogger("ebft")
+
+
+class Depth(NamedTuple):
+    """The most tokens of a document, and of a rollout."""
+
+    document: int
+    rollout: int
+
+
+class Loaded(NamedTuple):
+    """A policy and its tokenizer; `attention` is the option that it was loaded with.
+
+    `why_rows` is why it is not on the tree, as the end of a sentence; None if that was not asked,
+    or if it is on the tree.
+    """
+
+    policy: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    attention: str
+    why_rows: str | None = None
+
+
+Load = Callable[[str], tuple["PreTrainedModel", "PreTrainedTokenizerBase"]]
+"""Loads the policy with a `model.attention`."""
+Sample = Callable[["PreTrainedModel", "PreTrainedTokenizerBase", Contexts], Rollouts]
+"""Samples from a policy in float32, with the cache that it has on its layout."""
+
+
+def load_exact(load: Load, attention: str, *, depth: Depth, sample: Sample) -> Loaded:
+    """Loads a policy. For `auto` it is put on the layout that is exact for it; on rows, it is found
+    out how its cache may be used.
+
+    Raises `UserError` if no layout is exact, and if a policy on rows cannot be sampled from.
+    """
+    loaded = _load_auto(load, depth, sample) if attention == "auto" else _load(load, attention)
+    if not on_tree(loaded.policy):
+        how = choose_caching(loaded, depth, sample)
+        log.info("rows are sampled with the model's own cache: %s", how.value)
+    return loaded
+
+
+def _load_auto(load: Load, depth: Depth, sample: Sample) -> Loaded:
+    loaded = _load(load, "auto")
+    why = "it does not accept an attention for trees"
+    if on_tree(loaded.policy):
+        found = why_not_exact(loaded, depth, sample)
+        if found is None:
+            return loaded._replace(attention="tree")
+        why = found
+        if not put_on_rows(loaded.policy):
+            # In some architectures it cannot be set later. There is no memory for two of them.
+            del loaded
+            loaded = _load(load, "rows")
+    if (problem := why_not_exact(loaded, depth, sample)) is not None:
+        raise UserError(
+            f"model.path: {type(loaded.policy).__name__} can be computed neither on the tree, "
+            f"because {why}, nor on rows, because {problem}; give another model"
+        )
+    return loaded._replace(attention="rows", why_rows=why)
+
+
+def _load(load: Load, attention: str) -> Loaded:
+    return Loaded(*load(attention), attention)
+
+
+def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
+    """Returns why the policy does not compute on its layout what it computes over single texts; as
+    the end of a sentence; None if it does.
+
+    It is tried on random tokens as deep as any document with its rollouts can be, because a window
+    that is longer than a text has no effect on it. Weights that are not finite decide nothing here.
+    A policy whose backward raises is not exact either.
+    """
+
+    def measure() -> float:
+        contexts = _contexts(loaded, depth)
+        tokens = _random(loaded, (len(contexts), 2, contexts.rollout_length))
+        gap = largest_gap(loaded.policy, as_rollouts(contexts, tokens.to(loaded.policy.device)))
+        if gap <= TOLERANCE and on_tree(loaded.policy):
+            gap = sampling_gap(loaded, contexts, sample)
+        try_backward(loaded, depth)
+        return gap
+
+    gap = gap_or_reason(measure)
+    if isinstance(gap, str):
+        return gap
+    if math.isnan(gap) or gap <= TOLERANCE:
+        return None
+    return f"its log-probs differ there by {gap:.2g} nats from those over single texts"
+
+
+def try_backward(loaded: Loaded, depth: Depth) -> None:
+    """Computes the gradient of the token embeddings on short texts, which goes through all layers;
+    raises what the architecture raises."""
+    contexts = _contexts(loaded, Depth(min(SHORT, depth.document), min(DECODED, depth.rollout)))
+    tokens = _random(loaded, (len(contexts), 2, contexts.rollout_length))
+    rollouts = as_rollouts(contexts, tokens.to(loaded.policy.device))
+    with torch.enable_grad():
+        log_probs = tree_log_probs(loaded.policy, rollouts).rollouts
+        torch.autograd.grad(log_probs.sum(), loaded.policy.get_input_embeddings().weight)
+
+
+def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> Caching:
+    """Finds out how the cache of a policy on rows may be used, and sets it.
+
+    A cache that is continued must be as exact as one that is prefilled: a gap that is small because
+    the weights are small grows with them. Raises `UserError` if the policy cannot even be sampled
+    from without a cache.
+    """
+    contexts = _contexts(loaded, depth)
+
+    def gap_with(how: Caching) -> float | str:
+        set_caching(loaded.policy, how)
+        gap = gap_or_reason(lambda: sampling_gap(loaded, contexts, sample))
+        # Weights that are not finite decide nothing here.
+        return 0.0 if isinstance(gap, float) and math.isnan(gap) else gap
+
+    continued, prefilled = gap_with(Caching.CONTINUED), gap_with(Caching.PREFILLED)
+    chosen = Caching.NONE
+    if isinstance(prefilled, float) and prefilled <= TOLERANCE:
+        chosen = Caching.PREFILLED
+        if isinstance(continued, float) and continued <= SAME * prefilled + ROUNDING:
+            chosen = Caching.CONTINUED
+    gap = gap_with(chosen)
+    if isinstance(gap, str) or gap > TOLERANCE:
+        what = gap if isinstance(gap, str) else f"log-probs of its tokens are {gap:.2g} nats off"
+        who = type(loaded.policy).__name__
+        raise UserError(
+            f"model.path: {who} cannot be sampled from on rows, because {what}; give another model"
+        )
+    return chosen
+
+
+@torch.no_grad()
+def sampling_gap(loaded: Loaded, contexts: Contexts, sample: Sample) -> float:
+    """Returns the largest difference in nats between log-probs of tokens when they are sampled on a
+    cache and when they are trained on."""
+    length = min(DECODED, contexts.rollout_length)
+    short = replace(
+        contexts,
+        reference=contexts.reference[:, :length],
+        reference_mask=contexts.reference_mask[:, :length],
+    )
+    rollouts = sample(loaded.policy, loaded.tokenizer, short)
+    trained = tree_log_probs(loaded.policy, rollouts, train_documents=False).rollouts
+    return float((trained - rollouts.log_probs).abs().max())
+
+
+def _contexts(loaded: Loaded, depth: Depth) -> Contexts:
+    """The middle and the end of a document of the greatest length, and one of two short ones, whose
+    rows share a cache."""
+    reads = context_length(text_config(loaded.policy))
+    length = depth.document
+    if reads is not None:
+        length = max(1, min(length, reads - depth.rollout))
+    lengths = [length, short := min(SHORT, length), short]
+    tokens = torch.split(_random(loaded, (sum(lengths),)), lengths)
+    documents = [Document(f"random {i}", text) for i, text in enumerate(tokens)]
+    middle, short_middle = -(-length // 2), -(-short // 2)
+    anchors = [sorted({middle, length}), [short_middle], [short_middle]]
+    return make_contexts(
+        documents,
+        [torch.tensor(each) for each in anchors],
+        rollout_length=depth.rollout,
+        stop_at_eos=False,
+    ).to(loaded.policy.device)
+
+
+def _random(loaded: Loaded, shape: tuple[int, ...]) -> torch.Tensor:
+    """Random tokens of the vocabulary, none of them special: those may stand for an image."""
+    most = min(len(loaded.tokenizer), embedded_tokens(loaded.policy))
+    special = set(loaded.tokenizer.all_special_ids)
+    ids = torch.tensor([i for i in range(most) if i not in special])
+    generator = torch.Generator().manual_seed(0)
+    return ids[torch.randint(len(ids), shape, generator=generator)]
