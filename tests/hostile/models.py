@@ -129,7 +129,17 @@ def tokens(**more: object):
 
 
 def saved_as_bin(folder: Path) -> None:
-    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    """Weights that would be loaded, if such files were read."""
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+
+
+def saved_as_bin_beside_others(folder: Path) -> None:
+    shutil.copy(folder / WEIGHTS, folder / "adapter.safetensors")
+    saved_as_bin(folder)
 
 
 def config(**values: object):
@@ -159,6 +169,8 @@ CASES = [
     Case("other weights beside", model(file(f"{WEIGHTS}.index.json", '{"weight_map": {"a": "b"}}')),
          "which names other files, and nothing says which are meant"),
     Case("weights that can run code", model(saved_as_bin), "in .bin files alone, which are not"),
+    Case("weights that can run code beside others", model(saved_as_bin_beside_others),
+         "no file named model.safetensors"),
     Case("other shapes", config(intermediate_size=64),
          "model.layers.0.mlp.down_proj.weight has the shape [32, 48] in its files, and [32, 64]"),
     Case("ten million layers", config(num_hidden_layers=10**7),
