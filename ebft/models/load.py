@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pydantic import AliasPath, BaseModel, Field, TypeAdapter
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ebft.config.about import ABOUT
 from ebft.errors import UserError, first_line
@@ -94,6 +94,26 @@ def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
     model = _load(base, dtype, key=BASE, rounded=rounded)
     check_vocabulary(model, tokenizer, says=f"{BASE} = {options.base}")
     return model.requires_grad_(False)
+
+
+def load_outline(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads the tokenizer, and the model without its weights: on the meta device, for its sizes.
+
+    Raises `UserError` naming `model.path` if there is no tokenizer or no configuration.
+    """
+    tokenizer = load_tokenizer(options)
+    adapted = adapter_folder(options) is not None and options.base is not None
+    key, options = (BASE, _base_of(options)) if adapted else (PATH, options)
+    says, source = f"{key} = {options.path}", _source(options, key)
+    path = source["pretrained_model_name_or_path"]
+    check_configuration(path, source["revision"], says=says, remedy=ACCEPTED)
+    with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path), torch.device("meta"):
+        config = AutoConfig.from_pretrained(**source)
+        model = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=options.trust_remote_code
+        )
+    check_vocabulary(model, tokenizer, says=says)
+    return cast("PreTrainedModel", model), tokenizer
 
 
 def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedTokenizerBase:
