@@ -53,4 +53,5 @@ def document_view(
             style = STYLES[trained] + (" underline" if tokens[place] in special else "")
             text = texts[place].replace("\n", "\\n\n")
             shown.append(printable(text, keep="\n"), style)
+    shown.rstrip()
     return shown
