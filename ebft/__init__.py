@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from ebft.parts.measurements import CorpusMeasurement, Measurement
     from ebft.parts.part import Claim, Part, Resources, part_of
-    from ebft.parts.splits import Example, Splits
+    from ebft.parts.splits import Example, Message, Splits
     from ebft.parts.stateful import Stateful
     from ebft.rollout.contexts import make_contexts, make_rollouts
     from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
@@ -57,6 +57,7 @@ __all__ = [
     "Job",
     "LabelledPart",
     "Measurement",
+    "Message",
     "NumericalError",
     "Options",
     "Part",
@@ -104,7 +105,7 @@ _HOMES = {
         "SamplerPart",
     ),
     "ebft.parts.measurements": ("CorpusMeasurement", "Measurement"),
-    "ebft.parts.splits": ("Example", "Splits"),
+    "ebft.parts.splits": ("Example", "Message", "Splits"),
     "ebft.parts.stateful": ("Stateful",),
     "ebft.options": ("Options",),
     "ebft.parts.part": ("Claim", "Part", "Resources", "part_of"),

@@ -52,7 +52,9 @@ TESTS = [
     "tests/hostile",
 ]
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
-DOCUMENTS, SPLIT = (f"tests/unit/data/test_{name}.py" for name in ("documents", "split"))
+DOCUMENTS, SPLIT, CONVERSATIONS = (
+    f"tests/unit/data/test_{name}.py" for name in ("documents", "split", "conversations")
+)
 ARCHITECTURES = "tests/unit/models/test_architectures.py"
 LAYOUT, LOG_PROBS = (f"tests/unit/models/test_{name}.py" for name in ("layout", "log_probs"))
 TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
@@ -264,8 +266,17 @@ MUTANTS = [
     Mutant("training/objective.py", "(ratio > cap)", "(ratio >= cap)", "tests/property/test_importance.py"),
     Mutant("training/objective.py", "ratio <= options.cap", "ratio < options.cap", "tests/property/test_importance.py"),
     Mutant("training/objective.py", "/ ratio.numel()", "", "tests/property/test_importance.py"),
-    Mutant("training/objective.py", "clamp(min=1)", "clamp(min=0)", "tests/unit/training/test_objective.py"),
-    Mutant("training/objective.py", " & (column < contexts.lengths[:, None])", "", "tests/unit/training/test_objective.py"),
+    Mutant("training/objective.py", "document.begins, 1)", "document.begins)", "tests/unit/training/test_objective.py"),
+    Mutant("training/objective.py", "1) : end]", "1) :]", "tests/unit/training/test_objective.py"),
+    Mutant("rollout/records.py", "return self.turns or (", "return (", CONVERSATIONS),
+    Mutant("plans/completion.py", "            ends=[span[:, 1] for span in spans],\n", "", CONVERSATIONS),
+    Mutant("data/corpus.py", "if document.turns:", "if False:", CONVERSATIONS),
+    Mutant("data/conversations.py", "return found[-1]", "return found[0]", CONVERSATIONS),
+    Mutant("data/conversations.py", "return found[-1]", "return found[-1] - 1", CONVERSATIONS),
+    Mutant("data/conversations.py", "list(tokens[:first]) != context or ", "", CONVERSATIONS),
+    Mutant("data/conversations.py", " if list(tokens[:last]) == turn[:last] else None", "", CONVERSATIONS),
+    Mutant("data/conversations.py", "cluster=example.cluster or example.name", "cluster=example.cluster", CONVERSATIONS),
+    Mutant("verifiers/attempts.py", "tokens[anchor : ends[anchor]]", "tokens[anchor:]", CONVERSATIONS),
     Mutant("rollout/contexts.py", "flatten(1).all(1)", "flatten(1).any(1)", "tests/unit/training/test_finite.py"),
     Mutant("features/hidden_states.py", 'layers > 1 and self._options.combine == "stack"', "layers > 1", "tests/property/test_whitening.py"),
     Mutant("features/concat.py", "stacked=each[0][1].stacked if len(each) == 1 else False", "stacked=each[0][1].stacked", "tests/unit/features/test_maps.py"),
@@ -418,7 +429,7 @@ MUTANTS = [
     Mutant("data/documents.py", "completion[-1:] == [tokenizer.eos_token_id]", "False"),
     Mutant("models/tokenizer.py", "return whole[:at]", "return whole[max(at - 1, 0) : at]"),
     Mutant("plans/strided.py", "return max(self.start, document.begins)", "return self.start"),
-    Mutant("training/objective.py", "else 0, document.begins)", "else 0, 0)"),
+    Mutant("training/objective.py", "max(start, document.begins, 1)", "max(start, 1)"),
     Mutant("printable.py", "if letter.isprintable() or letter in keep", "if True", "tests/unit/test_printable.py"),
     Mutant("printable.py", "if len(line) <= most", "if True", "tests/unit/test_printable.py"),
     Mutant("errors.py", "printable(line)", "line", "tests/unit/test_printable.py"),

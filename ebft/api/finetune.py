@@ -62,7 +62,7 @@ def finetune(
         model: a name or folder, or a model with its `tokenizer`. A model is copied to
             `output_dir/given/model`, and is not changed itself.
         data: rows to train on: a `datasets.Dataset`, a list of dicts with `prompt` and
-            `completion` (or `text`), or a list of texts. They are copied to
+            `completion` (or `messages`, or `text`), or a list of texts. They are copied to
             `output_dir/given/train.jsonl`. By default the recipe's data.
         held_out: rows of the same form to measure on; by default a tenth of `data`.
         output_dir: the folder of the run; by default the recipe's.

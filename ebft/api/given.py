@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
     from ebft.parts.registry import Registry
 
-COLUMNS = {"prompt": "prompt", "completion": "completion", "check": "check", "text": "completion"}
+COLUMNS = {
+    "prompt": "prompt",
+    "completion": "completion",
+    "messages": "messages",
+    "check": "check",
+    "text": "completion",
+}
 """The options of the data source `files` by the names of the columns that are read."""
 
 
@@ -160,12 +166,20 @@ def columns_of(names: Sequence[str], *, key: str) -> dict[str, str]:
     {'prompt': 'prompt', 'completion': 'completion'}
     >>> columns_of(["text"], key="data")
     {'completion': 'text'}
+    >>> columns_of(["prompt", "prompt_id", "messages"], key="data")
+    {'messages': 'messages'}
     """
     found = {COLUMNS[name]: name for name in COLUMNS if name in names}
+    if "messages" in found:
+        if "completion" in found:
+            raise UserError(
+                f"{key}: rows have messages and {found['completion']}; leave one of them out"
+            )
+        return {option: name for option, name in found.items() if option != "prompt"}
     if "completion" not in found:
         raise UserError(
             f"{key}: rows have the columns {', '.join(map(repr, names))}; name them prompt and "
-            "completion, or text for raw text"
+            "completion, messages for conversations, or text for raw text"
         )
     if found["completion"] == "text" and "prompt" in found:
         raise UserError(f"{key}: rows have prompt and text; name the second completion")

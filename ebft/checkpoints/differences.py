@@ -52,7 +52,8 @@ class Compared(NamedTuple):
 def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
     """Compares two resolved recipes key by key.
 
-    A key of the schedule that equals `training.steps` in both recipes follows it. To raise the
+    A key that one recipe does not have is null in the other if ebft got the option later, and the
+    recipe does not use it: that is no difference. A key of the schedule that equals `training.steps` in both recipes follows it. To raise the
     number of steps does not count as different mathematics, although the schedule then ends later.
     """
     old, new = _flat(before), _flat(now)
@@ -60,6 +61,8 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
     for key in sorted(old.keys() | new.keys()):
         difference = Difference(key, old.get(key, ABSENT), new.get(key, ABSENT))
         if difference.before == difference.now or is_below(key, NOT_OF_THE_RUN):
+            continue
+        if difference[1:] in ((ABSENT, None), (None, ABSENT)):
             continue
         if key == SCHEDULE and _schedule(difference.before) == _schedule(difference.now):
             continue

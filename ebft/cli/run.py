@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ebft.console import say
+from ebft.console import say, show
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ VALIDATE_EXAMPLES = """\
 examples:
   ebft validate my_recipe.yaml
   ebft validate my_recipe.yaml sampler.n=8
+  ebft validate my_recipe.yaml --data           also show documents as the model will see them
 """
 
 
@@ -122,13 +123,18 @@ def study(arguments: argparse.Namespace) -> int:
 
 
 def add_validate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `validate FILE [key=value ...]`."""
-    add_recipe_command(
+    """Adds `validate FILE [key=value ...] [--data]`."""
+    parser = add_recipe_command(
         subparsers, "validate", validate,
         help="find the mistakes in a recipe",
         description="Checks a recipe without running it, and prints one line for each mistake. "
         "The modules in its `plugins` are imported.",
         epilog=VALIDATE_EXAMPLES,
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", action="store_true",
+        help="also read the data, and show three documents as the model will see them: their "
+        "tokens, the anchors, and what is trained on; the model's weights are not loaded",
     )  # fmt: skip
 
 
@@ -137,12 +143,30 @@ def validate(arguments: argparse.Namespace) -> int:
     only listed."""
     from ebft.config.load import load_recipe
 
-    missing = load_recipe(arguments.file, arguments.overrides).job.missing()
+    recipe = load_recipe(arguments.file, arguments.overrides)
+    missing = recipe.job.missing()
     say(
         f"{arguments.file}: valid" + (", but not on this machine:" if missing else ""),
         *(f"  {line}" for line in missing),
     )
+    if arguments.data:
+        show_data(recipe)
     return 0
+
+
+def show_data(recipe: Recipe) -> None:
+    """Prints documents of a recipe. Raises `UserError` for a recipe without data of its own."""
+    from ebft.runs.options import ModelRecipeOptions
+
+    if not isinstance(recipe.options, ModelRecipeOptions):
+        raise UserError(
+            f"{recipe.source}: recipe = {recipe.options.recipe}: has no data of its own; leave out "
+            "--data, or give one of the recipes that it runs"
+        )
+    from ebft.runs.preview import preview
+
+    for text in preview(recipe.options):
+        show(text)
 
 
 def add_recipe_command(

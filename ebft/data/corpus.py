@@ -51,10 +51,12 @@ class InMemory(Corpus):
 
 
 def digest_documents(documents: Sequence[Document]) -> str:
-    """Returns the number of documents and a hash of every name, token and check, in order."""
+    """Returns the number of documents and a hash of every name, token, check and turn, in order."""
     digest = blake2b(digest_size=16)
     for document in documents:
         head = f"{document.name}\0{document.prompt_length}\0{document.check}\0"
+        if document.turns:  # the digests of other documents are in checkpoints of earlier versions
+            head += f"{document.turns}\0"
         digest.update(head.encode("utf-8", "surrogatepass"))  # a file name may not be UTF-8
         digest.update(document.tokens.to(torch.int64).numpy().tobytes())
     return f"{len(documents)} documents, {digest.hexdigest()}"

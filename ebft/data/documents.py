@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 
 from ebft.console import Bar
+from ebft.data.conversations import check_template, conversation_documents
 from ebft.data.corpus import Corpus, InMemory
 from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
@@ -41,7 +42,8 @@ class DocumentOptions(Options):
     length: int = Field(
         ge=2,
         description="largest number of tokens of a document; longer raw text is cut into "
-        "consecutive documents, a longer prompt with its completion is dropped",
+        "consecutive documents, a longer prompt with its completion is dropped, and so is a longer "
+        "conversation",
     )
     shortest: int = Field(
         1,
@@ -52,7 +54,8 @@ class DocumentOptions(Options):
     on_demand: bool = Field(
         False,
         description="tokenize a document when a step needs it, for data larger than memory; "
-        "raw text is then cut by characters, at ends of lines",
+        "raw text is then cut by characters, at ends of lines, and each turn of a conversation is "
+        "a document",
     )
     characters_per_token: float = Field(
         3.0,
@@ -189,7 +192,8 @@ def _on_demand(
     def tokenize_one(example: Example) -> Document:
         # Raw text was already cut by characters, so only its first document is used.
         first = next(_documents([example], tokenizer, options.length, start))
-        return first if example.prompt else replace(first, name=example.name)
+        is_whole = example.prompt or example.messages
+        return first if is_whole else replace(first, name=example.name)
 
     width = max(round(options.length * options.characters_per_token), 1)
     documents = OnDemand(examples, tokenize_one, why_not, width=width)
@@ -200,10 +204,16 @@ def _on_demand(
 def _documents(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int, start: list[int]
 ) -> Iterator[Document]:
-    raw = iter(encode(tokenizer, [e.completion for e in examples if not e.prompt]))
-    prompts = iter(encode(tokenizer, [e.prompt for e in examples if e.prompt]))
-    completions = iter(encode_completions(tokenizer, [e.completion for e in examples if e.prompt]))
+    if any(example.messages for example in examples):
+        check_template(tokenizer)
+    texts = [example for example in examples if not example.messages]
+    raw = iter(encode(tokenizer, [e.completion for e in texts if not e.prompt]))
+    prompts = iter(encode(tokenizer, [e.prompt for e in texts if e.prompt]))
+    completions = iter(encode_completions(tokenizer, [e.completion for e in texts if e.prompt]))
     for example in examples:
+        if example.messages:
+            yield from conversation_documents(example, tokenizer, start)
+            continue
         if example.prompt:
             prompt, completion = next(prompts), next(completions)
             if tokenizer.eos_token_id is None:

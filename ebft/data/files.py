@@ -18,7 +18,7 @@ from ebft.parts.splits import Splits
 
 
 class Files(RowOptions):
-    """Rows with a completion and, unless they are raw text, a prompt.
+    """Rows with a completion and, unless they are raw text, a prompt; or with a conversation.
 
     Texts are read exactly as in the file: `00700` in a CSV file is five characters, not a number.
     Columns that no option names are ignored. The texts are read once for each content of the file,
@@ -57,8 +57,4 @@ class Files(RowOptions):
         if path.stat().st_size == 0:
             raise UserError(f"{where}: the file is empty")
         columns = self.columns()
-        return Rows(
-            stored_texts(path, key, columns),
-            {option: option for option in columns},
-            safe_name(path.name),
-        )
+        return Rows(stored_texts(path, key, columns), None, safe_name(path.name))

@@ -23,7 +23,8 @@ from ebft.data.jsonl import (
     open_text,
     unreadable,
 )
-from ebft.data.values import check_columns, check_text, listed, safe_name
+from ebft.data.messages import check_row
+from ebft.data.values import check_columns, listed, safe_name
 from ebft.errors import UserError
 
 Row = Mapping[str, Any]
@@ -38,7 +39,7 @@ def format_of(path: Path) -> str | None:
 
 
 def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Yields the texts of each row, by option; `columns` maps options to columns.
+    """Yields the texts of each row as `check_row` does; `columns` maps options to columns.
 
     `key` is the recipe key of the path. Raises `UserError` naming the file, or the column and the
     row.
@@ -48,20 +49,19 @@ def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dic
     places = {option: f"data.{option} = {column}: {source}" for option, column in columns.items()}
     try:
         for number, row in enumerate(reader(path, where, columns), 1):
-            yield {
-                option: _text(row, column, f"{places[option]}, row {number}")
-                for option, column in columns.items()
-            }
+            at = {option: f"{place}, row {number}" for option, place in places.items()}
+            values = {option: _value(row, column, at[option]) for option, column in columns.items()}
+            yield check_row(values, at)
     except (*UNREADABLE, pa.ArrowException) as error:
         raise unreadable(where, error) from error
 
 
-def _text(row: Row, column: str, where: str) -> str:
+def _value(row: Row, column: str, where: str) -> Any:
     if column not in row:
         raise UserError(f"{where} has no such column; there are: {listed(row)}")
     if isinstance(row, Repeating) and column in row.repeated:
         raise UserError(f"{where} has this key more than once; keep one")
-    return check_text(row[column], where)
+    return row[column]
 
 
 def _json_lines(path: Path, where: str, _: Mapping[str, str]) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from typing import overload
 
 import numpy as np
 
+from ebft.data.conversations import targets, turns_apart
 from ebft.data.corpus import Corpus
 from ebft.data.split import batches
 from ebft.errors import UserError
@@ -22,11 +23,12 @@ class OnDemand(Corpus):
     """Each document is read from disk and tokenized when it is accessed; nothing is kept.
 
     The document at a place depends only on the place, so an order over places can be resumed like
-    one over documents in memory. Each prompt with its completion is one place. Raw text is cut at
-    the first end of a line after every `width` characters, and each cut is a place. Together the
-    cuts are the whole text; if a cut has too many tokens, the last ones are dropped. A place whose
-    document is not accepted gives the next accepted document, so documents after many dropped ones
-    come more often.
+    one over documents in memory. Each prompt with its completion is one place, and so is each turn
+    of a conversation that is trained on, with the messages before it. Raw text is cut at the first
+    end of a line after every `width` characters, and each cut is a place. Together the cuts are the
+    whole text; if a cut has too many tokens, the last ones are dropped. A place whose document is
+    not accepted gives the next accepted document, so documents after many dropped ones come more
+    often.
 
     The digest is a hash of all texts and of the cuts, because there are no tokens yet.
     """
@@ -89,6 +91,8 @@ class OnDemand(Corpus):
         """Returns the text at a place: a whole text, or its part from one cut to the next."""
         at = int(np.searchsorted(self._first, place, side="right")) - 1
         example, number = self._examples[at], place - int(self._first[at])
+        if example.messages:
+            return turns_apart(example)[number]
         if example.prompt:
             return example
         text = example.completion
@@ -114,7 +118,9 @@ class OnDemand(Corpus):
         digest = blake2b(f"{self._width}\0".encode(), digest_size=16)
         for at, batch in batches(self._examples, "measuring texts"):
             for number, example in enumerate(batch, at):
-                if not example.prompt:
+                if example.messages:
+                    counts[number] = len(targets(example.messages))
+                elif not example.prompt:
                     counts[number] = max(1, -(-len(example.completion) // self._width))
                 texts = (example.name, example.prompt, example.completion, example.check, "")
                 digest.update("\0".join(texts).encode("utf-8", "surrogatepass"))

@@ -1,15 +1,16 @@
-"""From the rows of a data set to examples: the columns of prompt and completion."""
+"""From the rows of a data set to examples: the columns of texts and conversations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ebft.data.values import check_text, listed
+from ebft.data.messages import MESSAGES, check_row, from_text
+from ebft.data.values import listed
 from ebft.errors import UserError
 from ebft.parts.part import Part
 from ebft.parts.splits import Example
@@ -24,27 +25,50 @@ class RowOptions(Part):
         None, description="column of the prompt; null: the rows are raw text"
     )
     completion: str = Field("completion", description="column of the completion, or of raw text")
+    messages: str | None = Field(
+        None,
+        description="column of conversations, in place of prompt and completion: lists of messages "
+        "with role and content, to which the tokenizer's chat template is applied",
+    )
     check: str | None = Field(
         None, description="column that a verifiable reward checks rollouts with, e.g. unit tests"
     )
 
     def columns(self) -> dict[str, str]:
         """Returns the columns to read, by option."""
-        named = {"prompt": self.prompt, "completion": self.completion, "check": self.check}
+        named: dict[str, str | None] = {"prompt": self.prompt, "completion": self.completion}
+        if self.messages is not None:
+            named = {MESSAGES: self.messages}
+        named["check"] = self.check
         return {option: column for option, column in named.items() if column is not None}
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        own = type(self).model_fields["completion"].default
+        if self.messages is not None and (self.prompt is not None or self.completion != own):
+            raise ValueError(
+                f"messages = {self.messages}: is the column of whole conversations, so there is no "
+                "prompt and no completion; leave these out"
+            )
+        return self
 
 
 class Rows(Sequence[Example]):
     """Rows of a `datasets.Dataset` as examples, read from its memory-mapped file when accessed.
 
     Only the row numbers are in memory, 8 bytes each. An example is named `source:row`, counted
-    from 1. Reading raises `UserError` naming the column, the row and the existing columns.
+    from 1. `columns` maps options to columns; None: the data set is that of `stored_texts`. Reading
+    raises `UserError` naming the column, the row and the existing columns.
     """
 
     def __init__(
-        self, dataset: Any, columns: Mapping[str, str], source: str, numbers: Indices | None = None
+        self,
+        dataset: Any,
+        columns: Mapping[str, str] | None,
+        source: str,
+        numbers: Indices | None = None,
     ) -> None:
-        self._dataset, self._columns, self._source = dataset, dict(columns), source
+        self._dataset, self._columns, self._source = dataset, columns, source
         self._numbers = np.arange(len(dataset)) if numbers is None else numbers
 
     def __len__(self) -> int:
@@ -75,28 +99,31 @@ class Rows(Sequence[Example]):
                 f"data: {self._source}, among rows {numbers.min() + 1} to {numbers.max() + 1}: a "
                 f"text is not UTF-8 ({error.reason}); repair it, or leave the row out"
             ) from error
-        texts = {
-            option: self._texts(batch, option, column, numbers)
-            for option, column in self._columns.items()
+        columns = {name: name for name in batch} if self._columns is None else self._columns
+        places = {
+            option: f"data.{option} = {column}: {self._source}"
+            for option, column in columns.items()
         }
-        return [
-            Example(
-                name=f"{self._source}:{number + 1}",
-                **{option: column[i] for option, column in texts.items()},
-            )
-            for i, number in enumerate(numbers.tolist())
-        ]
+        for option, column in columns.items():
+            if column not in batch:
+                raise UserError(f"{places[option]} has no such column; there are: {listed(batch)}")
+        examples = []
+        for i, number in enumerate(numbers.tolist()):
+            row = {option: batch[column][i] for option, column in columns.items()}
+            if self._columns is not None:
+                at = {option: f"{place}, row {number + 1}" for option, place in places.items()}
+                row = check_row(row, at)
+            examples.append(_example(f"{self._source}:{number + 1}", row))
+        return examples
 
-    def _texts(
-        self, batch: Mapping[str, list[Any]], option: str, column: str, numbers: Indices
-    ) -> list[str]:
-        where = f"data.{option} = {column}: {self._source}"
-        if column not in batch:
-            raise UserError(f"{where} has no such column; there are: {listed(batch)}")
-        return [
-            check_text(value, f"{where}, row {number + 1}")
-            for number, value in zip(numbers, batch[column], strict=True)
-        ]
+
+def _example(name: str, texts: Mapping[str, str]) -> Example:
+    if conversation := texts[MESSAGES]:
+        return Example.of_messages(name, from_text(conversation), check=texts.get("check", ""))
+    completion, prompt, check = (
+        texts.get(option, "") for option in ("completion", "prompt", "check")
+    )
+    return Example(name, completion, prompt, check)
 
 
 def pick(examples: Sequence[Example], places: Indices) -> Sequence[Example]:

@@ -13,18 +13,19 @@ from filelock import FileLock
 
 from ebft.console import Bar
 from ebft.data.formats import format_of, read_texts
+from ebft.data.messages import MESSAGES
 from ebft.data.values import safe_name
 from ebft.errors import UserError, first_line
 from ebft.files import replacing
 
-VERSION = 1
+VERSION = 2
 """The version of the cache: a new one makes every file be read again."""
 ROWS, CHARACTERS = 1000, 2**22
 """Largest numbers of rows and, approximately, of characters in a batch."""
 
 
 def stored_texts(path: Path, key: str, columns: Mapping[str, str]) -> datasets.Dataset:
-    """Returns the texts of a file's rows, in columns named after the options.
+    """Returns the texts of a file's rows, in columns named after the options and `messages`.
 
     They are read once for each content of the file, with any name or time, and kept in a folder of
     the cache of `datasets`, which may be deleted. Raises `UserError` naming `key` for a file that
@@ -58,7 +59,8 @@ def _store(path: Path, key: str, columns: Mapping[str, str], file: Path, content
     first = next(texts, None)
     if first is None:
         raise UserError(f"{key} = {path}: the file has no rows")
-    schema = pa.schema([(option, pa.large_string()) for option in columns])
+    names = [*columns, *({MESSAGES} - columns.keys())]
+    schema = pa.schema([(name, pa.large_string()) for name in names])
     with replacing(file) as stream:
         with pa.ipc.new_stream(stream, schema) as writer:
             for batch in _batches(chain([first], texts), safe_name(path.name)):

@@ -57,12 +57,6 @@ def check_text(value: Any, where: str) -> str:
     """Returns the value if it is a text that can be encoded as UTF-8. Raises `UserError` beginning
     with `where` otherwise."""
     if not isinstance(value, str):
-        if _is_chat(value):
-            raise UserError(
-                f"{where} has the messages of a chat there, which are not read yet; give a column "
-                "of text, or write columns of prompt and completion with the tokenizer's "
-                "apply_chat_template"
-            )
         raise UserError(f"{where} has {quoted(value)} there; a text is needed in every row")
     if not value.isascii():
         try:
@@ -74,12 +68,3 @@ def check_text(value: Any, where: str) -> str:
                 f"{quoted(around)}; repair the text, or leave the row out"
             ) from error
     return value
-
-
-def _is_chat(value: Any) -> bool:
-    """Whether a value is a list of turns: {"role": …, "content": …} or {"from": …, "value": …}."""
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in value)
-    )

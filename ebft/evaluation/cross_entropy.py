@@ -25,7 +25,9 @@ class CrossEntropy(LabelledPart):
     """Mean −log p of the documents' tokens, at temperature 1."""
 
     tokens: Literal["completion", "all"] = Field(
-        "completion", description="tokens that count: after the prompt, or all"
+        "completion",
+        description="tokens that count: after the prompt (in a conversation the assistant's "
+        "turns), or all",
     )
 
     def build(self, resources: Resources) -> CrossEntropyEvaluator:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pydantic import AliasPath, BaseModel, Field, TypeAdapter
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ebft.config.about import ABOUT
 from ebft.errors import UserError, first_line
@@ -69,6 +69,9 @@ def load_policy(
     model = _load(options, torch.float32, quantize=quantize, merge_adapter=merge_adapter)
     tokenizer = load_tokenizer(options)
     check_vocabulary(model, tokenizer, says=f"{PATH} = {options.path}")
+    if options.eos_token is not None:
+        for config in (model.config, model.generation_config):
+            config.eos_token_id = tokenizer.eos_token_id
     return model, tokenizer
 
 
@@ -93,10 +96,31 @@ def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
     return model.requires_grad_(False)
 
 
+def load_outline(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads the tokenizer, and the model without its weights: on the meta device, for its sizes.
+
+    Raises `UserError` naming `model.path` if there is no tokenizer or no configuration.
+    """
+    tokenizer = load_tokenizer(options)
+    adapted = adapter_folder(options) is not None and options.base is not None
+    key, options = (BASE, _base_of(options)) if adapted else (PATH, options)
+    says, source = f"{key} = {options.path}", _source(options, key)
+    path = source["pretrained_model_name_or_path"]
+    check_configuration(path, source["revision"], says=says, remedy=ACCEPTED)
+    with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path), torch.device("meta"):
+        config = AutoConfig.from_pretrained(**source)
+        model = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=options.trust_remote_code
+        )
+    check_vocabulary(model, tokenizer, says=says)
+    return cast("PreTrainedModel", model), tokenizer
+
+
 def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedTokenizerBase:
     """Loads the model's tokenizer; without a padding token, end-of-sequence is used for padding.
 
-    If `model.path` holds an adapter without a tokenizer, the tokenizer of `model.base` is loaded.
+    Its end-of-sequence token is `model.eos_token`, if the recipe has that. If `model.path` holds an
+    adapter without a tokenizer, the tokenizer of `model.base` is loaded.
     `key` is the option that names the model.
     """
     adapter = adapter_folder(options)
@@ -111,6 +135,13 @@ def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedToken
     ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
         tokenizer("a")  # a damaged tokenizer may fail only when it is used
+    if options.eos_token is not None:
+        if options.eos_token not in tokenizer.get_vocab():
+            raise UserError(
+                f"model.eos_token = {options.eos_token}: the tokenizer of {options.path} has no "
+                "such token; give one of its vocabulary, as the chat template writes it"
+            )
+        tokenizer.eos_token = options.eos_token
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return cast("PreTrainedTokenizerBase", tokenizer)

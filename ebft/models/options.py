@@ -70,6 +70,12 @@ class ModelOptions(Options):
         "auto",
         description="auto (a GPU if there is one), cpu, cuda, cuda:1, …",
     )
+    eos_token: str | None = Field(
+        None,
+        description="the token of the vocabulary that ends rollouts and completions, saved with "
+        "checkpoints: for a chat template that ends turns with another token than the tokenizer's "
+        "end-of-sequence; null: the tokenizer's",
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with a hub id; only for those you trust"

@@ -109,6 +109,19 @@ def text_of(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     return cast(str, text)
 
 
+def token_texts(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The text of each token by itself: with the space that it begins with, and as it is in the
+    vocabulary if it is only a part of a character."""
+    found = []
+    for token in tokens:
+        text, name = text_of([token], tokenizer), str(tokenizer.convert_ids_to_tokens(token))
+        if "\N{REPLACEMENT CHARACTER}" in text:
+            text = name
+        is_spaced = name.startswith(SPACES) and not text.startswith(" ")
+        found.append(f" {text}" if is_spaced else text)
+    return found
+
+
 def without_start(tokens: Sequence[int], start: Sequence[int]) -> list[int]:
     """A document's tokens without `start`, which the tokenizer puts before every text."""
     start = list(start)

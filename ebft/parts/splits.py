@@ -5,6 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation. `is_target` says whether it is a turn to train on: a turn of
+    the assistant that is not only context."""
+
+    role: str
+    content: str
+    is_target: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -12,6 +24,8 @@ class Example:
 
     `check` is what a verifiable reward compares a rollout with (unit tests, an answer), if any.
     `cluster` names what the text is a part of, such as a file, which is held out as a whole.
+    `messages` is a conversation, to which the tokenizer's chat template is applied (see
+    `of_messages`); empty for other texts.
     """
 
     name: str
@@ -19,6 +33,27 @@ class Example:
     prompt: str = ""
     check: str = ""
     cluster: str = ""
+    messages: tuple[Message, ...] = ()
+
+    @classmethod
+    def of_messages(
+        cls, name: str, messages: Sequence[Message], *, check: str = "", cluster: str = ""
+    ) -> Example:
+        """Returns the example of a conversation.
+
+        Its prompt is the first message of the user, and its completion is the whole conversation.
+        They are not tokenized: they say which conversations are copies, and which are held out
+        together.
+        """
+        users = (message for message in messages if message.role == "user")
+        return cls(
+            name,
+            "\n".join(f"{message.role}: {message.content}" for message in messages),
+            next(users, messages[0]).content,
+            check,
+            cluster,
+            tuple(messages),
+        )
 
 
 @dataclass(frozen=True, slots=True)

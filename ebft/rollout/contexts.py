@@ -28,9 +28,11 @@ def make_contexts(
     *,
     rollout_length: int,
     stop_at_eos: bool,
+    ends: Sequence[Int[Tensor, " _"]] | None = None,
 ) -> Contexts:
     """Returns the contexts of `documents`; `anchors[i]` are those of document i, ascending.
 
+    `ends[i]` are the ends of their references; by default a reference ends with its document.
     Padding is token 0; nothing attends to it and no loss is taken on it.
     """
     assert documents, "a step has at least one document"
@@ -39,7 +41,8 @@ def make_contexts(
     row = torch.repeat_interleave(torch.tensor([a.numel() for a in anchors]))
     anchor = torch.cat(list(anchors))
     position = anchor[:, None] + torch.arange(rollout_length)
-    within = position < lengths[row, None]
+    end = lengths[row] if ends is None else torch.cat(list(ends))
+    within = position < end[:, None]
     reference = tokens[row[:, None], position.clamp(max=tokens.shape[1] - 1)]
     return Contexts(
         documents=tuple(documents),

@@ -30,7 +30,9 @@ class Document:
     with. `cluster` names what the document is a part of, such as a file; empty if nothing.
     Documents of a cluster are not independent, so intervals are clustered by it. `begins` is the
     number of leading tokens that the tokenizer puts before every text, such as a
-    beginning-of-sequence token: they are never predicted.
+    beginning-of-sequence token: they are never predicted. `turns` are the tokens of the assistant's
+    turns in a conversation, each from its start up to its end, in order; a turn ends with the
+    end-of-sequence token. It is empty for other documents.
     """
 
     name: str
@@ -39,6 +41,13 @@ class Document:
     check: str = ""
     cluster: str = ""
     begins: int = 0
+    turns: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def completions(self) -> tuple[tuple[int, int], ...]:
+        """The start and the end of each span of tokens that is no prompt: the turns of a
+        conversation, or everything after the prompt."""
+        return self.turns or ((self.prompt_length, self.tokens.numel()),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,8 @@ class Contexts:
     """P contexts of B documents: context p is `tokens[row[p], :anchor[p]]`, the whole prefix.
 
     Contexts of one document are adjacent, and rows ascend. `reference` holds the document's own
-    next G tokens after each anchor; `reference_mask` is False where the document ends earlier.
+    next G tokens after each anchor; `reference_mask` is False where the document or the turn ends
+    earlier.
     `stop_at_eos` says whether a rollout ends with the end-of-sequence token, as the reference does.
     `micro_batches` is the number of documents of each micro-batch; None: all in one.
     """

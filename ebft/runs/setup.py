@@ -295,8 +295,8 @@ def make_loop_parts(
         options.baseline,
     )  # fmt: skip
     # Only the first ones: with documents.on_demand, looking at all would tokenize all.
-    longest = max(islice(documents, SAMPLED), key=lambda document: document.tokens.numel())
-    (longest_tree,) = tree_tokens(plan([longest]), 0 if parts is None else parts.sampler.n)
+    sampled = plan(list(islice(documents, SAMPLED)))
+    longest_tree = max(tree_tokens(sampled, 0 if parts is None else parts.sampler.n))
 
     def of_step(step: int) -> list[Document]:
         chosen = told_apart([documents[i] for i in order(step, training.documents_per_step)])

@@ -20,7 +20,7 @@ from torch import Tensor
 from ebft.options import Options
 from ebft.parts.part import Claim
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.transfer import numbers
+from ebft.rollout.transfer import move
 
 
 class ImportanceOptions(Options):
@@ -118,7 +118,9 @@ class ObjectiveOptions(Options):
         "the rollout's tokens, as in the authors' code",
     )
     cross_entropy_tokens: Literal["completion", "all"] = Field(
-        "completion", description="tokens of the cross-entropy: after the prompt, or all"
+        "completion",
+        description="tokens of the cross-entropy: after the prompt (in a conversation the "
+        "assistant's turns with the token that ends each), or all",
     )
     token_weights: TokenWeights = Field(
         "equal",
@@ -229,11 +231,9 @@ def cross_entropy_mask(
 ) -> Bool[Tensor, "B S"]:
     """Returns which document tokens the cross-entropy is computed on: not on the tokens that the
     tokenizer puts before every text, nor on the first, which has no log-prob."""
-    device = contexts.tokens.device
-    prompts = [
-        max(document.prompt_length if tokens == "completion" else 0, document.begins)
-        for document in contexts.documents
-    ]
-    first = numbers(prompts, device).clamp(min=1)
-    column = torch.arange(contexts.tokens.shape[1], device=device)
-    return (column >= first[:, None]) & (column < contexts.lengths[:, None])
+    mask = torch.zeros(contexts.tokens.shape, dtype=torch.bool)
+    for row, document in enumerate(contexts.documents):
+        whole = ((0, document.tokens.numel()),)
+        for start, end in document.completions if tokens == "completion" else whole:
+            mask[row, max(start, document.begins, 1) : end] = True
+    return move(mask, contexts.tokens.device)

@@ -59,8 +59,9 @@ def _reference(rollouts: Rollouts, p: int) -> list[int]:
     longer than a rollout."""
     c = rollouts.contexts
     document, anchor = c.documents[int(c.row[p])], int(c.anchor[p])
-    if c.stop_at_eos and anchor == document.prompt_length:
-        return document.tokens[anchor:].tolist()
+    ends = dict(document.completions)
+    if c.stop_at_eos and anchor in ends:
+        return document.tokens[anchor : ends[anchor]].tolist()
     return c.reference[p][c.reference_mask[p]].tolist()
 
 

@@ -8,6 +8,7 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.chat import conversation, said, write_chat_model
 from tests.hostile.case import Case, Inputs
 
 PAIRS = ["plan=completion", "~plan.start", "~plan.stride", "evaluation.evaluators=[]"]
@@ -31,6 +32,23 @@ def pairs(name: str, content: str | bytes, *more: str):
 def rows(*rows: dict, name: str = "rows.jsonl"):
     """Overrides that read these rows."""
     return pairs(name, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def chat(*messages: object, family: str = "ChatML", eos: str | None = None, more: int = 0):
+    """Overrides that read a conversation, with a model of a family whose end of turn is `eos`."""
+
+    def make(inputs: Inputs) -> list[str]:
+        lines = [{"messages": conversation(i)} for i in range(more)] + [{"messages": messages}]
+        file = inputs.write("chat.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        model = write_chat_model(inputs.folder / "model", family, eos=eos)
+        named = [f"model.path={model}", "data=files", f"data.path={file}", "documents.length=400"]
+        return [*named, "data.messages=messages", *PAIRS]
+
+    return make
+
+
+def without_template(inputs: Inputs) -> list[str]:
+    return [*chat(*conversation(0), more=2)(inputs), f"model.path={inputs.model}"]
 
 
 def parquet(**columns):
@@ -75,8 +93,26 @@ CASES = [
     Case("UTF-16", pairs("x.csv", "q,a\nq,a\n".encode("utf-16")), "x.csv: is not UTF-8 (byte 0xff)"),
     Case("no gzip", pairs("x.csv.gz", "q,a\n"), "x.csv.gz: cannot be read: Not a gzipped file"),
     Case("gzip cut off", pairs("x.json.gz", b"\x1f\x8b\x08\0"), "x.json.gz: cannot be read: Compressed"),
-    Case("a chat", rows(ROW | {"a": CHAT}), "a: rows.jsonl, row 1 has the messages of a chat there"),
-    Case("a chat of another kind", rows(ROW | {"a": [{"from": "human", "value": ""}]}), "of a chat"),
+    Case("a chat for a completion", rows(ROW | {"a": CHAT}), "data.completion = a: rows.jsonl, row 1 has the messages of a conversation there, and data.prompt has none; set data.messages"),
+    Case("a chat of another kind", rows(ROW | {"a": [{"from": "human", "value": ""}]}), "row 1, message 1 has no 'role'; there are: from, value; rename"),
+    Case("a chat for a prompt", rows(ROW | {"q": CHAT}), "data.prompt = q: rows.jsonl, row 1 has the messages of a conversation there, and data.completion has none"),
+    Case("no chat", chat("Hello"), "data.messages = messages: chat.jsonl, row 1, message 1 is 'Hello'; a message has role and content"),
+    Case("chat: no message", chat(more=1), "row 2 has [] there; a conversation is a list of messages"),
+    Case("chat: tools", chat({"role": "assistant", "tool_calls": [{}]}), "row 1, message 1: calls of tools are not supported; leave such rows out"),
+    Case("chat: the answer of a tool", chat(said("tool", "5")), "message 1: calls of tools are not supported"),
+    Case("chat: an unknown key", chat({**said("user", "u"), "name": "A"}), "row 1, message 1 has 'name', and only role and content are read"),
+    Case("chat: an unknown role", chat(said("bot", "b")), "message 1 has the role 'bot'; roles are system, user, assistant"),
+    Case("chat: a picture", chat(said("user", [{"type": "image"}])), "message 1 has [{'type': 'image'}] for its content; a text is needed"),
+    Case("chat: half a surrogate pair", chat(said("user", "x\ud83d")), "row 1, message 1 has half a surrogate pair"),
+    Case("chat: a role twice", pairs("x.jsonl", '{"m": [{"role": "a", "role": "b"}]}', "~data.prompt", "~data.completion", "data.messages=m"), "message 1 has role more than once"),
+    Case("chat: no answer", chat(said("user", "u"), more=3), "row 4 has no message of the assistant"),
+    Case("chat: an empty answer", chat(said("user", "u"), said("assistant", " \n")), "row 1, message 2: the assistant's turn is empty; leave the row out"),
+    Case("chat: no question", chat(said("assistant", "a"), more=1), "data: chat.jsonl:2: begins with a turn of the assistant"),
+    Case("chat: no template", without_template, "model.path: its tokenizer has no chat template, which conversations need"),
+    Case("chat: a system message that the template refuses", chat(*conversation(9, system="s"), family="Gemma", more=1), "data: chat.jsonl:2: the chat template refuses the conversation (System role not supported)"),
+    Case("chat: another end of turns", chat(*conversation(9), more=1, family="Gemma", eos="<eos>"), "with the tokenizer's end-of-sequence token <eos>, with which rollouts end; it ends turns with <end_of_turn>: set model.eos_token='<end_of_turn>'"),
+    Case("chat: both forms", lambda it: [*chat(*conversation(0))(it), "data.prompt=q"], "messages = messages: is the column of whole conversations"),
+    Case("an end of sequence that is no token", lambda it: ["model.eos_token=<|no|>"], "model.eos_token = <|no|>: the tokenizer of"),
     Case("a long value", rows(ROW, ROW | {"a": ["x" * 10**5] * 99}), "row 2 has ['xxxxxxx"),
     Case("a deep value", rows(ROW | {"a": json.loads("[" * 200 + "]" * 200)}), "row 1 has [[["),
     Case("a number", rows(ROW, ROW | {"a": 5}), "data.completion = a: rows.jsonl, row 2 has 5 there"),

@@ -163,6 +163,11 @@ MISTAKES = {
     "a row that differs": ({"data": [{"text": "a"}, {"txt": "b"}]}, "data: row 2 has no 'text'"),
     "rows of numbers": ({"data": [1, 2]}, "data: row 1 is a int"),
     "a text of bytes": ({"data": [{"text": b"a"}]}, "data: row 1: Object of type bytes"),
+    "conversations and texts": (
+        {"data": [{"messages": [], "text": "a"}]},
+        "data: rows have messages and text; leave one of them out",
+    ),
+    "a conversation without messages": ({"data": [{"messages": []}] * 3}, "train.jsonl, row 1 has"),
     "a number as text": ({"data": [{"text": 7}] * 3}, "train.jsonl, row 1"),
     "two forms": (
         {"data": ROWS, "held_out": ["a text"]},

@@ -121,8 +121,9 @@ class TestFiles:
         one = write_lines(tmp_path / "one.jsonl", [{**row, "q": "q"} for row in rows])
         same = write_lines(tmp_path / "same.jsonl", [{"q": "q", "a": f"b{i}"} for i in range(2)])
         assert len(Files(path=one, **both | {"held_out_path": same})().train) == 8
+        copy = write_lines(tmp_path / "copy.jsonl", other)
         with pytest.raises(UserError, match="all of its texts or prompts are among those held out"):
-            Files(path=held_out, **both)()
+            Files(path=copy, **both)()
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),

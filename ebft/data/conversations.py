@@ -1,0 +1,190 @@
+"""From a conversation to documents: the tokenizer's chat template, and the tokens of each turn.
+
+The context of a turn is the template's text of the messages before it with the generation prompt,
+which is what the model reads when it is asked to answer. The turn ends with the end-of-sequence
+token that the template writes after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ebft.errors import UserError, first_line
+from ebft.models.tokenizer import encode, encode_completions, text_of
+from ebft.parts.splits import Example, Message
+from ebft.rollout.records import Document
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `UserError` for a tokenizer without a chat template or end-of-sequence token."""
+    if tokenizer.chat_template is None:
+        raise UserError(
+            "model.path: its tokenizer has no chat template, which conversations need; give a "
+            "model that was trained for chats, or a folder in which the tokenizer has one "
+            "(chat_template.jinja)"
+        )
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            "model.path: its tokenizer has no end-of-sequence token, which ends the assistant's "
+            "turns; give another model"
+        )
+
+
+def conversation_documents(
+    example: Example, tokenizer: PreTrainedTokenizerBase, start: Sequence[int]
+) -> Iterator[Document]:
+    """Yields one document with all turns of a conversation, or one for each turn.
+
+    There is one document if its tokens, those of `apply_chat_template`, begin with the context of
+    each turn. A template that writes earlier turns in another way once others follow, such as one
+    that leaves out their reasoning, gives a document for each turn. `start` are the tokens that the
+    tokenizer puts before every text; templates spell them or not. Raises `UserError` naming the row
+    for a template that refuses the conversation or does not end turns with end-of-sequence.
+    """
+    places = targets(example.messages)
+    if places[0] == 0:
+        raise UserError(
+            f"data: {example.name}: begins with a turn of the assistant, which has no context; put "
+            "a message of the user or the system before it, or leave the row out"
+        )
+    if places == [len(example.messages) - 1]:
+        yield _document_of_last(example, tokenizer, start)
+        return
+    tokens = encode(tokenizer, [_render(tokenizer, example, example.messages)])[0]
+    spans = [_span(tokenizer, example, place, tokens) for place in places]
+    turns = [span for span in spans if span is not None]
+    if len(turns) == len(spans):
+        yield _document(example, tokens, turns, start)
+        return
+    for alone in turns_apart(example):
+        yield _document_of_last(alone, tokenizer, start)
+
+
+def targets(messages: Sequence[Message]) -> list[int]:
+    """Returns the places of the messages to train on."""
+    return [place for place, message in enumerate(messages) if message.is_target]
+
+
+def turns_apart(example: Example) -> list[Example]:
+    """Returns an example for each turn to train on: the conversation up to it, which it ends.
+
+    They are named `name#1`, `name#2`, …, and are one cluster.
+    """
+    apart = []
+    for number, place in enumerate(targets(example.messages), 1):
+        before = [replace(message, is_target=False) for message in example.messages[:place]]
+        apart.append(
+            replace(
+                example,
+                name=f"{example.name}#{number}",
+                cluster=example.cluster or example.name,
+                messages=(*before, example.messages[place]),
+            )
+        )
+    return apart
+
+
+def _document(
+    example: Example,
+    tokens: Sequence[int],
+    turns: Sequence[tuple[int, int]],
+    start: Sequence[int],
+) -> Document:
+    spelled = list(tokens[: len(start)]) == list(start)
+    return Document(
+        example.name,
+        torch.tensor(tokens, dtype=torch.long),
+        turns[0][0],
+        example.check,
+        example.cluster,
+        begins=len(start) if spelled else 0,
+        turns=tuple(turns),
+    )
+
+
+def _document_of_last(
+    example: Example, tokenizer: PreTrainedTokenizerBase, start: Sequence[int]
+) -> Document:
+    """Returns the document of a conversation that ends with its only turn to train on."""
+    place = len(example.messages) - 1
+    whole = _render(tokenizer, example, example.messages)
+    tokens = encode(tokenizer, [whole])[0]
+    if (span := _span(tokenizer, example, place, tokens)) is not None:
+        return _document(example, tokens, [span], start)
+    context = _context(tokenizer, example, place)
+    if not whole.startswith(context):
+        raise UserError(
+            f"data: {example.name}: the chat template's text of message {place + 1} does not begin "
+            "with its generation prompt, so a rollout could not be compared with the message; give "
+            "a model with another template, or columns of prompt and completion as texts"
+        )
+    # The turn begins within a token: the context keeps the tokens that it has when it is asked.
+    prompt = encode(tokenizer, [context])[0]
+    turn = encode_completions(tokenizer, [whole[len(context) :]])[0]
+    end = _end(tokenizer, example, place, turn)
+    return _document(example, [*prompt, *turn], [(len(prompt), len(prompt) + end)], start)
+
+
+def _span(
+    tokenizer: PreTrainedTokenizerBase, example: Example, place: int, tokens: Sequence[int]
+) -> tuple[int, int] | None:
+    """Returns where a turn starts and ends in the tokens of a conversation; None if these do not
+    begin with those of the messages up to it."""
+    up_to = _render(tokenizer, example, example.messages[: place + 1])
+    context, turn = encode(tokenizer, [_context(tokenizer, example, place), up_to])
+    first = len(context)
+    if list(tokens[:first]) != context or turn[:first] != context:
+        return None
+    last = first + _end(tokenizer, example, place, turn[first:])
+    return (first, last) if list(tokens[:last]) == turn[:last] else None
+
+
+def _context(tokenizer: PreTrainedTokenizerBase, example: Example, place: int) -> str:
+    return _render(tokenizer, example, example.messages[:place], asked=True)
+
+
+def _end(
+    tokenizer: PreTrainedTokenizerBase, example: Example, place: int, turn: Sequence[int]
+) -> int:
+    """Returns how many tokens a turn has up to the end-of-sequence token, which it includes; the
+    template may write more after it."""
+    eos = tokenizer.eos_token_id
+    if found := [number for number, token in enumerate(turn, 1) if token == eos]:
+        return found[-1]
+    written = [token for token in turn if text_of([token], tokenizer).strip()]
+    remedy = "give a model whose template does"
+    if written and written[-1] in tokenizer.added_tokens_decoder:
+        last = tokenizer.convert_ids_to_tokens(written[-1])
+        remedy = f"it ends turns with {last}: set model.eos_token={last!r}"
+    raise UserError(
+        f"data: {example.name}: the chat template does not end message {place + 1} with the "
+        f"tokenizer's end-of-sequence token {tokenizer.eos_token}, with which rollouts end; "
+        f"{remedy}"
+    )
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    example: Example,
+    messages: Sequence[Message],
+    *,
+    asked: bool = False,
+) -> str:
+    """Returns the template's text; `asked`: with the generation prompt at its end."""
+    listed = [{"role": it.role, "content": it.content} for it in messages]
+    try:
+        return str(
+            tokenizer.apply_chat_template(listed, tokenize=False, add_generation_prompt=asked)
+        )
+    except Exception as error:  # a template is a program, and raises anything
+        raise UserError(
+            f"data: {example.name}: the chat template refuses the conversation "
+            f"({first_line(error)}); change its messages, or leave the row out"
+        ) from error

@@ -1,0 +1,133 @@
+"""Conversations in the rows of a data set: checked, and as a text that a cache keeps.
+
+Two forms are read, which are also those of TRL: a column of whole conversations, and columns of a
+prompt and a completion that are lists of messages. A message is {"role": …, "content": …}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ebft.data.jsonl import Repeating
+from ebft.data.values import check_text, listed, quoted
+from ebft.errors import UserError
+from ebft.parts.splits import ASSISTANT, Message
+
+MESSAGES = "messages"
+"""The option that names a column of conversations, and the field that holds one."""
+ROLES = ("system", "user", ASSISTANT)
+OF_TOOLS = {"tool_calls", "tool_call_id", "tools", "function_call"}
+TOOL_ROLES = ("tool", "function", "ipython")
+NO_TOOLS = "calls of tools are not supported; leave such rows out"
+
+
+def check_row(values: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, str]:
+    """Returns the texts of a row by option, with its conversation as a text in `messages`.
+
+    `values` are the row's values by option, and `places` is how errors name each. `messages` is
+    empty for a row without a conversation, and a row with one has no other prompt or completion.
+    Raises `UserError` beginning with a place.
+    """
+    texts = dict.fromkeys(values, "") | {MESSAGES: ""}
+    conversations = {
+        option: read_messages(value, places[option])
+        for option, value in values.items()
+        if option == MESSAGES or (option in ("prompt", "completion") and is_chat(value))
+    }
+    for option, value in values.items():
+        if option not in conversations and (option == "check" or not conversations):
+            texts[option] = check_text(value, places[option])
+    if not conversations:
+        return texts
+    for option in ("prompt", "completion"):
+        if MESSAGES not in conversations and option not in conversations:
+            there, other = next(iter(conversations)), places.get(option)
+            raise UserError(
+                f"{places[there]} has the messages of a conversation there, and data.{option} "
+                + ("names no column" if other is None else "has none")
+                + "; set data.messages for a column of whole conversations, or give prompt and "
+                "completion both as lists of messages"
+            )
+    last = MESSAGES if MESSAGES in conversations else "completion"
+    targets = [
+        replace(message, is_target=message.role == ASSISTANT) for message in conversations[last]
+    ]
+    _check_targets(targets, places[last])
+    texts[MESSAGES] = as_text([*conversations.get("prompt", ()), *targets])
+    return texts
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a value is a list of messages, also of {"from": …, "value": …}."""
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in value)
+    )
+
+
+def read_messages(value: Any, where: str) -> list[Message]:
+    """Returns the messages of a list of {"role": …, "content": …}, none of them a target yet.
+
+    Raises `UserError` beginning with `where`, and naming the message by its number.
+    """
+    if not isinstance(value, list) or not value:
+        raise UserError(
+            f"{where} has {quoted(value)} there; a conversation is a list of messages with role "
+            "and content"
+        )
+    return [_message(item, f"{where}, message {i}") for i, item in enumerate(value, 1)]
+
+
+def as_text(messages: Sequence[Message]) -> str:
+    """Returns a conversation as one text, from which `from_text` makes it again."""
+    return json.dumps([[it.role, it.content, it.is_target] for it in messages], ensure_ascii=False)
+
+
+def from_text(text: str) -> tuple[Message, ...]:
+    """Returns the conversation that `as_text` wrote."""
+    return tuple(Message(*fields) for fields in json.loads(text))
+
+
+def _message(item: Any, where: str) -> Message:
+    if not isinstance(item, Mapping):
+        raise UserError(f"{where} is {quoted(item)}; a message has role and content")
+    # Data sets write null for the keys that other messages have.
+    there = {key: value for key, value in item.items() if value is not None}
+    if isinstance(item, Repeating):
+        raise UserError(f"{where} has {listed(sorted(item.repeated))} more than once; keep one")
+    if there.keys() & OF_TOOLS or there.get("role") in TOOL_ROLES:
+        raise UserError(f"{where}: {NO_TOOLS}")
+    if missing := [key for key in ("role", "content") if key not in there]:
+        names = "; rename from and value" if "from" in there else ""
+        raise UserError(f"{where} has no {missing[0]!r}; there are: {listed(there)}{names}")
+    if unknown := sorted(there.keys() - {"role", "content"}):
+        raise UserError(
+            f"{where} has {quoted(unknown[0])}, and only role and content are read; remove it "
+            "(reasoning is written into the content, as the chat template expects it there)"
+        )
+    role, content = there["role"], there["content"]
+    if role not in ROLES:
+        raise UserError(f"{where} has the role {quoted(role)}; roles are {', '.join(ROLES)}")
+    if not isinstance(content, str):
+        raise UserError(
+            f"{where} has {quoted(content)} for its content; a text is needed, as pictures and "
+            "other parts are not supported"
+        )
+    return Message(role, check_text(content, where))
+
+
+def _check_targets(messages: Sequence[Message], where: str) -> None:
+    if not any(message.is_target for message in messages):
+        raise UserError(
+            f"{where} has no message of the {ASSISTANT}, so there is nothing to train on; leave "
+            "the row out"
+        )
+    for number, message in enumerate(messages, 1):
+        if message.is_target and not message.content.strip():
+            raise UserError(
+                f"{where}, message {number}: the {ASSISTANT}'s turn is empty; leave the row out"
+            )
