@@ -68,8 +68,7 @@ def load_exact(load: Load, attention: str, *, depth: Depth, sample: Sample) -> L
     """
     loaded = _load_auto(load, depth, sample) if attention == "auto" else _load(load, attention)
     if not on_tree(loaded.policy):
-        how = choose_caching(loaded, depth, sample)
-        log.info("rows are sampled with the model's own cache: %s", how.value)
+        choose_caching(loaded, depth, sample)
     return loaded
 
 
@@ -134,7 +133,7 @@ def try_backward(loaded: Loaded, depth: Depth) -> None:
         torch.autograd.grad(log_probs.sum(), loaded.policy.get_input_embeddings().weight)
 
 
-def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> Caching:
+def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> None:
     """Finds out how the cache of a policy on rows may be used, and sets it.
 
     A cache that is continued must be as exact as one that is prefilled: a gap that is small because
@@ -162,7 +161,10 @@ def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> Caching:
         raise UserError(
             f"model.path: {who} cannot be sampled from on rows, because {what}; give another model"
         )
-    return chosen
+    log.info(
+        "rows are sampled with the model's own cache (%s); log-probs of their tokens differ by at "
+        "most %.1g nats from those in training", chosen.value, gap,
+    )  # fmt: skip
 
 
 @torch.no_grad()

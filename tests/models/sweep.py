@@ -98,12 +98,16 @@ def build(name, attention=TREE, dtype=torch.float64):
     for weight in model.parameters():
         if weight.dim() > 1 and weight.std() < SMALL:
             torch.nn.init.normal_(weight, std=2 * SMALL)
+    return model.to(dtype).eval()
+
+
+def try_out(model):
+    """Raises `NotBuiltError` if a tiny model does not compute with an attention of its own."""
     try:
-        with torch.no_grad(), own_attention(model.to(dtype).eval()):
+        with torch.no_grad():
             model(input_ids=torch.ones(1, 12).long(), use_cache=False)
     except Exception as error:
         raise NotBuiltError(f"{type(error).__name__}: {error}") from error
-    return model
 
 
 def documents():
@@ -127,6 +131,8 @@ def examine(name):
 
 
 def examine_in(name, dtype):
+    try_out(build(name, None, dtype))
+
     def load(attention):
         own = attention == "rows"
         return build(name, None if own else TREE, dtype=dtype), tiny_tokenizer()

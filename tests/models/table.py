@@ -95,6 +95,8 @@ def row(name: str, result: Result) -> tuple[str, ...]:
     return what, result.layout, f"{result.gap:.0e}", remark(result)
 
 
+ROUNDING = 1e-5
+"""Nats, in float32."""
 CACHES = {
     "": "",
     "continued": "documents are read once",
@@ -108,6 +110,7 @@ def remark(result: Result) -> str:
         said = [
             CACHES[result.caching],
             "its hidden states cannot be read" if isinstance(result.features, str) else "",
+            f"sampled to {result.sampled:.0e}" if result.sampled > ROUNDING else "",
             "" if result.dtype == "float64" else "in float32",
         ]
         return "; ".join(filter(None, said))
