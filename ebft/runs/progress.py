@@ -152,7 +152,7 @@ def log_summary(options: FineTuneOptions, prepared: Prepared) -> None:
     )
     log.info(
         "%s of %s: %.1f M parameters%s, on %s in %s",
-        options.method, options.model.path, count,
+        options.method, options.model.name, count,
         "" if trained == count else f" of which {trained:.2f} M are trained",
         resources.device, options.model.precision,
     )  # fmt: skip
