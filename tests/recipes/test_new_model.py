@@ -1,7 +1,8 @@
 """A model made from its configuration, through the command line: trained, resumed, continued."""
 
+import json
+
 import pytest
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import RECIPES
@@ -27,13 +28,19 @@ def lab(ebft, tmp_path):
     return run
 
 
+def figures(folder):
+    """The names of what a run has measured."""
+    lines = (folder / "evaluations.jsonl").read_text().splitlines()
+    return {json.loads(line)["name"] for line in lines}
+
+
 def test_it_is_trained_resumed_and_continued_by_every_method(lab, tmp_path):
     new = ["checkpoint.every=2", f"model.from_config.config={SIZES}"]
     new += ["lr_scheduler=null"]  # else a run of two steps would have another schedule
-    status, out, err = lab("base", "whole", *new, "training.steps=4")
+    status, _, err = lab("base", "whole", *new, "training.steps=4")
     assert status == 0, err
     assert "SFT of a new llama: 0.0 M parameters" in err
-    assert "held-out accuracy (greedy)" in out
+    assert "held-out accuracy (greedy)" in figures(tmp_path / "whole")
     assert lab("base", "parts", *new, "training.steps=2")[0] == 0
     status, _, err = lab("base", "parts", *new, "training.steps=4", "checkpoint.resume=auto")
     assert status == 0, err
@@ -44,34 +51,30 @@ def test_it_is_trained_resumed_and_continued_by_every_method(lab, tmp_path):
     model, tokenizer = (it.from_pretrained(last) for it in (AutoModelForCausalLM, AutoTokenizer))
     assert model.config.vocab_size == len(tokenizer) == 258
     for name in ("sft", "rlvr", "ebft"):
-        status, out, err = lab(name, name, f"model.path={last}", "training.steps=1")
+        status, _, err = lab(name, name, f"model.path={last}", "training.steps=1")
         assert status == 0, err
-        assert "held-out CFM" in out
+        assert {"held-out CE", "held-out CFM", "held-out pass@4"} <= figures(tmp_path / name)
         trained = AutoModelForCausalLM.from_pretrained(checkpoint(tmp_path / name, 1))
         assert len(trained.state_dict()) == len(model.state_dict())
 
 
-def test_another_seed_is_another_run(lab, tmp_path):
+def test_another_seed_is_another_run(lab):
     new = [f"model.from_config.config={SIZES}", "training.steps=1"]
     assert lab("base", "run", *new)[0] == 0
     again = [*new, "checkpoint.resume=auto", "model.from_config.seed=1"]
     status, _, err = lab("base", "run", *again)
     assert status == 2
     assert "model.from_config.seed: 0 in the checkpoint, 1 now" in err
-    status, _, err = lab("base", "run", *again, "checkpoint.may_differ=[model.from_config.seed]")
-    assert status == 2, err
-    assert "the content of its files has changed" in err
 
 
 def test_features_of_a_new_model_are_those_of_its_random_weights(lab, tmp_path):
     status, _, err = lab(
         "ebft", "run", "model.path=null", f"model.from_config.config={SIZES}", "training.steps=1",
-        "sampler.n=2", "~model.from_config.seed",
+        "sampler.n=2",
     )  # fmt: skip
     assert status == 0, err
-    assert torch.isfinite(
-        AutoModelForCausalLM.from_pretrained(checkpoint(tmp_path / "run", 1)).lm_head.weight
-    ).all()
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert last["alignment"] > 0
 
 
 def test_what_it_costs_is_told_without_making_it(ebft):
