@@ -123,12 +123,19 @@ def refusing(says: str, remedy: str, *, folder: str | Path | None) -> Iterator[N
 
 
 def _cause(error: Exception, folder: str | Path | None) -> str:
-    patterns = () if folder is None else FILES
-    for file in (it for pattern in patterns for it in sorted(Path(folder or ".").glob(pattern))):
-        if (damage := _damage(file)) is not None:
-            return f"{file.name} {damage}"
+    if folder is not None and (damaged := _damaged(Path(folder))) is not None:
+        return damaged
     said = first_line(error)
     return (said if isinstance(error, PLAIN) else f"{type(error).__name__}: {said}")[:LONGEST]
+
+
+def _damaged(folder: Path) -> str | None:
+    """The first file of a folder that is wrong by itself, and how; None if there is none."""
+    for pattern in FILES:
+        for file in sorted(folder.glob(pattern)):
+            if (damage := _damage(file)) is not None:
+                return f"{file.name} {damage}"
+    return None
 
 
 def _damage(file: Path) -> str | None:
