@@ -74,6 +74,13 @@ def _mistakes(config: dict[str, Any]) -> Iterator[Mistake]:
         return
     kind = CONFIG_MAPPING[name]
     keys = {field.name for field in fields(kind)} | set(kind.attribute_map)
+    if "vocab_size" not in keys:
+        text = [it for it in known if it.startswith(name) and it != name]
+        yield Mistake(
+            ("config", "model_type"), name,
+            f"is made of several models; give one of text alone{suggest(f'{name}_text', text)}",
+        )  # fmt: skip
+        return
     given = {key: value for key, value in config.items() if key != "model_type"}
     wrong = False
     for key, value in given.items():

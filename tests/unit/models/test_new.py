@@ -103,6 +103,7 @@ def test_a_tokenizer_that_is_not_there(tmp_path):
     [
         ({}, "config.model_type.*missing; give an architecture"),
         ({"model_type": "lama"}, "no causal language model of this name; did you mean 'llama'"),
+        ({"model_type": "gemma3"}, "of several models; give one of text alone.*'gemma3_text'"),
         ({**SIZES, "hiden_size": 8}, "hiden_size.*unknown key; did you mean 'hidden_size'"),
         ({**SIZES, "vocab_size": 8}, "vocab_size.*is the tokenizer's; leave it out"),
         ({**SIZES, "hidden_size": "8"}, "hidden_size.*expected int"),
