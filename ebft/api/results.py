@@ -130,8 +130,11 @@ class Run:
         of_run = ModelOptions.model_validate(self.recipe["model"])
         base = of_run.base or of_run.path  # needed if the checkpoint is an adapter
         return of_run.model_copy(
-            update={"path": str(self.checkpoint), "base": base, "attention": "rows", "lora": None}
-        )
+            update={
+                "path": str(self.checkpoint), "base": base, "from_config": None,
+                "attention": "rows", "lora": None,
+            }
+        )  # fmt: skip
 
 
 def compare(*runs: Run | str | Path) -> DataFrame:

@@ -52,9 +52,10 @@ class Compared(NamedTuple):
 def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
     """Compares two resolved recipes key by key.
 
-    A key that one recipe does not have is null in the other if ebft got the option later, and the
-    recipe does not use it: that is no difference. A key of the schedule that equals `training.steps` in both recipes follows it. To raise the
-    number of steps does not count as different mathematics, although the schedule then ends later.
+    A key that one recipe does not have is null in the other if ebft got the option later and the
+    recipe does not use it: that is no difference. A key of the schedule that equals
+    `training.steps` in both recipes follows it. To raise the number of steps does not count as
+    different mathematics, although the schedule then ends later.
     """
     old, new = _flat(before), _flat(now)
     compared = Compared([], [], [])

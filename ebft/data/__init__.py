@@ -1,5 +1,6 @@
 """Data: sources of texts, their splits, and the documents they become."""
 
+from ebft.data.arithmetic_traces import ArithmeticTraces
 from ebft.data.files import Files
 from ebft.data.gettext import Gettext
 from ebft.data.gsm8k import GSM8K
@@ -18,6 +19,7 @@ def register_data() -> Parts:
         "python_files": PythonFiles,
         "python_functions": PythonFunctions,
         "tiny_programs": TinyPrograms,
+        "arithmetic_traces": ArithmeticTraces,
         "gettext": Gettext,
         "files": Files,
         "hub": Hub,

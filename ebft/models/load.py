@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from pydantic import AliasPath, BaseModel, Field, TypeAdapter
@@ -16,6 +18,7 @@ from ebft.files import Flag, parse_json, read_text, record
 from ebft.models import embedded, flex
 from ebft.models.attention import DENSE, FLEX, TREE
 from ebft.models.lora import ADAPTER_CONFIG, with_adapter
+from ebft.models.new import KEY, new_model, new_tokenizer
 from ebft.models.options import ModelOptions
 from ebft.models.quantize import quantize_to, round_to_nf4
 from ebft.models.refused import check_configuration, refusing
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger("ebft")
+Loaded = TypeVar("Loaded")
 
 ACCEPTED = (
     f"give {embedded.EMBEDDED} (the embedded model), a folder that save_pretrained wrote, "
@@ -54,7 +58,7 @@ ATTENTION = {"auto": TREE, "tree": TREE, "flex": FLEX, "dense": DENSE, "rows": N
 def load_policy(
     options: ModelOptions, *, merge_adapter: bool = True
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads the model with float32 weights (or a base in 4 bits), and its tokenizer.
+    """Loads or makes the model with float32 weights (or a base in 4 bits), and its tokenizer.
 
     For a folder that holds only an adapter, `model.base` is loaded and gets that adapter: merged
     into its weights, or injected if `merge_adapter` is False.
@@ -68,7 +72,7 @@ def load_policy(
     quantize = options.lora is not None and options.lora.quantize_base
     model = _load(options, torch.float32, quantize=quantize, merge_adapter=merge_adapter)
     tokenizer = load_tokenizer(options)
-    check_vocabulary(model, tokenizer, says=f"{PATH} = {options.path}")
+    check_vocabulary(model, tokenizer, says=f"{PATH} = {options.name}")
     if options.eos_token is not None:
         for config in (model.config, model.generation_config):
             config.eos_token_id = tokenizer.eos_token_id
@@ -90,7 +94,7 @@ def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
             "the model that it was trained from"
         )
     # A run that quantized its base model computed the features with the quantized weights.
-    rounded = _had_quantized_base(Path(options.path).expanduser())
+    rounded = options.path is not None and _had_quantized_base(Path(options.path).expanduser())
     model = _load(base, dtype, key=BASE, rounded=rounded)
     check_vocabulary(model, tokenizer, says=f"{BASE} = {options.base}")
     return model.requires_grad_(False)
@@ -102,6 +106,9 @@ def load_outline(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedToke
     Raises `UserError` naming `model.path` if there is no tokenizer or no configuration.
     """
     tokenizer = load_tokenizer(options)
+    if (new := options.from_config) is not None:
+        with torch.device("meta"):
+            return new_model(new, torch.float32, attention=None), tokenizer
     adapted = adapter_folder(options) is not None and options.base is not None
     key, options = (BASE, _base_of(options)) if adapted else (PATH, options)
     says, source = f"{key} = {options.path}", _source(options, key)
@@ -117,12 +124,14 @@ def load_outline(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedToke
 
 
 def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedTokenizerBase:
-    """Loads the model's tokenizer; without a padding token, end-of-sequence is used for padding.
+    """Loads or makes the model's tokenizer; without a padding token, end-of-sequence pads.
 
     Its end-of-sequence token is `model.eos_token`, if the recipe has that. If `model.path` holds an
     adapter without a tokenizer, the tokenizer of `model.base` is loaded.
     `key` is the option that names the model.
     """
+    if options.from_config is not None:
+        return new_tokenizer(options.from_config)
     adapter = adapter_folder(options)
     if adapter is not None and options.base is not None and not _has_tokenizer(adapter):
         log.info("%s = %s: has no tokenizer; using that of %s", PATH, options.path, BASE)
@@ -168,6 +177,7 @@ def model_folder(options: ModelOptions, *, key: str = PATH) -> str:
     `key`, for a path that is not a model's folder.
     """
     path = options.path
+    assert path is not None, "the model is not a new one"
     if path == embedded.EMBEDDED:
         return str(embedded.embedded_model())
     folder = Path(path).expanduser()
@@ -190,6 +200,8 @@ def adapter_folder(options: ModelOptions) -> Path | None:
 
     An adapter's folder may contain the `config.json` of its model, so only weights count.
     """
+    if options.path is None:
+        return None
     folder = Path(options.path).expanduser()
     is_adapter = (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob(WEIGHTS))
     return folder if is_adapter else None
@@ -197,7 +209,7 @@ def adapter_folder(options: ModelOptions) -> Path | None:
 
 def is_checkpoint(options: ModelOptions) -> bool:
     """Whether `model.path` is a checkpoint that a run has written."""
-    return (Path(options.path).expanduser() / ABOUT).is_file()
+    return options.path is not None and (Path(options.path).expanduser() / ABOUT).is_file()
 
 
 def _had_quantized_base(checkpoint: Path) -> bool:
@@ -252,7 +264,11 @@ def _load(
 
 
 def _load_model(options: ModelOptions, key: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Loads a model that is not an adapter. Raises `UserError` if its files lack weights."""
+    """Loads a model that is not an adapter, or makes a new one. Raises `UserError` if its files
+    lack weights, or its configuration makes no model."""
+    if (new := options.from_config) is not None:
+        with refusing(f"{KEY}.config: makes no model", "change its sizes", folder=None):
+            return _with_attention(options.attention, partial(new_model, new, dtype))
     says, source = f"{key} = {options.path}", _source(options, key)
     path = source["pretrained_model_name_or_path"]
     check_configuration(path, source["revision"], says=says, remedy=ACCEPTED)
@@ -270,16 +286,22 @@ def _load_model(options: ModelOptions, key: str, dtype: torch.dtype) -> PreTrain
         return model, info
 
     with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path):
-        try:
-            model, info = load(ATTENTION[options.attention])
-        except KeyError:
-            # Older architectures know a fixed set of attention implementations.
-            if options.attention != "auto":
-                raise
-            model, info = load(ATTENTION["rows"])
+        model, info = _with_attention(options.attention, load)
     if (problem := not_arrived(model, info)) is not None:
         raise UserError(f"{says}: {problem}")
     return model
+
+
+def _with_attention(name: str, load: Callable[[str | None], Loaded]) -> Loaded:
+    """Loads with the implementation that `name` is for; for auto with the model's own, if the model
+    does not know that of a tree."""
+    try:
+        return load(ATTENTION[name])
+    except KeyError:
+        # Older architectures know a fixed set of attention implementations.
+        if name != "auto":
+            raise
+        return load(ATTENTION["rows"])
 
 
 def _source(options: ModelOptions, key: str) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from ebft.models.new_options import FromConfigOptions
 from ebft.options import Options, expand_home
 from ebft.parts.packages import missing
 
@@ -48,9 +49,14 @@ DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu|npu|hpu|xla)(:\d+)?")
 class ModelOptions(Options):
     """The policy, and the base model whose frozen copy computes features."""
 
-    path: str = Field(
-        description="smollm2-135m-instruct (embedded), a local HF folder, or a hub id"
-    )
+    path: str | None = Field(
+        None, description="smollm2-135m-instruct (embedded), a local HF folder, or a hub id; null: "
+        "the model is made by `from_config`",
+    )  # fmt: skip
+    from_config: FromConfigOptions | None = Field(
+        None, description="make a model with random weights, to train it from the beginning; null: "
+        "load that of `path`",
+    )  # fmt: skip
     base: str | None = Field(
         None, description="the model whose frozen copy computes features, for a `path` that is a "
         "checkpoint: the one it was trained from; null: `path` itself",
@@ -91,6 +97,31 @@ class ModelOptions(Options):
         if path is None or not path.startswith("~"):
             return path
         return str(expand_home(Path(path)))
+
+    @model_validator(mode="after")
+    def _is_one_model(self) -> Self:
+        if self.from_config is None:
+            if self.path is None:
+                raise ValueError("path: missing; name a model, or give from_config to make one")
+            return self
+        loaded = {
+            "path": self.path, "base": self.base, "revision": self.revision, "lora": self.lora,
+            "trust_remote_code": self.trust_remote_code or None,
+        }  # fmt: skip
+        if given := [key for key, value in loaded.items() if value is not None]:
+            raise ValueError(
+                f"{', '.join(given)}: of a model that is loaded, and from_config makes a new one; "
+                "leave out one of the two (from_config=null to continue with its checkpoint)"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """What messages call the model: its path, or that it is new and its architecture."""
+        if self.from_config is not None:
+            return f"a new {self.from_config.config['model_type']}"
+        assert self.path is not None, "validated"
+        return self.path
 
     @field_validator("device")
     @classmethod

@@ -109,26 +109,33 @@ def _weights_of(file: Path) -> int:
 
 
 @contextmanager
-def refusing(says: str, remedy: str, *, folder: str | Path) -> Iterator[None]:
+def refusing(says: str, remedy: str, *, folder: str | Path | None) -> Iterator[None]:
     """Turns any error but a lack of memory into a `UserError`: `says (the likely cause); remedy`.
 
-    `folder` holds the files; a hub id has none to look at.
+    `folder` holds the files; a hub id has none to look at, and None is for what has no files.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, UserError) or is_out_of_memory(error):
             raise
-        raise UserError(f"{says} ({_cause(error, Path(folder))}); {remedy}") from error
+        raise UserError(f"{says} ({_cause(error, folder)}); {remedy}") from error
 
 
-def _cause(error: Exception, folder: Path) -> str:
+def _cause(error: Exception, folder: str | Path | None) -> str:
+    if folder is not None and (damaged := _damaged(Path(folder))) is not None:
+        return damaged
+    said = first_line(error)
+    return (said if isinstance(error, PLAIN) else f"{type(error).__name__}: {said}")[:LONGEST]
+
+
+def _damaged(folder: Path) -> str | None:
+    """The first file of a folder that is wrong by itself, and how; None if there is none."""
     for pattern in FILES:
         for file in sorted(folder.glob(pattern)):
             if (damage := _damage(file)) is not None:
                 return f"{file.name} {damage}"
-    said = first_line(error)
-    return (said if isinstance(error, PLAIN) else f"{type(error).__name__}: {said}")[:LONGEST]
+    return None
 
 
 def _damage(file: Path) -> str | None:

@@ -48,7 +48,7 @@ def model_card(about: About, evaluations: Evaluations, *, method: str, adapter: 
     """
     recipe = about.recipe
     model = recipe["model"]
-    base, data = shared_name(model.get("base") or model["path"]), recipe["data"]
+    base, data = base_name(model), recipe["data"]
     source = data["dataset"] if data["_component_"] == "hub" else None
     metadata = {
         "library_name": "peft" if adapter else "transformers",
@@ -85,6 +85,13 @@ def model_card(about: About, evaluations: Evaluations, *, method: str, adapter: 
         "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def base_name(model: Mapping[str, Any]) -> str:
+    """Returns the name of the model that was trained, or the architecture of a new one."""
+    if (new := model.get("from_config")) is not None:
+        return f"A new {new['config']['model_type']}"
+    return shared_name(model.get("base") or model["path"])
 
 
 def shared_name(path: str) -> str:

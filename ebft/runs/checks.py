@@ -133,7 +133,7 @@ def adapter_problems(model: ModelOptions, checkpoint: CheckpointOptions) -> Iter
         return
     if adapter_folder(model) is not None:
         yield (
-            f"model.path = {model.path}: holds an adapter, which would be missing from "
+            f"model.path = {model.name}: holds an adapter, which would be missing from "
             "checkpoints of a second adapter alone; set checkpoint.merge_adapter=true"
         )
 

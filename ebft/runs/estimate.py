@@ -13,6 +13,7 @@ import torch
 from ebft.errors import UserError
 from ebft.models.embedded import EMBEDDED
 from ebft.models.load import adapter_folder, resolve_device
+from ebft.models.new import new_config
 from ebft.models.refused import check_configuration, refusing
 from ebft.models.shape import SHAPES, ModelShape
 from ebft.parts.interfaces import Plan
@@ -115,7 +116,7 @@ class StepEstimate:
         """The text that `--dry-run` prints, for `micro_batch` documents at a time."""
         tree, training, adapter = self.tree, self.options.training, self.adapter
         peak, rows, per_step = self.memory(micro_batch), self.work(), self.flops()
-        of = f"{self.options.method} of {self.options.model.path}, "
+        of = f"{self.options.method} of {self.options.model.name}, "
         of += f"{self.model.parameters / 1e6:,.1f} M parameters"
         of += f" and {adapter / 1e6:,.2f} M of an adapter" if adapter else ""
         rollouts = (
@@ -229,6 +230,9 @@ def model_shape(model: ModelOptions) -> ModelShape:
     """
     if model.base is not None and adapter_folder(model) is not None:
         model = model.model_copy(update={"path": model.base, "revision": None})
+    if model.from_config is not None:
+        return ModelShape.of(new_config(model.from_config))
+    assert model.path is not None, "validated"
     return _model_shape(model.path, model.revision or "main")
 
 

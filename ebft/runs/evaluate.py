@@ -60,7 +60,7 @@ def evaluate(options: EvaluateOptions, registry: Registry) -> None:
                 "from"
             )
         else:
-            log.info("features are computed with %s", options.model.base or options.model.path)
+            log.info("features are computed with %s", options.model.base or options.model.name)
         measure_all(options, resources, sets, folder)
 
 
@@ -89,7 +89,7 @@ def measure_all(
     output: OutputFolder,
 ) -> None:
     """Measures the sets, then the tasks of the harness, and writes the figures of each."""
-    title = options.model.path
+    title = options.model.name
     if options.evaluation.anything():
         history = History(sets, output.evaluations)
         micro_batch = MicroBatch(options.micro_batch)

@@ -103,7 +103,7 @@ def not_on_this_machine(options: ModelRecipeOptions) -> list[str]:
     try:
         if options.model.path == EMBEDDED:
             find_embedded()
-        else:
+        elif options.model.from_config is None:
             model_folder(options.model)
     except UserError as error:
         found.append(str(error))

@@ -154,7 +154,7 @@ def log_model(method: str, model: ModelOptions, resources: Resources) -> None:
     )
     log.info(
         "%s of %s: %.1f M parameters%s, on %s in %s",
-        method, model.path, count,
+        method, model.name, count,
         "" if trained == count else f" of which {trained:.2f} M are trained",
         resources.device, model.precision,
     )  # fmt: skip

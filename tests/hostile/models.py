@@ -146,6 +146,14 @@ def config(**values: object):
     return model(edited("config.json", **values))
 
 
+def new(sizes: str, tokenizer: str = "bytes"):
+    """Overrides that make a new model."""
+    return lambda _: [
+        "model.path=null",
+        f"model.from_config={{tokenizer: {tokenizer}, config: {sizes}}}",
+    ]
+
+
 def adapter_config(**values: object):
     return edited("adapter_config.json", **values)
 
@@ -201,6 +209,22 @@ CASES = [
          "model.base = ./nowhere: no such folder"),
     Case("a damaged base", model(file(WEIGHTS, LFS), path="model.base"),
          f"model: cannot be loaded ({WEIGHTS} is a pointer of Git LFS"),
+    Case("no architecture", new("{hidden_size: 32}"), "model.from_config.config.model_type"),
+    Case("an unknown architecture", new("{model_type: lama}"), "did you mean 'llama'?"),
+    Case("an unknown size", new("{model_type: llama, hiden_size: 8}"),
+         "model.from_config.config.hiden_size = 8: unknown key; did you mean 'hidden_size'?"),
+    Case("a vocabulary in numbers", new("{model_type: llama, vocab_size: 8}"),
+         "model.from_config.config.vocab_size = 8: is the tokenizer's; leave it out"),
+    Case("heads that do not divide a new model", new("{model_type: llama, hidden_size: 33}"),
+         "The hidden size (33) is not a multiple of the number of attention heads (32)"),
+    Case("a new model of no layers", new("{model_type: llama, num_hidden_layers: -1}"),
+         "LlamaForCausalLM has no list of its -1 decoder layers; give another model"),
+    Case("a path and a new model", lambda _: ["model.from_config={config: {model_type: llama}}"],
+         "path: of a model that is loaded, and from_config makes a new one; leave out one of"),
+    Case("no model", lambda _: ["model.path=null"], "path: missing; name a model, or give from_"),
+    Case("a new model's tokenizer that is not there",
+         new("{model_type: llama}", tokenizer="./nowhere"),
+         "model.from_config.tokenizer = ./nowhere: is no tokenizer that transformers can load"),
     Case("an adapter of other names", adapter(renamed("model.layers", "text.layers", ADAPTER)),
          "(8 of its weights are not in its files, base_model.model.model.layers.0.self_attn."),
     Case("half an adapter", adapter(without("layers.2.", ADAPTER)), "(2 of its weights are not in"),

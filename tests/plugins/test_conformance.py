@@ -34,6 +34,10 @@ OPTIONS = {
         "python_files": [{"path": SOURCES / "rollout"}],
         "python_functions": [{"path": SOURCES / "models"}],
         "tiny_programs": [{"train": 60, "held_out": 20, "out_of_distribution": 20}],
+        "arithmetic_traces": [
+            {"train": 60, "held_out": 20, "out_of_distribution": 20},
+            {"train": 60, "most_operations": 6, "modulus": 97},
+        ],
     },
     "plans": {
         "strided": [{}, {"start": 1, "stride": 1, "rollout_length": 1}, {"start": 6, "stride": 4}],

@@ -12,7 +12,7 @@ from ebft.evaluation.tables import read_tables
 from ebft.parts.measurements import Measurement
 from tests.docs.pages import ROOT
 
-RECORDS = sorted(file.parent for file in ROOT.glob("docs/results/*/study.json"))
+RECORDS = sorted(file.parent for file in ROOT.glob("docs/results/**/study.json"))
 WRITTEN = {
     "step": 0, "name": "x", "unit": "nats", "mean": 2.0, "half_width_95": None, "documents": 1,
     "set": "held-out", "at": None, "documents_digest": "2 documents, abc", "values": [2.0, 0.5],

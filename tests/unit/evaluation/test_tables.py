@@ -15,7 +15,7 @@ from ebft.evaluation.tables import (
 )
 from tests.docs.pages import ROOT
 
-RECORDS = sorted(file.parent for file in ROOT.glob("docs/results/*/study.json"))
+RECORDS = sorted(file.parent for file in ROOT.glob("docs/results/**/study.json"))
 
 
 def line(name="held-out x", step=0, values=(0.1, 1 / 3, 2e-17), weights=(1.0, 5.0, 2.5), **more):
