@@ -82,8 +82,7 @@ def peak(folder: Path) -> float:
 
 def resume(report: Report, place: Place) -> None:
     """Part `resume`: four steps, four again, and two that are resumed to four."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory() as name, deterministic():
         folder = Path(name)
         length = place.sized(512, 40)
         texts = write_texts(folder / "texts", files=24, letters=4 * length)
@@ -106,8 +105,7 @@ def resume(report: Report, place: Place) -> None:
 
 def halving(report: Report, place: Place) -> None:
     """Part `halving`: 8 documents at a time, in memory that has room for 4."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory() as name, deterministic():
         folder = Path(name)
         length = place.sized(1024, 40)
         texts = write_texts(folder / "texts", files=24, letters=4 * length)
@@ -134,6 +132,18 @@ def halving(report: Report, place: Place) -> None:
         report.check("tensors that differ from 4 at a time", len(found), at_most=0)
         limit = place.sized(sum(needed) / 2 / 2**30, float("inf"))
         report.check("peak when halved", peak(folder / "halved") / 2**30, at_most=limit, unit="GiB")
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Kernels that give the same bits every time, where torch has them."""
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warns)
 
 
 @contextmanager

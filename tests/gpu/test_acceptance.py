@@ -1,6 +1,7 @@
 """The acceptance script, rehearsed on the CPU: it runs, its figures are sane, a failure is told."""
 
 import json
+import logging
 import math
 
 import pytest
@@ -22,7 +23,7 @@ LAYOUTS = {
 LEARNED = {
     f"{method}: {figure} {when}"
     for method in ("sft", "ebft")
-    for figure in ("CE", "CFM")
+    for figure in ("held-out CE", "held-out CFM")
     for when in ("before", "after")
 }
 EXPECTED = {
@@ -31,7 +32,6 @@ EXPECTED = {
     "resume": {"tensors that differ: again", "tensors that differ: halves"},
     "halving": {"peak when halved", "tensors that differ from 4 at a time"},
     "memory": {"all weights: peak", "QLoRA, rank 16: estimate over peak"},
-    "phases-0.5b-tree": PHASES,
     "phases-1.5b-flex": PHASES,
     "layouts": LAYOUTS,
     "learning": LEARNED | {"ebft: sampler's gap", "a step of EBFT"},
@@ -41,7 +41,9 @@ SECONDS = ("resume", "halving", "memory", "layouts", "learning")
 
 @pytest.fixture
 def place(tmp_path):
-    return Place("cpu", True, 1.0, tmp_path)
+    yield Place("cpu", True, 1.0, tmp_path)
+    logging.getLogger("ebft").handlers = []  # a part that runs recipes adds them
+    logging.getLogger("ebft").propagate = True
 
 
 def rehearsed(name, place):
@@ -70,7 +72,7 @@ def test_a_part_has_its_figures(name, place):
 
 
 def test_the_profiler_says_what_took_the_time(place):
-    rehearsed("phases-0.5b-tree", place)
+    check(rehearsed("phases-0.5b-tree", place), PHASES)
     assert "aten::" in (place.folder / "phases-0.5b-tree-training.txt").read_text()
 
 
