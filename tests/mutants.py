@@ -284,7 +284,7 @@ MUTANTS = [
     Mutant("data/corpus.py", "if document.turns:", "if False:", CONVERSATIONS),
     Mutant("data/conversations.py", "return found[-1]", "return found[0]", CONVERSATIONS),
     Mutant("data/conversations.py", "return found[-1]", "return found[-1] - 1", CONVERSATIONS),
-    Mutant("data/conversations.py", "list(tokens[:first]) != context or ", "", CONVERSATIONS),
+    Mutant("data/conversations.py", "if turn[:first] != context:", "if False:", CONVERSATIONS),
     Mutant("data/conversations.py", " if list(tokens[:last]) == turn[:last] else None", "", CONVERSATIONS),
     Mutant("data/conversations.py", "cluster=example.cluster or example.name", "cluster=example.cluster", CONVERSATIONS),
     Mutant("verifiers/attempts.py", "tokens[anchor : ends[anchor]]", "tokens[anchor:]", CONVERSATIONS),

@@ -140,7 +140,7 @@ def _span(
     up_to = _render(tokenizer, example, example.messages[: place + 1])
     context, turn = encode(tokenizer, [_context(tokenizer, example, place), up_to])
     first = len(context)
-    if list(tokens[:first]) != context or turn[:first] != context:
+    if turn[:first] != context:
         return None
     last = first + _end(tokenizer, example, place, turn[first:])
     return (first, last) if list(tokens[:last]) == turn[:last] else None

@@ -22,6 +22,8 @@ from ebft.verifiers.attempts import attempts_of
 from tests.chat import FAMILIES, chat_tokenizer, conversation, said
 
 PLAN = Completion(rollout_length=12)
+LONG = Completion(rollout_length=64)
+"""Longer than each turn of the tests."""
 PREFIXED = [family for family in FAMILIES if family != "reasoning"]
 
 
@@ -89,9 +91,11 @@ def check_document(document, tokenizer, messages, kept):
     assert mask == [bool(it) for it in expected]
     if len(kept) == sum(message["role"] == "assistant" for message in messages):
         assert expected == whole["assistant_masks"]
-    for p, (start, end) in enumerate(spans):
-        reference = contexts.reference[p][contexts.reference_mask[p]].tolist()
-        assert reference == whole["input_ids"][start : min(end, start + PLAN.rollout_length)]
+    for plan in (PLAN, LONG):
+        c = plan([document])
+        for p, (start, end) in enumerate(spans):
+            reference = c.reference[p][c.reference_mask[p]].tolist()
+            assert reference == whole["input_ids"][start : min(end, start + plan.rollout_length)]
     assert cross_entropy_mask(contexts, "all")[0].sum() == len(mask) - max(document.begins, 1)
 
 
