@@ -15,7 +15,7 @@ from jaxtyping import install_import_hook
 # Every shape in these modules' annotations is checked against every tensor that the tests pass.
 CHECKED = ["baselines", "features.bag_of_tokens", "features.concat",
            "features.hidden_states", "features.next_token_log_probs",
-           "features.pooling", "models.attention",
+           "features.pooling", "models.attention", "models.branch_attention",
            "models.log_probs", "models.tree_log_probs", "plans",
            "rewards.similarity", "rewards.token_overlap", "rollout", "samplers.draw",
            "samplers.hf_generate", "scoring", "training.losses",

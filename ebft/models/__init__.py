@@ -9,6 +9,7 @@ tokenizer                      texts → tokens and back
 decoder, layers                the text decoder and its layers: found; recomputed, compiled
 forward, row_cache             a tree or its rows → last hidden states; caches for sampling
   attention, flex                what its tokens see: on any device, on a GPU
+  branch_attention               forward and backward of the branches' attention
 log_probs, tree_log_probs      hidden states → log-probs, through the LM head
 probe                          the layout compared with single texts, on the real model
 layout                         tries the model, and chooses tree or rows

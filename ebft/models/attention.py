@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,8 +21,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ebft.models.branch_attention import BranchAttention, Scoring, capped_scores, exact
 from ebft.models.decoder import text_config
-from ebft.rollout.tree_mask import Group, TreeMask
+from ebft.rollout.tree_mask import TreeMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,21 +76,6 @@ def own_attention(model: PreTrainedModel) -> Iterator[None]:
 def no_mask(device: torch.device) -> Bool[Tensor, "1 1 0 0"]:
     """Returns a placeholder that passes through an architecture's mask code, and fails if used."""
     return torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device)
-
-
-class Scoring(NamedTuple):
-    """What an architecture does to attention scores: a sliding window in tokens, a cap
-    (`cap · tanh(score/cap)`), and for each head the score of a sink, which takes attention and has
-    no value. None: without it."""
-
-    window: int | None = None
-    cap: float | None = None
-    sinks: Float[Tensor, " H"] | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether scores are compared as they are."""
-        return self.cap is None and self.sinks is None
 
 
 def scoring(
@@ -146,8 +132,8 @@ def tree_attention(
         sinks = None
         if options.sinks is not None:
             each = options.sinks.view(k.shape[0], 1, -1, 1)  # [H_kv, 1, H/H_kv, 1]
-            sinks = each.repeat_interleave(q.shape[2] // each.shape[2], 2).to(_exact(q[:1, :1]))
-        out: Tensor = _BranchAttention.apply(  # type: ignore[no-untyped-call]
+            sinks = each.repeat_interleave(q.shape[2] // each.shape[2], 2).to(exact(q[:1, :1]))
+        out: Tensor = BranchAttention.apply(  # type: ignore[no-untyped-call]
             q, trunk_k[0], trunk_v[0], k, v, sinks, tree_mask, options
         )
         parts.append(unfold(out, query.shape[1])[None])
@@ -247,7 +233,7 @@ def masked_attention(
     def attend(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> Tensor:
         group = q.shape[1] // k.shape[1]
         k, v = (x.repeat_interleave(group, 1) for x in (k, v))
-        scores = _capped(_exact((q * scale) @ k.mT), options.cap)
+        scores = capped_scores(exact((q * scale) @ k.mT), options.cap)
         scores = scores.masked_fill(~seen, float("-inf"))
         if sinks is not None:
             column = sinks.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
@@ -283,137 +269,6 @@ def unfold(x: Float[Tensor, "H_kv Q R d"], H: int) -> Float[Tensor, "N H d"]:
 def _by_branch(x: Float[Tensor, "H N d"], tree_mask: TreeMask) -> Float[Tensor, "H Q G d"]:
     x = torch.unflatten(x, 1, (-1, tree_mask.steps))
     return x if tree_mask.newest is None else x[:, :, : tree_mask.newest + 1]
-
-
-class _BranchAttention(torch.autograd.Function):
-    """softmax([q·K_trunk below the anchor, q·K_own up to itself, sink]) · [V_trunk, V_own, 0].
-
-    Shapes: q [H_kv, Q, R, d], scaled and folded, trunk K, V [H_kv, S, d], own K, V [H_kv, Q, G, d],
-    sinks [H_kv, 1, R, 1]. Queries are all tokens of a branch, or only the newest.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        K: Tensor,
-        V: Tensor,
-        k: Tensor,
-        v: Tensor,
-        sinks: Tensor | None,
-        tree_mask: TreeMask,
-        options: Scoring,
-    ) -> Tensor:
-        own, _ = _own_scores(q, k, tree_mask, options)
-        out = q.new_empty(*q.shape[:3], v.shape[-1])
-        for group in tree_mask.groups_within(options.window):
-            part = group.branches
-            p, _ = _probabilities(q[:, part], K[:, group.keys], own[:, part], sinks, group, options)
-            trunk, own[:, part], _ = _parts(p.to(V.dtype), group, k.shape[2])
-            out[:, part] = _each(_flat(trunk) @ V[:, group.keys], part)
-        ctx.save_for_backward(q, K, V, k, v, sinks, out.add_(own.to(v.dtype) @ v))
-        ctx.tree_mask, ctx.options = tree_mask, options
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, K, V, k, v, sinks, out = ctx.saved_tensors
-        tree_mask, options = ctx.tree_mask, ctx.options
-        exact = torch.promote_types(K.dtype, torch.float32)  # sums over many branches
-        dK, dV = torch.zeros_like(K, dtype=exact), torch.zeros_like(V, dtype=exact)
-        d_sinks = None if sinks is None else torch.zeros_like(sinks)
-        # The softmax's derivative is p·(dp − mean dp), with dp = grad·valueᵀ and its mean grad·out.
-        # A sink has no value, so its dp is 0.
-        mean = (grad * out).sum(-1, keepdim=True, dtype=exact)
-        p_own, slope_own = _own_scores(q, k, tree_mask, options)
-        dq, dp_own = torch.empty_like(q), grad @ v.mT
-        for group in tree_mask.groups_within(options.window):
-            part, keys = group.branches, group.keys
-            queries, d_out = _flat(q[:, part]), _flat(grad[:, part])
-            p, slope = _probabilities(q[:, part], K[:, keys], p_own[:, part], sinks, group, options)
-            trunk, p_own[:, part], p_sink = _parts(p, group, k.shape[2])
-            dV[:, keys] += _flat(trunk).to(V.dtype).mT @ d_out
-            ds = _each(d_out @ V[:, keys].mT, part).sub(mean[:, part]).mul_(trunk)
-            ds = (ds if slope is None else ds.mul_(slope)).to(q.dtype)
-            dK[:, keys] += _flat(ds).mT @ queries
-            dq[:, part] = _each(_flat(ds) @ K[:, keys], part)
-            if d_sinks is not None:
-                d_sinks -= (p_sink * mean[:, part]).sum(1, keepdim=True)
-        dv = p_own.to(v.dtype).mT @ grad
-        ds_own = p_own * (dp_own - mean)
-        ds_own = (ds_own if slope_own is None else ds_own.mul_(slope_own)).to(q.dtype)
-        dq = dq.add_(ds_own @ k)
-        return dq, dK.to(K.dtype), dV.to(V.dtype), ds_own.mT @ q, dv, d_sinks, None, None
-
-
-def _own_scores(
-    q: Float[Tensor, "H Q R d"], k: Float[Tensor, "H Q G d"], tree_mask: TreeMask, options: Scoring
-) -> tuple[Float[Tensor, "H Q R G"], Float[Tensor, "H Q R G"] | None]:
-    """Scores of queries against their own branch, −∞ for tokens that they do not see, float32 at
-    least; and their derivative by the scores before the cap."""
-    s = _capped(_exact(q @ k.mT), options.cap)
-    slope = _slope(s, options.cap)
-    G, window = k.shape[2], options.window
-    key = torch.arange(G, device=q.device)
-    if tree_mask.newest is None:
-        at = key[:, None]
-        hidden = key > at
-    else:  # the newest token sees all of its branch
-        at = torch.full((1, 1), tree_mask.newest, device=q.device)
-        hidden = torch.zeros(1, G, dtype=torch.bool, device=q.device)
-    if window is not None:
-        hidden = hidden | (key <= at - window)
-    if tree_mask.newest is None or window is not None:
-        torch.unflatten(s, 2, (-1, len(at))).masked_fill_(hidden, float("-inf"))
-    return s, slope
-
-
-def _probabilities(
-    q: Float[Tensor, "H Q R d"],
-    K: Float[Tensor, "H K d"],
-    own: Float[Tensor, "H Q R G"],
-    sinks: Float[Tensor, "H 1 R 1"] | None,
-    group: Group,
-    options: Scoring,
-) -> tuple[Float[Tensor, "H Q R P"], Float[Tensor, "H Q R K"] | None]:
-    """A group's attention probabilities: over its trunk's keys, each branch's own, and the sink if
-    there is one (P = K + G, or one more); and the derivative of the trunk's scores by those before
-    the cap."""
-    trunk = _capped(_exact(_each(_flat(q) @ K.mT, group.branches)), options.cap)
-    slope = _slope(trunk, options.cap)
-    hidden = group.hidden
-    some = torch.unflatten(trunk[..., group.shared :], 2, (-1, hidden.shape[1]))
-    some.masked_fill_(hidden[:, None], float("-inf"))
-    columns = [trunk, own]
-    if sinks is not None:
-        columns.append(sinks.expand(-1, own.shape[1], -1, -1))
-    return torch.cat(columns, -1).softmax(-1), slope
-
-
-def _parts(p: Float[Tensor, "H Q R P"], group: Group, steps: int) -> tuple[Tensor, ...]:
-    """A group's probabilities of the trunk's keys, of the branches' own, and of the sink."""
-    K = group.keys.stop - group.keys.start
-    return torch.split(p, [K, steps, p.shape[-1] - K - steps], -1)
-
-
-def _capped(scores: Tensor, cap: float | None) -> Tensor:
-    return scores if cap is None else (scores / cap).tanh() * cap
-
-
-def _slope(capped: Tensor, cap: float | None) -> Tensor | None:
-    return None if cap is None else 1 - (capped / cap) ** 2
-
-
-def _exact(scores: Tensor) -> Tensor:
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
-
-
-def _flat(x: Float[Tensor, "H Q R d"]) -> Float[Tensor, "H N d"]:
-    return x.flatten(1, 2)
-
-
-def _each(x: Float[Tensor, "H N d"], branches: slice) -> Float[Tensor, "H Q R d"]:
-    return torch.unflatten(x, 1, (branches.stop - branches.start, -1))
 
 
 # Not compiled: its loops depend on the tree, so every tree would recompile it.

@@ -21,7 +21,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from ebft.errors import UserError
-from ebft.models.attention import FLEX, Scoring, in_autocast, scoring, without_tree
+from ebft.models.attention import FLEX, in_autocast, scoring, without_tree
+from ebft.models.branch_attention import Scoring
 from ebft.rollout.tree_mask import Intervals, TreeMask
 
 RECOMPILE_LIMIT = 512

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ebft.models import attention
-from ebft.models.attention import Scoring, dense_attention, scoring, tree_attention
+from ebft.models.attention import dense_attention, scoring, tree_attention
+from ebft.models.branch_attention import Scoring
 from ebft.rollout.tree_mask import ON_CPU, TreeMask, trunk_mask
 from tests.tiny import plain_policy
 
