@@ -62,16 +62,23 @@ def test_training_on_a_cpu_is_refused():
         flex_tree_attention(torch.nn.Module(), q, k, k, None, tree_mask=tree_mask)
 
 
-@pytest.mark.slow
-def test_compiled_once_it_serves_every_tree_of_its_size():
-    compiled = torch.compile(flex.flex_attention, dynamic=False)
+def test_compiled_once_it_serves_every_tree_of_its_size_and_every_token_that_is_sampled():
+    """What makes torch compile again does not depend on what it compiles to."""
+    compiled = torch.compile(flex.flex_attention, dynamic=False, fullgraph=True, backend="eager")
 
     def attend(tree_mask):
-        q, k = torch.randn(1, H, tree_mask.columns, 16), torch.randn(1, KV, tree_mask.columns, 16)
+        q, k = torch.randn(1, H, len(tree_mask.intervals.first), 16), torch.randn(1, KV, 200, 16)
         return compiled(
-            *map(flex._padded, (q, k, k)), block_mask=flex.block_mask(tree_mask), enable_gqa=True
-        )
+            *map(flex._padded, (q, k[:, :, : tree_mask.columns], k[:, :, : tree_mask.columns])),
+            block_mask=flex.block_mask(tree_mask), enable_gqa=True,
+        )  # fmt: skip
 
-    attend(TreeMask((100,), (10,), torch.arange(10) * 9 + 3, 8))
+    one = TreeMask((100,), (10,), torch.arange(10) * 9 + 3, 8)
+    other = TreeMask((60, 50), (6, 5), torch.arange(11) * 4 + 3, 6)
+    attend(one)
     with torch.compiler.set_stance("fail_on_recompile"):
-        attend(TreeMask((60, 50), (6, 5), torch.arange(11) * 4 + 3, 6))
+        attend(other)
+    attend(one.at(0))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for tree_mask in (one.at(1), one.at(7), other.at(2)):
+            attend(tree_mask)
