@@ -127,11 +127,11 @@ def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedToken
     """Loads or makes the model's tokenizer; without a padding token, end-of-sequence pads.
 
     Its end-of-sequence token is `model.eos_token`, if the recipe has that. If `model.path` holds an
-    adapter without a tokenizer, the tokenizer of `model.base` is loaded.
-    `key` is the option that names the model.
+    adapter without a tokenizer, the tokenizer of `model.base` is loaded. `key` is the option that
+    names the model.
     """
     if options.from_config is not None:
-        return new_tokenizer(options.from_config)
+        return _with_end(new_tokenizer(options.from_config), options)
     adapter = adapter_folder(options)
     if adapter is not None and options.base is not None and not _has_tokenizer(adapter):
         log.info("%s = %s: has no tokenizer; using that of %s", PATH, options.path, BASE)
@@ -144,16 +144,23 @@ def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedToken
     ):
         tokenizer = AutoTokenizer.from_pretrained(**source)
         tokenizer("a")  # a damaged tokenizer may fail only when it is used
-    if options.eos_token is not None:
-        if options.eos_token not in tokenizer.get_vocab():
-            raise UserError(
-                f"model.eos_token = {options.eos_token}: the tokenizer of {options.path} has no "
-                "such token; give one of its vocabulary, as the chat template writes it"
-            )
-        tokenizer.eos_token = options.eos_token
+    tokenizer = _with_end(cast("PreTrainedTokenizerBase", tokenizer), options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return cast("PreTrainedTokenizerBase", tokenizer)
+    return tokenizer
+
+
+def _with_end(tokenizer: PreTrainedTokenizerBase, options: ModelOptions) -> PreTrainedTokenizerBase:
+    """Gives the tokenizer the end-of-sequence token of `model.eos_token`, if there is one."""
+    if options.eos_token is None:
+        return tokenizer
+    if options.eos_token not in tokenizer.get_vocab():
+        raise UserError(
+            f"model.eos_token = {options.eos_token}: the tokenizer of {options.name} has no such "
+            "token; give one of its vocabulary, as the chat template writes it"
+        )
+    tokenizer.eos_token = options.eos_token
+    return tokenizer
 
 
 def resolve_device(name: str) -> torch.device:
