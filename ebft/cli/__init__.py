@@ -2,6 +2,8 @@
 
 main                   parses the command line, and turns errors into exit statuses
   run                    run, eval, study and validate: the commands that take a recipe
+  preview                what validate --data shows of a recipe's documents
+  noise                  noise: what a recipe's gradient says
   results                compare and report: the commands that read results
   ls, types              lists parts and recipes; types of options in readable form
   cp, new_plugin         copies a recipe; creates a plug-in package

@@ -163,7 +163,7 @@ def show_data(recipe: Recipe) -> None:
             f"{recipe.source}: recipe = {recipe.options.recipe}: has no data of its own; leave out "
             "--data, or give one of the recipes that it runs"
         )
-    from ebft.runs.preview import preview
+    from ebft.cli.preview import preview
 
     for text in preview(recipe.options):
         show(text)
