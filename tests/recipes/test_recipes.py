@@ -11,7 +11,7 @@ import yaml
 
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import load_recipe
-from ebft.config.read import read_recipe, read_yaml
+from ebft.config.read import read_recipe
 from ebft.parts.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
 from ebft.parts.registry import default_registry
 from ebft.plans.strided import Strided
@@ -24,7 +24,7 @@ from tests.conftest import RECIPES
 from tests.tiny import plain_policy, tiny_documents, tiny_resources
 
 FILES = sorted(RECIPES.rglob("*.yaml"))
-STUDIES = [file for file in FILES if read_yaml(file).get("recipe") == "study"]
+STUDIES = [file for file in FILES if read_recipe(file).tree.get("recipe") == "study"]
 SECONDS_TO_START = 40
 """Of a run on the embedded model: imports, weights, tokenising the standard library."""
 
