@@ -85,6 +85,9 @@ def _load_auto(load: Load, depth: Depth, sample: Sample) -> Loaded:
             del loaded
             loaded = _load(load, "rows")
     if (problem := why_not_exact(loaded, depth, sample)) is not None:
+        if problem == why:
+            who = type(loaded.policy).__name__
+            raise UserError(f"model.path: {who} cannot be used: {why}; give another model")
         raise UserError(
             f"model.path: {type(loaded.policy).__name__} can be computed neither on the tree, "
             f"because {why}, nor on rows, because {problem}; give another model"
@@ -124,13 +127,16 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
 
 def try_backward(loaded: Loaded, depth: Depth) -> None:
     """Computes the gradient of the token embeddings on short texts, which goes through all layers;
-    raises what the architecture raises."""
+    raises what the architecture raises. Does nothing for a policy that is only measured."""
+    embeddings = loaded.policy.get_input_embeddings().weight
+    if not embeddings.requires_grad:
+        return
     contexts = _contexts(loaded, Depth(min(SHORT, depth.document), min(DECODED, depth.rollout)))
     tokens = _random(loaded, (len(contexts), 2, contexts.rollout_length))
     rollouts = as_rollouts(contexts, tokens.to(loaded.policy.device))
     with torch.enable_grad():
         log_probs = tree_log_probs(loaded.policy, rollouts).rollouts
-        torch.autograd.grad(log_probs.sum(), loaded.policy.get_input_embeddings().weight)
+        torch.autograd.grad(log_probs.sum(), embeddings)
 
 
 def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> None:

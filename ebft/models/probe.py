@@ -78,8 +78,8 @@ def gap_or_reason(measure: Callable[[], float]) -> float | str:
     """
     try:
         return measure()
-    except UserError as error:
-        return first_line(error)
+    except UserError as error:  # without its key and its remedy, which the caller says
+        return first_line(error).removeprefix("model.path: ").removesuffix("; give another model")
     except Exception as error:  # an architecture's own code may raise any error
         if is_out_of_memory(error):
             raise

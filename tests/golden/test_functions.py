@@ -176,6 +176,10 @@ class Head(torch.nn.Module):
         super().__init__()
         self.linear = torch.nn.Linear(size, size, bias=False)
         torch.nn.init.eye_(self.linear.weight)
+        self.embedding = torch.nn.Embedding(size, size)
+
+    def get_input_embeddings(self):
+        return self.embedding
 
     def get_output_embeddings(self):
         return self.linear

@@ -218,7 +218,7 @@ CASES = [
     Case("heads that do not divide a new model", new("{model_type: llama, hidden_size: 33}"),
          "The hidden size (33) is not a multiple of the number of attention heads (32)"),
     Case("a new model of no layers", new("{model_type: llama, num_hidden_layers: -1}"),
-         "LlamaForCausalLM has no list of its -1 decoder layers; give another model"),
+         "LlamaForCausalLM has no list of decoder layers; give another model"),
     Case("a path and a new model", lambda _: ["model.from_config={config: {model_type: llama}}"],
          "path: of a model that is loaded, and from_config makes a new one; leave out one of"),
     Case("no model", lambda _: ["model.path=null"], "path: missing; name a model, or give from_"),

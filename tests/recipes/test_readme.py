@@ -10,8 +10,11 @@ import pytest
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
+PLUG_IN = 'python title="token_counts.py"'
+
+
 def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}(?: title=.*?)?\n(.*?)```", README, re.S)
+    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.S)
     return found
 
 
@@ -27,7 +30,7 @@ def test_the_recipe(ebft, tiny_model, tmp_path, monkeypatch):
 
 def test_the_plug_in(ebft, tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("token_counts.py").write_text(block("python"))
+    Path("token_counts.py").write_text(block(PLUG_IN))
     status, out, err = ebft(
         *tiny_run("plugins=[token_counts.py]", "feature_map=token_counts", "training.steps=1")
     )
@@ -39,7 +42,7 @@ def test_the_plug_in(ebft, tiny_run, tmp_path, monkeypatch):
 def test_the_commands(ebft, command, tmp_path):
     arguments = command.replace("FOLDER_OF_PY_FILES", str(tmp_path)).replace("FOLDER", "folder")
     if "plugins=" in command:
-        (tmp_path / "token_counts.py").write_text(block("python"))
+        (tmp_path / "token_counts.py").write_text(block(PLUG_IN))
         arguments = arguments.replace("[token_counts.py]", f"[{tmp_path}/token_counts.py]")
     _, *words = shlex.split(arguments)
     status, _, err = ebft("validate", *words)
