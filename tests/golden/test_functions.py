@@ -174,9 +174,13 @@ class Head(torch.nn.Module):
 
     def __init__(self, size):
         super().__init__()
+        self.embedding = torch.nn.Embedding(size, size)
         self.linear = torch.nn.Linear(size, size, bias=False)
         torch.nn.init.eye_(self.linear.weight)
         self.embedding = torch.nn.Embedding(size, size)
+
+    def get_input_embeddings(self):
+        return self.embedding
 
     def get_input_embeddings(self):
         return self.embedding
