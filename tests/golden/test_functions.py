@@ -182,9 +182,6 @@ class Head(torch.nn.Module):
     def get_input_embeddings(self):
         return self.embedding
 
-    def get_input_embeddings(self):
-        return self.embedding
-
     def get_output_embeddings(self):
         return self.linear
 
