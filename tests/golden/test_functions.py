@@ -177,7 +177,6 @@ class Head(torch.nn.Module):
         self.embedding = torch.nn.Embedding(size, size)
         self.linear = torch.nn.Linear(size, size, bias=False)
         torch.nn.init.eye_(self.linear.weight)
-        self.embedding = torch.nn.Embedding(size, size)
 
     def get_input_embeddings(self):
         return self.embedding

@@ -197,6 +197,8 @@ def where() -> str:
     """The line of ebft, or of a test, that is running."""
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
-        if path.is_relative_to(ROOT) and path != Path(__file__):
+        # An environment may stand inside of the checkout.
+        ours = path.is_relative_to(ROOT) and "site-packages" not in path.parts
+        if ours and path != Path(__file__):
             return f"{path.relative_to(ROOT)}:{frame.lineno} {frame.name}"
     return "outside of ebft"
