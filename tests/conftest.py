@@ -31,6 +31,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
 )
+# The same examples each time, and none that an earlier process kept.
+settings.register_profile("mutants", settings.get_profile("ebft"), derandomize=True)
 settings.load_profile("ebft")
 
 # A shell's background jobs inherit that SIGINT is ignored, and so would the runs that tests start.

@@ -40,6 +40,9 @@ PROCESSES.set_forkserver_preload(
 )
 TESTS = [
     "tests/property",
+    "tests/hostile",
+    "tests/unit/config",
+    "tests/unit/runs/test_trial.py",
     "tests/golden",
     *(
         f"tests/unit/{part}"
@@ -47,9 +50,6 @@ TESTS = [
     ),
     "tests/unit/sandbox",
     "tests/security",
-    "tests/unit/config",
-    "tests/unit/runs/test_trial.py",
-    "tests/hostile",
 ]
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
 DOCUMENTS, SPLIT, CONVERSATIONS = (
@@ -514,7 +514,9 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         killers = pool.map(lambda it: first_to_notice(it[1]), chosen)
         for (number, mutant), killer in zip(chosen, killers, strict=True):
-            survivors += killer is None
+            if killer and fails_without_mutant(killer):
+                killer = f"SURVIVES: {killer} fails without it as well"
+            survivors += killer is None or killer.startswith("SURVIVES")
             what = f"{mutant.file}: {mutant.formula!r} → {mutant.broken!r}"
             print(f"{number:>3}. {what}\n     {killer or 'SURVIVES'}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} killed")
@@ -537,6 +539,12 @@ def first_to_notice(mutant: Mutant) -> str | None:
         del stages[1]
     existing = [stage for stage in stages if all(ROOT.joinpath(one).exists() for one in stage)]
     return next(filter(None, (first_failure(stage, mutant) for stage in existing)), None)
+
+
+def fails_without_mutant(killer: str) -> bool:
+    """If so, the test fails by chance, and says nothing about the mutant."""
+    status, _, test = killer.partition(" ")
+    return status == "FAILED" and first_failure([test]) is not None
 
 
 def first_failure(tests: Sequence[str], mutant: Mutant | None = None) -> str | None:
@@ -574,7 +582,8 @@ def run_pytest(folder: Path, tests: Sequence[str], output: Path) -> None:
     sys.path.insert(0, str(folder))  # the copy has to come before the installed package
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
+    profile = "--hypothesis-profile=mutants"
+    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", profile, *tests]))
 
 
 if __name__ == "__main__":
