@@ -81,8 +81,9 @@ def _update(optimizer: Optimizer, device: str) -> None:
         with torch.compiler.set_stance("force_eager"):  # compiling takes half a minute
             optimizer.step()
         check_nested(optimizer.state_dict()["state"])
-    except AssertionError:
-        # `capturable` asserts that weights are on a GPU, which is right if the run is on one.
+    except (AssertionError, torch.AcceleratorError):
+        # `capturable` asserts that weights are on a GPU, which is right if the run is on one. A
+        # build for GPUs asks the driver instead.
         with suppress(UserError):  # a GPU that is not on this machine
             if resolve_device(device).type == "cpu":
                 raise
