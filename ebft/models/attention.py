@@ -53,11 +53,24 @@ def needs_mask(model: PreTrainedModel) -> bool:
 def put_on_rows(model: PreTrainedModel) -> bool:
     """Gives a model that was loaded with an attention for trees its own; returns whether that
     worked. Older architectures can only be loaded again."""
-    for name in ("sdpa", "eager"):
+    for name in ("eager",) if _caps_scores(model) else ("sdpa", "eager"):
         with suppress(ValueError):  # of architectures without the first
             model.set_attn_implementation(name)
             break
     return not on_tree(model)
+
+
+def keep_caps(model: PreTrainedModel) -> None:
+    """Gives a model of capped scores an attention that caps them.
+
+    With transformers 5.17, which loads Gemma 2 with SDPA, that ignores the cap without a word.
+    """
+    if _caps_scores(model) and text_config(model)._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
+
+
+def _caps_scores(model: PreTrainedModel) -> bool:
+    return getattr(text_config(model), "attn_logit_softcapping", None) is not None
 
 
 @contextmanager

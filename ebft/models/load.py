@@ -16,7 +16,7 @@ from ebft.config.about import ABOUT
 from ebft.errors import UserError, first_line
 from ebft.files import Flag, parse_json, read_text, record
 from ebft.models import embedded, flex
-from ebft.models.attention import DENSE, FLEX, TREE
+from ebft.models.attention import DENSE, FLEX, TREE, keep_caps
 from ebft.models.lora import ADAPTER_CONFIG, with_adapter
 from ebft.models.new import KEY, new_model, new_tokenizer
 from ebft.models.options import ModelOptions
@@ -257,6 +257,7 @@ def _load(
         model = _load_model(options, key, dtype)
     else:
         model = _load_model(_base_of(options), BASE, dtype)
+    keep_caps(model)
     if rounded or (adapter is not None and _had_quantized_base(adapter)):
         round_to_nf4(model)
     if adapter is not None:

@@ -54,6 +54,7 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
     targets = options.target_modules
     if not isinstance(targets, str):
         _check_targets(policy, targets)
+    short = None if isinstance(targets, str) or _has_other_towers(policy) else targets
     config = LoraConfig(
         task_type="CAUSAL_LM",
         base_model_name_or_path=policy.name_or_path,
@@ -64,13 +65,17 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
     # peft makes an adapter on the CPU, with torch's global generator, and then moves it.
     with torch.random.fork_rng(devices=[]), _fitting_packages():
         torch.default_generator.manual_seed(seed)
+        modules = _Modules(policy)
         try:
-            inject_adapter_in_model(config, policy, ADAPTER_NAME)
+            inject_adapter_in_model(config, modules, ADAPTER_NAME)
         except ValueError as error:  # of layers that some architectures do not call
             raise UserError(
                 f"model.lora: {type(policy).__name__} takes no such adapter ({first_line(error)}); "
                 "name the linear layers in model.lora.target_modules"
             ) from error
+    policy.peft_config = modules.peft_config
+    if short is not None:  # as the recipe names them, for other programs
+        config.target_modules = set(short)
     policy.eval()
     if left_out := _experts(policy):
         log.warning(
@@ -78,6 +83,19 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
             "stay as they are",
             len(left_out), left_out[0],
         )  # fmt: skip
+
+
+class _Modules(nn.Module):
+    """The modules of a policy without its configuration.
+
+    By a configuration's `model_type`, peft 0.20 and later replace some targets by parameters of
+    experts and of their router, which ebft does not train.
+    """
+
+    def __init__(self, policy: PreTrainedModel) -> None:
+        super().__init__()
+        for name, child in policy.named_children():
+            self.add_module(name, child)
 
 
 def _experts(policy: PreTrainedModel) -> list[str]:
@@ -224,18 +242,19 @@ def _fitting_packages() -> Iterator[None]:
         ) from error
 
 
-def _of_decoder(policy: PreTrainedModel, targets: str | Sequence[str]) -> str | list[str]:
-    """What peft is to adapt: the targets, or, if the model has other towers, the full names of
-    those in the decoder. The others are not trained, so they need no adapter."""
-    layers = linear_layers(policy)
-    every = [name for name, module in policy.named_modules() if isinstance(module, nn.Linear)]
-    if len(every) - len(layers) <= 1:  # the LM head
-        return targets if isinstance(targets, str) else list(targets)
+def _of_decoder(policy: PreTrainedModel, targets: str | Sequence[str]) -> list[str]:
+    """The full names of the decoder's linear layers that are adapted: all, or those of `targets`."""
     return [
         name
-        for name in layers
+        for name in linear_layers(policy)
         if isinstance(targets, str) or any(f".{name}".endswith(f".{it}") for it in targets)
     ]
+
+
+def _has_other_towers(policy: PreTrainedModel) -> bool:
+    """Whether there are linear layers besides those of the decoder and the LM head."""
+    every = [module for module in policy.modules() if isinstance(module, nn.Linear)]
+    return len(every) - len(linear_layers(policy)) > 1
 
 
 def _check_targets(policy: PreTrainedModel, targets: Sequence[str]) -> None:

@@ -81,8 +81,12 @@ def _update(optimizer: Optimizer, device: str) -> None:
         with torch.compiler.set_stance("force_eager"):  # compiling takes half a minute
             optimizer.step()
         check_nested(optimizer.state_dict()["state"])
-    except AssertionError:
-        # `capturable` asserts that weights are on a GPU, which is right if the run is on one.
+    except (AssertionError, RuntimeError) as error:
+        # `capturable` asserts that weights are on a GPU, which is right if the run is on one. A
+        # build for GPUs asks for a driver instead.
+        no_driver = torch.version.cuda is not None and torch.cuda.device_count() == 0
+        if isinstance(error, RuntimeError) and not no_driver:
+            raise
         with suppress(UserError):  # a GPU that is not on this machine
             if resolve_device(device).type == "cpu":
                 raise

@@ -120,6 +120,8 @@ def test_the_tokenizers_are_sacrebleus():
 
 
 def test_what_is_missing_is_known_before_anything_is_loaded(tmp_path, monkeypatch):
+    there = {"sentencepiece": "anywhere", "MeCab": None}
+    monkeypatch.setattr("ebft.evaluation.sacre.find_spec", there.get)
     monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path))
     with_model = Translation(tokenize="flores200")
     assert str(tmp_path / "models" / "flores200sacrebleuspm") in with_model.missing()

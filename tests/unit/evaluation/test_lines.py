@@ -75,7 +75,7 @@ def test_a_last_line_that_was_cut_off_does_not_count(tmp_path):
     [
         ("{", "Expecting property name"),
         ("3", "it must be an object"),
-        ("[" * 2000, "nested more than 100 levels deep"),
+        ("[" * 2000 + "]" * 2000, "nested more than 100 levels deep"),
         ('{"step": 1, "ce": 2.5}', "name is missing"),
         (json.dumps({**WRITTEN, "step": True}), "step = True: it must be a valid integer"),
         (

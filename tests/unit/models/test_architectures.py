@@ -17,11 +17,12 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 
 import ebft.models.flex  # noqa: F401  (transformers knows it from then on)
 from ebft.errors import NumericalError, UserError
 from ebft.models import probe
-from ebft.models.attention import DENSE, FLEX, TREE, on_tree
+from ebft.models.attention import DENSE, FLEX, TREE, keep_caps, on_tree
 from ebft.models.probe import TOLERANCE, probe_tree
 from ebft.models.tree_log_probs import tree_log_probs
 from ebft.plans.completion import Completion
@@ -87,6 +88,19 @@ def test_a_tree_with_other_scores_equals_rows(name, attention):
     with torch.no_grad():
         trained = tree_log_probs(policy, r).rollouts
     torch.testing.assert_close(trained, r.log_probs, atol=1e-4, rtol=0)
+
+
+def test_caps_are_kept_where_transformers_offers_an_attention_without_them(monkeypatch):
+    """As 5.17 does for Gemma 2."""
+    monkeypatch.setattr(Gemma2PreTrainedModel, "_supports_sdpa", True)
+    documents = tiny_documents([30, 17])
+    assert probe_tree(model(OF_THEIR_OWN["gemma2"], TREE), documents, PLAN) < 1e-4
+    policy, tokens = model(OF_THEIR_OWN["gemma2"], "sdpa"), documents[0].tokens[None]
+    with torch.no_grad():
+        keep_caps(policy)
+        ours = policy(input_ids=tokens).logits
+        capped = model(OF_THEIR_OWN["gemma2"], "eager")(input_ids=tokens).logits
+    torch.testing.assert_close(ours, capped)
 
 
 @pytest.mark.parametrize("name", OF_THEIR_OWN)

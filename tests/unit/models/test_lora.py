@@ -294,11 +294,16 @@ def test_layers_that_cannot_have_one_are_refused(target, says):
 
 
 @pytest.mark.parametrize(
-    ("name", "experts"), [("qwen3_moe", True), ("qwen3", False), ("mamba2", False)]
+    ("name", "experts"),
+    [("qwen3_moe", True), ("qwen2_moe", True), ("qwen3", False), ("mamba2", False)],
 )
-def test_experts_without_an_adapter_are_said(name, experts, caplog):
+def test_experts_have_no_adapter_and_that_is_said(name, experts, caplog):
     targets = TARGETS.get(name, "all-linear")
-    add_adapter(tiny_model(name), LoraOptions(rank=2, target_modules=targets), seed=0)
+    policy = tiny_model(name)
+    add_adapter(policy, LoraOptions(rank=2, target_modules=targets), seed=0)
+    trained = [weight for weight, it in policy.named_parameters() if it.requires_grad]
+    assert not any(".experts." in weight or ".gate." in weight for weight in trained)
+    assert any(".shared_expert." in weight for weight in trained) is (name == "qwen2_moe")
     said = "8 weights of experts, such as layers.0.mlp.experts.gate_up_proj, stay as they are"
     assert (said in caplog.text) is experts
     assert bool(caplog.text) is experts
