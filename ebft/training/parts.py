@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.distributed.processes import Processes
-from ebft.parts.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
+from ebft.parts.interfaces import (
+    Baseline,
+    FeatureMap,
+    Plan,
+    Reward,
+    Sampler,
+    TokenBaseline,
+    Transform,
+)
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Contexts, Document, Scored
 from ebft.training.losses import Losses
@@ -29,7 +37,7 @@ class RolloutParts:
     feature_map: FeatureMap | None
     transforms: Sequence[Transform]
     reward: Reward
-    baseline: Baseline
+    baseline: Baseline | TokenBaseline
 
 
 @dataclass(frozen=True, slots=True)
