@@ -15,6 +15,25 @@ from tests.benchmarks.machine import commit
 from tests.benchmarks.signal_variants import Variant
 
 DEFAULT = "leave_one_out, n 4"
+NOTE = """\
+`python -m tests.benchmarks.signal` says how this is measured; `leave_one_out, n 4` is the default of the
+recipes.
+
+- *FLOPs* and *noise* of one document, relative to the default's. Noise is tr Cov(g) of a document's policy
+  gradient g. That of `whiten_running` is on another scale.
+- *Gain*: how many times more signal ÷ noise than the default at equal FLOPs, with a 95 % interval over documents
+  (texts of one file count together). All variants but `whiten_running` have the same expected gradient, so it is
+  the ratio of noise × FLOPs. For `whiten_running` it needs the signal, |E g|², of both, which has to be told
+  from zero.
+- *Loudest 2 %*: their share of E|g|². These are the same documents for all variants. If they have most of it,
+  the gain is not told, and the last column is that of all other documents.
+
+`leave_one_out`, `predicted_features`, `none` and `whiten_running` are parts of ebft; *mean of earlier steps* is
+what `moving_average` approaches. The others were tried and are not kept: *shrinkage* (that share of the mean of
+earlier steps, the rest leave-one-out) has no gain over that mean, and *halves* (pairs and baselines
+between two halves of the rollouts, which arithmetic sampling needs) lose more pairs than spreading the rollouts
+out saves. *Last token summed over k*: over its k likeliest values instead of the sampled one alone, which costs k
+frozen tokens a rollout."""
 
 
 class Record(TypedDict):
@@ -99,7 +118,8 @@ def shown(gain: Ratio | None) -> str:
 
 
 def page(folders: Mapping[str, Path], variants: Mapping[str, Variant]) -> str:
-    lines = ["# Signal for the same compute", "", f"{date.today()}, commit {commit()}.", ""]
+    today = f"{date.today()}, commit {commit()}."
+    lines = ["# Signal for the same compute", "", NOTE, "", today, ""]
     for world, folder in folders.items():
         records = read(folder)
         nats = sum(record["nats"] for record in records) / len(records)

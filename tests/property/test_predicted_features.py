@@ -5,7 +5,11 @@ import torch
 from hypothesis import given, settings
 
 from ebft.baselines.leave_one_out import LeaveOneOut
-from ebft.baselines.predicted_features import PredictedFeatures, PredictedFeaturesBaseline
+from ebft.baselines.predicted_features import (
+    PredictedFeatures,
+    PredictedFeaturesBaseline,
+    with_place,
+)
 from ebft.baselines.ridge import RunningRidge
 from ebft.distributed.processes import ONE_PROCESS, OneProcess
 from ebft.features.hidden_states import HiddenStates
@@ -15,6 +19,7 @@ from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features, Prefixes
 from ebft.samplers.hf_tree import HfTree
 from ebft.testing import check_baseline
+from ebft.testing.token_baselines import random_prefixes
 from ebft.training.loop import sample_and_score
 from ebft.training.objective import policy_gradient_loss
 from ebft.training.parts import RolloutParts
@@ -128,10 +133,10 @@ def test_the_reward_is_linear_in_the_rollout_s_own_features(seed):
 @given(seed=seeds)
 def test_a_mean_that_is_subtracted_from_all_features_changes_no_advantage(seed):
     """With dot products and leave-one-out baselines, if there are pairs without j."""
-    samples, references, mean = normal(seed, 3, 4, 2), normal(seed + 1, 3, 1, 2), normal(seed + 2, 2)
+    samples, references = normal(seed, 3, 4, 2), normal(seed + 1, 3, 1, 2)
     raw, centred = (
         LeaveOneOut()(FeatureMatching()(None, Features(samples - m, references - m)))
-        for m in (0, mean)
+        for m in (0, normal(seed + 2, 2))
     )
     torch.testing.assert_close(raw, centred, atol=1e-9, rtol=1e-9)
 
@@ -176,6 +181,24 @@ def test_processes_share_their_rows():
     one = RunningRidge(0.3, 1.0, OneOfTwo(other.seen))
     one.absorb(x[:5], y[:5])
     torch.testing.assert_close(one.predict(x), whole.predict(x))
+
+
+def test_a_token_s_place_is_part_of_its_state():
+    states = normal(0, 2, 3, 4, 5)
+    placed = with_place(states)
+    assert torch.equal(placed[..., :5], states)
+    expected = torch.tensor([[1, 1], [3 / 4, 1 / 2], [2 / 4, 1 / 3], [1 / 4, 1 / 4]]).double()
+    torch.testing.assert_close(placed[1, 2, :, 5:], expected)
+
+
+def test_tokens_after_the_end_have_no_advantage():
+    baseline = PredictedFeaturesBaseline(PredictedFeatures())
+    for step in range(2):
+        terms, prefixes = random_prefixes(3, seed=step)
+        advantages = baseline.of_tokens(terms, prefixes)
+        assert not prefixes.mask.all()
+        assert (advantages[~prefixes.mask] == 0).all()
+        assert (advantages[prefixes.mask] != 0).all()
 
 
 def test_it_keeps_to_the_contract():
@@ -250,5 +273,4 @@ def test_through_the_loop_each_token_has_an_advantage():
     loo = LeaveOneOut()(first.terms)[..., None].expand(mask.shape)
     torch.testing.assert_close(first.advantages, loo.where(mask, 0))
     assert second.advantages.shape == second.rollouts.mask.shape
-    assert (second.advantages[~second.rollouts.mask] == 0).all()
     assert second.advantages.std(-1).min() > 0
