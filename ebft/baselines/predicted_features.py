@@ -16,16 +16,19 @@ from ebft.parts.kinds import BaselinePart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Prefixes, Terms
 
+CONTEXTS = 64
+"""Contexts whose features are predicted at a time: each token has a prediction as wide as φ."""
+
 
 class PredictedFeatures(BaselinePart):
     """A_jt = r_j − φ̂_jt·w_j, with r_j = φ_j·w_j and φ̂_jt the prediction of φ_j before token t.
 
-    The reward is linear in the rollout's own features, with w_j = 2φ_y − 2/(n−1) Σ_{j'≠j} φ_j' for
-    feature matching. So its expectation given the tokens before t is that of φ_j, times w_j. φ̂_jt
-    is a ridge regression of the final, transformed features on the feature map's state before the
-    token and the token's number, fitted to the rollouts of earlier steps. A token is credited only
-    with what became known with it, which matters most if features are those of the last token. The
-    first step has no earlier ones and uses `leave_one_out`.
+    The reward is linear in the rollout's own features: for feature matching,
+    w_j = 2φ_y − 2/(n−1) Σ_{j'≠j} φ_j'. So its expectation given the tokens before t is that of φ_j,
+    times w_j. φ̂_jt is a ridge regression of the final, transformed features on the feature map's
+    state before the token and on the token's place, fitted to the rollouts of earlier steps. A
+    token is credited only with what became known with it. The first step has no earlier rollouts
+    and uses `leave_one_out`.
     """
 
     ridge: float = Field(
@@ -39,7 +42,7 @@ class PredictedFeatures(BaselinePart):
         return True
 
     def claim(self) -> Claim:
-        return Claim(True, "φ̂_jt is fitted on earlier steps, and knows of j only tokens before t")
+        return Claim(True, "φ̂_jt is fitted to earlier steps, and knows of j only tokens before t")
 
     def build(self, resources: Resources) -> PredictedFeaturesBaseline:
         return PredictedFeaturesBaseline(self, resources.processes)
@@ -52,16 +55,25 @@ class PredictedFeaturesBaseline:
         self._ridge = RunningRidge(options.ridge, options.decay, processes)
 
     def of_tokens(self, terms: Terms, prefixes: Prefixes) -> Float[Tensor, "P n G"]:
-        inputs, mask = with_place(prefixes.states), prefixes.mask
-        if self._ridge.fitted:
-            predicted = self._ridge.predict(inputs)
-            baseline = (predicted * prefixes.direction[:, :, None]).sum(-1)
+        mask = prefixes.mask
+        if self._ridge.has_rows:
+            baseline = self._predicted(prefixes)
         else:
             baseline = leave_one_out(terms)[..., None].expand(mask.shape)
-        advantages = (terms.reward()[..., None] - baseline).where(mask, 0)
+        # After the prediction, which may not know this step's rollouts.
         final = prefixes.features[:, :, None].expand(*mask.shape, -1)
-        self._ridge.absorb(inputs[mask], final[mask])
-        return advantages
+        self._ridge.absorb(with_place(prefixes.states)[mask], final[mask])
+        return (terms.reward()[..., None] - baseline).where(mask, 0)
+
+    def _predicted(self, prefixes: Prefixes) -> Float[Tensor, "P n G"]:
+        parts = zip(
+            torch.split(prefixes.states, CONTEXTS),
+            torch.split(prefixes.direction, CONTEXTS),
+            strict=True,
+        )
+        return torch.cat(
+            [(self._ridge.predict(with_place(s)) @ w[..., None]).squeeze(-1) for s, w in parts]
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return self._ridge.state_dict()

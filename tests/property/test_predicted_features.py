@@ -10,7 +10,7 @@ from ebft.baselines.predicted_features import (
     PredictedFeaturesBaseline,
     with_place,
 )
-from ebft.baselines.ridge import RunningRidge
+from ebft.baselines.ridge import ROWS, RunningRidge
 from ebft.distributed.processes import ONE_PROCESS, OneProcess
 from ebft.features.hidden_states import HiddenStates
 from ebft.plans.completion import Completion
@@ -143,13 +143,14 @@ def test_a_mean_that_is_subtracted_from_all_features_changes_no_advantage(seed):
 
 @given(seed=seeds)
 def test_it_is_the_ridge_regression_on_all_rows(seed):
-    x, y = normal(seed, 60, 4) + 1, normal(seed + 1, 60, 2)
+    N = ROWS + 60  # more than are added at a time
+    x, y = normal(seed, N, 4) + 1, normal(seed + 1, N, 2)
     ridge = RunningRidge(ridge=0.3, decay=1.0)
-    for rows in (slice(0, 7), slice(7, 40), slice(40, 60)):
+    for rows in (slice(0, 7), slice(7, 40), slice(40, N)):
         ridge.absorb(x[rows], y[rows])
     centred, target = x - x.mean(0), y - y.mean(0)
     penalty = 0.3 * centred.square().mean() * torch.eye(4).double()
-    B = torch.linalg.solve(centred.mT @ centred / 60 + penalty, centred.mT @ target / 60)
+    B = torch.linalg.solve(centred.mT @ centred / N + penalty, centred.mT @ target / N)
     expected = centred @ B + y.mean(0)
     torch.testing.assert_close(ridge.predict(x), expected, atol=1e-8, rtol=1e-8)
 
