@@ -39,6 +39,9 @@ from ebft.training.objective import ObjectiveOptions
 
 GRADIENTS = 3
 """Gradients of a document with rollouts: of two sets, and of their union."""
+WARM_UP = 16
+"""Documents, at least, of the earlier steps that parts with state have seen: of so few that a step
+has, as by default, a regression or a moment would know too little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def diagnose(alternatives: Sequence[Alternative], *, documents: int, effect: flo
     check_writable(options.output_dir)
     set_seed(options.seed)
     try:
-        others = max(one.options.training.documents_per_step for one in alternatives)
+        others = max(WARM_UP, *(one.options.training.documents_per_step for one in alternatives))
         depths = [depth_of(one.options) for one in alternatives]
         deepest = Depth(*(max(tokens) for tokens in zip(*depths, strict=True)))
         subject = Subject.load(options, documents, others=others, depth=deepest)
@@ -168,9 +171,9 @@ class Diagnosis:
         options, subject = one.options, self.subject
         assert options.baseline is not None
         scorers = Scorers(partial(one.build, subject.resources))
-        if scorers.have_state:  # as in any step but the first
-            before = subject.others[: options.training.documents_per_step]
-            scorers.score(next(subject.draw(one, before)))
+        if scorers.have_state:  # as after earlier steps
+            for rollouts in subject.draw(one, subject.others):
+                scorers.score(rollouts)
         claim = options.baseline.claim()
         return gather_rollouts(
             measurer, scorers, self._drawn(one), cross_entropy, options.objective,

@@ -63,7 +63,7 @@ class HiddenStates(FeatureMapPart):
         return HiddenStatesMap(self, resources)
 
 
-class Run(NamedTuple):
+class Forward(NamedTuple):
     """One forward over a micro-batch: each layer's hidden states, and those of rollout tokens with
     the layers combined."""
 
@@ -90,7 +90,7 @@ class HiddenStatesMap:
     @torch.no_grad()
     def of_lengths(self, rollouts: Rollouts, lengths: Sequence[int]) -> list[Features]:
         """Features of the first tokens, for each length. One forward suffices, as it is causal."""
-        each = [self._features(self._run(part), lengths) for _, part in rollouts.split()]
+        each = [self._features(self._forward(part), lengths) for _, part in rollouts.split()]
         return self._joined(each)
 
     @torch.no_grad()
@@ -99,9 +99,9 @@ class HiddenStatesMap:
         for features, with the mean of the rollout's tokens so far if `pooling` is `mean`."""
         each, states = [], []
         for _, part in rollouts.split():
-            run = self._run(part)
-            each.append(self._features(run, [rollouts.contexts.rollout_length]))
-            states.append(self._states(run))
+            forward = self._forward(part)
+            each.append(self._features(forward, [rollouts.contexts.rollout_length]))
+            states.append(self._states(forward))
         (features,) = self._joined(each)
         return features, torch.cat(states)
 
@@ -118,29 +118,31 @@ class HiddenStatesMap:
             )
         return found
 
-    def _run(self, rollouts: Rollouts) -> Run:
+    def _forward(self, rollouts: Rollouts) -> Forward:
         tree = grow(rollouts, steps=rollouts.longest)
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.mask)
         G = rollouts.contexts.rollout_length
         samples = self._combine([tree.of_rollouts(h[0], G) for h in hidden])
-        return Run(rollouts, tree, [h[0] for h in hidden], samples)
+        return Forward(rollouts, tree, [h[0] for h in hidden], samples)
 
-    def _states(self, run: Run) -> Float[Tensor, "P n G F"]:
-        tree, mask = run.tree, run.rollouts.mask
+    def _states(self, forward: Forward) -> Float[Tensor, "P n G F"]:
+        tree, mask = forward.tree, forward.rollouts.mask
         before = tree.logit_index[..., :-1]  # the token before each; the last one predicts no token
-        states = self._combine([h[before] for h in run.hidden])
+        states = self._combine([h[before] for h in forward.hidden])
         states = pad(states, (0, 0, 0, mask.shape[-1] - before.shape[-1]))
         if self._options.pooling != "mean":
             return states
         done = (mask.cumsum(-1) - mask.long())[..., None]
-        sums = (run.samples * mask[..., None]).cumsum(-2)
+        sums = (forward.samples * mask[..., None]).cumsum(-2)
         so_far = pad(sums, (0, 0, 1, -1)) / done.clamp(min=1)
         return torch.cat([states, so_far], -1)
 
-    def _features(self, run: Run, lengths: Sequence[int]) -> list[Pooled]:
-        rollouts, contexts, samples = run.rollouts, run.rollouts.contexts, run.samples
-        references = self._combine([h[run.tree.reference_at] for h in run.hidden])  # [P, G, D]
+    def _features(self, forward: Forward, lengths: Sequence[int]) -> list[Pooled]:
+        rollouts, contexts, samples = forward.rollouts, forward.rollouts.contexts, forward.samples
+        references = self._combine(
+            [h[forward.tree.reference_at] for h in forward.hidden]
+        )  # [P, G, D]
         pooling = self._options.pooling
 
         def first(length: int) -> Pooled:

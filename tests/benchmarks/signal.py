@@ -5,11 +5,11 @@
     python -m tests.benchmarks.signal measure code --documents 16 --only default "predicted, n 4"
     python -m tests.benchmarks.signal table                          docs/benchmarks/signal.md
 
-`programs`: completions of tiny programs by a model of 1.6 M parameters that was trained on them from
-random weights; low entropy. `code_small`: raw Python code with such a model of 1.9 M parameters.
-`code`: raw Python code with the embedded model. The measurement is that of `ebft noise`: every
-variant gets the same documents and, for the same sampler and n, the same rollouts. Parts with state
-are fitted to `STEP` other documents before, as by an earlier step.
+`programs`: completions of tiny programs by a model of 1.6 M parameters that was trained on them
+from random weights; low entropy. `code_small`: raw Python code with such a model of 1.9 M
+parameters. `code`: raw Python code with the embedded model. The measurement is that of `ebft
+noise`: every variant gets the same documents and, for the same sampler and n, the same rollouts.
+Parts with state are fitted to `STEP` other documents before, as by an earlier step.
 
 Variants with the default's expected gradient are compared by noise × FLOPs of a document alone,
 which is known better than the signal.
@@ -31,6 +31,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from ebft.baselines.predicted_features import PredictedFeatures
 from ebft.config.load import load_recipe
 from ebft.data.python_files import PythonFiles
 from ebft.data.tiny_programs.source import TinyPrograms
@@ -42,6 +43,7 @@ from ebft.runs.estimate import model_shape
 from ebft.runs.options import FineTuneOptions
 from ebft.scoring.pairs import Ratio, ratio
 from tests.benchmarks.machine import ROOT, commit
+from tests.benchmarks.signal_parts import LastSummed
 from tests.benchmarks.signal_table import page
 
 PAGE = ROOT / "docs" / "benchmarks" / "signal.md"
@@ -58,6 +60,7 @@ class World:
     overrides: tuple[str, ...]
     tokens: int
     """Tokens of a document's rollouts, for each of n."""
+    fixed_length: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,19 @@ TRAINED = {
     for name, it in TRAININGS.items()
 }
 WORLDS = {
-    "programs": World("ebft_tiny_programs.yaml", (TRAINED["programs"], "data.seed=77"), 24),
+    "programs": World(
+        "ebft_tiny_programs.yaml", (TRAINED["programs"], "data.seed=77"), 24, fixed_length=False
+    ),
     "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32),
     "code": World("ebft_full.yaml", ("plan.stride=64", "training.micro_batch=1"), 32),
 }
 PREDICTED = "baseline=predicted_features"
 WHITENED = "transforms=[{_component_: whiten_running, refresh_every: 1, decay: null}]"
 ARITHMETIC = "sampler={_component_: arithmetic, n: 8, together: 4}"
+LAST_SUMMED = (
+    "feature_map={_component_: last_summed, depths: [0.25, 0.5, 0.75]}",
+    "baseline=last_summed",
+)
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "default: leave_one_out, n 4": (),
     "leave_one_out, n 2": ("sampler.n=2",),
@@ -107,6 +116,9 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "predicted change, n 8": ("baseline=predicted_change", "sampler.n=8"),
     "independent halves, n 8": ("baseline=across_halves", "sampler.n=8"),
     "arithmetic halves, n 8": ("baseline=across_halves", ARITHMETIC),
+    "last of 4 summed, n 4": (*LAST_SUMMED, "baseline.predicted=false"),
+    "last of 4 summed, predicted, n 4": LAST_SUMMED,
+    "last of 16 summed, predicted, n 4": (*LAST_SUMMED, "feature_map.likeliest=16"),
     "whiten_running, n 4": (WHITENED,),
     "whiten_running, predicted, n 4": (WHITENED, PREDICTED),
 }
@@ -117,14 +129,15 @@ def measure(name: str, documents: int, only: Sequence[str]) -> dict[str, Any]:
     world = WORLDS[name]
     common = [
         *world.overrides, f"training.documents_per_step={STEP}", f"output_dir={RUNS / 'noise'}",
-        f"plugins=[{ROOT / 'tests/benchmarks/signal_parts.py'}]", "evaluation.evaluators=[]",
+        "plugins=[tests.benchmarks.signal_parts]", "evaluation.evaluators=[]",
     ]  # fmt: skip
     alternatives = [
         Alternative(
             label, None, load_recipe(ROOT / "recipes" / world.recipe, [*common, *own]).options
         )
         for label, own in VARIANTS.items()
-        if not only or any(word in label for word in ("default", *only))
+        if (not only or any(word in label for word in ("default", *only)))
+        and (world.fixed_length or not label.startswith("last"))
     ]
     found = diagnose(alternatives, documents=documents, effect=0.02)
     return {
@@ -167,18 +180,24 @@ def asdict_finite(found: Ratio) -> dict[str, float | None]:
 
 
 def flop(options: FineTuneOptions, figures: Figures, tokens: int) -> float:
-    """FLOPs of a document, with those of a regression: the moments and predictions of each token,
-    and its share of a step's fit."""
+    """FLOPs of a document, with those of a regression (the moments and predictions of each token,
+    and its share of a step's fit) and of other last tokens."""
     assert figures.rollouts is not None
     assert options.sampler is not None
     assert options.baseline is not None
-    n = options.sampler.n
-    if not options.baseline.per_token():
-        return figures.rollouts.cost(n)
-    D = 3 * model_shape(options.model).hidden
-    F = D * (2 if options.plan.stop_at_eos else 1) + 2
-    fit = (2 / 3 * F**3 + 2 * F**2 * D) / STEP
-    return figures.rollouts.cost(n) + 2 * F * (F + 2 * D) * n * tokens + fit
+    n, shape = options.sampler.n, model_shape(options.model)
+    total = figures.rollouts.cost(n)
+    if isinstance(options.baseline, PredictedFeatures) and getattr(
+        options.baseline, "predicted", True
+    ):
+        D = 3 * shape.hidden
+        F = D * (2 if options.plan.stop_at_eos else 1) + 2
+        total += 2 * F * (F + 2 * D) * n * tokens + (2 / 3 * F**3 + 2 * F**2 * D) / STEP
+    if isinstance(options.feature_map, LastSummed):
+        rollouts = n * tokens / options.plan.rollout_length
+        frozen = 2 * options.feature_map.base_depth() * shape.layers * shape.layer_weights
+        total += frozen * options.feature_map.likeliest * rollouts
+    return total
 
 
 def train(name: str) -> None:

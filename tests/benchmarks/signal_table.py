@@ -8,15 +8,16 @@ from typing import Any
 Found = Mapping[str, Any]
 
 NOTE = """\
-`python -m tests.benchmarks.signal` says how this is measured. The default of the recipes is `leave_one_out` with
-n = 4. All figures are of one document's policy gradient g.
+`python -m tests.benchmarks.signal` says how this is measured. The default of the recipes is
+`leave_one_out` with n = 4. All figures are of one document's policy gradient g.
 
-- *FLOPs* and *noise*, tr Cov(g), relative to the default's. FLOPs are those of the cost model, with rollouts of full
-  length, and those of a regression where there is one.
-- *From rollouts*: the part of the noise that more rollouts lessen. The rest is of documents and references.
-- *Gain*: how many times more signal ÷ noise than the default at equal FLOPs, with a 95 % interval over documents.
-  The expected gradient is the default's for all variants but `whiten_running`, so that it is the ratio of
-  noise × FLOPs. For `whiten_running` both signals have to be told from zero."""
+- *FLOPs* and *noise*, tr Cov(g), relative to the default's. FLOPs are those of the cost model, with
+  rollouts of full length, and those of a regression where there is one.
+- *From rollouts*: the part of the noise that more rollouts lessen. The rest is of documents and
+  references.
+- *Gain*: how many times more signal ÷ noise than the default at equal FLOPs, with a 95 % interval
+  over documents. All variants but `whiten_running` have the default's expected gradient, so that it
+  is the ratio of noise × FLOPs. For `whiten_running` both signals have to be told from zero."""
 
 
 def page(worlds: Sequence[Found]) -> str:
