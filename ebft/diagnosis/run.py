@@ -142,17 +142,20 @@ class Diagnosis:
         contexts = options.plan.build(self.subject.resources)(self.subject.documents).to(
             self.subject.resources.device
         )
-        estimate = one.estimate()
-        costs = None if estimate is None else Costs.of(estimate, contexts)
         # γ is no part of the gradient that is kept.
         objective = options.objective.model_copy(update={"gamma": 1.0})
-        if objective not in self.cross_entropy:
+        new = objective not in self.cross_entropy
+        if new:
             self.cross_entropy[objective] = measurer.cross_entropy(contexts, objective)
-            self.flop += 0.0 if costs is None else costs.of_cross_entropy()
         cross_entropy, rollouts = self.cross_entropy[objective], None
         if options.sampler is not None:
             rollouts = self._rollouts(one, measurer, cross_entropy)
-            if costs is not None:
+        estimate, costs = one.estimate(), None
+        if estimate is not None:
+            length = None if rollouts is None else rollouts.length
+            costs = Costs.of(estimate, contexts, length=length)
+            self.flop += new * costs.of_cross_entropy()
+            if options.sampler is not None and rollouts is not None:
                 union = rollouts.union is not None
                 self.flop += costs.of_measuring(options.sampler.n, union=union)
         self.seconds += perf_counter() - began

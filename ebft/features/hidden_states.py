@@ -140,9 +140,8 @@ class HiddenStatesMap:
 
     def _features(self, forward: Forward, lengths: Sequence[int]) -> list[Pooled]:
         rollouts, contexts, samples = forward.rollouts, forward.rollouts.contexts, forward.samples
-        references = self._combine(
-            [h[forward.tree.reference_at] for h in forward.hidden]
-        )  # [P, G, D]
+        at = forward.tree.reference_at
+        references = self._combine([h[at] for h in forward.hidden])  # [P, G, D]
         pooling = self._options.pooling
 
         def first(length: int) -> Pooled:
