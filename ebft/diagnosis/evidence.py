@@ -34,8 +34,8 @@ class RolloutEvidence:
     rollouts have another expected gradient than n. `with_cross_entropy` are products of document
     k's policy gradient, over all its rollouts, and document l's gradient of the cross-entropy.
     `spread` and `ranks` are those of `ebft.scoring.within_contexts`; `spread` is None for n = 1.
-    `gap` is that of `Scorers.gap`, None where `union` is. `length` is the mean number of tokens of a
-    rollout.
+    `gap` is that of `Scorers.gap`, None where `union` is. `length` is the mean number of tokens of
+    a rollout.
     """
 
     sets: Float[Tensor, "K 2 K 2"]

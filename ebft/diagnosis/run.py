@@ -68,9 +68,12 @@ class Findings:
     rate: float
 
 
-def diagnose(alternatives: Sequence[Alternative], *, documents: int, effect: float) -> Findings:
+def diagnose(
+    alternatives: Sequence[Alternative], *, documents: int, effect: float, warm_up: int = WARM_UP
+) -> Findings:
     """Measures all alternatives on the same documents, the first that a run would be trained on.
 
+    Parts with state see the documents that follow before, `warm_up` of them or those of a step.
     Raises `UserError` for a model, data or parts that cannot be used, `NumericalError` for values
     that are not finite, and `MemoryShortError`.
     """
@@ -81,7 +84,7 @@ def diagnose(alternatives: Sequence[Alternative], *, documents: int, effect: flo
     check_writable(options.output_dir)
     set_seed(options.seed)
     try:
-        others = max(WARM_UP, *(one.options.training.documents_per_step for one in alternatives))
+        others = max(warm_up, *(one.options.training.documents_per_step for one in alternatives))
         depths = [depth_of(one.options) for one in alternatives]
         deepest = Depth(*(max(tokens) for tokens in zip(*depths, strict=True)))
         subject = Subject.load(options, documents, others=others, depth=deepest)
@@ -175,11 +178,11 @@ class Diagnosis:
         assert options.baseline is not None
         scorers = Scorers(partial(one.build, subject.resources))
         if scorers.have_state:  # as after earlier steps
-            for rollouts in subject.draw(one, subject.others):
+            for rollouts in self._drawn(one, earlier=True):
                 scorers.score(rollouts)
         claim = options.baseline.claim()
         return gather_rollouts(
-            measurer, scorers, self._drawn(one), cross_entropy, options.objective,
+            measurer, scorers, self._drawn(one, earlier=False), cross_entropy, options.objective,
             unbiased=claim is not None and claim.unbiased,
             qualities=qualities_of(
                 options.reward, options.evaluation.parts().values(),
@@ -187,14 +190,15 @@ class Diagnosis:
             ),
         )  # fmt: skip
 
-    def _drawn(self, one: Alternative) -> Iterator[Rollouts]:
-        """The rollouts of each step, kept for alternatives that sample in the same way."""
-        options = one.options
-        key = options.plan, options.sampler, options.training.documents_per_step
+    def _drawn(self, one: Alternative, *, earlier: bool) -> Iterator[Rollouts]:
+        """The rollouts of each step, or of each `earlier` one, kept for alternatives that sample in
+        the same way."""
+        options, subject = one.options, self.subject
+        key = options.plan, options.sampler, options.training.documents_per_step, earlier
         kept = next((rollouts for other, rollouts in self.drawn if other == key), None)
         if kept is None:
             kept = []
-            for rollouts in self.subject.draw(one, self.subject.documents):
+            for rollouts in subject.draw(one, subject.others if earlier else subject.documents):
                 kept.append(rollouts)
                 yield rollouts
             self.drawn.append((key, kept))

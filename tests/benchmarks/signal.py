@@ -9,7 +9,7 @@
 from random weights; low entropy. `code_small`: raw Python code with such a model of 1.9 M
 parameters. `code`: raw Python code with the embedded model. The measurement is that of `ebft
 noise`: every variant gets the same documents and, for the same sampler and n, the same rollouts.
-Parts with state are fitted to `STEP` other documents before, as by an earlier step.
+Parts with state are fitted to other documents before, as by earlier steps.
 
 Variants with the default's expected gradient are compared by noise × FLOPs of a document alone,
 which is known better than the signal.
@@ -60,6 +60,8 @@ class World:
     overrides: tuple[str, ...]
     tokens: int
     """Tokens of a document's rollouts, for each of n."""
+    warm_up: int
+    """Documents that parts with state are fitted to."""
     fixed_length: bool = True
 
 
@@ -90,8 +92,8 @@ WORLDS = {
     "programs": World(
         "ebft_tiny_programs.yaml", (TRAINED["programs"], "data.seed=77"), 24, fixed_length=False
     ),
-    "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32),
-    "code": World("ebft_full.yaml", ("plan.stride=64", "training.micro_batch=1"), 32),
+    "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32, 320),
+    "code": World("ebft_full.yaml", ("plan.stride=64", "training.micro_batch=1"), 32, 64),
 }
 PREDICTED = "baseline=predicted_features"
 WHITENED = "transforms=[{_component_: whiten_running, refresh_every: 1, decay: null}]"
@@ -139,7 +141,7 @@ def measure(name: str, documents: int, only: Sequence[str]) -> dict[str, Any]:
         if (not only or any(word in label for word in ("default", *only)))
         and (world.fixed_length or not label.startswith("last"))
     ]
-    found = diagnose(alternatives, documents=documents, effect=0.02)
+    found = diagnose(alternatives, documents=documents, effect=0.02, warm_up=world.warm_up)
     return {
         "world": name, "documents": found.documents, "texts": found.clusters, "commit": commit(),
         "command": " ".join(["python -m tests.benchmarks.signal", *map(quote, sys.argv[1:])]),
