@@ -59,7 +59,7 @@ class World:
     recipe: str
     overrides: tuple[str, ...]
     tokens: int
-    """Tokens of a document's rollouts, for each of n."""
+    """Tokens of a document's rollouts, for each of n, on average."""
     warm_up: int
     """Documents that parts with state are fitted to."""
     fixed_length: bool = True
@@ -90,7 +90,7 @@ TRAINED = {
 }
 WORLDS = {
     "programs": World(
-        "ebft_tiny_programs.yaml", (TRAINED["programs"], "data.seed=77"), 24, fixed_length=False
+        "ebft_tiny_programs.yaml", (TRAINED["programs"], "data.seed=77"), 10, 640, fixed_length=False
     ),
     "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32, 320),
     "code": World("ebft_full.yaml", ("plan.stride=64", "training.micro_batch=1"), 32, 64),
