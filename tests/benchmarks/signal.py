@@ -95,7 +95,7 @@ WORLDS = {
         10,
         640,
         fixed_length=False,
-    ),  # fmt: skip
+    ),
     "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32, 320),
     "code": World("ebft_full.yaml", ("plan.stride=64", "training.micro_batch=1"), 32, 64),
 }
