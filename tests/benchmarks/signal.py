@@ -12,7 +12,8 @@ noise`: every variant gets the same documents and, for the same sampler and n, t
 Parts with state are fitted to other documents before, as by earlier steps.
 
 Variants with the default's expected gradient are compared by noise × FLOPs of a document alone,
-which is known better than the signal.
+which is known better than the signal. Whitened features have another one: they are compared only
+if both signals are told from zero.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import inf
+from dataclasses import dataclass
+from math import exp
 from shlex import quote
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from ebft.baselines.predicted_features import PredictedFeatures
@@ -41,7 +43,7 @@ from ebft.diagnosis.run import Result, diagnose
 from ebft.files import write_whole
 from ebft.runs.estimate import model_shape
 from ebft.runs.options import FineTuneOptions
-from ebft.scoring.pairs import Ratio, ratio
+from ebft.scoring.pairs import PairStatistic
 from tests.benchmarks.machine import ROOT, commit
 from tests.benchmarks.signal_parts import LastSummed
 from tests.benchmarks.signal_table import page
@@ -126,7 +128,6 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "last of 4 summed, predicted, n 4": LAST_SUMMED,
     "last of 16 summed, predicted, n 4": (*LAST_SUMMED, "feature_map.likeliest=16"),
     "whiten_running, n 4": (WHITENED,),
-    "whiten_running, predicted, n 4": (WHITENED, PREDICTED),
 }
 
 
@@ -146,43 +147,60 @@ def measure(name: str, documents: int, only: Sequence[str]) -> dict[str, Any]:
         and (world.fixed_length or not label.startswith("last"))
     ]
     found = diagnose(alternatives, documents=documents, effect=0.02, warm_up=world.warm_up)
+    quiet = quiet_documents(found.results)
     return {
         "world": name, "documents": found.documents, "texts": found.clusters, "commit": commit(),
         "command": " ".join(["python -m tests.benchmarks.signal", *map(quote, sys.argv[1:])]),
-        "rows": [row(result, found.results[0], world.tokens) for result in found.results],
+        "rows": [row(result, found.results[0], world.tokens, quiet) for result in found.results],
     }  # fmt: skip
 
 
-def row(result: Result, default: Result, tokens: int) -> dict[str, Any]:
+def row(result: Result, default: Result, tokens: int, quiet: Tensor) -> dict[str, Any]:
     """The figures of a variant."""
-    ours, theirs = result.figures, default.figures
-    assert ours.policy is not None
-    assert theirs.policy is not None
+    ours, theirs = result.figures.policy, default.figures.policy
+    assert ours is not None
+    assert theirs is not None
     options, usual = result.alternative.options, default.alternative.options
-    own, other = flop(options, ours, tokens), flop(usual, theirs, tokens)
-    same = options.transforms == usual.transforms
-    scales = ours.policy.noise_scale(), theirs.policy.noise_scale()
-    if same:
-        gain = ratio(other * theirs.policy.noise, own * ours.policy.noise)
-    else:  # both signals have to be known; the interval is that of the two extremes
-        gain = Ratio(
-            other / own * scales[1].value / scales[0].value,
-            other / own * scales[1].low / scales[0].high,
-            other / own * scales[1].high / max(scales[0].low, 1e-9),
-        )
-    noise = ours.policy.noise
-    return {
+    cost = flop(options, result.figures, tokens) / flop(usual, default.figures, tokens)
+    found = {
         "variant": result.alternative.label,
-        "flop": own / other,
-        "noise": noise.value / theirs.policy.noise.value if same else None,
-        "from_rollouts": ours.policy.rollouts.value / noise.value,
-        "scale": asdict_finite(scales[0]),
-        "gain": asdict_finite(gain),
+        "flop": cost,
+        "noise_scale": ours.noise_scale().value if ours.signal.interval().excludes_zero else None,
     }
+    if options.transforms == usual.transforms:
+        found |= {
+            "noise": ours.noise.value / theirs.noise.value,
+            "gain": gain(theirs.noise, ours.noise, cost),
+            "quiet": gain(only(theirs.noise, quiet), only(ours.noise, quiet), cost),
+        }
+    return found
 
 
-def asdict_finite(found: Ratio) -> dict[str, float | None]:
-    return {key: None if value == inf else value for key, value in asdict(found).items()}
+def gain(default: PairStatistic, ours: PairStatistic, cost: float) -> tuple[float, float, float]:
+    """default / (cost · ours), with the interval of its logarithm.
+
+    Unlike `ratio`, it takes for granted that noise is positive: a few documents may have most of
+    it, and then it is hardly told from zero. The logarithm of the ratio changes by x/E[x] − y/E[y]
+    to first order.
+    """
+    value = default.value / (cost * ours.value)
+    change = (1 / default.value) * default - (1 / ours.value) * ours
+    factor = exp(change.interval().half_width)
+    return value, value / factor, value * factor
+
+
+def only(statistic: PairStatistic, documents: Tensor) -> PairStatistic:
+    """The statistic of some documents."""
+    clusters = None if statistic.clusters is None else statistic.clusters[documents]
+    pairs = statistic.pairs[documents][:, documents]
+    return PairStatistic(statistic.own[documents], pairs, clusters)
+
+
+def quiet_documents(results: Sequence[Result]) -> Tensor:
+    """The numbers of all documents but the 2 % with the largest shares of the variants' noise."""
+    noise = [one.figures.policy.noise.own for one in results if one.figures.policy is not None]
+    share = torch.stack([own / own.sum() for own in noise]).mean(0)
+    return share.argsort()[: len(share) - max(1, len(share) // 50)].sort().values
 
 
 def flop(options: FineTuneOptions, figures: Figures, tokens: int) -> float:

@@ -12,12 +12,12 @@ NOTE = """\
 `leave_one_out` with n = 4. All figures are of one document's policy gradient g.
 
 - *FLOPs* and *noise*, tr Cov(g), relative to the default's. FLOPs are those of the cost model, with
-  rollouts of full length, and those of a regression where there is one.
-- *From rollouts*: the part of the noise that more rollouts lessen. The rest is of documents and
-  references.
+  rollouts as long as they were, and those of a regression or of other last tokens where there are.
 - *Gain*: how many times more signal ÷ noise than the default at equal FLOPs, with a 95 % interval
-  over documents. All variants but `whiten_running` have the default's expected gradient, so that it
-  is the ratio of noise × FLOPs. For `whiten_running` both signals have to be told from zero."""
+  over documents. The expected gradient is the default's, so that it is the ratio of noise × FLOPs.
+- *Without the loudest*: the same without the 2 % of documents that have most of the noise. A few
+  documents, those with a rare rollout, may have nearly all of it, and the gain is then that of
+  these few."""
 
 
 def page(worlds: Sequence[Found]) -> str:
@@ -28,7 +28,7 @@ def page(worlds: Sequence[Found]) -> str:
         lines += [
             f"## {found['world']}: {found['documents']} documents{texts}",
             "",
-            "| variant | FLOPs | noise | from rollouts | gain at equal FLOPs |",
+            "| variant | FLOPs | noise | gain at equal FLOPs | without the loudest |",
             "| --- | ---: | ---: | ---: | ---: |",
             *(line(row) for row in found["rows"]),
             "",
@@ -40,15 +40,15 @@ def page(worlds: Sequence[Found]) -> str:
 
 def line(row: Found) -> str:
     """A variant's row."""
-    noise = "another scale" if row["noise"] is None else f"{row['noise']:.2f}"
-    return (
-        f"| {row['variant']} | {row['flop']:.2f} | {noise} | {row['from_rollouts']:.0%} | "
-        f"{shown(row['gain'])} |"
-    )
+    cells = [row["variant"], f"{row['flop']:.2f}"]
+    if "noise" in row:
+        cells += [f"{row['noise']:.2f}", shown(row["gain"]), shown(row["quiet"])]
+    else:
+        cells += ["another scale", "not told", ""]
+    return f"| {' | '.join(cells)} |"
 
 
-def shown(gain: Found) -> str:
-    """The ratio with its interval; null stands for infinity."""
-    if gain["value"] is None or gain["high"] is None:
-        return "not told"
-    return f"{gain['value']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]"
+def shown(gain: Sequence[float]) -> str:
+    """The ratio with its interval."""
+    value, low, high = gain
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
