@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.signal train programs code_small      their small models
     python -m tests.benchmarks.signal measure programs
-    python -m tests.benchmarks.signal measure code --documents 16 --only default "predicted, n 4"
+    python -m tests.benchmarks.signal measure code --documents 16 --only "predicted, n 4"
     python -m tests.benchmarks.signal table                          docs/benchmarks/signal.md
 
 `programs`: completions of tiny programs by a model of 1.6 M parameters that was trained on them
@@ -98,7 +98,7 @@ WORLDS = {
         640,
         fixed_length=False,
     ),
-    "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32, 320),
+    "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32, 192),
     "code": World("ebft_full.yaml", ("plan.stride=64", "training.micro_batch=1"), 32, 64),
 }
 PREDICTED = "baseline=predicted_features"
@@ -132,7 +132,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
 
 
 def measure(name: str, documents: int, only: Sequence[str]) -> dict[str, Any]:
-    """Measures variants, those with one of the words `only` in their name if there are any."""
+    """Measures variants, those whose names begin with one of `only` if there are any."""
     world = WORLDS[name]
     common = [
         *world.overrides, f"training.documents_per_step={STEP}", f"output_dir={RUNS / 'noise'}",
@@ -143,7 +143,7 @@ def measure(name: str, documents: int, only: Sequence[str]) -> dict[str, Any]:
             label, None, load_recipe(ROOT / "recipes" / world.recipe, [*common, *own]).options
         )
         for label, own in VARIANTS.items()
-        if (not only or any(word in label for word in ("default", *only)))
+        if (not only or label.startswith(("default", *only)))
         and (world.fixed_length or not label.startswith("last"))
     ]
     found = diagnose(alternatives, documents=documents, effect=0.02, warm_up=world.warm_up)
@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument("what", choices=["train", "measure", "table"])
     parser.add_argument("worlds", nargs="*", default=[*WORLDS])
     parser.add_argument("--documents", type=int, default=256)
-    parser.add_argument("--only", nargs="*", default=[], help="words of variants' names")
+    parser.add_argument("--only", nargs="*", default=[], help="how variants' names begin")
     options = parser.parse_args()
     for name in options.worlds or WORLDS:
         if options.what == "train" and name in TRAININGS:
