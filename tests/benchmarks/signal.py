@@ -98,7 +98,7 @@ WORLDS = {
         640,
         fixed_length=False,
     ),
-    "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32, 192),
+    "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32, 96),
     "code": World("ebft_full.yaml", ("plan.stride=64", "training.micro_batch=1"), 32, 64),
 }
 PREDICTED = "baseline=predicted_features"
