@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ebft.parts.splits import Example, Message, Splits
     from ebft.parts.stateful import Stateful
     from ebft.rollout.contexts import make_contexts, make_rollouts
-    from ebft.rollout.records import Contexts, Document, Features, Prefixes, Rollouts, Terms
+    from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
     from ebft.rollout.streams import context_seeds, uniforms
     from ebft.verifiers.attempts import Attempt
 
@@ -62,7 +62,6 @@ __all__ = [
     "Options",
     "Part",
     "PluginError",
-    "Prefixes",
     "RecipeOptions",
     "Resources",
     "RewardPart",
@@ -111,7 +110,7 @@ _HOMES = {
     "ebft.options": ("Options",),
     "ebft.parts.part": ("Claim", "Part", "Resources", "part_of"),
     "ebft.rollout.contexts": ("make_contexts", "make_rollouts"),
-    "ebft.rollout.records": ("Contexts", "Document", "Features", "Prefixes", "Rollouts", "Terms"),
+    "ebft.rollout.records": ("Contexts", "Document", "Features", "Rollouts", "Terms"),
     "ebft.rollout.streams": ("context_seeds", "uniforms"),
     "ebft.verifiers.attempts": ("Attempt",),
 }

@@ -57,7 +57,6 @@ DOCUMENTS, SPLIT, CONVERSATIONS = (
 )
 ARCHITECTURES = "tests/unit/models/test_architectures.py"
 LAYOUT, LOG_PROBS = (f"tests/unit/models/test_{name}.py" for name in ("layout", "log_probs"))
-PREDICTED = "tests/property/test_predicted_features.py"
 TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
 METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
 WAITS = "tests/gpu/test_waits.py"
@@ -171,21 +170,6 @@ MUTANTS = [
     Mutant("transforms/l2.py", "/ sqrt(blocks)", "/ blocks"),
     Mutant("transforms/project.py", "/ sqrt(columns)", "/ columns"),
     Mutant("models/log_probs.py", "sub_(normalizers[rows, None]).exp_()", "exp_()"),
-    Mutant("baselines/predicted_features.py", "terms.reward()[..., None] - baseline)", "terms.reward()[..., None])", PREDICTED),
-    Mutant("baselines/predicted_features.py", "        if self._ridge.has_rows:\n", "        self._ridge.absorb(with_place(prefixes.states)[mask], prefixes.features[:, :, None].expand(*mask.shape, -1)[mask])\n        if self._ridge.has_rows:\n", PREDICTED),
-    Mutant("baselines/predicted_features.py", "1 - (t - 1) / G, 1 / t", "0 * t, 0 * t", PREDICTED),
-    Mutant("baselines/predicted_features.py", ".where(mask, 0)", "", PREDICTED),
-    Mutant("baselines/ridge.py", "- torch.outer(mean_x, mean_y)", "", PREDICTED),
-    Mutant("baselines/ridge.py", "ridge * level", "ridge", PREDICTED),
-    Mutant("baselines/ridge.py", "self._decay * old[name]", "old[name]", PREDICTED),
-    Mutant("baselines/ridge.py", "self._processes.sum(value)", "value", PREDICTED),
-    Mutant("rewards/feature_matching.py", "samples.sum(1, keepdim=True) - samples", "samples.sum(1, keepdim=True)", PREDICTED),
-    Mutant("rewards/feature_matching.py", "- 2 * self.diversity * others", "- self.diversity * others", PREDICTED),
-    Mutant("rewards/feature_matching.py", "if not features.paired:", "if True:", PREDICTED),
-    Mutant("features/hidden_states.py", "tree.logit_index[..., :-1]", "tree.logit_index[..., 1:]", PREDICTED),
-    Mutant("features/hidden_states.py", "mask.cumsum(-1) - mask.long()", "mask.cumsum(-1)", PREDICTED),
-    Mutant("features/hidden_states.py", "pad(sums, (0, 0, 1, -1))", "sums", PREDICTED),
-    Mutant("testing/token_baselines.py", "not any(depends)", "True", PREDICTED),
     Mutant("models/log_probs.py", "-(log_p.exp() * log_p)", "(log_p.exp() * log_p)", TOKEN_WEIGHTS),
     Mutant("models/log_probs.py", "min(likeliest, z.shape[1])", "z.shape[1]", TOKEN_WEIGHTS),
     Mutant("training/objective.py", "log_probs * weights.detach()\n    return", "log_probs * weights\n    return", TOKEN_WEIGHTS),

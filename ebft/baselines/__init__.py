@@ -6,7 +6,6 @@ from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.baselines.moving_average import MovingAverage
 from ebft.baselines.none import NoBaseline
 from ebft.baselines.plain_rloo import PlainRloo
-from ebft.baselines.predicted_features import PredictedFeatures
 from ebft.parts.hooks import Parts, hookimpl
 
 
@@ -19,5 +18,4 @@ def register_baselines() -> Parts:
         "group_mean": GroupMean,
         "group_normalised": GroupNormalised,
         "moving_average": MovingAverage,
-        "predicted_features": PredictedFeatures,
     }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers
 from ebft.features.pooling import POOLING, Pooling, pool
@@ -20,11 +20,9 @@ from ebft.models.shape import layer_index
 from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts
-from ebft.rollout.tree import Tree, grow
+from ebft.rollout.tree import grow
 
 Combine = Literal["concat", "stack", "mean"]
-Pooled = tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]
-"""Features of rollouts and of references."""
 
 
 class HiddenStates(FeatureMapPart):
@@ -56,21 +54,8 @@ class HiddenStates(FeatureMapPart):
     def base_depth(self) -> float:
         return max(self.depths)
 
-    def has_states(self) -> bool:
-        return self.pooling != "each"
-
     def build(self, resources: Resources) -> HiddenStatesMap:
         return HiddenStatesMap(self, resources)
-
-
-class Forward(NamedTuple):
-    """One forward over a micro-batch: each layer's hidden states, and those of rollout tokens with
-    the layers combined."""
-
-    rollouts: Rollouts
-    tree: Tree
-    hidden: list[Float[Tensor, "T d"]]
-    samples: Float[Tensor, "P n G D"]
 
 
 class HiddenStatesMap:
@@ -90,22 +75,7 @@ class HiddenStatesMap:
     @torch.no_grad()
     def of_lengths(self, rollouts: Rollouts, lengths: Sequence[int]) -> list[Features]:
         """Features of the first tokens, for each length. One forward suffices, as it is causal."""
-        each = [self._features(self._forward(part), lengths) for _, part in rollouts.split()]
-        return self._joined(each)
-
-    @torch.no_grad()
-    def with_states(self, rollouts: Rollouts) -> tuple[Features, Float[Tensor, "P n G F"]]:
-        """The features; and before each token the hidden state of the token before it, combined as
-        for features, with the mean of the rollout's tokens so far if `pooling` is `mean`."""
-        each, states = [], []
-        for _, part in rollouts.split():
-            forward = self._forward(part)
-            each.append(self._features(forward, [rollouts.contexts.rollout_length]))
-            states.append(self._states(forward))
-        (features,) = self._joined(each)
-        return features, torch.cat(states)
-
-    def _joined(self, each: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> list[Features]:
+        each = [self._features(micro_batch, lengths) for _, micro_batch in rollouts.split()]
         pooling, found = self._options.pooling, []
         # With `all`, D is ordered by token before layer, so no block belongs to one layer.
         layers = 1 if pooling == "all" else self._layers
@@ -118,33 +88,18 @@ class HiddenStatesMap:
             )
         return found
 
-    def _forward(self, rollouts: Rollouts) -> Forward:
-        tree = grow(rollouts, steps=rollouts.longest)
+    def _features(
+        self, rollouts: Rollouts, lengths: Sequence[int]
+    ) -> list[tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]]:
+        tree, contexts = grow(rollouts, steps=rollouts.longest), rollouts.contexts
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.mask)
-        G = rollouts.contexts.rollout_length
-        samples = self._combine([tree.of_rollouts(h[0], G) for h in hidden])
-        return Forward(rollouts, tree, [h[0] for h in hidden], samples)
-
-    def _states(self, forward: Forward) -> Float[Tensor, "P n G F"]:
-        tree, mask = forward.tree, forward.rollouts.mask
-        before = tree.logit_index[..., :-1]  # the token before each; the last one predicts no token
-        states = self._combine([h[before] for h in forward.hidden])
-        states = pad(states, (0, 0, 0, mask.shape[-1] - before.shape[-1]))
-        if self._options.pooling != "mean":
-            return states
-        done = (mask.cumsum(-1) - mask.long())[..., None]
-        sums = (forward.samples * mask[..., None]).cumsum(-2)
-        so_far = pad(sums, (0, 0, 1, -1)) / done.clamp(min=1)
-        return torch.cat([states, so_far], -1)
-
-    def _features(self, forward: Forward, lengths: Sequence[int]) -> list[Pooled]:
-        rollouts, contexts, samples = forward.rollouts, forward.rollouts.contexts, forward.samples
-        at = forward.tree.reference_at
-        references = self._combine([h[at] for h in forward.hidden])  # [P, G, D]
+        G = contexts.rollout_length
+        samples = self._combine([tree.of_rollouts(h[0], G) for h in hidden])  # [P, n, G, D]
+        references = self._combine([h[0, tree.reference_at] for h in hidden])  # [P, G, D]
         pooling = self._options.pooling
 
-        def first(length: int) -> Pooled:
+        def first(length: int) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
             mask, reference_mask = rollouts.mask[..., :length], contexts.reference_mask[:, :length]
             return (
                 pool(samples[..., :length, :], mask, pooling),

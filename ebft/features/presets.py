@@ -21,9 +21,6 @@ class _Preset(FeatureMapPart):
     def base_depth(self) -> float:
         return self._whole().base_depth()
 
-    def has_states(self) -> bool:
-        return self._whole().has_states()
-
     def claim(self) -> Claim:
         return self._whole().claim()
 

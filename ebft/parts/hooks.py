@@ -82,10 +82,7 @@ def register_baselines() -> Parts:
     """Baselines: build to a `Baseline`, reward terms → advantages `[P, n]`.
 
     The part derives from `ebft.BaselinePart`, whose `fewest_rollouts` is 1 by default. The gradient
-    stays unbiased if the baseline of rollout j leaves out every term that touches j. If
-    `per_token()` returns True, it builds to a `TokenBaseline` instead, with an advantage for each
-    token `[P, n, G]`; that needs a feature map whose `has_states()` is True and a reward whose
-    `is_linear()` is.
+    stays unbiased if the baseline of rollout j leaves out every term that touches j.
     """
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ebft.errors import PluginError
 from ebft.parts.measurements import CorpusMeasurement, Measurement
 from ebft.parts.splits import Splits
-from ebft.rollout.records import Contexts, Document, Features, Prefixes, Rollouts, Terms
+from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -130,16 +130,6 @@ def features_of_lengths(
 
 
 @runtime_checkable
-class HasStates(Protocol):
-    """A feature map that also returns, from the same pass, what is known before each token."""
-
-    def with_states(self, rollouts: Rollouts) -> tuple[Features, Float[Tensor, "P n G F"]]:
-        """The features, and for each token a state that depends only on the context and on the
-        rollout's earlier tokens. States of tokens outside the mask are undefined, but finite."""
-        ...
-
-
-@runtime_checkable
 class Transform(Protocol):
     """Transforms the features of a step: norms, whitening, projection."""
 
@@ -157,15 +147,6 @@ class Reward(Protocol):
 
 
 @runtime_checkable
-class LinearReward(Protocol):
-    """A reward that is linear in the rollout's own features: r_j = φ_j·w_j."""
-
-    def direction(self, features: Features) -> Float[Tensor, "P n D"]:
-        """w_j, which depends on the references and on the other rollouts, but not on rollout j."""
-        ...
-
-
-@runtime_checkable
 class Baseline(Protocol):
     """Computes advantages: each rollout's reward minus its baseline.
 
@@ -174,17 +155,6 @@ class Baseline(Protocol):
     """
 
     def __call__(self, terms: Terms) -> Float[Tensor, "P n"]: ...
-
-
-@runtime_checkable
-class TokenBaseline(Protocol):
-    """Computes an advantage of each token: the rollout's reward minus the token's baseline.
-
-    The gradient stays unbiased if the baseline of token t of rollout j depends on no term that
-    touches j, and of j itself only on the state before t.
-    """
-
-    def of_tokens(self, terms: Terms, prefixes: Prefixes) -> Float[Tensor, "P n G"]: ...
 
 
 @runtime_checkable

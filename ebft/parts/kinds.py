@@ -30,10 +30,6 @@ class FeatureMapPart(Part):
         does not use the base model."""
         return 1.0
 
-    def has_states(self) -> bool:
-        """Whether the built map also returns what is known before each token (`HasStates`)."""
-        return False
-
 
 class RewardPart(Part):
     """The options of a reward."""
@@ -47,21 +43,12 @@ class RewardPart(Part):
         computed, and the reward is called with `None` for features."""
         return True
 
-    def is_linear(self) -> bool:
-        """Whether the reward of a rollout is linear in its own features (`LinearReward`)."""
-        return False
-
 
 class BaselinePart(Part):
     """The options of a baseline."""
 
     fewest_rollouts: ClassVar[int] = 1
     """The smallest n with which advantages are not all zero."""
-
-    def per_token(self) -> bool:
-        """Whether each token has its own baseline (`TokenBaseline`). That needs a feature map that
-        has states, and a linear reward."""
-        return False
 
 
 class EvaluatorPart(Part):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from ebft.parts.part import Claim
 from ebft.rewards.similarity import SimilarityReward, kernel_terms
@@ -38,18 +36,6 @@ class FeatureMatching(SimilarityReward):
         of = " of the features' directions" if self.alignment_similarity == "cosine" else ""
         scale = "" if self.alignment == 1 else f", times {self.alignment:g}"
         return Claim(True, f"its expected policy gradient is −∇L_CFM{of}{scale}")
-
-    def is_linear(self) -> bool:
-        return self.alignment_similarity == self.diversity_similarity == "dot"
-
-    def direction(self, features: Features) -> Float[Tensor, "P n D"]:
-        """w_j = 2 α_a φ_y − 2 α_d/(n−1) Σ_{j'≠j} φ_j', so that r_j = φ_j·w_j for dot products."""
-        samples, references = features.samples, features.references
-        if not features.paired:
-            references = references.mean(1, keepdim=True)
-        others = samples.sum(1, keepdim=True) - samples
-        others = others / max(samples.shape[1] - 1, 1)
-        return 2 * self.alignment * references - 2 * self.diversity * others
 
     def __call__(self, rollouts: Rollouts, features: Features) -> Terms:  # noqa: ARG002
         layers = features.layers if features.stacked else 1

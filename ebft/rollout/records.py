@@ -256,27 +256,11 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Prefixes:
-    """What is known before each token of the rollouts, to predict their rewards r_j = φ_j·w_j from.
-
-    `states` depend on the context and the rollout's tokens before each (`HasStates`). `features`
-    are the φ_j that the reward uses. `direction` is w_j, which does not depend on rollout j.
-    `mask` is that of the rollouts.
-    """
-
-    states: Float[Tensor, "P n G F"]
-    mask: Bool[Tensor, "P n G"]
-    features: Float[Tensor, "P n D"]
-    direction: Float[Tensor, "P n D"]
-
-
-@dataclass(frozen=True, slots=True)
 class Scored:
     """A step's rollouts with their features, reward terms and advantages.
 
     `features` are the reward's input; None if it uses none. If rewards are per token, features and
-    terms have a row for each token, R = P·G, and each token has an advantage. It also has one if
-    the baseline is per token.
+    terms have a row for each token, R = P·G, and each token has an advantage.
     """
 
     rollouts: Rollouts

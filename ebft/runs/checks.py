@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ebft.errors import UserError
 from ebft.models.load import adapter_folder
 from ebft.parts.interfaces import Plan
-from ebft.parts.kinds import BaselinePart, FeatureMapPart, RewardPart, SamplerPart
+from ebft.parts.kinds import BaselinePart, RewardPart, SamplerPart
 from ebft.runs.trial import optimizer_problems, schedule_problems
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ def find_problems(options: FineTuneOptions) -> list[str]:
         *rollout_problems(sampler, reward, baseline, options.objective),
         *feature_problems(reward, options.feature_map, options.transforms, sampler),
         *pair_problems(sampler, reward, baseline),
-        *token_problems(baseline, options.feature_map, reward),
         *micro_batch_problems(training),
         *length_problems(plan, options.documents.length),
         *adapter_problems(options.model, options.checkpoint),
@@ -104,26 +103,6 @@ def pair_problems(
             f"sampler.n = {sampler.n}: the baseline {type(baseline).__name__} needs "
             f"{baseline.fewest_rollouts} rollouts of a context or more; set "
             f"sampler.n={baseline.fewest_rollouts} or baseline=moving_average"
-        )
-
-
-def token_problems(
-    baseline: BaselinePart | None, feature_map: FeatureMapPart | None, reward: RewardPart | None
-) -> Iterator[str]:
-    """A baseline of each token needs states before tokens, and a reward linear in features."""
-    if baseline is None or not baseline.per_token():
-        return
-    of = f"baseline: {type(baseline).__name__} predicts features before each token"
-    if feature_map is not None and not feature_map.has_states():
-        yield (
-            f"{of}, and the feature_map {type(feature_map).__name__} does not say what is known "
-            "then; set feature_map._component_=hidden_states with a pooling other than each, or "
-            "baseline=leave_one_out"
-        )
-    if reward is not None and not (reward.uses_features() and reward.is_linear()):
-        yield (
-            f"{of}, and the reward {type(reward).__name__} is not linear in them; set "
-            "reward=feature_matching with similarities dot, or baseline=leave_one_out"
         )
 
 

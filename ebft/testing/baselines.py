@@ -13,7 +13,6 @@ from ebft.parts.stateful import Stateful
 from ebft.rollout.records import Terms
 from ebft.testing.common import Unchanged, check_options, check_tensor, close, require
 from ebft.testing.tiny import tiny_resources
-from ebft.testing.token_baselines import check_token_baseline
 
 CONTEXTS = 3
 
@@ -25,15 +24,10 @@ def check_baseline(
 
     It checks shapes, dtype and finiteness; a state that can be saved and loaded; and the claim:
     unbiased means that no b_j = r_j − A_j depends on a term that touches rollout j, and biased that
-    some b_j does. A baseline of single tokens is checked likewise (`check_token_baseline`). Raises
-    `AssertionError`.
+    some b_j does. Raises `AssertionError`.
     """
     check_options(part, BaselinePart)
     resources = tiny_resources() if resources is None else resources
-    assert isinstance(part, BaselinePart)
-    if part.per_token():
-        check_token_baseline(part, resources, tolerance=tolerance)
-        return
     for n in (1, 2, 3, 4, 5):
         for dtype in (torch.float32, torch.float64):
             baseline = part.build(resources)

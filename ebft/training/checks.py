@@ -119,21 +119,7 @@ class Contract:
         _check_shape("baseline", "advantages", advantages, rewards.shape, "[P, n]")
         return advantages
 
-    def one_for_each_token(self, advantages: Tensor) -> Float[Tensor, "P n G"]:
-        """One advantage for each token of this process's rollouts."""
-        check_returned("baseline", advantages, Tensor)
-        shape = (len(self.contexts), self.n, self.contexts.rollout_length)
-        _check_shape("baseline", "advantages", advantages, shape, "[P, n, G]")
-        return advantages
-
-    def states(self, states: Tensor) -> Float[Tensor, "P n G F"]:
-        """Finite states before each token."""
-        shape = (len(self.contexts), self.n, self.contexts.rollout_length, states.shape[-1])
-        _check_shape("feature_map", "states", states, shape, "[P, n, G, F]")
-        self._check_finite("states before tokens", states)
-        return states
-
-    def advantages(self, advantages: Float[Tensor, "P n *G"]) -> Float[Tensor, "P n *G"]:
+    def advantages(self, advantages: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:
         """Finite advantages of this process's own rollouts."""
         self._check_finite("advantages", advantages)
         return advantages

@@ -17,9 +17,8 @@ from torch.distributed.tensor import DTensor
 
 from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.models.layers import recompute_layers
-from ebft.parts.interfaces import HasStates, LinearReward, TokenBaseline
 from ebft.rollout.micro_batches import divide
-from ebft.rollout.records import Contexts, Prefixes, Scored, Terms
+from ebft.rollout.records import Contexts, Scored, Terms
 from ebft.training.checks import Contract, check_gradients, check_log_probs, sync_figures
 from ebft.training.losses import (
     Losses,
@@ -81,14 +80,9 @@ def sample_and_score(
     checked = Contract(contexts, n=parts.sampler.n, step=step)
     rollouts = checked.rollouts(parts.sampler(contexts, step=step))
 
-    features, states = None, None
+    features = None
     if parts.feature_map is not None:
-        if isinstance(parts.baseline, TokenBaseline):
-            assert isinstance(parts.feature_map, HasStates)
-            given, states = parts.feature_map.with_states(rollouts)
-        else:
-            given = parts.feature_map(rollouts)
-        features = checked.features(given, key="feature_map")
+        features = checked.features(parts.feature_map(rollouts), key="feature_map")
         if features.per_token:  # each token is a row until advantages are computed
             features = features.by_token(contexts.rollout_length)
             checked = replace(checked, rows_per_context=contexts.rollout_length)
@@ -96,14 +90,6 @@ def sample_and_score(
             features = checked.features(transform(features), key=f"transforms.{i}")
 
     terms = checked.terms(parts.reward(rollouts, features))
-    if isinstance(parts.baseline, TokenBaseline):
-        assert features is not None
-        assert states is not None
-        assert isinstance(parts.reward, LinearReward)
-        direction = parts.reward.direction(features)
-        prefixes = Prefixes(checked.states(states), rollouts.mask, features.samples, direction)
-        of_tokens = checked.one_for_each_token(parts.baseline.of_tokens(terms, prefixes))
-        return Scored(rollouts, features, terms, checked.advantages(of_tokens))
     # A baseline may compare contexts, so it needs those of the whole step.
     everyones = Terms(processes.gather(terms.unary), processes.gather(terms.pairwise))
     everyones_advantages = checked.one_for_each(everyones.unary, parts.baseline(everyones))

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ebft.distributed.processes import Processes
-from ebft.parts.interfaces import (
-    Baseline,
-    FeatureMap,
-    Plan,
-    Reward,
-    Sampler,
-    TokenBaseline,
-    Transform,
-)
+from ebft.parts.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.rollout.records import Contexts, Document, Scored
 from ebft.training.losses import Losses
@@ -37,7 +29,7 @@ class RolloutParts:
     feature_map: FeatureMap | None
     transforms: Sequence[Transform]
     reward: Reward
-    baseline: Baseline | TokenBaseline
+    baseline: Baseline
 
 
 @dataclass(frozen=True, slots=True)

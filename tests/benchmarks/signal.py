@@ -33,19 +33,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from ebft.baselines.predicted_features import PredictedFeatures
 from ebft.config.load import load_recipe
 from ebft.data.python_files import PythonFiles
 from ebft.data.tiny_programs.source import TinyPrograms
 from ebft.diagnosis.alternatives import Alternative
-from ebft.diagnosis.figures import Figures
 from ebft.diagnosis.run import Result, diagnose
 from ebft.files import write_whole
-from ebft.runs.estimate import model_shape
-from ebft.runs.options import FineTuneOptions
 from ebft.scoring.pairs import PairStatistic
 from tests.benchmarks.machine import ROOT, commit
-from tests.benchmarks.signal_parts import LastSummed
 from tests.benchmarks.signal_table import page
 
 PAGE = ROOT / "docs" / "benchmarks" / "signal.md"
@@ -60,11 +55,8 @@ class World:
 
     recipe: str
     overrides: tuple[str, ...]
-    tokens: int
-    """Tokens of a document's rollouts, for each of n, on average."""
     warm_up: int
     """Documents that parts with state are fitted to."""
-    fixed_length: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,23 +83,12 @@ TRAINED = {
     for name, it in TRAININGS.items()
 }
 WORLDS = {
-    "programs": World(
-        "ebft_tiny_programs.yaml",
-        (TRAINED["programs"], "data.seed=77"),
-        10,
-        640,
-        fixed_length=False,
-    ),
-    "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 32, 96),
-    "code": World("ebft_full.yaml", ("plan.stride=64", "training.micro_batch=1"), 32, 64),
+    "programs": World("ebft_tiny_programs.yaml", (TRAINED["programs"], "data.seed=77"), 640),
+    "code_small": World("ebft_full.yaml", (TRAINED["code_small"], "plan.stride=64"), 96),
+    "code": World("ebft_full.yaml", ("plan.stride=64", "training.micro_batch=1"), 64),
 }
-PREDICTED = "baseline=predicted_features"
 WHITENED = "transforms=[{_component_: whiten_running, refresh_every: 1, decay: null}]"
 ARITHMETIC = "sampler={_component_: arithmetic, n: 8, together: 4}"
-LAST_SUMMED = (
-    "feature_map={_component_: last_summed, depths: [0.25, 0.5, 0.75]}",
-    "baseline=last_summed",
-)
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "default: leave_one_out, n 4": (),
     "leave_one_out, n 2": ("sampler.n=2",),
@@ -117,16 +98,8 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "moving_average, n 4": ("baseline=moving_average",),
     "moving_average, n 8": ("baseline=moving_average", "sampler.n=8"),
     "shrinkage ½, n 4": ("baseline=shrunk",),
-    "predicted, n 2": (PREDICTED, "sampler.n=2"),
-    "predicted, n 4": (PREDICTED,),
-    "predicted, n 8": (PREDICTED, "sampler.n=8"),
-    "predicted change, n 4": ("baseline=predicted_change",),
-    "predicted change, n 8": ("baseline=predicted_change", "sampler.n=8"),
     "independent halves, n 8": ("baseline=across_halves", "sampler.n=8"),
     "arithmetic halves, n 8": ("baseline=across_halves", ARITHMETIC),
-    "last of 4 summed, n 4": (*LAST_SUMMED, "baseline.predicted=false"),
-    "last of 4 summed, predicted, n 4": LAST_SUMMED,
-    "last of 16 summed, predicted, n 4": (*LAST_SUMMED, "feature_map.likeliest=16"),
     "whiten_running, n 4": (WHITENED,),
 }
 
@@ -143,25 +116,24 @@ def measure(name: str, documents: int, only: Sequence[str]) -> dict[str, Any]:
             label, None, load_recipe(ROOT / "recipes" / world.recipe, [*common, *own]).options
         )
         for label, own in VARIANTS.items()
-        if (not only or label.startswith(("default", *only)))
-        and (world.fixed_length or not label.startswith("last"))
+        if not only or label.startswith(("default", *only))
     ]
     found = diagnose(alternatives, documents=documents, effect=0.02, warm_up=world.warm_up)
     quiet = quiet_documents(found.results)
     return {
         "world": name, "documents": found.documents, "texts": found.clusters, "commit": commit(),
         "command": " ".join(["python -m tests.benchmarks.signal", *map(quote, sys.argv[1:])]),
-        "rows": [row(result, found.results[0], world.tokens, quiet) for result in found.results],
+        "rows": [row(result, found.results[0], quiet) for result in found.results],
     }  # fmt: skip
 
 
-def row(result: Result, default: Result, tokens: int, quiet: Tensor) -> dict[str, Any]:
+def row(result: Result, default: Result, quiet: Tensor) -> dict[str, Any]:
     """The figures of a variant."""
     ours, theirs = result.figures.policy, default.figures.policy
     assert ours is not None
     assert theirs is not None
     options, usual = result.alternative.options, default.alternative.options
-    cost = flop(options, result.figures, tokens) / flop(usual, default.figures, tokens)
+    cost = flop(result) / flop(default)
     found = {
         "variant": result.alternative.label,
         "flop": cost,
@@ -174,6 +146,14 @@ def row(result: Result, default: Result, tokens: int, quiet: Tensor) -> dict[str
             "quiet": gain(only(theirs.noise, quiet), only(ours.noise, quiet), cost),
         }
     return found
+
+
+def flop(result: Result) -> float:
+    """FLOPs of a document."""
+    options, rollouts = result.alternative.options, result.figures.rollouts
+    assert rollouts is not None
+    assert options.sampler is not None
+    return rollouts.cost(options.sampler.n)
 
 
 def gain(default: PairStatistic, ours: PairStatistic, cost: float) -> tuple[float, float, float]:
@@ -201,27 +181,6 @@ def quiet_documents(results: Sequence[Result]) -> Tensor:
     noise = [one.figures.policy.noise.own for one in results if one.figures.policy is not None]
     share = torch.stack([own / own.sum() for own in noise]).mean(0)
     return share.argsort()[: len(share) - max(1, len(share) // 50)].sort().values
-
-
-def flop(options: FineTuneOptions, figures: Figures, tokens: int) -> float:
-    """FLOPs of a document, with those of a regression (the moments and predictions of each token,
-    and its share of a step's fit) and of other last tokens."""
-    assert figures.rollouts is not None
-    assert options.sampler is not None
-    assert options.baseline is not None
-    n, shape = options.sampler.n, model_shape(options.model)
-    total = figures.rollouts.cost(n)
-    if isinstance(options.baseline, PredictedFeatures) and getattr(
-        options.baseline, "predicted", True
-    ):
-        D = 3 * shape.hidden
-        F = D * (2 if options.plan.stop_at_eos else 1) + 2
-        total += 2 * F * (F + 2 * D) * n * tokens + (2 / 3 * F**3 + 2 * F**2 * D) / STEP
-    if isinstance(options.feature_map, LastSummed):
-        rollouts = n * tokens / options.plan.rollout_length
-        frozen = 2 * options.feature_map.base_depth() * shape.layers * shape.layer_weights
-        total += frozen * options.feature_map.likeliest * rollouts
-    return total
 
 
 def train(name: str) -> None:

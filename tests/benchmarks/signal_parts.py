@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,13 +11,9 @@ from torch import Tensor
 import ebft
 from ebft.baselines.leave_one_out import leave_one_out
 from ebft.baselines.moving_average import MovingAverageBaseline
-from ebft.baselines.predicted_features import PredictedFeatures, PredictedFeaturesBaseline
-from ebft.features.hidden_states import HiddenStates, HiddenStatesMap
-from ebft.models.forward import decode
 from ebft.models.log_probs import logits
 from ebft.parts.part import Resources
-from ebft.rollout.records import Contexts, Features, Prefixes, Rollouts, Terms
-from ebft.rollout.tree import grow
+from ebft.rollout.records import Contexts, Rollouts, Terms
 from ebft.samplers.hf_tree import HfTree, HfTreeSampler
 
 
@@ -42,21 +37,6 @@ class ShrunkBaseline(MovingAverageBaseline):
     def __call__(self, terms: Terms) -> Tensor:
         of_step = super().__call__(terms)
         return self._share * of_step + (1 - self._share) * (terms.reward() - leave_one_out(terms))
-
-
-class PredictedChange(PredictedFeatures):
-    """Leave-one-out at the first token, and from there the change of the prediction:
-    b_jt = b_j + (φ̂_jt − φ̂_j1)·w_j."""
-
-    def build(self, resources: Resources) -> PredictedChangeBaseline:
-        return PredictedChangeBaseline(self, resources.processes)
-
-
-class PredictedChangeBaseline(PredictedFeaturesBaseline):
-    def of_tokens(self, terms: Terms, prefixes: Prefixes) -> Tensor:
-        predicted = super().of_tokens(terms, prefixes)
-        of_context = terms.reward() - leave_one_out(terms) - predicted[..., 0]
-        return (predicted + of_context[..., None]).where(prefixes.mask, 0)
 
 
 class AcrossHalves(ebft.BaselinePart):
@@ -131,102 +111,11 @@ class ArithmeticSampler(HfTreeSampler):
         return tokens, chosen.log().to(hidden.dtype)
 
 
-class LastSummed(HiddenStates):
-    """Hidden states of which the last token is summed over its likeliest values, not only sampled.
-
-    φ̄_j = Σ_v p(v) φ(v) over these, plus φ_j if the sampled token is not among them, has the mean
-    E[φ_j | all tokens but the last]. It is credited to all tokens but the last, whose own feature,
-    φ_j − Σ p(v) φ(v)/Σ p(v), is appended to the states. For rollouts of fixed length.
-    """
-
-    likeliest: int = Field(4, ge=1, description="k, the values of the last token")
-
-    def build(self, resources: Resources) -> LastSummedMap:
-        return LastSummedMap(self, resources)
-
-
-class LastSummedMap(HiddenStatesMap):
-    def __init__(self, options: LastSummed, resources: Resources) -> None:
-        super().__init__(options, resources)
-        self._likeliest, self._policy = options.likeliest, resources.policy
-
-    @torch.no_grad()
-    def with_states(self, rollouts: Rollouts) -> tuple[Features, Tensor]:
-        features, states = super().with_states(rollouts)
-        p, tokens = self._last_tokens(rollouts)  # [P, n, k]
-        each = [
-            self(
-                replace(rollouts, tokens=torch.cat([rollouts.tokens[..., :-1], other], -1))
-            ).samples
-            for other in tokens.split(1, -1)
-        ]
-        inside = (p[..., None] * torch.stack(each, 2)).sum(2)
-        missed = (tokens != rollouts.tokens[..., -1:]).all(-1, keepdim=True)
-        own = features.samples - inside / p.sum(-1, keepdim=True)
-        expected = inside + features.samples.where(missed, 0)
-        states = torch.cat([states, own[:, :, None].expand(*states.shape[:3], -1)], -1)
-        return replace(features, samples=expected), states
-
-    def _last_tokens(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-        """The likeliest last tokens, which the sampler knows, and their probabilities."""
-        found = []
-        for _, part in rollouts.split():
-            tree = grow(part, steps=part.contexts.rollout_length - 1)
-            hidden = decode(self._policy, tree.tokens, tree.positions, tree.mask)[0]
-            z = logits(self._policy, hidden[tree.logit_index[..., -1].flatten()]).softmax(-1)
-            best = z.topk(self._likeliest, -1)
-            shape = (*part.tokens.shape[:2], -1)
-            found.append((best.values.view(shape), best.indices.view(shape)))
-        p, tokens = (torch.cat(column) for column in zip(*found, strict=True))
-        return p, tokens
-
-
-class LastSummedBaseline(PredictedFeatures):
-    """Baselines of `last_summed` features: `predicted_features` or `leave_one_out`, and for the
-    last token its own."""
-
-    predicted: bool = Field(True, description="predicted_features, or leave_one_out")
-
-    def build(self, resources: Resources) -> BuiltLastSummedBaseline:
-        inner = PredictedFeaturesBaseline(self, resources.processes) if self.predicted else None
-        return BuiltLastSummedBaseline(inner)
-
-
-class BuiltLastSummedBaseline:
-    def __init__(self, inner: PredictedFeaturesBaseline | None) -> None:
-        self._inner = inner
-
-    def of_tokens(self, terms: Terms, prefixes: Prefixes) -> Tensor:
-        width = prefixes.states.shape[-1] - prefixes.features.shape[-1]
-        states, own = prefixes.states[..., :width], prefixes.states[:, :, -1, width:]
-        if self._inner is None:
-            before = (terms.reward() - leave_one_out(terms))[..., None].expand(prefixes.mask.shape)
-        else:
-            before = self._inner.of_tokens(terms, replace(prefixes, states=states))
-        last = (own * prefixes.direction).sum(-1, keepdim=True)
-        return torch.cat([before[..., :-1], last], -1)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self._inner is None else self._inner.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._inner is not None:
-            self._inner.load_state_dict(state)
-
-
 @ebft.hookimpl
 def register_baselines() -> dict[str, Any]:
-    return {
-        "shrunk": Shrunk, "predicted_change": PredictedChange, "across_halves": AcrossHalves,
-        "last_summed": LastSummedBaseline,
-    }  # fmt: skip
+    return {"shrunk": Shrunk, "across_halves": AcrossHalves}
 
 
 @ebft.hookimpl
 def register_samplers() -> dict[str, Any]:
     return {"arithmetic": Arithmetic}
-
-
-@ebft.hookimpl
-def register_feature_maps() -> dict[str, Any]:
-    return {"last_summed": LastSummed}

@@ -12,7 +12,7 @@ NOTE = """\
 `leave_one_out` with n = 4. All figures are of one document's policy gradient g.
 
 - *FLOPs* and *noise*, tr Cov(g), relative to the default's. FLOPs are those of the cost model, with
-  rollouts as long as they were, and those of a regression or of other last tokens where there are.
+  rollouts as long as they were.
 - *Gain*: how many times more signal ÷ noise than the default at equal FLOPs, with a 95 % interval
   over documents. The expected gradient is the default's, so that it is the ratio of noise × FLOPs.
 - *Without the loudest*: the same without the 2 % of documents that have most of the noise. A few

@@ -81,22 +81,6 @@ def last_line(err: str) -> str:
             ],
             "(importance.level = sequence weighs one rollout of each pair alone)",
         ),
-        (
-            ["baseline=predicted_features", "feature_map.pooling=each"],
-            "feature_map HiddenStates does not say what is known then",
-        ),
-        (
-            ["baseline=predicted_features", "reward=kernel"],
-            "the reward KernelScore is not linear in them; set reward=feature_matching",
-        ),
-        (
-            ["baseline=predicted_features", "reward=token_overlap"],
-            "the reward TokenOverlap is not linear in them",
-        ),
-        (
-            ["require_unbiased=true", "objective.token_weights=entropy"],
-            "(token_weights = entropy: γ weighs another loss than L_CE)",
-        ),
         (["require_unbiased=true", "reward=kernel"], "reward: KernelScore does not keep the"),
         ("baseline=null", "baseline: missing, but the recipe has sampler, reward; give sampler,"),
         ("reward=null", "reward: missing, but the recipe has sampler, baseline; give sampler,"),

@@ -48,17 +48,6 @@ def test_ten_steps_are_some_and_the_rest(ebft, tiny_run, tmp_path, stop_after, s
     AutoModelForCausalLM.from_pretrained(checkpoint(parts, 10))
 
 
-def test_a_regression_on_earlier_steps_is_resumed(ebft, tiny_run, tmp_path, stop_after):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    options = ["baseline=predicted_features", "training.steps=4"]
-    assert ebft(*tiny_run(*options, f"output_dir={whole}"))[0] == 0
-    stop_after(2)
-    assert ebft(*tiny_run(*options, f"output_dir={parts}"))[0] == 130
-    stop_after(None)
-    assert ebft(*tiny_run(*options, f"output_dir={parts}", "checkpoint.resume=auto"))[0] == 0
-    assert_same_checkpoints(checkpoint(whole, 4), checkpoint(parts, 4))
-
-
 def test_sft_is_resumed_too(ebft, tiny_run, tmp_path, stop_after):
     """Its recipe has no sampler, reward or baseline."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
