@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.signal train programs code_small      their small models
     python -m tests.benchmarks.signal measure programs
-    python -m tests.benchmarks.signal measure code --documents 16 --only "predicted, n 4"
+    python -m tests.benchmarks.signal measure code --documents 16 --only "moving_average"
     python -m tests.benchmarks.signal table                          docs/benchmarks/signal.md
 
 `programs`: completions of tiny programs by a model of 1.6 M parameters that was trained on them
@@ -120,11 +120,21 @@ def measure(name: str, documents: int, only: Sequence[str]) -> dict[str, Any]:
     ]
     found = diagnose(alternatives, documents=documents, effect=0.02, warm_up=world.warm_up)
     quiet = quiet_documents(found.results)
+    command = " ".join(["python -m tests.benchmarks.signal", *map(quote, sys.argv[1:])])
     return {
-        "world": name, "documents": found.documents, "texts": found.clusters, "commit": commit(),
-        "command": " ".join(["python -m tests.benchmarks.signal", *map(quote, sys.argv[1:])]),
+        "world": name, "documents": found.documents, "texts": found.clusters,
+        "measured": [f"`{command}`, commit {commit()}"],
         "rows": [row(result, found.results[0], quiet) for result in found.results],
     }  # fmt: skip
+
+
+def merged(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Variants of two measurements of the same documents; new figures replace earlier ones."""
+    if before.get("documents") != new["documents"]:
+        return new
+    rows = {row["variant"]: row for row in [*before["rows"], *new["rows"]]}
+    measured = list(dict.fromkeys([*before["measured"], *new["measured"]]))
+    return new | {"rows": list(rows.values()), "measured": measured}
 
 
 def row(result: Result, default: Result, quiet: Tensor) -> dict[str, Any]:
@@ -230,8 +240,10 @@ def main() -> None:
         if options.what == "train" and name in TRAININGS:
             train(name)
         elif options.what == "measure":
-            found = measure(name, options.documents, options.only)
-            write_whole(RUNS / f"{name}.json", json.dumps(found, indent=1, ensure_ascii=False))
+            file = RUNS / f"{name}.json"
+            before = json.loads(file.read_text()) if file.exists() else {}
+            found = merged(before, measure(name, options.documents, options.only))
+            write_whole(file, json.dumps(found, indent=1, ensure_ascii=False))
     if options.what == "table":
         files = [RUNS / f"{name}.json" for name in options.worlds]
         write_whole(PAGE, page([json.loads(it.read_text()) for it in files if it.exists()]))

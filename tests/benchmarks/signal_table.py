@@ -32,7 +32,7 @@ def page(worlds: Sequence[Found]) -> str:
             "| --- | ---: | ---: | ---: | ---: |",
             *(line(row) for row in found["rows"]),
             "",
-            f"`{found['command']}`, commit {found['commit']}.",
+            *(f"- {how}" for how in found["measured"]),
             "",
         ]
     return "\n".join(lines).rstrip() + "\n"

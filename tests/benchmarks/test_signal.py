@@ -8,7 +8,7 @@ from ebft.models.tree_log_probs import tree_log_probs
 from ebft.plans.completion import Completion
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.scoring.pairs import PairStatistic
-from tests.benchmarks.signal import gain, only
+from tests.benchmarks.signal import gain, merged, only
 from tests.benchmarks.signal_parts import AcrossHalves, Arithmetic, Shrunk
 from tests.benchmarks.signal_table import page
 from tests.property.enumeration import expected_gradient, gradient_of
@@ -60,10 +60,14 @@ def test_the_page_has_a_row_for_each_variant():
     row = {"flop": 1.4, "noise_scale": None}
     compared = row | {"noise": 0.3, "gain": (2.5, 2.0, 3.0), "quiet": (2.0, 1.5, 2.5)}
     found = {
-        "world": "programs", "documents": 9, "texts": 7, "commit": "abc", "command": "measure",
+        "world": "programs", "documents": 9, "texts": 7, "measured": ["`measure`, commit abc"],
         "rows": [row | {"variant": "whitened"}, compared | {"variant": "n 8"}],
     }  # fmt: skip
-    lines = page([found]).splitlines()
+    other = found | {"rows": [compared | {"variant": "n 2"}], "measured": ["again"]}
+    lines = page([merged(found, other)]).splitlines()
+    assert merged(found | {"documents": 8}, other) == other
+    assert {"- `measure`, commit abc", "- again"} < set(lines)
+    assert any(line.startswith("| n 2 |") for line in lines)
     assert "## programs: 9 documents of 7 texts" in lines
     assert "| whitened | 1.40 | another scale | not told |  |" in lines
     assert "| n 8 | 1.40 | 0.30 | 2.50 [2.00, 3.00] | 2.00 [1.50, 2.50] |" in lines
