@@ -152,6 +152,7 @@ MUTANTS = [
     Mutant("scoring/within_contexts.py", "sqrt(ours * theirs)", "ours", "tests/property/test_within_contexts.py"),
     Mutant("training/sketch.py", "start = self._rotations[piece] + place", "start = place", "tests/unit/training/test_sketch.py"),
     Mutant("training/gradients.py", "len(contexts.documents) * loss(one, place)", "loss(one, place)", "tests/unit/training/test_gradients.py"),
+    Mutant("diagnosis/costs.py", "max(1, round(length))", "contexts.rollout_length", "tests/unit/diagnosis"),
     Mutant("diagnosis/evidence.py", "scale * torch.stack(of_sets, 1)", "torch.stack(of_sets, 1)", "tests/unit/diagnosis"),
     Mutant("diagnosis/sets.py", "terms.unary.mean(1) + pairs / 2", "terms.unary.mean(1) + pairs", "tests/unit/diagnosis"),
     Mutant("diagnosis/figures.py", "ratio(policy.signal, cross_entropy.signal).root()", "ratio(policy.signal, cross_entropy.signal)", "tests/unit/diagnosis"),

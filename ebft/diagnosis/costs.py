@@ -23,8 +23,11 @@ class Costs:
     trees: Sequence[DocumentTree]
 
     @classmethod
-    def of(cls, estimate: StepEstimate, contexts: Contexts) -> Costs:
-        n, G = estimate.tree.n, contexts.rollout_length
+    def of(cls, estimate: StepEstimate, contexts: Contexts, *, length: float | None) -> Costs:
+        """`length` is the mean number of tokens of a rollout, which is less than the plan's where
+        rollouts end early; None if there are none."""
+        n = estimate.tree.n
+        G = contexts.rollout_length if length is None else max(1, round(length))
         anchors = torch.bincount(contexts.row.cpu(), minlength=len(contexts.documents)).tolist()
         places = torch.split(contexts.anchor.cpu(), anchors)
         return cls(

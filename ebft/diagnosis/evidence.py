@@ -34,7 +34,8 @@ class RolloutEvidence:
     rollouts have another expected gradient than n. `with_cross_entropy` are products of document
     k's policy gradient, over all its rollouts, and document l's gradient of the cross-entropy.
     `spread` and `ranks` are those of `ebft.scoring.within_contexts`; `spread` is None for n = 1.
-    `gap` is that of `Scorers.gap`, None where `union` is.
+    `gap` is that of `Scorers.gap`, None where `union` is. `length` is the mean number of tokens of
+    a rollout.
     """
 
     sets: Float[Tensor, "K 2 K 2"]
@@ -43,6 +44,7 @@ class RolloutEvidence:
     spread: Float[Tensor, "K 3"] | None
     ranks: Mapping[str, Float[Tensor, "K 3"]]
     gap: float | None
+    length: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +114,7 @@ def gather_rollouts(
     that 2n rollouts have the expected gradient of n. Raises `NumericalError` for a gradient that is
     not finite.
     """
-    sets, unions, contexts, spreads = [], [], [], []
+    sets, unions, contexts, spreads, lengths = [], [], [], [], []
     ranks: dict[str, list[Tensor]] = {name: [] for name in qualities}
     rollouts = None
     for rollouts in steps:
@@ -125,6 +127,7 @@ def gather_rollouts(
         if unbiased:
             unions.append(scale * measurer.policy_gradients(scored.union, objective))
         contexts.append(len(rollouts.contexts))
+        lengths.append(rollouts.mask.sum(-1).float().flatten())
         if rollouts.tokens.shape[1] > 3:
             spreads.append(_spread(scored))
         for name, quality in qualities.items():
@@ -142,6 +145,7 @@ def gather_rollouts(
         spread=torch.cat(spreads) if spreads else None,
         ranks={name: torch.cat(found) for name, found in ranks.items()},
         gap=scorers.gap(rollouts) if unbiased else None,
+        length=float(torch.cat(lengths).mean()),
     )
 
 

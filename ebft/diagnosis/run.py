@@ -39,6 +39,9 @@ from ebft.training.objective import ObjectiveOptions
 
 GRADIENTS = 3
 """Gradients of a document with rollouts: of two sets, and of their union."""
+WARM_UP = 16
+"""Documents, at least, of the earlier steps that parts with state have seen: of so few that a step
+has, as by default, a regression or a moment would know too little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,12 @@ class Findings:
     rate: float
 
 
-def diagnose(alternatives: Sequence[Alternative], *, documents: int, effect: float) -> Findings:
+def diagnose(
+    alternatives: Sequence[Alternative], *, documents: int, effect: float, warm_up: int = WARM_UP
+) -> Findings:
     """Measures all alternatives on the same documents, the first that a run would be trained on.
 
+    Parts with state see the documents that follow before, `warm_up` of them or those of a step.
     Raises `UserError` for a model, data or parts that cannot be used, `NumericalError` for values
     that are not finite, and `MemoryShortError`.
     """
@@ -78,7 +84,7 @@ def diagnose(alternatives: Sequence[Alternative], *, documents: int, effect: flo
     check_writable(options.output_dir)
     set_seed(options.seed)
     try:
-        others = max(one.options.training.documents_per_step for one in alternatives)
+        others = max(warm_up, *(one.options.training.documents_per_step for one in alternatives))
         depths = [depth_of(one.options) for one in alternatives]
         deepest = Depth(*(max(tokens) for tokens in zip(*depths, strict=True)))
         subject = Subject.load(options, documents, others=others, depth=deepest)
@@ -139,17 +145,20 @@ class Diagnosis:
         contexts = options.plan.build(self.subject.resources)(self.subject.documents).to(
             self.subject.resources.device
         )
-        estimate = one.estimate()
-        costs = None if estimate is None else Costs.of(estimate, contexts)
         # γ is no part of the gradient that is kept.
         objective = options.objective.model_copy(update={"gamma": 1.0})
-        if objective not in self.cross_entropy:
+        new = objective not in self.cross_entropy
+        if new:
             self.cross_entropy[objective] = measurer.cross_entropy(contexts, objective)
-            self.flop += 0.0 if costs is None else costs.of_cross_entropy()
         cross_entropy, rollouts = self.cross_entropy[objective], None
         if options.sampler is not None:
             rollouts = self._rollouts(one, measurer, cross_entropy)
-            if costs is not None:
+        estimate, costs = one.estimate(), None
+        if estimate is not None:
+            length = None if rollouts is None else rollouts.length
+            costs = Costs.of(estimate, contexts, length=length)
+            self.flop += new * costs.of_cross_entropy()
+            if options.sampler is not None and rollouts is not None:
                 union = rollouts.union is not None
                 self.flop += costs.of_measuring(options.sampler.n, union=union)
         self.seconds += perf_counter() - began
@@ -168,12 +177,12 @@ class Diagnosis:
         options, subject = one.options, self.subject
         assert options.baseline is not None
         scorers = Scorers(partial(one.build, subject.resources))
-        if scorers.have_state:  # as in any step but the first
-            before = subject.others[: options.training.documents_per_step]
-            scorers.score(next(subject.draw(one, before)))
+        if scorers.have_state:  # as after earlier steps
+            for rollouts in self._drawn(one, earlier=True):
+                scorers.score(rollouts)
         claim = options.baseline.claim()
         return gather_rollouts(
-            measurer, scorers, self._drawn(one), cross_entropy, options.objective,
+            measurer, scorers, self._drawn(one, earlier=False), cross_entropy, options.objective,
             unbiased=claim is not None and claim.unbiased,
             qualities=qualities_of(
                 options.reward, options.evaluation.parts().values(),
@@ -181,14 +190,15 @@ class Diagnosis:
             ),
         )  # fmt: skip
 
-    def _drawn(self, one: Alternative) -> Iterator[Rollouts]:
-        """The rollouts of each step, kept for alternatives that sample in the same way."""
-        options = one.options
-        key = options.plan, options.sampler, options.training.documents_per_step
+    def _drawn(self, one: Alternative, *, earlier: bool) -> Iterator[Rollouts]:
+        """The rollouts of each step, or of each `earlier` one, kept for alternatives that sample in
+        the same way."""
+        options, subject = one.options, self.subject
+        key = options.plan, options.sampler, options.training.documents_per_step, earlier
         kept = next((rollouts for other, rollouts in self.drawn if other == key), None)
         if kept is None:
             kept = []
-            for rollouts in self.subject.draw(one, self.subject.documents):
+            for rollouts in subject.draw(one, subject.others if earlier else subject.documents):
                 kept.append(rollouts)
                 yield rollouts
             self.drawn.append((key, kept))

@@ -165,3 +165,14 @@ def test_several_references_are_averaged(seed, n, m):
         reward = part.build(tiny_resources())
         each = [reward(None, Features(f.samples, f.references[:, [i]])).unary for i in range(m)]
         torch.testing.assert_close(reward(None, f).unary, torch.stack(each).mean(0))
+
+
+@given(seed=seeds)
+def test_a_mean_that_is_subtracted_from_all_features_changes_no_advantage(seed):
+    """With dot products and leave-one-out baselines, if there are pairs without j."""
+    samples, references = normal(seed, 3, 4, 2), normal(seed + 1, 3, 1, 2)
+    raw, centred = (
+        LeaveOneOut()(FeatureMatching()(None, Features(samples - m, references - m)))
+        for m in (0, normal(seed + 2, 2))
+    )
+    torch.testing.assert_close(raw, centred, atol=1e-9, rtol=1e-9)

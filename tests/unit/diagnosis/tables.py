@@ -75,5 +75,6 @@ class TabularWorld:
             spread=None,
             ranks={},
             gap=None,
+            length=1.0,
         )
         return Evidence(None, gram(ce, ce)[:, 0, :, 0], rollouts)

@@ -13,8 +13,9 @@ def options():
     return load_recipe(RECIPES / "ebft_full.yaml").options
 
 
-def costs_of(options, lengths):
-    return Costs.of(StepEstimate.of(options), options.plan(tiny_documents(lengths)))
+def costs_of(options, lengths, *, length=None):
+    estimate, contexts = StepEstimate.of(options), options.plan(tiny_documents(lengths))
+    return Costs.of(estimate, contexts, length=length)
 
 
 def test_the_longest_document_costs_what_the_estimate_says(options):
@@ -36,6 +37,17 @@ def test_more_rollouts_cost_more_but_less_than_in_proportion(options):
     four, eight, twelve = (costs.of_training(n) for n in (4, 8, 12))
     assert four < eight < 2 * four
     assert twelve - eight == pytest.approx(eight - four)
+
+
+def test_rollouts_that_end_early_cost_what_they_have(options):
+    short = options.model_copy(
+        update={"plan": options.plan.model_copy(update={"rollout_length": 4})}
+    )
+    whole = costs_of(options, [256])
+    assert costs_of(options, [256], length=8.4).of_training(4) == whole.of_training(4)
+    early = costs_of(options, [256], length=4.2)
+    assert early.of_training(0) == whole.of_training(0)
+    assert early.of_training(4) == costs_of(short, [256]).of_training(4)
 
 
 def test_measuring_costs_two_sets_and_the_union(options):

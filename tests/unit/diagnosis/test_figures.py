@@ -131,7 +131,13 @@ def test_if_2n_rollouts_have_another_gradient_the_sets_alone_count():
     evidence = WORLD.evidence(N, 50)
     rollouts = evidence.rollouts
     alone = RolloutEvidence(
-        rollouts.sets, None, rollouts.with_cross_entropy, None, {"x": torch.ones(50, 3)}, None
+        rollouts.sets,
+        None,
+        rollouts.with_cross_entropy,
+        None,
+        {"x": torch.ones(50, 3)},
+        None,
+        rollouts.length,
     )
     found = figures_of(
         Evidence(None, evidence.cross_entropy, alone),
