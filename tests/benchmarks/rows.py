@@ -115,8 +115,8 @@ forwards for a document of 256; FLOPs are those of a whole step, in which sampli
 both. Counts are the cost model's, as `--dry-run` prints them; the ratios of time and peak memory
 beside them are measured, and the memory is that of the whole process. Rows compute a batch of
 texts with about as many tokens as the tree, forward and once more in backward, so that they need
-about as much memory. Both layouts sample the same tokens, from the {top_k} likeliest: among all, float32
-rounding decides between some that are unlikely.
+about as much memory. Both layouts sample the same tokens, from the {top_k} likeliest: among all,
+float32 rounding decides between some that are unlikely.
 """
 
 
