@@ -72,6 +72,22 @@ def test_strided(name, ebft, tiny_run, folder, tmp_path):
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
+@pytest.mark.parametrize("name", ["deepseek_v3", "gemma3"])
+def test_rows_have_the_losses_of_the_tree(name, ebft, tiny_run, folder, tmp_path):
+    steps = {}
+    for layout in ("tree", "rows"):
+        options = [f"model.path={folder(name)}", f"model.attention={layout}"]
+        output = f"output_dir={tmp_path / layout}"
+        status, _, err = ebft(*tiny_run(*options, output, "evaluation.every=null"))
+        assert status == 0, err
+        lines = (tmp_path / layout / "metrics.jsonl").read_text().splitlines()
+        steps[layout] = [step for step in map(json.loads, lines) if "seconds" in step]
+    assert len(steps["tree"]) == 3
+    for tree, rows in zip(steps["tree"], steps["rows"], strict=True):
+        for key in ("ce", "policy_gradient_loss", "reward"):
+            assert tree[key] == pytest.approx(rows[key], abs=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_completion(name, ebft, tiny_run, folder, pairs, tmp_path):
     columns = ["data=files", f"data.path={pairs}", "data.prompt=question", "data.completion=answer"]
