@@ -243,7 +243,7 @@ def _fitting_packages() -> Iterator[None]:
 
 
 def _of_decoder(policy: PreTrainedModel, targets: str | Sequence[str]) -> list[str]:
-    """The full names of the decoder's linear layers that are adapted: all, or those of `targets`."""
+    """Full names of the decoder's linear layers that are adapted: all, or those of `targets`."""
     return [
         name
         for name in linear_layers(policy)
