@@ -51,6 +51,8 @@ TESTS = [
     "tests/unit/sandbox",
     "tests/security",
 ]
+FORMULAS = ("baselines", "plans", "rewards", "rollout", "scoring", "training", "transforms")
+"""Packages whose mutants the property tests are likely to notice; of others it is the hostile."""
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
 DOCUMENTS, SPLIT, CONVERSATIONS = (
     f"tests/unit/data/test_{name}.py" for name in ("documents", "split", "conversations")
@@ -529,13 +531,14 @@ def tests_of(mutant: Mutant) -> list[str]:
 
 
 def first_to_notice(mutant: Mutant) -> str | None:
-    """The first test that fails with this mutant. The tests of its own file and package run first,
-    by themselves: they are the likeliest to notice, and the others take a while."""
+    """The first test that fails with this mutant. The likeliest to notice run first, by themselves:
+    those of its own file, then of its package, for all take minutes."""
     if mutant.tests:
         return first_failure(tests_of(mutant), mutant)
     file = Path("tests/unit", mutant.file)
     own = str(file.with_name(f"test_{file.name}"))
-    stages = [[own], [str(file.parent)], TESTS]
+    likely = "tests/property" if mutant.file.startswith(FORMULAS) else "tests/hostile"
+    stages = [[own], [str(file.parent)], [likely], TESTS]
     if file.parent == Path("tests/unit"):  # a module of no package
         del stages[1]
     existing = [stage for stage in stages if all(ROOT.joinpath(one).exists() for one in stage)]
