@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache as remember
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -31,6 +32,26 @@ if TYPE_CHECKING:
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """Returns autocast: matrix products in `precision`, weights in their own precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
+
+
+def slowdown(precision: torch.dtype, *, size: int = 512, tries: int = 5) -> float:
+    """Returns how many times as long a CPU takes for a matrix product in `precision` as in float32.
+
+    A CPU without instructions for bfloat16 takes several times as long. The fastest of some
+    products is taken, which other work on the machine disturbs least.
+    """
+
+    def seconds(dtype: torch.dtype) -> float:
+        matrix = torch.ones(size, size, dtype=dtype)
+        matrix @ matrix  # the first sets up the library
+        found = []
+        for _ in range(tries):
+            began = perf_counter()
+            matrix @ matrix
+            found.append(perf_counter() - began)
+        return min(found)
+
+    return seconds(precision) / seconds(torch.float32)
 
 
 def decode(

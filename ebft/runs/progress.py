@@ -7,8 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from ebft.console import Bar, show
 from ebft.errors import UserError
+from ebft.models.forward import slowdown
 from ebft.printable import printable
 from ebft.report.loggers import MetricLogger
 from ebft.report.tables import rollouts_table
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from ebft.parts.kinds import RewardPart
     from ebft.parts.part import Part, Resources
 
+SLOWER = 1.2
+"""Times as long as in float32 from which a product in the model's precision is called slow: less
+may be chance, or worth the memory."""
 SHOWN = {
     "cfm": ("CFM", "{:.3f}"),
     "ce": ("CE", "{:.3f}"),
@@ -158,6 +164,14 @@ def log_model(method: str, model: ModelOptions, resources: Resources) -> None:
         "" if trained == count else f" of which {trained:.2f} M are trained",
         resources.device, model.precision,
     )  # fmt: skip
+    if resources.device.type == "cpu" and resources.precision != torch.float32:
+        factor = slowdown(resources.precision)
+        if factor > SLOWER:
+            log.warning(
+                "model.precision = %s: this CPU takes %.1f times as long for a matrix product as "
+                "in float32; model.precision=float32 is faster, and exact",
+                model.precision, factor,
+            )  # fmt: skip
 
 
 def log_rollouts(sampler: Part | None, feature_map: Part | None, reward: RewardPart | None) -> None:

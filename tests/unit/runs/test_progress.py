@@ -2,10 +2,14 @@
 
 import io
 import logging
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from ebft.models import forward
+from ebft.models.options import ModelOptions
 from ebft.runs import progress
 from ebft.runs.progress import Progress
 
@@ -58,3 +62,24 @@ def test_a_log_file_has_a_line_when_a_step_takes_long(clock, monkeypatch, caplog
     assert caplog.messages == ["ebft: step 2 of 3: training 2/16"]
     bar.step(step(2), {"ce": 1.0})
     assert caplog.messages[1:] == ["ebft: step 2 of 3  CE 1.000"], "the first step is always said"
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "warned"),
+    [("bfloat16", "cpu", True), ("bfloat16", "cuda", False), ("float32", "cpu", False)],
+)
+def test_a_precision_that_is_slower_on_this_cpu_is_said(
+    precision, device, warned, caplog, monkeypatch
+):
+    """A product in bfloat16 takes 3 s here, in float32 1 s."""
+    ticks = iter([0, 3, 0, 1])
+    monkeypatch.setattr(progress, "slowdown", partial(forward.slowdown, size=8, tries=1))
+    monkeypatch.setattr(forward, "perf_counter", lambda: next(ticks))
+    resources = SimpleNamespace(
+        policy=torch.nn.Linear(2, 2), device=torch.device(device),
+        precision=getattr(torch, precision),
+    )  # fmt: skip
+    model = ModelOptions(path="any", precision=precision)
+    progress.log_model("EBFT", model, resources)
+    said = "model.precision = bfloat16: this CPU takes 3.0 times as long"
+    assert (said in caplog.text) is warned
