@@ -13,7 +13,13 @@ import torch
 from ebft.errors import UserError
 from ebft.models.attention import on_tree, put_on_rows
 from ebft.models.decoder import text_config
-from ebft.models.probe import TOLERANCE, as_rollouts, gap_or_reason, largest_gap
+from ebft.models.probe import (
+    TOLERANCE,
+    as_rollouts,
+    gap_or_reason,
+    largest_gap,
+    mixes_branches,
+)
 from ebft.models.row_cache import Caching, set_caching
 from ebft.models.shape import context_length
 from ebft.models.tokenizer import embedded_tokens
@@ -111,7 +117,10 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
     def measure() -> float:
         contexts = _contexts(loaded, depth)
         tokens = _random(loaded, (len(contexts), 2, contexts.rollout_length))
-        gap = largest_gap(loaded.policy, as_rollouts(contexts, tokens.to(loaded.policy.device)))
+        rollouts = as_rollouts(contexts, tokens.to(loaded.policy.device))
+        if mixed := mixes_branches(loaded.policy, rollouts):
+            raise UserError(mixed)
+        gap = largest_gap(loaded.policy, rollouts)
         if gap <= TOLERANCE and on_tree(loaded.policy):
             gap = sampling_gap(loaded, contexts, sample)
         try_backward(loaded, depth)

@@ -10,18 +10,21 @@ from transformers import (
     BertConfig,
     FalconConfig,
     LlamaConfig,
+    Mamba2Config,
 )
 
-from ebft.errors import UserError
+from ebft.errors import NumericalError, UserError
 from ebft.models.attention import TREE, on_tree
 from ebft.models.layout import Depth, load_exact
 from ebft.models.options import ModelOptions
+from ebft.models.probe import TOLERANCE, as_rollouts, largest_gap, probe_tree
 from ebft.models.row_cache import Caching, caching
+from ebft.plans.strided import Strided
 from ebft.runs.setup import make_resources
 from ebft.testing.tiny import tiny_tokenizer
 from tests.models.shrink import tiny_config
 from tests.models.sweep import build, sample
-from tests.tiny import VOCAB
+from tests.tiny import VOCAB, tiny_documents
 
 DEPTH = Depth(document=40, rollout=6)
 SIZES = {
@@ -43,11 +46,17 @@ def load(folder, **options):
     return make_resources(ModelOptions(path=folder, device="cpu", **options), seed=0, depth=depth)
 
 
+def new_mamba2():
+    """As small as weights are before training: log-probs are nearly those of a tree."""
+    return Mamba2Config(**tiny_config("mamba2").to_dict() | {"initializer_range": 3e-4})
+
+
 @pytest.mark.parametrize(
     ("config", "tree"),
     [
         (LlamaConfig(**SIZES), True),
         (tiny_config("mamba2"), False),
+        (new_mamba2(), False),
         (FalconConfig(**SIZES), False),  # knows no attention but its own
         (tiny_config("qwen3_next"), False),
     ],
@@ -63,6 +72,20 @@ def test_auto(config, tree, tmp_path, caplog):
     if not tree:
         who = type(resources.policy).__name__
         assert lines[0].startswith(f"model.attention = auto: {who} is computed on rows, because")
+
+
+def test_layers_that_mix_branches_are_refused_however_small_their_effect():
+    policy = AutoModelForCausalLM.from_config(new_mamba2(), attn_implementation=TREE).eval()
+    documents, plan = tiny_documents([30, 17]), Strided(start=3, stride=7, rollout_length=4)
+    assert largest_gap(policy, few_rollouts(documents, plan)) < TOLERANCE
+    says = r"Mamba2ForCausalLM cannot be computed over a tree: .* set model.attention=rows"
+    with pytest.raises(NumericalError, match=says):
+        probe_tree(policy, documents, plan)
+
+
+def few_rollouts(documents, plan):
+    contexts = plan(documents)
+    return as_rollouts(contexts, torch.stack([contexts.reference, contexts.reference.flip(-1)], 1))
 
 
 def test_a_model_that_sees_later_tokens_is_refused(tmp_path):
