@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ebft.config.overrides import Override
-from ebft.errors import UNKNOWN_KEY, WORDS, suggest
+from ebft.errors import WORDS, suggest
 from ebft.printable import cut_short
 
 if TYPE_CHECKING:
@@ -143,11 +143,12 @@ def _closest(value: str, message: str) -> str:
 
 
 def _origin(detail: ErrorDetails, source: Path, overrides: Sequence[Override]) -> str:
+    """The last override that set the value, or a value within it: a section is wrong as a whole
+    because of what is in it."""
     key = tuple(map(str, detail["loc"]))
     for override in reversed(overrides):
-        set_it = key[: len(override.keys)] == override.keys
-        made_it = detail["type"] == UNKNOWN_KEY and override.keys[: len(key)] == key
-        if not override.delete and (set_it or made_it):
+        common = min(len(key), len(override.keys))
+        if not override.delete and key[:common] == override.keys[:common]:
             return override.origin
     return str(source)
 

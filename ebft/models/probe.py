@@ -71,8 +71,8 @@ def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Pla
     if gap > TOLERANCE:
         raise NumericalError(
             f"{who} does not compute {'over a tree' if on_tree(policy) else 'on rows'} what it "
-            f"computes over single texts: log-probs of {name} differ by {gap:.2g} nats, more than "
-            f"{TOLERANCE:g}; {remedy}"
+            f"computes over single texts: log-probs of tokens in {name} are off by {gap:.2g} nats, "
+            f"more than {TOLERANCE:g}; {remedy}"
         )
     if mixed := mixes_branches(policy, as_rollouts(contexts, tokens)):
         raise NumericalError(f"{who} cannot be computed over a tree: {mixed}; {remedy}")

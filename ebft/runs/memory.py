@@ -97,12 +97,12 @@ def describe_need(need: Callable[[int], float], micro_batch: int) -> str:
 
     If the need cannot be estimated, the message says why.
     """
+    how = f"with training.micro_batch = {micro_batch}"
     try:
-        estimate = f"about {need(micro_batch) / GIB:.1f} GiB are needed"
+        return f"about {need(micro_batch) / GIB:.1f} GiB are needed {how}"
     # A user's model or plan may raise any error, and a run must not fail because of a message.
     except Exception as error:
-        estimate = f"what is needed is not known: {error}"
-    return f"{estimate} with training.micro_batch = {micro_batch}"
+        return f"what is needed {how} is not known ({error})"
 
 
 def free_memory(device: torch.device, *, local_size: int = 1) -> int:

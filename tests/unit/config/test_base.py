@@ -134,3 +134,15 @@ def test_cp_and_dry_run_show_the_whole(ebft, tmp_path, full, monkeypatch):
     assert status == 0
     assert "seed: 7" in out
     assert "rollout_length: 8" in out
+
+
+def test_a_section_that_is_wrong_as_a_whole_is_the_mistake_of_the_file_that_changed_it(
+    tmp_path, full
+):
+    heads = {"model_type": "mamba2", "hidden_size": 64, "num_heads": 5}
+    child = write(
+        tmp_path, "child.yaml",
+        {"base": "full.yaml", "model": {"path": None, "from_config": {"config": heads}}},
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"child\.yaml: model\.from_config\.config = mamba2: "):
+        load_recipe(child)

@@ -166,7 +166,7 @@ def test_the_probe_finds_a_model_that_sees_the_document_before():
 
     policy.base_model.register_forward_pre_hook(run_on, with_kwargs=True)
     assert probe_tree(policy, tiny_documents([30]), PLAN) < 1e-4
-    with pytest.raises(NumericalError, match="log-probs of doc1 and doc0 differ"):
+    with pytest.raises(NumericalError, match="tokens in doc1 and doc0 are off"):
         probe_tree(policy, tiny_documents([30, 17]), PLAN)
 
 
