@@ -7,5 +7,7 @@ snapshot               the contents of a checkpoint: the model's folder and the 
 manifest               checksums, to find damaged checkpoints
 resume, differences    chooses the checkpoint to resume from, and compares its recipe
 checkpointer           saves and restores the state of a run
+hub                    the options of uploads to the Hugging Face Hub
+publisher, upload      uploads checkpoints while a run trains, each in a process of its own
 room                   checks whether the checkpoints fit on the disk
 """

@@ -18,6 +18,8 @@ from ebft.config.about import About
 from ebft.errors import PluginError, StorageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerBase
 
     from ebft.checkpoints.resume import Resumption
@@ -103,8 +105,9 @@ class Checkpointer:
             )
         self.step_done(resumed.step)
 
-    def save(self, done: int, before: Mapping[str, Any] | None = None) -> None:
-        """Saves a checkpoint after `done` steps; `before` replaces entries of the state.
+    def save(self, done: int, before: Mapping[str, Any] | None = None) -> Path:
+        """Saves a checkpoint after `done` steps, and returns its folder; `before` replaces entries
+        of the state.
 
         With several processes, each writes its shard of the optimizer's state. The main process
         writes the rest, for which it gathers the weights. Raises `StorageError`.
@@ -129,7 +132,7 @@ class Checkpointer:
             policy, self._tokenizer, about, state, weights, self._merge_adapter, shards,
             card=self._card(about, self._history),
         )  # fmt: skip
-        self._checkpoints.save(snapshot, step=done, scores=scores, processes=processes)
+        return self._checkpoints.save(snapshot, step=done, scores=scores, processes=processes)
 
     def newest(self) -> str:
         """Returns the path of the newest checkpoint as part of a message."""

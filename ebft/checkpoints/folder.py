@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -42,6 +42,7 @@ class Checkpoints:
         self, folder: Path, *, keep: int, best: Literal["lowest", "highest"] = "lowest"
     ) -> None:
         self._folder, self._keep, self._best = folder, keep, best
+        self._held, self._old = set[Path](), set[Path]()
 
     def save(
         self,
@@ -51,7 +52,7 @@ class Checkpoints:
         scores: Mapping[int, float] | None = None,
         processes: Processes = ONE_PROCESS,
     ) -> Path:
-        """Writes the checkpoint of `step`, then deletes those that are not in `kept_steps`.
+        """Writes the checkpoint of `step`, then deletes those not held and not in `kept_steps`.
 
         An existing checkpoint of that step is left as it is, because the same step of a run has the
         same state. Every process must call this method. Raises `StorageError` if the checkpoint
@@ -63,11 +64,21 @@ class Checkpoints:
             self._write(contents, final, step, processes)
         if not processes.is_main:
             return final
-        steps = {_step(path): path for path in self.saved()}
+        steps = {step_of(path): path for path in self.saved()}
         kept = kept_steps(list(steps), self._keep, scores or {}, self._best)
-        for old in steps.keys() - kept:
-            remove(steps[old])
+        self._old = {steps[old] for old in steps.keys() - kept}
+        for old in self._old - self._held:
+            remove(old)
         return final
+
+    def hold(self, checkpoints: Collection[Path]) -> None:
+        """Keeps these checkpoints, which are being read, instead of those that were held before.
+
+        Of the latter, those are deleted that `save` would have deleted.
+        """
+        released, self._held = self._held - set(checkpoints), set(checkpoints)
+        for old in released & self._old:
+            remove(old)
 
     def saved(self) -> list[Path]:
         """The checkpoints, oldest first. Raises `StorageError` if the folder cannot be read."""
@@ -78,7 +89,7 @@ class Checkpoints:
             except FileNotFoundError:
                 return []
 
-        return sorted(filter(_is_checkpoint, with_retries(entries)), key=_step)
+        return sorted(filter(_is_checkpoint, with_retries(entries)), key=step_of)
 
     @property
     def location(self) -> Path:
@@ -201,5 +212,6 @@ def _is_checkpoint(path: Path) -> bool:
     return path.name.startswith(PREFIX) and path.name.removeprefix(PREFIX).isdecimal()
 
 
-def _step(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """Returns the step in the name of a checkpoint's folder."""
     return int(checkpoint.name.removeprefix(PREFIX))

@@ -73,7 +73,7 @@ def model_card(about: About, evaluations: Evaluations, *, method: str, adapter: 
         "",
         *_settings(recipe),
         "",
-        "The whole recipe is in `run/about.json`.",
+        "The whole recipe is in `run/about.json`, unless only the model was uploaded.",
         "",
         "## How to load it",
         "",

@@ -30,6 +30,7 @@ def find_problems(options: FineTuneOptions) -> list[str]:
         *micro_batch_problems(training),
         *length_problems(plan, options.documents.length),
         *adapter_problems(options.model, options.checkpoint),
+        *upload_problems(options.checkpoint),
         *compile_problems(training, options.model),
         *optimizer_problems(options.optimizer, options.model.device),
         *schedule_problems(options.lr_scheduler, options.optimizer, training.steps),
@@ -136,6 +137,22 @@ def adapter_problems(model: ModelOptions, checkpoint: CheckpointOptions) -> Iter
             f"model.path = {model.name}: holds an adapter, which would be missing from "
             "checkpoints of a second adapter alone; set checkpoint.merge_adapter=true"
         )
+
+
+def upload_problems(checkpoint: CheckpointOptions) -> Iterator[str]:
+    """Only checkpoints that are saved can be uploaded."""
+    hub, saved = checkpoint.hub, checkpoint.every
+    if hub is None or hub.every is None:
+        return
+    says = f"checkpoint.hub.every = {hub.every}"
+    if saved is None:
+        yield (
+            f"{says}: without checkpoint.every, only the last checkpoint is saved; set "
+            f"checkpoint.every={hub.every}, or leave it out"
+        )
+    elif hub.every % saved:
+        up = (hub.every // saved + 1) * saved
+        yield f"{says}: is not a multiple of checkpoint.every = {saved}; set {up}, or leave it out"
 
 
 def compile_problems(training: StepOptions, model: ModelOptions) -> Iterator[str]:

@@ -15,6 +15,7 @@ from transformers import set_seed
 
 from ebft.checkpoints.checkpointer import Checkpointer
 from ebft.checkpoints.folder import Checkpoints
+from ebft.checkpoints.publisher import Publisher
 from ebft.checkpoints.room import least_size
 from ebft.checkpoints.state import named_parts
 from ebft.config.about import About
@@ -80,7 +81,9 @@ class FineTuning:
         recipe, checkpoint = plain_options(options, registry), options.checkpoint
         checkpoints = Checkpoints(output.checkpoints, keep=checkpoint.keep, best=checkpoint.best_is)
         self._processes = processes = self._join()
-        if missing := options.missing_for_parts():
+        hub = checkpoint.hub if processes.is_main else None
+        missing = [*options.missing_for_parts(), *(() if hub is None else hub.missing())]
+        if missing:
             raise UserError(*missing)
         folder = None
         if processes.is_main:
@@ -114,6 +117,8 @@ class FineTuning:
             metrics=self._metrics, history=history,
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
+        self._publisher = Publisher(hub, checkpoints, output.uploaded)
+        opened.callback(self._publisher.stop)
         self._measuring = Measuring(
             loop, prepared.sets, history, progress, known,
             evaluation=options.evaluation, training=options.training, best=checkpoint.best,
@@ -172,7 +177,7 @@ class FineTuning:
             )
             raise
         if done == last:
-            checkpointer.save(done)
+            self._publisher.saved(checkpointer.save(done), is_last=True)
 
         with (
             stop_on_signals(grace=options.checkpoint.grace, at_rest=checkpointer.at_rest) as stop,
@@ -196,7 +201,10 @@ class FineTuning:
                         measuring.held_out(done)
                 stopping = processes.any(bool(stop))
                 if stopping or done == last or is_due(done, options.checkpoint.every):
-                    checkpointer.save(done)
+                    saved = checkpointer.save(done)
+                    if done == last or not stopping:  # when stopping there may be no time
+                        self._publisher.saved(saved, is_last=done == last)
+                self._publisher.poll()
         processes.close()
         if stop:
             log.warning("stopped after step %d; %s", done, checkpointer.newest())
@@ -209,6 +217,7 @@ class FineTuning:
         if processes.is_main:
             log.info("%s", checkpointer.newest())
             measuring.report(self._output, self._metrics)
+        self._publisher.finish()
         return True
 
     def _interruptible(self, stop: StopRequest) -> AbstractContextManager[None]:

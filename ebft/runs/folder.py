@@ -40,6 +40,7 @@ class OutputFolder:
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "evaluations.jsonl"
         self.metrics = path / "metrics.jsonl"
+        self.uploaded = path / "hub.json"
         self.picture = path / "training.png"
         self.lengths = path / "by_length.png"
 
@@ -156,7 +157,7 @@ class LockedFolder(OutputFolder):
         """Writes the resolved recipe. Without `resume`, removes the figures of the run before."""
         stale = [self.evaluations, self.metrics]
         if self._recipe.exists():
-            stale += [self.picture, self.lengths]
+            stale += [self.picture, self.lengths, self.uploaded]
         for file in [] if resume else stale:
             try:
                 file.unlink(missing_ok=True)
@@ -204,8 +205,8 @@ class Start:
         if left == 0:
             return
         deleted = self._deleted(self.resumed)
-        # The oldest is deleted after the newest is written.
-        most = options.keep + 1 + (options.best is not None)
+        # The oldest is deleted after the newest is written, and two may be kept for the hub.
+        most = options.keep + 1 + (options.best is not None) + 2 * (options.hub is not None)
         stay = len(self._checkpoints.saved()) - len(deleted)
         saves = 1 if options.every is None else ceil(left / options.every)
         wanted = max(1, min(saves, most - stay))

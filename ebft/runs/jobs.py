@@ -29,7 +29,8 @@ class FineTune(Job[FineTuneOptions]):
         return find_problems(self.options)
 
     def missing(self) -> list[str]:
-        return not_on_this_machine(self.options)
+        hub = self.options.checkpoint.hub
+        return [*not_on_this_machine(self.options), *(() if hub is None else hub.missing())]
 
     def estimate(self) -> str:
         from ebft.models.load import resolve_device

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
+from ebft.checkpoints.hub import HubOptions
 from ebft.config.class_kinds import LoggerComponent, OptimizerComponent, ScheduleComponent
 from ebft.config.recipe import RecipeOptions
 from ebft.data.documents import DocumentOptions
@@ -86,6 +87,11 @@ class CheckpointOptions(Options):
         False,
         description="with model.lora, save the whole model with the adapter merged into it, for "
         "AutoModelForCausalLM; false: the adapter alone, for PeftModel",
+    )
+    hub: HubOptions | None = Field(
+        None,
+        description="uploads checkpoints to the Hugging Face Hub; null: they stay here, as those "
+        "of a study's runs always do",
     )
 
 

@@ -86,6 +86,8 @@ def _finish(run: RunFolder) -> bool:
         "evaluation.remember": str(run.study.remembered),
         # Recipes of older versions name a metric logger that no longer exists.
         "metric_loggers": [],
+        # All runs of a study would be uploaded to the same repository.
+        "checkpoint.hub": None,
     }
     origin = "the study's worker"
     overrides = [override(key, value, origin=origin) for key, value in here.items()]

@@ -54,6 +54,16 @@ TYPES = [
     Case("1 for true", given("training.compile=1"), "training.compile = 1: must be true or false"),
     Case("one of two types", given("training.micro_batch=on"), "training.micro_batch = true: must be a valid integer or 'auto'"),
 ]  # fmt: skip
+HUB = [
+    Case("a repository without an owner", given("checkpoint.hub={repo: mine}"), "checkpoint.hub.repo = mine: has no owner; give OWNER/NAME"),
+    Case("a repository's address", given("checkpoint.hub={repo: 'https://hub.example/me/mine'}"), "checkpoint.hub.repo = https://hub.example/me/mine: is no name of a repository"),
+    Case("a hub without a repository", given("checkpoint.hub={private: true}"), "checkpoint.hub.repo: missing; it has no default"),
+    Case("a hub as a text", given("checkpoint.hub=me/mine"), "checkpoint.hub = me/mine: must be a"),
+    Case("uploads between checkpoints", given("checkpoint.hub={repo: me/mine, every: 3}"), "checkpoint.hub.every = 3: is not a multiple of checkpoint.every = 2; set 4, or leave it out"),
+    Case("uploads without checkpoints", given("checkpoint.every=null", "checkpoint.hub={repo: me/mine, every: 3}"), "checkpoint.hub.every = 3: without checkpoint.every, only the last checkpoint is saved; set checkpoint.every=3"),
+    Case("no time for an upload", given("checkpoint.hub={repo: me/mine, timeout: 0}"), "checkpoint.hub.timeout = 0: must be greater than 0"),
+    Case("a hub and HF_HUB_OFFLINE", given("checkpoint.hub={repo: me/mine}"), "checkpoint.hub.repo = me/mine: nothing can be uploaded, because HF_HUB_OFFLINE"),
+]  # fmt: skip
 QUOTES = [
     Case("a column called no", given("data=files", "data.path=x", "data.completion=no"), "data.completion = false: must be text; YAML reads on, off, yes and no as true and false: put it in quotes"),
     Case("a language called no", given("data=gettext", "data.languages={no: Norwegian}"), "data.languages: the key false: must be text; YAML reads on, off, yes and no as true"),
@@ -98,4 +108,4 @@ CODE = [
 HOMES = [
     Case("a model of nobody", given("model.path=~nobody-here/x"), "model.path = ~nobody-here/x: there is no home ~nobody-here"),
 ]  # fmt: skip
-CASES = [*TYPES, *QUOTES, *STEPS, *EVALUATORS, *CODE, *HOMES]
+CASES = [*TYPES, *HUB, *QUOTES, *STEPS, *EVALUATORS, *CODE, *HOMES]
