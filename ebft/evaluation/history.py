@@ -37,6 +37,17 @@ class Evaluations:
         measured = self._evaluations[steps_done]
         return {name: mean_interval(measurement).mean for name, measurement in measured.items()}
 
+    def bounds(self, steps_done: int) -> dict[str, float]:
+        """Returns the ends of the 95 % intervals as `name, low` and `name, high`, without those of
+        too few documents."""
+        found: dict[str, float] = {}
+        for name, measurement in self._evaluations[steps_done].items():
+            interval = mean_interval(measurement)
+            if not interval.too_few:
+                found[f"{name}, low"] = interval.mean - interval.half_width
+                found[f"{name}, high"] = interval.mean + interval.half_width
+        return found
+
     def scores(self, name: str) -> dict[int, float]:
         """Returns the mean of one measurement, by the number of steps done."""
         return {

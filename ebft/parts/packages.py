@@ -85,6 +85,7 @@ EXTRAS = {
     "tensorboard": "logging",
     "torchao": "qlora",
     "torchtune": "torchtune",
+    "trackio": "trackio",
     "wandb": "logging",
 }
 """The extra in pyproject.toml for each package, by the name it is imported by."""

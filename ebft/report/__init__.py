@@ -3,5 +3,5 @@
 tables                                  what a run prints: held-out figures, rollouts
 curves, style                           pictures of a run; how all pictures look
 read_runs, compare, comparison_table    `ebft compare`: the runs' figures, their differences
-loggers                                 TensorBoard and Weights & Biases
+loggers, logged_tables                  TensorBoard, Weights & Biases, trackio; the tables they get
 """

@@ -28,7 +28,7 @@ from ebft.evaluation.start_cache import remembered
 from ebft.models.load import resolve_device
 from ebft.parts.registry import Registry
 from ebft.report.card import model_card
-from ebft.report.loggers import MetricLogger
+from ebft.report.loggers import LoggedRun, MetricLogger
 from ebft.runs.checks import process_problems
 from ebft.runs.failures import blame, named_evaluators, saving_last_step
 from ebft.runs.folder import OutputFolder, Start
@@ -101,7 +101,8 @@ class FineTuning:
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, loop.optimizer
             start.check_room(least_size(policy, optimizer, merge_adapter=checkpoint.merge_adapter))
-        self._progress = progress = self._show_progress(opened)
+        run = LoggedRun(start.run_id, output.path.absolute().name, recipe)
+        self._progress = progress = self._show_progress(opened, run)
         # Last: if restoring the state or making a logger fails, nothing is deleted.
         start.take(as_yaml(recipe))
 
@@ -144,11 +145,11 @@ class FineTuning:
         set_seed(options.seed)
         return join(launch, options.parallel, resolve_device(options.model.device))
 
-    def _show_progress(self, opened: ExitStack) -> Progress:
+    def _show_progress(self, opened: ExitStack, run: LoggedRun) -> Progress:
         options, loggers = self._options, list[MetricLogger]()
         if self._processes.is_main:
             own = MetricsLog(self._output.metrics)
-            loggers = [own, *make_metric_loggers(options.metric_loggers)]
+            loggers = [own, *make_metric_loggers(options.metric_loggers, run)]
         progress = Progress(
             steps=options.training.steps,
             loggers=loggers,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -18,7 +20,7 @@ from ebft.checkpoints.resume import AUTO, Resumption, find_resumption
 from ebft.checkpoints.room import check_room
 from ebft.config.read import read_yaml
 from ebft.errors import UserError
-from ebft.files import check_regular, check_writable, write_whole
+from ebft.files import check_regular, check_writable, read_text, write_whole
 from ebft.runs.metrics_log import cut_metrics
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from ebft.runs.options import FineTuneOptions
 
 RECIPE = "recipe.yaml"
+RUN_ID = "run_id"
+"""The file with the id under which metric loggers know the run."""
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """The error numbers of file systems without locks."""
 
@@ -86,7 +90,7 @@ class LockedFolder(OutputFolder):
     def __init__(self, path: Path, *, overwrite: bool) -> None:
         super().__init__(path)
         self._overwrite = overwrite
-        self._recipe = path / RECIPE
+        self._recipe, self._run_id = path / RECIPE, path / RUN_ID
 
     def check(self, *, resume: bool | None = None) -> None:
         """Raises `UserError` if the folder already holds a run.
@@ -141,6 +145,24 @@ class LockedFolder(OutputFolder):
             raise UserError(f"{self._recipe}: cannot be read: {error}") from error
         return read_yaml(self._recipe)
 
+    def choose_id(self, *, resume: bool) -> str:
+        """Returns the id of the run that is resumed, or a new one for a new run.
+
+        Raises `UserError` if the file has no id in it.
+        """
+        if not (resume and self._run_id.exists()):
+            return uuid4().hex[:12]
+        try:
+            found = read_text(self._run_id).strip()
+        except ValueError as error:
+            found = str(error)
+        if re.fullmatch(r"[\w-]{1,64}", found, re.ASCII) is None:
+            raise UserError(
+                f"{self._run_id} is damaged: it has no id of letters, digits, - and _; delete it: "
+                "metric loggers then begin a new run"
+            )
+        return found
+
     def _has_results(self) -> bool:
         """Whether the folder holds more of a run than its recipe: a checkpoint, a figure, a log."""
         if any(self.checkpoints.glob(f"{PREFIX}*")):
@@ -150,11 +172,15 @@ class LockedFolder(OutputFolder):
             return True  # a new run would append to them
         if not self._recipe.exists():
             return False  # a run writes its recipe first, so there was none
-        files = (file for file in self.path.rglob("*") if file.name not in (RECIPE, ".lock"))
+        own = (RECIPE, RUN_ID, ".lock")
+        files = (file for file in self.path.rglob("*") if file.name not in own)
         return any(file.is_file() and not _is_empty(file) for file in files)
 
-    def take(self, recipe: str, *, resume: bool = False) -> None:
-        """Writes the resolved recipe. Without `resume`, removes the figures of the run before."""
+    def take(self, recipe: str, *, run_id: str | None = None, resume: bool = False) -> None:
+        """Writes the resolved recipe, and the run's id if it has one.
+
+        Without `resume`, removes the figures of the run before.
+        """
         stale = [self.evaluations, self.metrics]
         if self._recipe.exists():
             stale += [self.picture, self.lengths, self.uploaded]
@@ -164,6 +190,8 @@ class LockedFolder(OutputFolder):
             except OSError as error:
                 raise UserError(f"{file}: cannot be removed: {error.strerror}") from error
         write_whole(self._recipe, recipe)
+        if run_id is not None:
+            write_whole(self._run_id, run_id + "\n")
 
 
 def _is_empty(file: Path) -> bool:
@@ -174,7 +202,8 @@ def _is_empty(file: Path) -> bool:
 class Start:
     """The step at which a run starts: 0, or that of the checkpoint that it resumes from.
 
-    `resumed` is that checkpoint, or None, and `micro_batch` its number of documents at a time. The
+    `resumed` is that checkpoint, or None, and `micro_batch` its number of documents at a time.
+    `run_id` is the id of the run for metric loggers, in the main process. The
     main process, which has locked the `folder`, chooses the checkpoint, and the other processes
     resume from the same one. Raises `UserError` if the folder or the checkpoint cannot be used.
     """
@@ -196,6 +225,8 @@ class Start:
         self.resumed = resumed
         self.step = 0 if resumed is None else resumed.step
         self.micro_batch = None if resumed is None else resumed.about.micro_batch
+        resume = self._in_place(resumed)
+        self.run_id = "" if folder is None else folder.choose_id(resume=resume)
 
     def check_room(self, size: int) -> None:
         """Raises `UserError` if the disk has no room for a checkpoint of `size` bytes, and warns if
@@ -228,7 +259,7 @@ class Start:
             cut_metrics(folder.metrics, after=self.step)
         else:
             self._checkpoints.clear()
-        folder.take(recipe, resume=in_place)
+        folder.take(recipe, run_id=self.run_id, resume=in_place)
         if in_place and self.resumed is not None:
             self.resumed.drop_later(self._checkpoints)
 

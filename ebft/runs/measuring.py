@@ -105,7 +105,7 @@ class Measuring(Observer):
         self._history.add(done, measured)
         means = self._history.means(done)
         log.info("after step %d: %s", done, ", ".join(f"{k} {v:.4f}" for k, v in means.items()))
-        self._progress.log(means, done)
+        self._progress.evaluation(self._history, done)
 
     def _measure(self, done: int) -> dict[str, Measurement]:
         m = self._loop

@@ -13,7 +13,8 @@ from ebft.console import Bar, show
 from ebft.errors import UserError
 from ebft.models.forward import slowdown
 from ebft.printable import printable
-from ebft.report.loggers import MetricLogger
+from ebft.report.logged_tables import EVALUATION, ROLLOUTS, evaluation_rows, rollout_rows
+from ebft.report.loggers import LoggedRun, MetricLogger, RunLogger
 from ebft.report.tables import rollouts_table
 from ebft.runs.setup import Documents
 from ebft.training.parts import Step
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ebft.config.component import Component
+    from ebft.evaluation.history import Evaluations
     from ebft.evaluation.measure import EvaluationSet
     from ebft.models.options import ModelOptions
     from ebft.parts.kinds import RewardPart
     from ebft.parts.part import Part, Resources
+    from ebft.report.loggers.interface import Cell
 
 SLOWER = 1.2
 """Times as long as in float32 from which a product in the model's precision is called slow: less
@@ -55,15 +58,21 @@ REDRAW = 0.2
 log = logging.getLogger("ebft")
 
 
-def make_metric_loggers(components: Sequence[Component]) -> list[MetricLogger]:
-    """Makes the metric loggers. If one cannot be made, closes the others and raises `UserError`."""
+def make_metric_loggers(components: Sequence[Component], run: LoggedRun) -> list[MetricLogger]:
+    """Makes the metric loggers, and begins to log the run.
+
+    If one cannot be made, closes the others and raises `UserError`.
+    """
     loggers: list[MetricLogger] = []
     for i, component in enumerate(components):
         try:
-            loggers.append(component.instantiate())
+            logger = component.instantiate()
+            if isinstance(logger, RunLogger):
+                logger.begin(run)
+            loggers.append(logger)
         except Exception as error:  # services raise their own errors, e.g. without a key
-            for logger in loggers:
-                logger.close()
+            for made in loggers:
+                made.close()
             what = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise UserError(
                 f"metric_loggers.{i} = {component.path}: cannot be created ({what}); fix that, or "
@@ -130,6 +139,8 @@ class Progress:
             title = f"step {step.done}: rollouts and their rewards"
             scored, tokenizer = step.scored, self._tokenizer
             show(rollouts_table(scored.rollouts, scored.reward(), tokenizer, title=title))
+            rows = rollout_rows(scored.rollouts, scored.reward(), tokenizer)
+            self._log_table("rollouts", ROLLOUTS, rows, step.done)
 
     def _log_step(self, done: int, figures: str) -> None:
         now = time.perf_counter()
@@ -142,6 +153,26 @@ class Progress:
         shown = {printable(name): value for name, value in metrics.items()}
         for logger in self._loggers:
             logger.log_dict(shown, step=steps_done)
+
+    def evaluation(self, evaluations: Evaluations, steps_done: int) -> None:
+        """Logs the held-out figures of an evaluation, with their intervals if a logger has tables.
+
+        The bounds of the 95 % intervals are called `name, low` and `name, high`.
+        """
+        self.log(evaluations.means(steps_done), steps_done)
+        bounds = evaluations.bounds(steps_done)
+        for logger in self._run_loggers():
+            logger.log_dict({printable(name): it for name, it in bounds.items()}, step=steps_done)
+        self._log_table("evaluation", EVALUATION, evaluation_rows(evaluations), steps_done)
+
+    def _log_table(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], step: int
+    ) -> None:
+        for logger in self._run_loggers():
+            logger.log_table(name, columns, rows, step)
+
+    def _run_loggers(self) -> list[RunLogger]:
+        return [logger for logger in self._loggers if isinstance(logger, RunLogger)]
 
     def close(self) -> None:
         """Closes the bar and the loggers. Further calls do nothing."""

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from filelock import Timeout
 
@@ -79,7 +80,7 @@ def _finish(run: RunFolder) -> bool:
     from ebft.config.overrides import override
     from ebft.runs.jobs import run_job
 
-    here = {
+    here: dict[str, Any] = {
         "checkpoint.resume": "auto",
         # The folder may have been moved since the recipe was written.
         "output_dir": str(run.output),
