@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 
+from ebft.data.rows import RowOptions
 from ebft.errors import UserError
 from ebft.models.embedded import EMBEDDED
 from ebft.models.load import adapter_folder, resolve_device
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from ebft.parts.kinds import SamplerPart
     from ebft.parts.part import Part
     from ebft.runs.options import FineTuneOptions
+
+
+TURNS = (4, 16)
+"""The turns of conversations whose memory `--dry-run` prints."""
 
 
 class Work(NamedTuple):
@@ -51,20 +56,18 @@ class StepEstimate:
     reads_base: bool
 
     @classmethod
-    def of(cls, options: FineTuneOptions) -> Self:
-        """Makes the estimate of a recipe. Raises `ValueError` for what cannot be estimated."""
+    def of(cls, options: FineTuneOptions, tree: DocumentTree | None = None) -> Self:
+        """Makes the estimate of a recipe, for the longest document or another one's `tree`.
+
+        Raises `ValueError` for what cannot be estimated.
+        """
         model = model_shape(options.model)
         trained = options.feature_map if options.uses_features else None
         maps = [*options.evaluation.feature_maps(), *([] if trained is None else [trained])]
         return cls(
             options=options,
             model=model,
-            tree=document_tree(
-                options.plan,
-                options.sampler,
-                options.documents.length,
-                on_rows=options.model.attention == "rows",
-            ),
+            tree=longest_tree(options) if tree is None else tree,
             adapter=adapter_weights(options.model.lora, model),
             depth=1.0 if options.feature_map is None else options.feature_map.base_depth(),
             reads_base=any(feature_map.base_depth() > 0 for feature_map in maps),
@@ -153,16 +156,30 @@ class StepEstimate:
                 f"with {micro_batch} documents at a time (training.micro_batch = "
                 f"{training.micro_batch})"
             ),
+            *self._with_turns(micro_batch),
         ]
         return "\n".join(lines)
 
+    def _with_turns(self, micro_batch: int) -> Iterator[str]:
+        """Lines on conversations of several turns, each of which is an anchor."""
+        data, tree = self.options.data, self.tree
+        if not isinstance(data, RowOptions) or data.messages is None or not tree.rollouts:
+            return
+        yield "a conversation has an anchor for each turn:"
+        for turns in TURNS:
+            need = replace(self, tree=longest_tree(self.options, turns=turns)).memory(micro_batch)
+            yield f"{f'{turns} turns':<14}{need.total / GIB:>10.2f}"
 
-def memory_need(options: FineTuneOptions, *, processes: int = 1) -> Callable[[int], float]:
+
+def memory_need(
+    options: FineTuneOptions, *, processes: int = 1, tree: DocumentTree | None = None
+) -> Callable[[int], float]:
     """Returns a function from a number of documents at a time to the bytes that a process needs.
 
-    The function raises `ValueError` for a recipe that cannot be estimated.
+    The documents are the longest, or have this `tree`. The function raises `ValueError` for a
+    recipe that cannot be estimated.
     """
-    estimate = cache(lambda: StepEstimate.of(options))  # the same for all numbers
+    estimate = cache(lambda: StepEstimate.of(options, tree))  # the same for all numbers
     return lambda count: estimate().memory(count, processes=processes).total
 
 
@@ -192,22 +209,46 @@ def describe_rows(plan: Part, sampler: SamplerPart | None, length: int) -> str:
     )
 
 
+def longest_tree(options: FineTuneOptions, *, turns: int = 1) -> DocumentTree:
+    """The tree of a recipe's longest document; of a conversation with so many turns, if the plan
+    looks at them. Raises `ValueError` for a plan that has to be built first."""
+    on_rows = options.model.attention == "rows"
+    length = options.documents.length
+    return document_tree(options.plan, options.sampler, length, turns=turns, on_rows=on_rows)
+
+
 def document_tree(
-    plan: Part, sampler: SamplerPart | None, length: int, *, on_rows: bool = False
+    plan: Part,
+    sampler: SamplerPart | None,
+    length: int,
+    *,
+    turns: int = 1,
+    on_rows: bool = False,
 ) -> DocumentTree:
     """The tree of a document of `length` tokens, by the plan itself, or its rows.
 
-    Without a sampler it is the document alone. Raises `ValueError` for a plan that has to be built
-    first.
+    Without a sampler it is the document alone. `turns` are evenly spaced; with one, its end is that
+    of the document. Raises `ValueError` for a plan that has to be built first.
     """
     if not isinstance(plan, Plan):
         raise ValueError(f"the anchors of plan {type(plan).__name__} are not known before a run")
+    tokens = torch.zeros(length, dtype=torch.long)
+    each = max(length // turns, 2)
+    last = max(each - plan.rollout_length, 1)  # where in its share of the document a turn starts
+    spans = tuple((end - each + last, end) for end in range(each, length + 1, each) if turns > 1)
+    document = Document("longest", tokens, max(length - plan.rollout_length, 1), turns=spans)
+    return tree_of(document, plan, sampler, on_rows=on_rows)
+
+
+def tree_of(
+    document: Document, plan: Plan, sampler: SamplerPart | None, *, on_rows: bool
+) -> DocumentTree:
+    """The tree of a document, or its rows; without a sampler the document alone."""
+    length = document.tokens.numel()
     if sampler is None:
         no_anchors: Sequence[int] = []
         return DocumentTree(length, no_anchors, 0, plan.rollout_length, on_rows)
-    prompt = max(length - plan.rollout_length, 1)
-    contexts = plan([Document("longest", torch.zeros(length, dtype=torch.long), prompt)])
-    anchors = contexts.anchor.tolist()
+    anchors = plan([document]).anchor.tolist()
     return DocumentTree(length, anchors, sampler.n, plan.rollout_length, on_rows)
 
 

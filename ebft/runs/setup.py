@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Contexts, Document, Rollouts
-from ebft.runs.estimate import describe_rows, memory_need
+from ebft.runs.estimate import describe_rows, longest_tree, memory_need, tree_of
 from ebft.runs.folder import Start
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
@@ -115,6 +115,9 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     if start.resumed is not None:
         start.resumed.check_digests(digests)
     check_layout(resources.policy, documents.train.documents, plan)
+    if (larger := with_turns(budget, options, documents.train.documents)) is not None:
+        budget = larger
+        micro_batch = make_micro_batch(budget, processes, before=start.micro_batch)
     place_weights(resources, has_lora=options.model.lora is not None)
     loop = make_loop_parts(options, resources, plan, documents.train.documents, micro_batch)
     return Prepared(budget, resources, documents, sets, digests, loop)
@@ -127,6 +130,29 @@ def make_micro_batch(
     documents = budget.choose_micro_batch(before=before)
     # The smallest of all processes, because they compute micro-batches in lockstep.
     return MicroBatch(int(processes.gather(torch.tensor([documents])).min()))
+
+
+def with_turns(
+    budget: MemoryBudget, options: FineTuneOptions, documents: Sequence[Document]
+) -> MemoryBudget | None:
+    """The budget for conversations, if one needs more memory than the longest document of one
+    turn, for which the budget is; otherwise None."""
+    plan, sampler = options.plan, options.sampler
+    if options.documents.on_demand or sampler is None or not isinstance(plan, Plan):
+        return None  # on demand, each turn is a document
+    of_turn = sampler.n * plan.rollout_length
+    largest = max(documents, key=lambda it: it.tokens.numel() + of_turn * len(it.turns))
+    longest = longest_tree(options)
+    tree = tree_of(largest, plan, sampler, on_rows=longest.on_rows)
+    if not largest.turns or tree.columns <= longest.columns:
+        return None
+    if options.training.micro_batch == "auto":
+        log.info(
+            "%s is a conversation of %d turns, which needs more memory",
+            largest.name,
+            len(largest.turns),
+        )
+    return replace(budget, need=memory_need(options, processes=budget.processes, tree=tree))
 
 
 def digest_base(resources: Resources, *, another: bool) -> str:

@@ -8,8 +8,11 @@ import torch
 
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
-from ebft.runs.estimate import StepEstimate, memory_need
+from ebft.rollout.records import Document
+from ebft.runs.cost import DocumentTree
+from ebft.runs.estimate import StepEstimate, longest_tree, memory_need
 from ebft.runs.memory import SHARE, MemoryBudget, container_room, free_memory
+from ebft.runs.setup import with_turns
 from tests.conftest import RECIPES
 
 
@@ -144,3 +147,64 @@ def test_a_container_s_limit_counts(tmp_path, line, folder, files):
     (group / limit).write_text("max\n")
     assert container_room(cgroup, tmp_path) == math.inf
     assert container_room(tmp_path / "no such file", tmp_path) == math.inf
+
+
+def chat(*overrides):
+    named = ["training.documents_per_step=8", "documents.length=200", "plan.rollout_length=16"]
+    return load_recipe(
+        RECIPES / "ebft_chat.yaml", ["data.path=chat.jsonl", "sampler.n=4", *named, *overrides]
+    ).options
+
+
+def talk(turns, each=10):
+    """A conversation of turns of half as many tokens each, after as many of the user."""
+    spans = tuple((at + each // 2, at + each) for at in range(0, turns * each, each))
+    tokens = torch.zeros(turns * each, dtype=torch.long)
+    return Document(f"{turns} turns", tokens, spans[0][0], turns=spans)
+
+
+def budget_of(options, free=0):
+    return MemoryBudget(options.training, memory_need(options), free)
+
+
+@pytest.mark.parametrize("turns", [2, 3, 7, 50])
+def test_each_turn_of_a_conversation_is_an_anchor_of_the_estimate(turns):
+    options = chat()
+    tree = longest_tree(options, turns=turns)
+    assert (tree.length, len(tree.anchors)) == (200, turns)
+    assert len(set(tree.anchors)) == turns
+    assert longest_tree(options).anchors == [200 - 16]
+    more = StepEstimate.of(options, tree).memory(1).total
+    assert more > StepEstimate.of(options).memory(1).total
+
+
+def test_the_budget_of_a_run_is_that_of_its_largest_conversation(caplog):
+    caplog.set_level(logging.INFO, "ebft")
+    options = chat("training.micro_batch=auto")
+    documents = [talk(2), talk(15), talk(4, each=30)]
+    budget = with_turns(budget_of(options), options, documents)
+    anchors = [start for start, _ in documents[1].turns]
+    expected = StepEstimate.of(options, DocumentTree(150, anchors, 4, 16)).memory(3).total
+    assert budget.need(3) == expected > memory_need(options)(3)
+    assert "15 turns is a conversation of 15 turns, which needs more memory" in caplog.text
+    free = int(expected / SHARE) + 1
+    assert budget_of(options, free).choose_micro_batch() > 3
+    assert with_turns(budget_of(options, free), options, documents).choose_micro_batch() == 3
+
+
+def test_a_budget_that_suffices_stays():
+    options = chat()
+    for documents in ([talk(1)], [talk(2)], [Document("text", torch.zeros(200).long(), 9)]):
+        assert with_turns(budget_of(options), options, documents) is None
+    sft = ("sampler", "reward", "baseline", "feature_map")
+    without = chat("evaluation.evaluators=[]", *(f"{part}=null" for part in sft))
+    assert with_turns(budget_of(without), without, [talk(15)]) is None
+
+
+def test_the_dry_run_says_what_more_turns_need():
+    lines = StepEstimate.of(chat()).table(2).splitlines()
+    at = lines.index("a conversation has an anchor for each turn:")
+    tree = longest_tree(chat(), turns=16)
+    need = StepEstimate.of(chat(), tree).memory(2).total / 2**30
+    assert lines[at + 2].split() == ["16", "turns", f"{need:.2f}"]
+    assert "turns" not in StepEstimate.of(options()).table(2)
