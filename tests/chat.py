@@ -38,6 +38,40 @@ REASONING = """\
 {{- '\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+# In the style of Qwen3: tools in the system message, and reasoning in a field of its own, which
+# turns before the user's last message lose.
+TOOLS = """\
+{%- set system = messages[0]['content'] + '\n\n' if messages[0]['role'] == 'system' else '' %}
+{%- if tools %}
+{{- '<|im_start|>system\n' + system + '# Tools\n<tools>' }}
+{%- for tool in tools %}{{ '\n' + (tool | tojson) }}{% endfor %}
+{{- '\n</tools><|im_end|>\n' }}
+{%- elif system %}{{ '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
+{%- endif %}
+{%- set asked = namespace(last=0) %}
+{%- for message in messages %}{% if message['role'] == 'user' %}{% set asked.last = loop.index0 %}{% endif %}{% endfor %}
+{%- for message in messages if message['role'] != 'system' %}
+{{- '<|im_start|>' + message['role'] + '\n' }}
+{%- if message['role'] == 'assistant' %}
+{%- set first = 1 if system else 0 %}
+{%- generation %}
+{%- if message.reasoning_content and loop.index0 + first > asked.last %}{{ '<think>\n' + message.reasoning_content.strip('\n') + '\n</think>\n\n' }}{% endif %}
+{{- message['content'] + '<|im_end|>' }}{% endgeneration %}
+{%- else %}{{ message['content'] + '<|im_end|>' }}{% endif %}
+{{- '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+PARTS = """\
+{%- for message in messages %}
+{{- '<|im_start|>' + message['role'] + '\n' }}
+{%- set text = namespace(joined='') %}
+{%- if message['content'] is string %}{% set text.joined = message['content'] %}
+{%- else %}{% for part in message['content'] %}{% set text.joined = text.joined + part['text'] %}{% endfor %}{% endif %}
+{%- if message['role'] == 'assistant' %}{% generation %}{{ text.joined + '<|im_end|>' }}{% endgeneration %}
+{%- else %}{{ text.joined + '<|im_end|>' }}{% endif %}
+{{- '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 LLAMA_3 = """\
 {{- bos_token }}
 {%- for message in messages %}

@@ -27,6 +27,7 @@ COLUMNS = {
     "prompt": "prompt",
     "completion": "completion",
     "messages": "messages",
+    "tools": "tools",
     "check": "check",
     "text": "completion",
 }
@@ -183,4 +184,6 @@ def columns_of(names: Sequence[str], *, key: str) -> dict[str, str]:
         )
     if found["completion"] == "text" and "prompt" in found:
         raise UserError(f"{key}: rows have prompt and text; name the second completion")
+    if "prompt" not in found:  # raw text
+        found.pop("tools", None)
     return found

@@ -7,12 +7,14 @@ token that the template writes after it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from ebft.data.messages import REASONING, tool_name
 from ebft.errors import UserError, first_line
 from ebft.models.tokenizer import encode, encode_completions, text_of
 from ebft.parts.splits import Example, Message
@@ -138,12 +140,29 @@ def _span(
     """Returns where a turn starts and ends in the tokens of a conversation; None if these do not
     begin with those of the messages up to it."""
     up_to = _render(tokenizer, example, example.messages[: place + 1])
+    _check_used(example, place, up_to)
     context, turn = encode(tokenizer, [_context(tokenizer, example, place), up_to])
     first = len(context)
     if turn[:first] != context:
         return None
     last = first + _end(tokenizer, example, place, turn[first:])
     return (first, last) if list(tokens[:last]) == turn[:last] else None
+
+
+def _check_used(example: Example, place: int, text: str) -> None:
+    """Raises `UserError` if the template does not write a turn's reasoning or the tools: they
+    would be lost without a word."""
+    if example.messages[place].reasoning.strip() not in text:
+        raise UserError(
+            f"data: {example.name}: the chat template does not write the {REASONING} of message "
+            f"{place + 1}; write it into the content as the template expects it, or leave it out"
+        )
+    for tool in json.loads(example.tools or "[]"):
+        if (name := tool_name(tool)) is not None and name not in text:
+            raise UserError(
+                f"data: {example.name}: the chat template does not describe the tool {name!r}; "
+                "give a model whose template has tools, or leave data.tools out"
+            )
 
 
 def _context(tokenizer: PreTrainedTokenizerBase, example: Example, place: int) -> str:
@@ -178,10 +197,17 @@ def _render(
     asked: bool = False,
 ) -> str:
     """Returns the template's text; `asked`: with the generation prompt at its end."""
-    listed = [{"role": it.role, "content": it.content} for it in messages]
+    listed = [
+        {"role": it.role, "content": it.content}
+        | ({REASONING: it.reasoning} if it.reasoning else {})
+        for it in messages
+    ]
+    tools = json.loads(example.tools) if example.tools else None
     try:
         return str(
-            tokenizer.apply_chat_template(listed, tokenize=False, add_generation_prompt=asked)
+            tokenizer.apply_chat_template(
+                listed, tools=tools, tokenize=False, add_generation_prompt=asked
+            )
         )
     except Exception as error:  # a template is a program, and raises anything
         raise UserError(

@@ -1,7 +1,8 @@
 """Conversations in the rows of a data set: checked, and as a text that a cache keeps.
 
 Two forms are read, which are also those of TRL: a column of whole conversations, and columns of a
-prompt and a completion that are lists of messages. A message is {"role": …, "content": …}.
+prompt and a completion that are lists of messages. A message is {"role": …, "content": …}, and may
+have the key `reasoning_content`. A row may have tools.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import Any
 from ebft.data.jsonl import Repeating
 from ebft.data.values import check_text, listed, quoted
 from ebft.errors import UserError
+from ebft.files import parse_json
 from ebft.parts.splits import ASSISTANT, Message
 
 MESSAGES = "messages"
 """The option that names a column of conversations, and the field that holds one."""
+TOOLS = "tools"
+"""The option that names a column of functions that a chat template describes."""
+REASONING = "reasoning_content"
 ROLES = ("system", "user", ASSISTANT)
 OF_TOOLS = {"tool_calls", "tool_call_id", "tools", "function_call"}
 TOOL_ROLES = ("tool", "function", "ipython")
@@ -38,9 +43,16 @@ def check_row(values: Mapping[str, Any], places: Mapping[str, str]) -> dict[str,
         if option == MESSAGES or (option in ("prompt", "completion") and is_chat(value))
     }
     for option, value in values.items():
+        if option == TOOLS:
+            continue
         if option not in conversations and (option == "check" or not conversations):
             texts[option] = check_text(value, places[option])
+    tools = read_tools(values.get(TOOLS), places.get(TOOLS, ""))
     if not conversations:
+        if tools:
+            raise UserError(
+                f"{places[TOOLS]} has tools, and the row has no conversation; leave it out"
+            )
         return texts
     for option in ("prompt", "completion"):
         if MESSAGES not in conversations and option not in conversations:
@@ -56,7 +68,7 @@ def check_row(values: Mapping[str, Any], places: Mapping[str, str]) -> dict[str,
         replace(message, is_target=message.role == ASSISTANT) for message in conversations[last]
     ]
     _check_targets(targets, places[last])
-    texts[MESSAGES] = as_text([*conversations.get("prompt", ()), *targets])
+    texts[MESSAGES] = as_text([*conversations.get("prompt", ()), *targets], tools)
     return texts
 
 
@@ -82,14 +94,63 @@ def read_messages(value: Any, where: str) -> list[Message]:
     return [_message(item, f"{where}, message {i}") for i, item in enumerate(value, 1)]
 
 
-def as_text(messages: Sequence[Message]) -> str:
+def read_tools(value: Any, where: str) -> list[Any]:
+    """Returns a row's functions; none for null. The value may be the JSON text of the list.
+
+    Raises `UserError` beginning with `where`.
+    """
+    given = value
+    if isinstance(value, str) and value.strip():
+        try:
+            given = parse_json(value)
+        except ValueError as error:
+            raise UserError(f"{where} is no JSON ({error}); give a list of functions") from error
+    if given is None or given == "":
+        return []
+    if not isinstance(given, list):
+        raise UserError(f"{where} has {quoted(value)} there; tools are a list of functions")
+    for number, tool in enumerate(given, 1):
+        if tool_name(tool) is None:
+            raise UserError(
+                f"{where}, tool {number} is {quoted(tool)}; a tool is an object with the name of a "
+                'function, such as {"type": "function", "function": {"name": …}}'
+            )
+    return [_without_null(tool) for tool in given]
+
+
+def tool_name(tool: Any) -> str | None:
+    """Returns the name of a function, which is in a field `function` or on its own."""
+    if not isinstance(tool, Mapping):
+        return None
+    function = tool.get("function", tool)
+    name = function.get("name") if isinstance(function, Mapping) else None
+    return name if isinstance(name, str) and name else None
+
+
+def as_text(messages: Sequence[Message], tools: Sequence[Any] = ()) -> str:
     """Returns a conversation as one text, from which `from_text` makes it again."""
-    return json.dumps([[it.role, it.content, it.is_target] for it in messages], ensure_ascii=False)
+    listed = [
+        [it.role, it.content, it.is_target, *([it.reasoning] if it.reasoning else [])]
+        for it in messages
+    ]
+    kept = {MESSAGES: listed, TOOLS: list(tools)} if tools else listed
+    return json.dumps(kept, ensure_ascii=False)
 
 
-def from_text(text: str) -> tuple[Message, ...]:
-    """Returns the conversation that `as_text` wrote."""
-    return tuple(Message(*fields) for fields in json.loads(text))
+def from_text(text: str) -> tuple[tuple[Message, ...], str]:
+    """Returns the conversation that `as_text` wrote, and the JSON text of its tools."""
+    kept = json.loads(text)
+    listed, tools = (kept, []) if isinstance(kept, list) else (kept[MESSAGES], kept[TOOLS])
+    messages = tuple(Message(*fields) for fields in listed)
+    return messages, json.dumps(tools, ensure_ascii=False) if tools else ""
+
+
+def _without_null(value: Any) -> Any:
+    """Returns the value without keys whose value is null, which data sets write for the keys that
+    other rows have."""
+    if isinstance(value, Mapping):
+        return {key: _without_null(item) for key, item in value.items() if item is not None}
+    return [_without_null(item) for item in value] if isinstance(value, list) else value
 
 
 def _message(item: Any, where: str) -> Message:
@@ -104,20 +165,39 @@ def _message(item: Any, where: str) -> Message:
     if missing := [key for key in ("role", "content") if key not in there]:
         names = "; rename from and value" if "from" in there else ""
         raise UserError(f"{where} has no {missing[0]!r}; there are: {listed(there)}{names}")
-    if unknown := sorted(there.keys() - {"role", "content"}):
+    if unknown := sorted(there.keys() - {"role", "content", REASONING}):
         raise UserError(
-            f"{where} has {quoted(unknown[0])}, and only role and content are read; remove it "
-            "(reasoning is written into the content, as the chat template expects it there)"
+            f"{where} has {quoted(unknown[0])}, and only role, content and {REASONING} are read; "
+            "remove it"
         )
-    role, content = there["role"], there["content"]
+    role, reasoning = there["role"], there.get(REASONING, "")
     if role not in ROLES:
         raise UserError(f"{where} has the role {quoted(role)}; roles are {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise UserError(
-            f"{where} has {quoted(content)} for its content; a text is needed, as pictures and "
-            "other parts are not supported"
-        )
-    return Message(role, check_text(content, where))
+    if not isinstance(reasoning, str):
+        raise UserError(f"{where} has {quoted(reasoning)} for its {REASONING}; a text is needed")
+    if reasoning and role != ASSISTANT:
+        raise UserError(f"{where} has {REASONING}, which only the {ASSISTANT} has; remove it")
+    content = check_text(_content(there["content"], where), where)
+    return Message(role, content, reasoning=check_text(reasoning, where))
+
+
+def _content(content: Any, where: str) -> str:
+    """Returns a message's text: its content, or the texts of its parts, one after the other."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        raise UserError(f"{where} has {quoted(content)} for its content; a text is needed")
+    texts = []
+    for number, part in enumerate(content, 1):
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        text = part.get("text") if isinstance(part, Mapping) else None
+        if kind != "text" or not isinstance(text, str):
+            raise UserError(
+                f"{where}, part {number} of its content is {quoted(part)}; only text is read, as "
+                '{"type": "text", "text": …}: pictures and other parts are not supported'
+            )
+        texts.append(text)
+    return "".join(texts)
 
 
 def _check_targets(messages: Sequence[Message], where: str) -> None:

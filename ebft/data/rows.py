@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import Field, model_validator
 
-from ebft.data.messages import MESSAGES, check_row, from_text
+from ebft.data.messages import MESSAGES, TOOLS, check_row, from_text
 from ebft.data.values import listed
 from ebft.errors import UserError
 from ebft.parts.part import Part
@@ -30,6 +30,11 @@ class RowOptions(Part):
         description="column of conversations, in place of prompt and completion: lists of messages "
         "with role and content, to which the tokenizer's chat template is applied",
     )
+    tools: str | None = Field(
+        None,
+        description="column of the functions that the chat template describes to the model: a list "
+        "of JSON schemas, or its JSON text",
+    )
     check: str | None = Field(
         None, description="column that a verifiable reward checks rollouts with, e.g. unit tests"
     )
@@ -39,12 +44,17 @@ class RowOptions(Part):
         named: dict[str, str | None] = {"prompt": self.prompt, "completion": self.completion}
         if self.messages is not None:
             named = {MESSAGES: self.messages}
-        named["check"] = self.check
+        named |= {TOOLS: self.tools, "check": self.check}
         return {option: column for option, column in named.items() if column is not None}
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         own = type(self).model_fields["completion"].default
+        if self.tools is not None and self.messages is None and self.prompt is None:
+            raise ValueError(
+                f"tools = {self.tools}: are described in conversations, and the rows are raw text; "
+                "leave it out, or set messages"
+            )
         if self.messages is not None and (self.prompt is not None or self.completion != own):
             raise ValueError(
                 f"messages = {self.messages}: is the column of whole conversations, so there is no "
@@ -119,7 +129,8 @@ class Rows(Sequence[Example]):
 
 def _example(name: str, texts: Mapping[str, str]) -> Example:
     if conversation := texts[MESSAGES]:
-        return Example.of_messages(name, from_text(conversation), check=texts.get("check", ""))
+        messages, tools = from_text(conversation)
+        return Example.of_messages(name, messages, check=texts.get("check", ""), tools=tools)
     completion, prompt, check = (
         texts.get(option, "") for option in ("completion", "prompt", "check")
     )

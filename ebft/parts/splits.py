@@ -11,11 +11,13 @@ ASSISTANT = "assistant"
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message of a conversation. `is_target` says whether it is a turn to train on: a turn of
-    the assistant that is not only context."""
+    the assistant that is not only context. `reasoning` is what a template calls
+    `reasoning_content`; empty if there is none."""
 
     role: str
     content: str
     is_target: bool = False
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Example:
     `check` is what a verifiable reward compares a rollout with (unit tests, an answer), if any.
     `cluster` names what the text is a part of, such as a file, which is held out as a whole.
     `messages` is a conversation, to which the tokenizer's chat template is applied (see
-    `of_messages`); empty for other texts.
+    `of_messages`); empty for other texts. `tools` are the functions that the template describes, as
+    the JSON text of a list.
     """
 
     name: str
@@ -34,10 +37,17 @@ class Example:
     check: str = ""
     cluster: str = ""
     messages: tuple[Message, ...] = ()
+    tools: str = ""
 
     @classmethod
     def of_messages(
-        cls, name: str, messages: Sequence[Message], *, check: str = "", cluster: str = ""
+        cls,
+        name: str,
+        messages: Sequence[Message],
+        *,
+        check: str = "",
+        cluster: str = "",
+        tools: str = "",
     ) -> Example:
         """Returns the example of a conversation.
 
@@ -48,11 +58,12 @@ class Example:
         users = (message for message in messages if message.role == "user")
         return cls(
             name,
-            "\n".join(f"{message.role}: {message.content}" for message in messages),
+            "\n".join(f"{it.role}: {it.reasoning}{it.content}" for it in messages),
             next(users, messages[0]).content,
             check,
             cluster,
             tuple(messages),
+            tools,
         )
 
 

@@ -34,6 +34,19 @@ def rows(*rows: dict, name: str = "rows.jsonl"):
     return pairs(name, "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def tools(value: object):
+    """Overrides that read a conversation with these tools."""
+
+    def make(inputs: Inputs) -> list[str]:
+        lines = [{"messages": conversation(i), "tools": value} for i in range(2)]
+        file = inputs.write("tools.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        model = write_chat_model(inputs.folder / "model", "ChatML")
+        named = [f"model.path={model}", "data=files", f"data.path={file}"]
+        return [*named, "data.messages=messages", "data.tools=tools", *PAIRS]
+
+    return make
+
+
 def chat(*messages: object, family: str = "ChatML", eos: str | None = None, more: int = 0):
     """Overrides that read a conversation, with a model of a family whose end of turn is `eos`."""
 
@@ -100,9 +113,22 @@ CASES = [
     Case("chat: no message", chat(more=1), "row 2 has [] there; a conversation is a list of messages"),
     Case("chat: tools", chat({"role": "assistant", "tool_calls": [{}]}), "row 1, message 1: calls of tools are not supported; leave such rows out"),
     Case("chat: the answer of a tool", chat(said("tool", "5")), "message 1: calls of tools are not supported"),
-    Case("chat: an unknown key", chat({**said("user", "u"), "name": "A"}), "row 1, message 1 has 'name', and only role and content are read"),
+    Case("chat: an unknown key", chat({**said("user", "u"), "name": "A"}), "row 1, message 1 has 'name', and only role, content and reasoning_content are read; remove it"),
     Case("chat: an unknown role", chat(said("bot", "b")), "message 1 has the role 'bot'; roles are system, user, assistant"),
-    Case("chat: a picture", chat(said("user", [{"type": "image"}])), "message 1 has [{'type': 'image'}] for its content; a text is needed"),
+    Case("chat: a picture", chat(said("user", [{"type": "text", "text": "See"}, {"type": "image"}])), "row 1, message 1, part 2 of its content is {'type': 'image'}; only text is read"),
+    Case("chat: a part that is a text", chat(said("user", ["u"])), "row 1, message 1, part 1 of its content is 'u'; only text is read"),
+    Case("chat: a part without its text", chat(said("user", [{"type": "text"}])), "message 1, part 1 of its content is {'type': 'text'}; only text is read"),
+    Case("chat: no parts", chat(said("user", [])), "row 1, message 1 has [] for its content; a text is needed"),
+    Case("chat: half a surrogate pair in a part", chat(said("user", [{"type": "text", "text": "x\ud83d"}])), "row 1, message 1 has half a surrogate pair"),
+    Case("chat: reasoning that is no text", chat(said("user", "u"), {**said("assistant", "a"), "reasoning_content": ["r"]}), "row 1, message 2 has ['r'] for its reasoning_content; a text is needed"),
+    Case("chat: a user who reasons", chat({**said("user", "u"), "reasoning_content": "r"}), "row 1, message 1 has reasoning_content, which only the assistant has; remove it"),
+    Case("chat: reasoning that the template loses", chat(said("user", "u"), {**said("assistant", "a"), "reasoning_content": "r9"}, more=1), "data: chat.jsonl:2: the chat template does not write the reasoning_content of message 2"),
+    Case("chat: a tool without a name", tools([{"type": "function"}]), "data.tools = tools: tools.jsonl, row 1, tool 1 is {'type': 'function'}; a tool is an object with the name of a function"),
+    Case("chat: tools in another form", tools({"name": "f"}), "row 1 has {'name': 'f'} there; tools are a list of functions"),
+    Case("chat: tools that are no JSON", tools("[f()]"), "data.tools = tools: tools.jsonl, row 1 is no JSON (Expecting value"),
+    Case("chat: tools nested too deeply", tools("[" * 500 + "]" * 500), "row 1 is no JSON (it is nested more than 100 levels deep)"),
+    Case("chat: tools that the template loses", tools([{"name": "weather"}]), ": the chat template does not describe the tool 'weather'"),
+    Case("tools of a text", pairs("rows.jsonl", json.dumps(ROW | {"t": [{"name": "f"}]}) + "\n", "data.tools=t"), "data.tools = t: rows.jsonl, row 1 has tools, and the row has no conversation; leave it out"),
     Case("chat: half a surrogate pair", chat(said("user", "x\ud83d")), "row 1, message 1 has half a surrogate pair"),
     Case("chat: a role twice", pairs("x.jsonl", '{"m": [{"role": "a", "role": "b"}]}', "~data.prompt", "~data.completion", "data.messages=m"), "message 1 has role more than once"),
     Case("chat: no answer", chat(said("user", "u"), more=3), "row 4 has no message of the assistant"),

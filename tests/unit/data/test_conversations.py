@@ -19,7 +19,7 @@ from ebft.rollout.contexts import make_rollouts
 from ebft.rollout.records import Document
 from ebft.training.objective import cross_entropy_mask
 from ebft.verifiers.attempts import attempts_of
-from tests.chat import FAMILIES, chat_tokenizer, conversation, said
+from tests.chat import FAMILIES, PARTS, TOOLS, chat_tokenizer, conversation, said
 
 PLAN = Completion(rollout_length=12)
 LONG = Completion(rollout_length=64)
@@ -65,14 +65,14 @@ def template(tokenizer, messages, **more):
     return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **more)
 
 
-def check_document(document, tokenizer, messages, kept):
+def check_document(document, tokenizer, messages, kept, **more):
     """Compares a document with the template of the whole conversation; `kept` are the places of
-    the messages that are trained on."""
-    whole = template(tokenizer, messages, return_assistant_tokens_mask=True)
+    the messages that are trained on, and `more` are passed to the template."""
+    whole = template(tokenizer, messages, return_assistant_tokens_mask=True, **more)
     assert document.tokens.tolist() == whole["input_ids"]
     contexts = PLAN([document])
     asked = [
-        template(tokenizer, messages[:place], add_generation_prompt=True)["input_ids"]
+        template(tokenizer, messages[:place], add_generation_prompt=True, **more)["input_ids"]
         for place in kept
     ]
     assert contexts.anchor.tolist() == [len(context) for context in asked]
@@ -281,3 +281,142 @@ def test_no_template():
     tokenizer.chat_template = None
     with pytest.raises(UserError, match=r"model\.path: its tokenizer has no chat template"):
         documents_of([example(conversation(0, 1))], tokenizer)
+
+
+def with_template(text):
+    tokenizer = chat_tokenizer("reasoning")
+    tokenizer.chat_template = text
+    return tokenizer
+
+
+def reasoned(i, turns, system=None):
+    """A conversation whose answers have their reasoning in a field of its own."""
+    talk = conversation(i, turns, system)
+    return [
+        message
+        | ({"reasoning_content": f"In the mind {n}."} if message["role"] == "assistant" else {})
+        for n, message in enumerate(talk)
+    ]
+
+
+def parts(text):
+    """A text as a list of parts, divided within words."""
+    return [{"type": "text", "text": text[at : at + 7]} for at in range(0, len(text), 7)]
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a town.",
+        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}},
+    },
+}
+TIME = {"name": "time", "description": "The time — now.", "parameters": {}}
+
+
+@pytest.mark.parametrize("family", PREFIXED)
+def test_content_in_parts_is_their_text(tmp_path, family):
+    tokenizer = chat_tokenizer(family)
+    talks = [conversation(i, 2) for i in range(3)]
+    rows = [{"messages": [said(it["role"], parts(it["content"])) for it in talk]} for talk in talks]
+    path = write(tmp_path / "chat.jsonl", rows)
+    for document, talk in zip(
+        documents_of(read(path, messages="messages"), tokenizer), talks, strict=True
+    ):
+        check_document(document, tokenizer, talk, [1, 3])
+
+
+def test_a_template_that_reads_parts_makes_the_same_tokens_of_them(tmp_path):
+    tokenizer = with_template(PARTS)
+    talk = [said(it["role"], parts(it["content"])) for it in conversation(1, 2)]
+    path = write(tmp_path / "chat.jsonl", [{"messages": talk}, {"messages": conversation(2, 1)}])
+    document, _ = documents_of(read(path, messages="messages"), tokenizer)
+    check_document(document, tokenizer, talk, [1, 3])
+
+
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_reasoning_that_earlier_turns_lose(tmp_path, system):
+    """Each turn is a document of its own, with its own reasoning and none of the turns before."""
+    tokenizer = with_template(TOOLS)
+    talks = [reasoned(i, 2, system) for i in range(2)]
+    path = write(tmp_path / "chat.jsonl", [{"messages": talk} for talk in talks])
+    found = documents_of(read(path, messages="messages"), tokenizer)
+    assert [document.name for document in found] == [
+        f"chat.jsonl:{row}#{turn}" for row in (1, 2) for turn in (1, 2)
+    ]
+    begin = 0 if system is None else 1
+    for document in found:
+        row, turn = (int(it) for it in document.name.rpartition(":")[2].split("#"))
+        end = begin + 2 * turn
+        check_document(document, tokenizer, talks[row - 1][:end], [end - 1])
+        ((first, last),) = document.turns
+        said_now = tokenizer.decode(document.tokens[first:last].tolist())
+        assert said_now.startswith(f"<think>\nIn the mind {end - 1}.\n</think>\n\nIt is")
+        assert "In the mind" not in tokenizer.decode(document.tokens[:first].tolist())
+
+
+def test_reasoning_of_the_last_turn_alone_leaves_one_document():
+    tokenizer = with_template(TOOLS)
+    talk = [*conversation(0, 1), *reasoned(1, 1)]
+    messages = [
+        Message(
+            it["role"], it["content"], it["role"] == "assistant", it.get("reasoning_content", "")
+        )
+        for it in talk
+    ]
+    (document,) = documents_of([Example.of_messages("rows:1", messages)], tokenizer)
+    check_document(document, tokenizer, talk, [1, 3])
+
+
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_tools_that_the_template_describes(tmp_path, system):
+    tokenizer = with_template(TOOLS)
+    talks = [conversation(i, 2, system) for i in range(4)]
+    tools = [[WEATHER, TIME], json.dumps([TIME]), None, [WEATHER | {"strict": None}]]
+    rows = [{"m": talk, "t": tool} for talk, tool in zip(talks, tools, strict=True)]
+    path = write(tmp_path / "chat.jsonl", rows)
+    found = documents_of(read(path, messages="m", tools="t"), tokenizer, length=800)
+    begin = 0 if system is None else 1
+    for document, talk, tool in zip(
+        found, talks, [[WEATHER, TIME], [TIME], None, [WEATHER]], strict=True
+    ):
+        check_document(document, tokenizer, talk, [begin + 1, begin + 3], tools=tool)
+    assert "weather" in tokenizer.decode(found[0].tokens.tolist())
+
+
+def test_tools_of_prompts_with_completions(tmp_path):
+    tokenizer = with_template(TOOLS)
+    talk = conversation(0, 2)
+    rows = [
+        {"q": talk[:-1], "a": talk[-1:], "tools": [TIME]},
+        {"q": talk[:1], "a": talk[1:2], "tools": None},
+    ]
+    path = write(tmp_path / "pairs.jsonl", rows)
+    examples = read(path, prompt="q", completion="a", tools="tools")
+    first, _ = documents_of(examples, tokenizer, length=800)
+    check_document(first, tokenizer, talk, [3], tools=[TIME])
+
+
+def test_a_template_that_would_lose_them_without_a_word(tmp_path):
+    tokenizer = chat_tokenizer("ChatML")
+    path = write(tmp_path / "chat.jsonl", [{"messages": reasoned(i, 2)} for i in range(2)])
+    with pytest.raises(
+        UserError, match=r"chat\.jsonl:1: .* reasoning_content of message 2; write it"
+    ):
+        documents_of(read(path, messages="messages"), tokenizer)
+    rows = [{"messages": conversation(i, 1), "tools": [WEATHER]} for i in range(2)]
+    path = write(tmp_path / "tools.jsonl", rows)
+    with pytest.raises(UserError, match=r"tools\.jsonl:1: .* the tool 'weather'; give a model"):
+        documents_of(read(path, messages="messages", tools="tools"), tokenizer)
+
+
+def test_reasoning_of_a_turn_that_is_only_context_may_be_left_out():
+    tokenizer = with_template(TOOLS)
+    talk = reasoned(0, 2)
+    messages = [
+        Message(it["role"], it["content"], i == 3, it.get("reasoning_content", ""))
+        for i, it in enumerate(talk)
+    ]
+    (document,) = documents_of([Example.of_messages("rows:1", messages)], tokenizer)
+    check_document(document, tokenizer, talk, [3])
