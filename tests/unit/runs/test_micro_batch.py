@@ -181,7 +181,7 @@ def test_each_turn_of_a_conversation_is_an_anchor_of_the_estimate(turns):
 def test_the_budget_of_a_run_is_that_of_its_largest_conversation(caplog):
     caplog.set_level(logging.INFO, "ebft")
     options = chat("training.micro_batch=auto")
-    documents = [talk(2), talk(15), talk(4, each=30)]
+    documents = [talk(2), talk(15), talk(4, each=45)]
     budget = with_turns(budget_of(options), options, documents)
     anchors = [start for start, _ in documents[1].turns]
     expected = StepEstimate.of(options, DocumentTree(150, anchors, 4, 16)).memory(3).total
