@@ -402,7 +402,7 @@ MUTANTS = [
     Mutant("parts/named.py", "if importable is not None and", "if importable is None and"),
     Mutant("parts/modules.py", "sys.path[:] = before", "pass"),
     Mutant("parts/registry.py", "has_hooks or _forgets_to_mark(module)", "has_hooks"),
-    Mutant("config/class_kinds.py", "isinstance(found, type) and issubclass(found, Optimizer)", "callable(found)"),
+    Mutant("config/class_kinds.py", "isinstance(found, type) and issubclass(found, torch.optim.Optimizer)", "callable(found)"),
     Mutant("config/class_kinds.py", "found.__module__ in SCHEDULES", "True"),
     Mutant("config/class_kinds.py", '"schedule" in found.__name__', "True"),
     Mutant("config/class_kinds.py", "if not self._steps_by_number(type(schedule)):", "if False:"),

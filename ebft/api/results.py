@@ -111,7 +111,8 @@ class Run:
     @cached_property
     def policy(self) -> PreTrainedModel:
         """The policy of the newest checkpoint, as transformers loads it: for `generate`."""
-        from ebft.models.load import load_policy, resolve_device
+        from ebft.models.load import load_policy
+        from ebft.models.options import resolve_device
 
         options = self._model()
         policy, _ = load_policy(options)

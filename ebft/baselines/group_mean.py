@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from jaxtyping import Float
-from torch import Tensor
 
+from ebft.lazy import Tensor
 from ebft.parts.kinds import BaselinePart
 from ebft.parts.part import Claim
 from ebft.rollout.records import Terms

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from ebft.lazy import Tensor, torch
 from ebft.parts.kinds import BaselinePart
 from ebft.parts.part import Claim
 from ebft.rollout.records import Terms

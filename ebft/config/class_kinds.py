@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-
+from ebft.config import usual
 from ebft.config.component import Component
 from ebft.errors import UserError
+from ebft.lazy import torch
+
+if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler
 
 SCHEDULES = ("transformers.optimization", "torchtune.training.lr_schedulers")
 """Modules of functions `get_…schedule…` that make a schedule; other schedules are classes."""
@@ -37,10 +39,11 @@ class OptimizerComponent(Component):
     """An optimizer of the policy's weights."""
 
     wanted = "an optimizer: a subclass of torch.optim.Optimizer"
+    usual = usual.OPTIMIZERS
 
     @classmethod
     def accepts(cls, found: object) -> bool:
-        return isinstance(found, type) and issubclass(found, Optimizer)
+        return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
 
 
 class ScheduleComponent(Component):
@@ -51,6 +54,7 @@ class ScheduleComponent(Component):
         f", or a function of {' or '.join(SCHEDULES)}"
     )
     instead: ClassVar[Mapping[str, str]] = SAME_SCHEDULE
+    usual = usual.SCHEDULES
 
     @classmethod
     def accepts(cls, found: object) -> bool:
@@ -75,7 +79,10 @@ class ScheduleComponent(Component):
 
     @staticmethod
     def _steps_by_number(kind: type) -> bool:
-        return issubclass(kind, LRScheduler) and not issubclass(kind, ReduceLROnPlateau)
+        schedules = torch.optim.lr_scheduler
+        return issubclass(kind, schedules.LRScheduler) and not issubclass(
+            kind, schedules.ReduceLROnPlateau
+        )
 
 
 class LoggerComponent(Component):

@@ -18,6 +18,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from ebft.config.arguments import check_argument
+from ebft.config.usual import Usual
 from ebft.errors import Mistake, UserError, first_line, unknown_key, validation_error
 from ebft.parts.named import find_named, importable_in
 from ebft.parts.packages import missing
@@ -37,11 +38,18 @@ class Component:
     """The kind of object that the path must name, for messages."""
     instead: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """For paths into an optional package, the path of what does the same without it."""
+    usual: ClassVar[Mapping[str, Usual]] = MappingProxyType({})
+    """For paths of this kind, the arguments that are accepted without importing the class."""
 
     @classmethod
     def accepts(cls, found: object) -> bool:
         """Whether `found` is of this kind. It is not called."""
         return isinstance(found, type)
+
+    def is_usual(self) -> bool:
+        """Whether path and arguments are known to be right, so that the class is not imported."""
+        known = self.usual.get(self.path)
+        return known is not None and known.accepts(self.arguments)
 
     def bind(self, *args: Any, **more: Any) -> None:
         """Checks the arguments of `instantiate` against the signature, without calling it.
@@ -92,10 +100,13 @@ class Component:
             raise ValueError("needs `_component_: dotted.path` and its arguments beside it")
         arguments = dict(section)
         path = arguments.pop("_component_")
+        component = cls(path, arguments)
+        if component.is_usual():
+            return component
         signature = _signature(cls._find(path, importable))
         if signature is not None and (mistakes := _mistakes(arguments, signature)):
             raise validation_error(path, mistakes)
-        return cls(path, arguments)
+        return component
 
     @classmethod
     def _find(cls, path: str, importable: Collection[str] | None) -> Callable[..., Any]:

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from ebft.data.messages import REASONING, tool_name
 from ebft.errors import UserError, first_line
+from ebft.lazy import torch
 from ebft.models.tokenizer import encode, encode_completions, text_of
 from ebft.parts.splits import Example, Message
 from ebft.rollout.records import Document

@@ -8,8 +8,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import overload
 
-import torch
-
+from ebft.lazy import torch
 from ebft.rollout.records import Document
 
 

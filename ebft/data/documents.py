@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
 
 from ebft.console import Bar
@@ -16,6 +15,7 @@ from ebft.data.conversations import check_template, conversation_documents
 from ebft.data.corpus import Corpus, InMemory
 from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
+from ebft.lazy import torch
 from ebft.models.tokenizer import begins_with, encode, encode_completions
 from ebft.options import Options
 from ebft.parts.interfaces import Plan

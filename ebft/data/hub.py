@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from datasets import load_dataset
 from pydantic import Field, PositiveInt
 
 from ebft.data.rows import RowOptions, Rows
@@ -49,6 +48,8 @@ class Hub(RowOptions):
     def _load(
         self, dataset: str, split: str, subset: str | None = None, revision: str | None = None
     ) -> Rows:
+        from datasets import load_dataset
+
         wanted = split if self.limit is None else f"{split}[:{self.limit}]"
         try:
             rows: Any = load_dataset(dataset, subset, split=wanted, revision=revision)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b, file_digest
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
 import pyarrow as pa
 from filelock import FileLock
 
@@ -17,6 +17,9 @@ from ebft.data.messages import MESSAGES
 from ebft.data.values import safe_name
 from ebft.errors import UserError, first_line
 from ebft.files import replacing
+
+if TYPE_CHECKING:
+    import datasets
 
 VERSION = 2
 """The version of the cache: a new one makes every file be read again."""
@@ -31,6 +34,8 @@ def stored_texts(path: Path, key: str, columns: Mapping[str, str]) -> datasets.D
     the cache of `datasets`, which may be deleted. Raises `UserError` naming `key` for a file that
     cannot be read or has no rows, and for a cache that cannot be written.
     """
+    import datasets
+
     content = _digest(path, key)
     said = f"{VERSION}\n{format_of(path)}{path.suffix}\n{sorted(columns.items())!r}\n{content}"
     name = blake2b(said.encode(), digest_size=16).hexdigest()

@@ -13,7 +13,7 @@ from ebft.diagnosis.sets import draw_both
 from ebft.distributed.processes import ONE_PROCESS
 from ebft.errors import UserError
 from ebft.models.layout import Depth
-from ebft.models.load import resolve_device
+from ebft.models.options import resolve_device
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.runs.estimate import memory_need
 from ebft.runs.memory import MemoryBudget, free_memory

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed as dist
 from pydantic import Field, PositiveInt
-from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ebft.distributed.processes import ONE_PROCESS, Launch, Processes
-from ebft.distributed.rendezvous import meet, open_store
+from ebft.lazy import Tensor, torch
 from ebft.options import Options
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class ParallelOptions(Options):
@@ -36,15 +36,17 @@ def join(launch: Launch, options: ParallelOptions, device: torch.device) -> Proc
     """
     if launch.size == 1:
         return ONE_PROCESS
+    from ebft.distributed.rendezvous import meet, open_store
+
     if device.type == "cuda":
         torch.cuda.set_device(launch.local_rank)
     timeout = timedelta(seconds=options.timeout)
     store = open_store(timeout)
-    dist.init_process_group(
+    torch.distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         timeout=timeout,
         # Without the prefix, torch would read addresses that an earlier start has written.
-        store=dist.PrefixStore(meet(store, launch, timeout), store),  # type: ignore[attr-defined]
+        store=torch.distributed.PrefixStore(meet(store, launch, timeout), store),  # type: ignore[attr-defined]
         rank=launch.rank,
         world_size=launch.size,
     )
@@ -53,6 +55,8 @@ def join(launch: Launch, options: ParallelOptions, device: torch.device) -> Proc
 
 def make_mesh(size: int, replicas: int, device: torch.device) -> DeviceMesh:
     """Returns a mesh of one dimension (shards); with replicas of two, (replicas, shards)."""
+    from torch.distributed.device_mesh import init_device_mesh
+
     if replicas == 1:
         return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
     return init_device_mesh(
@@ -76,7 +80,7 @@ class ManyProcesses:
 
     def sum(self, values: Tensor) -> Tensor:
         total = values.clone()
-        dist.all_reduce(total)
+        torch.distributed.all_reduce(total)
         return total
 
     def gather(self, values: Tensor) -> Tensor:
@@ -85,7 +89,7 @@ class ManyProcesses:
         padded = values.new_empty(max(counts), *values.shape[1:])
         padded[: len(values)] = values
         parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded)
+        torch.distributed.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def any(self, flag: bool) -> bool:
@@ -93,11 +97,11 @@ class ManyProcesses:
 
     def broadcast(self, text: str | None) -> str | None:
         said = [text]
-        dist.broadcast_object_list(said)
+        torch.distributed.broadcast_object_list(said)
         return said[0]
 
     def close(self) -> None:
-        dist.destroy_process_group()
+        torch.distributed.destroy_process_group()
 
     def own(self, gathered: Tensor, like: Tensor) -> Tensor:
         return torch.split(gathered, self._counts(like))[self.rank]

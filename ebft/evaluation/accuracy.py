@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
+from ebft.lazy import no_grad, torch
 from ebft.parts.measurements import Measurement
 from ebft.parts.part import Resources
 from ebft.plans.completion import Completion
@@ -87,7 +87,7 @@ class AccuracyEvaluator:
             )
             self._drawn.append((sampled, {f"pass@{k}": k for k in sorted(set(options.k))}))
 
-    @torch.no_grad()
+    @no_grad
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
-from ebft.models.forward import autocast
-from ebft.models.tree_log_probs import document_log_probs
+from ebft.lazy import no_grad, torch
 from ebft.parts.measurements import Measurement
 from ebft.parts.part import Resources
 from ebft.rollout.contexts import make_contexts
@@ -40,10 +38,13 @@ class CrossEntropyEvaluator:
     def __init__(self, options: CrossEntropy, resources: Resources) -> None:
         self._options, self._resources = options, resources
 
-    @torch.no_grad()
+    @no_grad
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:
+        from ebft.models.forward import autocast
+        from ebft.models.tree_log_probs import document_log_probs
+
         resources = self._resources
         # Without anchors the tree is only the trunk.
         no_anchors = [torch.empty(0, dtype=torch.long)] * len(documents)

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, per_document
-from ebft.models.forward import autocast
-from ebft.models.tree_log_probs import tree_log_probs
+from ebft.lazy import Tensor, no_grad, torch
 from ebft.parts.interfaces import Plan, known_plan
 from ebft.parts.measurements import Measurement
 from ebft.parts.part import Part, Resources, part_of
@@ -61,7 +58,7 @@ class EntropyDriftEvaluator:
         self._sample = EvaluationRollouts(options.plan, resources, n=options.n)
         self._resources = resources
 
-    @torch.no_grad()
+    @no_grad
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:
@@ -88,6 +85,9 @@ class EntropyDriftEvaluator:
         self, policy: PreTrainedModel, rollouts: Rollouts
     ) -> tuple[Float[Tensor, "P 1 G"], Bool[Tensor, "P 1 G"]]:
         """Returns −log p of the references' tokens, each given the ground truth before it."""
+        from ebft.models.forward import autocast
+        from ebft.models.tree_log_probs import tree_log_probs
+
         resources, c = self._resources, rollouts.contexts
         with autocast(resources.device, resources.precision):
             log_probs = tree_log_probs(policy, rollouts).documents

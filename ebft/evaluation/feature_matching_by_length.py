@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field, PositiveInt, model_validator
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
+from ebft.lazy import no_grad
 from ebft.parts.interfaces import FeatureMap, Plan, features_of_lengths, known_plan
 from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.measurements import Measurement
@@ -63,7 +63,7 @@ class FeatureMatchingByLengthEvaluator:
         self._sample = EvaluationRollouts(options.plan, resources, n=options.n)
         self._feature_map: FeatureMap = options.feature_map.build(resources)
 
-    @torch.no_grad()
+    @no_grad
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:

@@ -9,11 +9,11 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field, PositiveInt
 
 from ebft.errors import UserError, first_line, suggest
 from ebft.evaluation.lines import Line
+from ebft.lazy import torch
 from ebft.options import Options
 from ebft.parts.packages import install
 from ebft.parts.part import Resources

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, OfContexts, evenly, per_document
+from ebft.lazy import no_grad
 from ebft.parts.interfaces import FeatureMap, Plan, features_of, known_plan
 from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.measurements import Measurement
@@ -60,7 +60,7 @@ class KernelScoreEvaluator:
                 kernels.WITH_BANDWIDTH[options.kernel], bandwidth=options.bandwidth
             )
 
-    @torch.no_grad()
+    @no_grad
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[Measurement]:

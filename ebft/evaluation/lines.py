@@ -9,10 +9,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
-from torch import Tensor
 
 from ebft.errors import UserError
 from ebft.files import (  # fmt: skip
@@ -27,6 +25,7 @@ from ebft.files import (  # fmt: skip
     record,
     whole_lines,
 )
+from ebft.lazy import Tensor, torch
 from ebft.parts.measurements import Measurement
 from ebft.scoring.interval import mean_interval
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from ebft.errors import NumericalError, UserError
+from ebft.lazy import Tensor, torch
 from ebft.models.shape import context_length
 from ebft.parts.interfaces import Plan
 from ebft.parts.part import Part, Resources

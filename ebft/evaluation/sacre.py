@@ -7,11 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from ebft.errors import UserError
+from ebft.lazy import Tensor, torch
 from ebft.parts.packages import install
 
 Name = Literal["bleu", "chrf", "chrf++"]

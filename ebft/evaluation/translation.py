@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field, PositiveInt
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, places
 from ebft.evaluation.sacre import Name, SacreMetric, Tokenizer, lacks
+from ebft.lazy import no_grad, torch
 from ebft.parts.measurements import CorpusMeasurement
 from ebft.parts.part import Resources
 from ebft.plans.completion import Completion
@@ -65,7 +65,7 @@ class TranslationEvaluator:
         for metric in self._metrics:
             log.info("%s: %s", metric.title, metric.signature)
 
-    @torch.no_grad()
+    @no_grad
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
     ) -> Sequence[CorpusMeasurement]:

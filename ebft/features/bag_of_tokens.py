@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt
-from torch import Tensor
-from torch.nn.functional import normalize
 
-from ebft.models.decoder import text_config
+from ebft.lazy import Tensor, torch
 from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts
@@ -40,6 +37,8 @@ class BagOfTokens(FeatureMapPart):
         return 0.0
 
     def build(self, resources: Resources) -> BagOfTokensMap:
+        from ebft.models.decoder import text_config
+
         return BagOfTokensMap(
             self.dimensions or text_config(resources.policy).vocab_size, self.scale
         )
@@ -69,4 +68,4 @@ class BagOfTokensMap:
             case "share":
                 return counts / mask.sum(-1, keepdim=True)
             case "unit":
-                return normalize(counts, dim=-1)
+                return torch.nn.functional.normalize(counts, dim=-1)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 
 from ebft.errors import UserError
+from ebft.lazy import torch
 from ebft.options import Options
 from ebft.parts.interfaces import FeatureMap, features_of
 from ebft.parts.kinds import FeatureMapPart

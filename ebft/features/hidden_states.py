@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Annotated, Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers
 from ebft.features.pooling import POOLING, Pooling, pool
-from ebft.models.decoder import decoder_blocks
-from ebft.models.forward import autocast
+from ebft.lazy import Tensor, no_grad, torch
 from ebft.models.shape import layer_index
 from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.part import Claim, Resources
@@ -62,6 +58,8 @@ class HiddenStatesMap:
     """`HiddenStates` bound to the frozen base model."""
 
     def __init__(self, options: HiddenStates, resources: Resources) -> None:
+        from ebft.models.decoder import decoder_blocks
+
         model = resources.load_base()
         layers = len(decoder_blocks(model)[1])
         self._options, self._resources = options, resources
@@ -72,7 +70,7 @@ class HiddenStatesMap:
         (features,) = self.of_lengths(rollouts, [rollouts.contexts.rollout_length])
         return features
 
-    @torch.no_grad()
+    @no_grad
     def of_lengths(self, rollouts: Rollouts, lengths: Sequence[int]) -> list[Features]:
         """Features of the first tokens, for each length. One forward suffices, as it is causal."""
         each = [self._features(micro_batch, lengths) for _, micro_batch in rollouts.split()]
@@ -91,6 +89,8 @@ class HiddenStatesMap:
     def _features(
         self, rollouts: Rollouts, lengths: Sequence[int]
     ) -> list[tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]]:
+        from ebft.models.forward import autocast
+
         tree, contexts = grow(rollouts, steps=rollouts.longest), rollouts.contexts
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.mask)
@@ -113,10 +113,13 @@ class HiddenStatesMap:
         unit = self._options.normalize
         match self._options.combine:
             case "stack":
-                each = [normalize(layer, dim=-1) if unit else layer for layer in layers]
+                each = [
+                    torch.nn.functional.normalize(layer, dim=-1) if unit else layer
+                    for layer in layers
+                ]
                 return torch.cat(each, -1) / sqrt(len(layers))
             case "concat":
                 joint = torch.cat(layers, -1)
             case "mean":
                 joint = torch.stack(layers).mean(0)
-        return normalize(joint, dim=-1) if unit else joint
+        return torch.nn.functional.normalize(joint, dim=-1) if unit else joint

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float, Int
-from torch import Tensor
 
-from ebft.models.decoder import decoder_blocks, first_layers
-from ebft.models.forward import decode_with_layers
-from ebft.models.whole import whole
+from ebft.lazy import Tensor
 from ebft.rollout.tree_mask import TreeMask
 
 if TYPE_CHECKING:
@@ -24,6 +21,8 @@ class FrozenLayers:
     """
 
     def __init__(self, model: PreTrainedModel, indices: Sequence[int]) -> None:
+        from ebft.models.decoder import decoder_blocks, first_layers
+
         _, blocks = decoder_blocks(model)
         assert all(1 <= index <= len(blocks) for index in indices), (indices, len(blocks))
         self._indices = tuple(indices)
@@ -38,6 +37,9 @@ class FrozenLayers:
         positions: Int[Tensor, "1 T"],
         tree_mask: TreeMask,
     ) -> list[Float[Tensor, "1 T d"]]:
+        from ebft.models.forward import decode_with_layers
+        from ebft.models.whole import whole
+
         outputs = whole(
             self._model, decode_with_layers,
             self._decoder, tokens, positions, tree_mask, self._layers,

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from ebft.features.layers import FrozenLayers
 from ebft.features.pooling import POOLING, Pooling, pool
-from ebft.models.decoder import decoder_blocks, text_config
-from ebft.models.forward import autocast
-from ebft.models.log_probs import ROWS, logits
-from ebft.models.whole import whole
+from ebft.lazy import Tensor, no_grad, torch
+from ebft.models.shape import ROWS
 from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts
@@ -47,6 +42,8 @@ class NextTokenLogProbsMap:
     """`NextTokenLogProbs` bound to the frozen base model, with its projection."""
 
     def __init__(self, options: NextTokenLogProbs, resources: Resources) -> None:
+        from ebft.models.decoder import decoder_blocks, text_config
+
         self._options, self._resources = options, resources
         self._model = resources.load_base()
         self._read = FrozenLayers(self._model, [len(decoder_blocks(self._model)[1])])
@@ -56,8 +53,10 @@ class NextTokenLogProbsMap:
             R = projection(vocabulary, options.dimensions, options.seed)
             self._projection = R.to(resources.device, torch.float32)
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, rollouts: Rollouts) -> Features:
+        from ebft.models.forward import autocast
+
         with autocast(self._resources.device, self._resources.precision):
             parts = [self._features(micro_batch) for _, micro_batch in rollouts.split()]
         samples, references = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -66,6 +65,8 @@ class NextTokenLogProbsMap:
     def _features(
         self, rollouts: Rollouts
     ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
+        from ebft.models.whole import whole
+
         tree, contexts = grow(rollouts, steps=rollouts.longest), rollouts.contexts
         (hidden,) = self._read(tree.tokens, tree.positions, tree.mask)
         rollout_hidden = tree.of_rollouts(hidden[0], contexts.rollout_length).flatten(0, 1)
@@ -89,11 +90,13 @@ class NextTokenLogProbsMap:
         )
 
     def _log_probs(self, hidden: Float[Tensor, "N G d"]) -> Float[Tensor, "N G D"]:
+        from ebft.models.log_probs import logits
+
         log_probs = logits(self._model, hidden.flatten(0, 1)).log_softmax(-1)
         if self._projection is not None:
             # Without autocast: a sum of 10⁵ products in bfloat16 would be mostly rounding error.
             with torch.autocast(hidden.device.type, enabled=False):
                 log_probs = log_probs @ self._projection.to(log_probs.dtype)
         if self._options.normalize:
-            log_probs = normalize(log_probs, dim=-1)
+            log_probs = torch.nn.functional.normalize(log_probs, dim=-1)
         return log_probs.view(*hidden.shape[:2], -1)

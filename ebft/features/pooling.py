@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+
+from ebft.lazy import Tensor, torch
 
 Pooling = Literal["last", "mean", "all", "each"]
 POOLING = (

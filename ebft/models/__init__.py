@@ -1,6 +1,7 @@
 """Models: the policy and the frozen feature network.
 
 options, load                  the `model:` section, and what it loads
+  folders                      what its path names
   new_options, new               a model that is made from its configuration
   refused, weights               what of a model's files is refused; whether its weights are right
   embedded, lora, quantize       the model in a wheel, adapters, base models in 4 bits

@@ -13,13 +13,14 @@ from pydantic import AliasPath, BaseModel, Field, TypeAdapter
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ebft.config.about import ABOUT
-from ebft.errors import UserError, first_line
+from ebft.errors import UserError
 from ebft.files import Flag, parse_json, read_text, record
-from ebft.models import embedded, flex
+from ebft.models import flex
 from ebft.models.attention import DENSE, FLEX, TREE, keep_caps
-from ebft.models.lora import ADAPTER_CONFIG, with_adapter
+from ebft.models.folders import ACCEPTED, PATH, adapter_folder, is_checkpoint, model_folder
+from ebft.models.lora import with_adapter
 from ebft.models.new import KEY, new_model, new_tokenizer
-from ebft.models.options import ModelOptions
+from ebft.models.options import ModelOptions, resolve_device
 from ebft.models.quantize import quantize_to, round_to_nf4
 from ebft.models.refused import check_configuration, refusing
 from ebft.models.tokenizer import check_vocabulary
@@ -31,13 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ebft")
 Loaded = TypeVar("Loaded")
 
-ACCEPTED = (
-    f"give {embedded.EMBEDDED} (the embedded model), a folder that save_pretrained wrote, "
-    "or a hub id"
-)
-
-PATH, BASE = "model.path", "model.base"
-WEIGHTS = "model*.safetensors"
+BASE = "model.base"
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 """The files of tokenizers; each tokenizer has at least one of them."""
 
@@ -161,62 +156,6 @@ def _with_end(tokenizer: PreTrainedTokenizerBase, options: ModelOptions) -> PreT
         )
     tokenizer.eos_token = options.eos_token
     return tokenizer
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a recipe's `model.device`. Raises `UserError` if this machine has none such."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"model.device = {name}: {first_line(error)}; give auto, cpu or cuda"
-        ) from error
-    return device
-
-
-def model_folder(options: ModelOptions, *, key: str = PATH) -> str:
-    """The name to pass to `from_pretrained`: a local folder, or a hub id.
-
-    For the embedded model it is the folder of the converted model. Raises `UserError`, naming
-    `key`, for a path that is not a model's folder.
-    """
-    path = options.path
-    assert path is not None, "the model is not a new one"
-    if path == embedded.EMBEDDED:
-        return str(embedded.embedded_model())
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file() and adapter_folder(options) is None:
-            inside = sorted((folder / "checkpoints").glob("step-*")) or sorted(
-                folder.glob("step-*")
-            )
-            advice = f"give one of its checkpoints: {inside[-1]}" if inside else ACCEPTED
-            raise UserError(f"{key} = {path}: the folder has no config.json; {advice}")
-        return str(folder)
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"{key} = {path}: no such folder; {ACCEPTED}")
-    log.info("%s = %s: there is no such folder, so it is taken as a hub id", key, path)
-    return path
-
-
-def adapter_folder(options: ModelOptions) -> Path | None:
-    """The folder of `model.path`, if it holds an adapter and no model; else None.
-
-    An adapter's folder may contain the `config.json` of its model, so only weights count.
-    """
-    if options.path is None:
-        return None
-    folder = Path(options.path).expanduser()
-    is_adapter = (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob(WEIGHTS))
-    return folder if is_adapter else None
-
-
-def is_checkpoint(options: ModelOptions) -> bool:
-    """Whether `model.path` is a checkpoint that a run has written."""
-    return options.path is not None and (Path(options.path).expanduser() / ABOUT).is_file()
 
 
 def _had_quantized_base(checkpoint: Path) -> bool:

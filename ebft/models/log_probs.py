@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ebft.models.decoder import before_head, text_config
+from ebft.models.shape import ROWS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-ROWS = 512
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """What architectures call the cap of their logits."""
 MULTIPLIES = ("logit_scale", "lm_head_multiplier", "output_multiplier")

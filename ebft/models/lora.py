@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-ADAPTER_CONFIG = "adapter_config.json"
-"""The file that makes a folder one of an adapter."""
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_NAME = "default"
 """peft's name of an adapter that is the only one."""

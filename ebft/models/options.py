@@ -8,6 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from ebft.errors import UserError, first_line
+from ebft.lazy import torch
 from ebft.models.new_options import FromConfigOptions
 from ebft.options import Options, expand_home
 from ebft.parts.packages import missing
@@ -129,3 +131,17 @@ class ModelOptions(Options):
         if not DEVICE.fullmatch(device):
             raise ValueError("no such device; give auto, cpu, cuda or cuda:1, …")
         return device
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a recipe's `model.device`. Raises `UserError` if this machine has none such."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"model.device = {name}: {first_line(error)}; give auto, cpu or cuda"
+        ) from error
+    return device

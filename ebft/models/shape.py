@@ -6,13 +6,15 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from ebft.errors import UserError
+from ebft.lazy import torch
 from ebft.models.embedded import EMBEDDED
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+ROWS = 512
+"""The number of tokens whose logits exist at a time."""
 
 
 def layer_index(depth: float, layers: int) -> int:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor
 
 from ebft.errors import PluginError
+from ebft.lazy import Tensor
 from ebft.parts.measurements import CorpusMeasurement, Measurement
 from ebft.parts.splits import Splits
 from ebft.rollout.records import Contexts, Document, Features, Rollouts, Terms

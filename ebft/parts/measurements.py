@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
-from torch import Tensor
+
+from ebft.lazy import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
 from pydantic import (
     BeforeValidator,
     ValidationInfo,
 )
 
 from ebft.distributed.processes import ONE_PROCESS, Processes
+from ebft.lazy import torch
 from ebft.options import Options
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 
+from ebft.lazy import torch
 from ebft.parts.part import Part
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Contexts, Document

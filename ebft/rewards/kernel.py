@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 
 from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from ebft.distributed.processes import ONE_PROCESS, Processes
+from ebft.lazy import Tensor
 from ebft.parts.part import Claim, Resources
 from ebft.rewards.similarity import SimilarityReward, kernel_terms
 from ebft.rollout.records import Contexts, Features, Rollouts, Terms

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
-from torch import Tensor
 
+from ebft.lazy import Tensor, torch
 from ebft.parts.kinds import RewardPart
 from ebft.parts.part import Claim
 from ebft.rollout.records import Features, Rollouts, Terms

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 
+from ebft.lazy import torch
 from ebft.parts.kinds import RewardPart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.records import Features, Rollouts, Terms

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
+from ebft.lazy import Tensor, torch
 from ebft.rollout.records import Contexts, Document, Rollouts
 
 if TYPE_CHECKING:
@@ -36,7 +34,9 @@ def make_contexts(
     Padding is token 0; nothing attends to it and no loss is taken on it.
     """
     assert documents, "a step has at least one document"
-    tokens = pad_sequence([document.tokens for document in documents], batch_first=True)
+    tokens = torch.nn.utils.rnn.pad_sequence(
+        [document.tokens for document in documents], batch_first=True
+    )
     lengths = torch.tensor([document.tokens.numel() for document in documents])
     row = torch.repeat_interleave(torch.tensor([a.numel() for a in anchors]))
     anchor = torch.cat(list(anchors))

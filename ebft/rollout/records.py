@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
+from ebft.lazy import Tensor, torch
 from ebft.rollout.transfer import move
 
 

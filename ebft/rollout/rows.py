@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
+from ebft.lazy import Tensor, torch
 from ebft.rollout.transfer import numbers
 from ebft.rollout.tree_mask import TreeMask
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
+from ebft.lazy import Tensor, torch
 from ebft.rollout.records import Contexts
 from ebft.rollout.transfer import move
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Int
-from torch import Tensor
+
+from ebft.lazy import Tensor, torch
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:

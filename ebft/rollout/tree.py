@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn.functional import pad
 
+from ebft.lazy import Tensor, torch
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.tree_mask import TreeMask
 
@@ -43,7 +41,9 @@ class Tree:
 
     def of_rollouts(self, values: Float[Tensor, "T d"], length: int) -> Float[Tensor, "P n G d"]:
         """The values at rollout tokens, padded with zeros from the branches' end to `length`."""
-        return pad(values[self.rollout_at], (0, 0, 0, length - self.rollout_at.shape[-1]))
+        return torch.nn.functional.pad(
+            values[self.rollout_at], (0, 0, 0, length - self.rollout_at.shape[-1])
+        )
 
 
 def plant(contexts: Contexts, *, n: int, steps: int) -> Tree:

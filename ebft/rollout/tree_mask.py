@@ -16,10 +16,9 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
 
+from ebft.lazy import Tensor, torch
 from ebft.rollout.transfer import numbers
 
 

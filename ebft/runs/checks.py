@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ebft.errors import UserError
-from ebft.models.load import adapter_folder
+from ebft.models.folders import adapter_folder
 from ebft.parts.interfaces import Plan
 from ebft.parts.kinds import BaselinePart, RewardPart, SamplerPart
 from ebft.runs.trial import optimizer_problems, schedule_problems

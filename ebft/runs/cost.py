@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ebft.models.log_probs import ROWS as LOGIT_ROWS
+from ebft.models.shape import ROWS as LOGIT_ROWS
 from ebft.models.shape import ModelShape, layer_index
 from ebft.rollout.tree_mask import ON_CPU, ON_GPU
 

@@ -8,14 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-import torch
-
 from ebft.data.rows import RowOptions
 from ebft.errors import UserError
+from ebft.lazy import torch
 from ebft.models.embedded import EMBEDDED
-from ebft.models.load import adapter_folder, resolve_device
-from ebft.models.new import new_config
-from ebft.models.refused import check_configuration, refusing
+from ebft.models.folders import adapter_folder
+from ebft.models.options import resolve_device
 from ebft.models.shape import SHAPES, ModelShape
 from ebft.parts.interfaces import Plan
 from ebft.rollout.records import Document
@@ -272,6 +270,8 @@ def model_shape(model: ModelOptions) -> ModelShape:
     if model.base is not None and adapter_folder(model) is not None:
         model = model.model_copy(update={"path": model.base, "revision": None})
     if model.from_config is not None:
+        from ebft.models.new import new_config
+
         return ModelShape.of(new_config(model.from_config))
     assert model.path is not None, "validated"
     return _model_shape(model.path, model.revision or "main")
@@ -279,10 +279,12 @@ def model_shape(model: ModelOptions) -> ModelShape:
 
 @cache
 def _model_shape(path: str, revision: str) -> ModelShape:
-    from transformers import AutoConfig
-
     if path == EMBEDDED:
         return SHAPES[EMBEDDED]
+    from transformers import AutoConfig
+
+    from ebft.models.refused import check_configuration, refusing
+
     folder = Path(path).expanduser()
     source = str(folder) if folder.is_dir() else path
     says = f"model.path = {path}"

@@ -12,7 +12,7 @@ from ebft.evaluation.harness import append_figures, check_harness, run_harness
 from ebft.evaluation.history import History
 from ebft.evaluation.measure import EvaluationSet, measure
 from ebft.evaluation.sets import make_evaluation_sets
-from ebft.models.load import is_checkpoint
+from ebft.models.folders import is_checkpoint
 from ebft.models.lora import cast_base
 from ebft.models.probe import probe_tree
 from ebft.parts.part import Resources

@@ -25,7 +25,7 @@ from ebft.distributed.processes import Launch, Processes
 from ebft.errors import UserError
 from ebft.evaluation.history import History
 from ebft.evaluation.start_cache import remembered
-from ebft.models.load import resolve_device
+from ebft.models.options import resolve_device
 from ebft.parts.registry import Registry
 from ebft.report.card import model_card
 from ebft.report.loggers import LoggedRun, MetricLogger

@@ -33,7 +33,7 @@ class FineTune(Job[FineTuneOptions]):
         return [*not_on_this_machine(self.options), *(() if hub is None else hub.missing())]
 
     def estimate(self) -> str:
-        from ebft.models.load import resolve_device
+        from ebft.models.options import resolve_device
         from ebft.runs.estimate import StepEstimate, memory_need
         from ebft.runs.memory import MemoryBudget, free_memory
 
@@ -98,7 +98,7 @@ class Evaluate(Job[EvaluateOptions]):
 def not_on_this_machine(options: ModelRecipeOptions) -> list[str]:
     """One line for the model, each file of a data source and each package that is missing here."""
     from ebft.models.embedded import EMBEDDED, find_embedded
-    from ebft.models.load import model_folder
+    from ebft.models.folders import model_folder
 
     found = []
     try:

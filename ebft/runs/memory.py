@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import psutil
-import torch
 
-from ebft.checkpoints.checkpointer import Checkpointer
-from ebft.checkpoints.state import restore_before_update
 from ebft.errors import MemoryShortError, UserError, is_out_of_memory
+from ebft.lazy import torch
 from ebft.runs.cost import GIB
-from ebft.training.parts import LoopParts
 
 if TYPE_CHECKING:
+    from ebft.checkpoints.checkpointer import Checkpointer
     from ebft.runs.options import StepOptions
+    from ebft.training.parts import LoopParts
 
 SHARE = 0.8
 """The fraction of the free memory to use: estimates are within 15 %, and other programs may run."""
@@ -185,6 +184,8 @@ class Halving:
 
     def _halve(self) -> None:
         """Halves the micro-batch, and restores the states of the parts from before the step."""
+        from ebft.checkpoints.state import restore_before_update
+
         micro_batch = self._loop.micro_batch
         need = self._budget.describe(micro_batch.documents)
         micro_batch.halve()

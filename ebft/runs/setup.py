@@ -23,8 +23,9 @@ from ebft.evaluation.sets import make_evaluation_sets
 from ebft.models.attention import on_tree
 from ebft.models.layers import compile_layers
 from ebft.models.layout import Depth, load_exact
-from ebft.models.load import load_frozen, load_policy, resolve_device
+from ebft.models.load import load_frozen, load_policy
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
+from ebft.models.options import resolve_device
 from ebft.models.probe import probe_tree
 from ebft.models.shape import check_context_length, context_length
 from ebft.models.tokenizer import embedded_tokens

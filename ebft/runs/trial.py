@@ -8,11 +8,8 @@ from contextlib import contextmanager, suppress
 from math import isfinite
 from typing import TYPE_CHECKING
 
-import torch
-
-from ebft.checkpoints.nested import check_nested
 from ebft.errors import UserError, first_line
-from ebft.models.load import resolve_device
+from ebft.lazy import torch
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -33,9 +30,9 @@ INSTEAD = "use another, such as torch.optim.AdamW"
 def optimizer_problems(component: OptimizerComponent, device: str) -> Iterator[str]:
     """Updates a small weight once, and checks that a checkpoint can hold the optimizer's state.
 
-    Optimizers of modules other than `TRIED` are not tried.
+    Optimizers of modules other than `TRIED` are not tried, and neither are usual arguments.
     """
-    if not component.path.startswith(TRIED):
+    if component.is_usual() or not component.path.startswith(TRIED):
         return
     with _collecting("optimizer", component, INSTEAD) as problems:
         _update(component.instantiate([_weight()]), device)
@@ -45,8 +42,8 @@ def optimizer_problems(component: OptimizerComponent, device: str) -> Iterator[s
 def schedule_problems(
     schedule: ScheduleComponent | None, component: OptimizerComponent, steps: int
 ) -> Iterator[str]:
-    """Runs the schedule for as many steps as the run has."""
-    if schedule is None:
+    """Runs the schedule for as many steps as the run has, unless it and the optimizer are usual."""
+    if schedule is None or (schedule.is_usual() and component.is_usual()):
         return
     optimizer: Optimizer = torch.optim.AdamW([_weight()])
     if component.path.startswith(TRIED):  # a schedule may set options that only its optimizer has
@@ -77,6 +74,9 @@ def _weight() -> torch.nn.Parameter:
 
 
 def _update(optimizer: Optimizer, device: str) -> None:
+    from ebft.checkpoints.nested import check_nested
+    from ebft.models.options import resolve_device
+
     try:
         with torch.compiler.set_stance("force_eager"):  # compiling takes half a minute
             optimizer.step()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn.functional import pad
+
+from ebft.lazy import Tensor, torch
 
 BLOCK = 128
 """Tokens of a block: a draw finds its block by the blocks' sums, then its token in the block."""
@@ -23,7 +22,7 @@ def draw(
     """
     scaled = logits / temperature if temperature != 1 else logits
     highest = scaled.amax(-1, keepdim=True)
-    weights = pad((scaled - highest).exp_(), (0, -logits.shape[1] % BLOCK))
+    weights = torch.nn.functional.pad((scaled - highest).exp_(), (0, -logits.shape[1] % BLOCK))
     blocks = weights.view(len(logits), -1, BLOCK)
     until = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     total = until[:, -1:]
@@ -32,7 +31,7 @@ def draw(
     last_block = (until >= total).byte().argmax(-1, keepdim=True)
     block = torch.minimum(torch.searchsorted(until, target, right=True), last_block)
     inside = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).double()
-    before = pad(until, (1, 0)).gather(1, block)
+    before = torch.nn.functional.pad(until, (1, 0)).gather(1, block)
     within = (before[..., None] + inside.cumsum(-1) <= target[..., None]).sum(-1)
     # The same for the last token with any weight in its block.
     last = BLOCK - 1 - (inside > 0).flip(-1).byte().argmax(-1)

@@ -7,15 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import pad
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from ebft.models.forward import autocast
-from ebft.models.layers import eager
+from ebft.lazy import Tensor, no_grad, torch, transformers
 from ebft.parts.kinds import SamplerPart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.contexts import make_rollouts
@@ -64,7 +59,7 @@ def plain(policy: PreTrainedModel) -> PreTrainedModel:
     end-of-sequence tokens).
     """
     model = copy.copy(policy)
-    model.generation_config = GenerationConfig()
+    model.generation_config = transformers.GenerationConfig()
     return model
 
 
@@ -81,8 +76,11 @@ class HfGenerateSampler:
         self._model = plain(policy)
         return {}
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
+        from ebft.models.forward import autocast
+        from ebft.models.layers import eager
+
         resources = self._resources
         with autocast(resources.device, resources.precision), eager(self._model):
             parts = [self._sample(part, step) for part in batches(contexts, self._options.batch)]
@@ -104,20 +102,20 @@ class HfGenerateSampler:
             self._model.generate(
                 tokens.repeat_interleave(n, 0),
                 attention_mask=attended.repeat_interleave(n, 0),
-                generation_config=GenerationConfig(
+                generation_config=transformers.GenerationConfig(
                     max_new_tokens=G, do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=0
                 ),
-                logits_processor=LogitsProcessorList([draws]),
+                logits_processor=transformers.LogitsProcessorList([draws]),
             )
         drawn, log_probs = (
             torch.stack(column, -1).view(len(contexts), n, -1)
             for column in (draws.tokens, draws.log_probs)
         )
         missing = (0, G - drawn.shape[-1])  # `generate` stops when every row has ended
-        return pad(drawn, missing), pad(log_probs, missing)
+        return torch.nn.functional.pad(drawn, missing), torch.nn.functional.pad(log_probs, missing)
 
 
-class Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
+class Draws:
     """Draws each row's next token by its address in the random stream and masks all others.
 
     `generate` then decodes greedily. Its own sampling depends on the batch, and uses logits rounded

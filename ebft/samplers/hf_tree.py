@@ -6,17 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import pad
 
-from ebft.models.attention import on_tree
-from ebft.models.forward import TreeCache, autocast, decode
-from ebft.models.layers import eager
-from ebft.models.log_probs import ROWS, logits
-from ebft.models.whole import whole
+from ebft.lazy import Tensor, no_grad, torch
+from ebft.models.shape import ROWS
 from ebft.parts.kinds import SamplerPart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.contexts import make_rollouts
@@ -96,8 +90,12 @@ class HfTreeSampler:
         self._policy = policy
         return {}
 
-    @torch.no_grad()
+    @no_grad
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
+        from ebft.models.forward import autocast
+        from ebft.models.layers import eager
+        from ebft.models.whole import whole
+
         resources = self._resources
         with autocast(resources.device, resources.precision), eager(self._policy):
             parts = [
@@ -113,12 +111,16 @@ class HfTreeSampler:
     def _sample(
         self, contexts: Contexts, step: int
     ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
+        from ebft.models.attention import on_tree
+
         sample = self._on_tree if on_tree(self._policy) else self._on_rows
         return sample(contexts, uniforms(contexts, n=self.n, seed=self._resources.seed, step=step))
 
     def _on_tree(
         self, contexts: Contexts, uniform: Uniform
     ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
+        from ebft.models.forward import TreeCache, decode
+
         policy = self._policy
         # The last token is never fed back.
         tree = plant(contexts, n=self.n, steps=contexts.rollout_length - 1)
@@ -181,12 +183,14 @@ class HfTreeSampler:
             drawn.append((token.view(p, n), log_prob.view(p, n)))
         tokens, log_probs = (torch.stack(column, -1) for column in zip(*drawn, strict=True))
         rest = (0, G - tokens.shape[-1])
-        return pad(tokens, rest), pad(log_probs, rest)
+        return torch.nn.functional.pad(tokens, rest), torch.nn.functional.pad(log_probs, rest)
 
     def _draw(
         self, hidden: Float[Tensor, "N d"], uniform: Float[Tensor, "N k"]
     ) -> tuple[Int[Tensor, "N k"], Float[Tensor, "N k"]]:
         """Draws k tokens after each hidden state, with the logits of `ROWS` of them at a time."""
+        from ebft.models.log_probs import logits
+
         options = self._options
         parts = []
         for rows, numbers in zip(

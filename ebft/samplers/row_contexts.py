@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
-from ebft.models.row_cache import Caching, Decoded, caching, nothing_read
+from ebft.lazy import Tensor, torch
 from ebft.rollout.records import Contexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from ebft.models.row_cache import Decoded
 
 
 def read_contexts(
@@ -24,6 +24,8 @@ def read_contexts(
     Documents are read from anchor to anchor, all of them together, if the architecture's cache
     allows it; otherwise each context is read from its start.
     """
+    from ebft.models.row_cache import Caching, caching, nothing_read
+
     device = contexts.tokens.device
     active = torch.arange(len(contexts.documents), device=device)
     rows = nothing_read(model, len(active))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
+
+from ebft.lazy import Tensor, torch
 
 
 def truncate(

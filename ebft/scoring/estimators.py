@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import comb
 
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+
+from ebft.lazy import Tensor, torch
 
 
 def pass_at_k(n: int, passed: int, k: int) -> float:

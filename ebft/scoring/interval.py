@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from math import inf, isfinite
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
-from scipy import stats
-from torch import Tensor
 
+from ebft.lazy import Tensor, torch
 from ebft.parts.measurements import Measurement
 
 Weighted = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
@@ -123,8 +121,15 @@ def difference(
         return Interval(mean, 1 - ((1 - level) / 2) ** (1 / C), C)
     if min(1 / float(h.square().sum()) for h in leverages) < FEWEST:
         return Interval(mean, inf, C)
-    quantile = stats.t.ppf((1 + level) / 2, degrees_of_freedom(torch.stack(leverages).mean(0)))
-    return Interval(mean, float(quantile) * float(part.square().sum()) ** 0.5, C)
+    quantile = t_quantile(level, degrees_of_freedom(torch.stack(leverages).mean(0)))
+    return Interval(mean, quantile * float(part.square().sum()) ** 0.5, C)
+
+
+def t_quantile(level: float, freedom: float) -> float:
+    """Returns the half-width, in standard errors, of a two-sided Student-t interval."""
+    from scipy import stats  # takes half a second, which listing parts need not wait for
+
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 def degrees_of_freedom(h: Float[Tensor, " C"]) -> float:
@@ -171,7 +176,7 @@ def over_seeds(values: Sequence[float], *, level: float = 0.95) -> Interval:
     S = len(values)
     if S < 2:
         return Interval(float(values[0]), float("inf"), S)
-    half = stats.t.ppf((1 + level) / 2, S - 1) * np.std(values, ddof=1) / S**0.5
+    half = t_quantile(level, S - 1) * np.std(values, ddof=1) / S**0.5
     return Interval(float(np.mean(values)), float(half), S)
 
 
@@ -186,8 +191,8 @@ class Spread:
         """Returns the half-width for a difference of two arms, each a mean over `seeds` seeds."""
         if self.freedom < 1:
             return float("inf")
-        quantile = stats.t.ppf((1 + level) / 2, self.freedom)
-        return float(quantile * (2 * self.variance / seeds) ** 0.5)
+        quantile = t_quantile(level, self.freedom)
+        return quantile * float((2 * self.variance / seeds) ** 0.5)
 
 
 def pooled_spread(values: Float[np.ndarray, "A S"]) -> Spread:

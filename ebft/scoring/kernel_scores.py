@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor
 
+from ebft.lazy import Tensor
 from ebft.rollout.records import Features
 from ebft.scoring.kernels import Kernel, linear, to_references
 

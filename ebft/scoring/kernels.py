@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import normalize
 
+from ebft.lazy import Tensor, torch
 from ebft.rollout.records import Features
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +29,10 @@ def cosine(
     x: Float[Tensor, "*P a D"], y: Float[Tensor, "*P b D"], *, blocks: int = 1
 ) -> Float[Tensor, "*P a b"]:
     """x·y / (‖x‖ ‖y‖), 0 if either is zero; the mean over `blocks` equal blocks of D."""
-    x, y = (normalize(z.reshape(*z.shape[:-1], blocks, -1), dim=-1).flatten(-2) for z in (x, y))
+    x, y = (
+        torch.nn.functional.normalize(z.reshape(*z.shape[:-1], blocks, -1), dim=-1).flatten(-2)
+        for z in (x, y)
+    )
     return x @ y.mT / blocks
 
 

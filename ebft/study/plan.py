@@ -14,7 +14,6 @@ from ebft.config.read import read_recipe
 from ebft.config.recipe import JOBS, find_job
 from ebft.errors import UserError
 from ebft.parts.registry import default_registry
-from ebft.runs.estimate import StepEstimate
 from ebft.runs.jobs import not_on_this_machine
 from ebft.runs.options import FineTuneOptions
 from ebft.study.arms import Arm, arms
@@ -50,6 +49,8 @@ class PlannedArm:
 
     def tflop(self) -> float:
         """TFLOP of training one run. Raises `ValueError` if it cannot be estimated."""
+        from ebft.runs.estimate import StepEstimate
+
         return StepEstimate.of(self.options).flops() * self.steps / 1e12
 
     def recipe(self, *, seed: int, output_dir: Path, remember: Path) -> Recipe:
@@ -189,6 +190,8 @@ def _schedule_then(schedule: ScheduleComponent | None) -> dict[str, object]:
 
 
 def _budget(arm: Arm, options: StudyOptions, overrides: Sequence[Override]) -> list[Override]:
+    from ebft.runs.estimate import StepEstimate
+
     budget = options.budget
     steps = [budget.steps] if budget.steps is not None else []
     if budget.tflop_per_run is not None:

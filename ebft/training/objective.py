@@ -12,11 +12,10 @@ from __future__ import annotations
 from math import log
 from typing import Literal, NamedTuple
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor
 
+from ebft.lazy import Tensor, torch
 from ebft.options import Options
 from ebft.parts.part import Claim
 from ebft.rollout.records import Contexts, Rollouts

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from ebft.errors import NumericalError
+from ebft.lazy import Tensor, torch
 
 TOLERANCE = 1e-5
 """Singular values below this fraction of the largest count as zero (the authors' value)."""

@@ -8,9 +8,8 @@ from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import normalize
 
+from ebft.lazy import Tensor, torch
 from ebft.parts.part import Claim, Part
 from ebft.rollout.records import Features
 
@@ -37,4 +36,4 @@ class L2(Part):
 def l2(phi: Float[Tensor, "*N D"], blocks: int = 1) -> Float[Tensor, "*N D"]:
     """Normalises each of `blocks` equal parts of the last dimension to norm 1/√blocks."""
     parts = phi.view(*phi.shape[:-1], blocks, -1)
-    return normalize(parts, dim=-1).flatten(-2) / sqrt(blocks)
+    return torch.nn.functional.normalize(parts, dim=-1).flatten(-2) / sqrt(blocks)

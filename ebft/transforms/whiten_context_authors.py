@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from math import sqrt
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
+from ebft.lazy import Tensor, torch
 from ebft.parts.part import Claim, Part
 from ebft.rollout.records import Features
 from ebft.transforms.gram import TOLERANCE, gram_roots

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
+from ebft.lazy import Tensor
 from ebft.parts.part import Claim, Part
 from ebft.rollout.records import Features
 from ebft.transforms.gram import TOLERANCE, gram_roots

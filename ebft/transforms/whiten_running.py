@@ -6,12 +6,11 @@ from dataclasses import replace
 from math import inf, sqrt
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
-from torch import Tensor
 
 from ebft.distributed.processes import ONE_PROCESS, Processes
+from ebft.lazy import Tensor, torch
 from ebft.parts.part import Claim, Part, Resources
 from ebft.rollout.records import Features
 from ebft.transforms.gram import eigh

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import AfterValidator
 
+from ebft.lazy import torch
 from ebft.models.tokenizer import begins_with, text_of, without_end, without_start
 from ebft.rollout.records import Rollouts
 
