@@ -216,7 +216,7 @@ MUTANTS = [
     Mutant("features/next_token_log_probs.py", ".log_softmax(-1)", ".softmax(-1)"),
     Mutant("samplers/hf_generate.py", "position >= 0", "position > 0"),
     Mutant("rollout/contexts.py", "ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
-    Mutant("samplers/hf_generate.py", "model.generation_config = GenerationConfig()", "pass"),
+    Mutant("samplers/hf_generate.py", "model.generation_config = transformers.GenerationConfig()", "pass"),
     Mutant("features/pooling.py", "masked.sum(-2) / mask.sum(-1, keepdim=True)", "masked.mean(-2)"),
     Mutant("training/loop.py", "nn.utils.clip_grads_with_norm_(updated, largest, norm)", "pass", LOOP),
     Mutant("training/loop.py", "loop.policy.parameters(), loop.clip_grad_norm", "loop.policy.parameters(), 1e9", LOOP),
