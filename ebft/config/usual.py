@@ -51,6 +51,10 @@ def _is_factor(value: Any) -> bool:
     return _is_number(value) and value <= 1.0
 
 
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0
 
@@ -61,6 +65,7 @@ ADAM = Usual(
         "betas": _are_betas,
         "eps": _is_number,
         "weight_decay": _is_weight_decay,
+        "fused": _is_flag,
     }
 )
 OPTIMIZERS: Mapping[str, Usual] = {"torch.optim.Adam": ADAM, "torch.optim.AdamW": ADAM}

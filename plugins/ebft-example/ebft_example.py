@@ -1,9 +1,9 @@
 """Feature map `ebft_example`: counts of pairs of neighbouring tokens."""
 
 from pydantic import Field
-from torch.nn.functional import normalize, one_hot
 
 import ebft
+from ebft.lazy import torch
 
 
 class TokenPairs(ebft.FeatureMapPart):
@@ -23,8 +23,10 @@ class TokenPairs(ebft.FeatureMapPart):
         return ebft.Features(self.count(rollouts.tokens, rollouts.mask), references[:, None])
 
     def count(self, tokens, mask):
-        pairs = one_hot((31 * tokens[..., :-1] + tokens[..., 1:]) % self.buckets, self.buckets)
-        return normalize((pairs * mask[..., 1:, None]).sum(-2).float(), dim=-1)
+        numbers = (31 * tokens[..., :-1] + tokens[..., 1:]) % self.buckets
+        pairs = torch.nn.functional.one_hot(numbers, self.buckets)
+        counts = (pairs * mask[..., 1:, None]).sum(-2).float()
+        return torch.nn.functional.normalize(counts, dim=-1)
 
 
 @ebft.hookimpl

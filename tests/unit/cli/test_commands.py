@@ -264,6 +264,16 @@ class TestDoctor:
         assert status == 0
         assert "(that of ebft" in out
         assert re.search(r"^torch +2\.", out, re.M)
+        assert re.search(r"^device +\S", out, re.M)
+        assert re.search(r"^threads +\d+ of \d+ cores$", out, re.M)
+
+    def test_a_broken_torch_is_reported(self, ebft, tune, tmp_path, monkeypatch):
+        tune("#!/usr/bin/python\nfrom ebft.cli.tune import main\n")
+        tmp_path.joinpath("torch.py").write_text("raise OSError('libcudart is missing')")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        status, out, _ = ebft("doctor")
+        assert status == 0
+        assert "unknown, because torch cannot be imported: OSError: libcudart is missing" in out
 
     @pytest.mark.parametrize(
         ("text", "says"),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-RECIPES = Path(__file__).parents[3] / "recipes"
+ROOT = Path(__file__).parents[3]
+RECIPES = ROOT / "recipes"
+EXAMPLE = ROOT / "plugins" / "ebft-example" / "ebft_example.py"
 HEAVY = ["torch", "transformers", "datasets", "pandas", "scipy"]
 PROGRAM = f"""\
 import json, sys
@@ -42,10 +44,11 @@ def imported(*arguments, cwd):
         ["ls"],
         ["ls", "rewards"],
         ["ls", "hf_tree"],
+        ["ls", "ebft_example", "--plugin", str(EXAMPLE)],
         ["cp", "ebft_full", "mine.yaml"],
         ["new-plugin", "my-features"],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments[:2]),
 )
 def test_listing_and_copying(arguments, tmp_path):
     assert imported(*arguments, cwd=tmp_path) == (0, [])

@@ -19,6 +19,7 @@ ADAM = st.fixed_dictionaries(
         "betas": st.lists(BETAS, min_size=2, max_size=2),
         "eps": NUMBERS,
         "weight_decay": st.just(0.0) | NUMBERS,
+        "fused": st.booleans(),
     },
 )
 SCHEDULES = st.one_of(
@@ -63,7 +64,7 @@ def test_usual_schedules_are_accepted(schedule, lr, steps):
         {"lr": -1.0}, {"lr": 0.0}, {"lr": 1}, {"lr": "0.1"}, {"lr": True}, {"lr": 5e-324},
         {"lr": float("inf")}, {"lr": float("nan")}, {"betas": [0.9]}, {"betas": [0.9, 1.0]},
         {"betas": 0.9}, {"betas": [0, 0.9]}, {"eps": 0.0}, {"weight_decay": -0.1},
-        {"weight_decay": False}, {"fused": True}, {"lrr": 0.1},
+        {"weight_decay": False}, {"fused": "true"}, {"foreach": True}, {"lrr": 0.1},
     ],
     ids=str,
 )  # fmt: skip
