@@ -60,6 +60,7 @@ DOCUMENTS, SPLIT, CONVERSATIONS = (
 ARCHITECTURES = "tests/unit/models/test_architectures.py"
 LAYOUT, LOG_PROBS = (f"tests/unit/models/test_{name}.py" for name in ("layout", "log_probs"))
 TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
+USUAL = "tests/unit/config/test_usual.py"
 METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
 WAITS = "tests/gpu/test_waits.py"
 
@@ -287,6 +288,13 @@ MUTANTS = [
     Mutant("rollout/records.py", "return self.turns or (", "return (", CONVERSATIONS),
     Mutant("plans/completion.py", "            ends=[span[:, 1] for span in spans],\n", "", CONVERSATIONS),
     Mutant("data/corpus.py", "if document.turns:", "if False:", CONVERSATIONS),
+    Mutant("data/corpus.py", "place % len(self._documents)", "place", DOCUMENTS),
+    Mutant("data/corpus.py", "ends.append(len(tokens))", "ends.append(len(document.tokens))", DOCUMENTS),
+    Mutant("config/usual.py", "beta < 0.99999", "True", USUAL),
+    Mutant("config/usual.py", "_is_number(value) and value <= 1.0", "_is_number(value)", USUAL),
+    Mutant("config/usual.py", "self.required <= arguments.keys() <=", "arguments.keys() <=", USUAL),
+    Mutant("config/component.py", "known is not None and known.accepts(self.arguments)", "known is not None", USUAL),
+    Mutant("lazy.py", "with torch.no_grad():", "if True:", "tests/unit/test_lazy.py"),
     Mutant("data/conversations.py", "return found[-1]", "return found[0]", CONVERSATIONS),
     Mutant("data/conversations.py", "return found[-1]", "return found[-1] - 1", CONVERSATIONS),
     Mutant("data/conversations.py", "if turn[:first] != context:", "if False:", CONVERSATIONS),

@@ -67,7 +67,7 @@ def _counts(name: str, split: Tokenized, plan: Plan, trained: Trained, *, on_dem
     if not on_demand:
         tokens = anchors = counted = 0
         with Bar(
-            total=len(documents), desc=f"counting {name}", delay=3, leave=False, disable=None
+            total=len(documents), desc=f"counting {name}", delay=2, leave=False, disable=None
         ) as bar:
             for at in range(0, len(documents), BATCH):
                 contexts = plan(documents[at : at + BATCH])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,22 +113,25 @@ def tokenize(
 
     if options.on_demand:
         return Tokenized(_on_demand(examples, tokenizer, options, start, why_not), {})
-    documents: list[Document] = []
     dropped: Counter[str] = Counter()
-    shortest = sys.maxsize
-    with Bar(
-        total=len(examples), desc=f"tokenizing {split}", delay=3, leave=False, disable=None
-    ) as bar:
-        for at in range(0, len(examples), BATCH):
-            batch = examples[at : at + BATCH]
-            for document in _documents(batch, tokenizer, options.length, start):
-                if (reason := why_not(document)) is None:
-                    documents.append(document)
-                    continue
-                dropped[reason] += 1
-                if reason == TOO_LONG:
-                    shortest = min(shortest, document.tokens.numel())
-            bar.update(len(batch))
+    too_long: list[int] = []
+
+    def accepted() -> Iterator[Document]:
+        with Bar(
+            total=len(examples), desc=f"tokenizing {split}", delay=2, leave=False, disable=None
+        ) as bar:
+            for at in range(0, len(examples), BATCH):
+                batch = examples[at : at + BATCH]
+                for document in _documents(batch, tokenizer, options.length, start):
+                    if (reason := why_not(document)) is None:
+                        yield document
+                        continue
+                    dropped[reason] += 1
+                    if reason == TOO_LONG:
+                        too_long.append(document.tokens.numel())
+                bar.update(len(batch))
+
+    documents = InMemory(accepted())
     if not documents:
         counts = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
         fix = (
@@ -145,13 +147,13 @@ def tokenize(
             fix = f"the model reads {reads} tokens; make plan.rollout_length or the prompts shorter"
         elif TOO_LONG in dropped:
             fix = (
-                f"the shortest of them has {shortest} tokens; set documents.length={shortest} or "
-                "more"
+                f"the shortest of them has {min(too_long)} tokens; set documents.length="
+                f"{min(too_long)} or more"
             )
         raise UserError(
             f"data: none of {sum(dropped.values())} {split} documents can be used ({counts}): {fix}"
         )
-    return Tokenized(InMemory(documents), dropped)
+    return Tokenized(documents, dropped)
 
 
 def why_dropped(

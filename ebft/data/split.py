@@ -94,7 +94,7 @@ def marks_of(examples: Sequence[Example], *, of_prompts: bool = False) -> Marks:
 def batches(examples: Sequence[Example], what: str) -> Iterator[tuple[int, Sequence[Example]]]:
     """Yields the position and the examples of each batch, in order, with a progress bar."""
     with Bar(
-        total=len(examples), desc=what, unit="text", delay=3, leave=False, disable=None
+        total=len(examples), desc=what, unit="text", delay=2, leave=False, disable=None
     ) as bar:
         for at in range(0, len(examples), BATCH):
             batch = examples[at : at + BATCH]

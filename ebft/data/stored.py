@@ -77,7 +77,7 @@ def _store(path: Path, key: str, columns: Mapping[str, str], file: Path, content
 def _batches(texts: Iterator[dict[str, str]], name: str) -> Iterator[list[dict[str, str]]]:
     batch: list[dict[str, str]] = []
     characters = 0
-    bar = Bar(texts, desc=f"reading {name}", unit="row", delay=3, leave=False, disable=None)
+    bar = Bar(texts, desc=f"reading {name}", unit="row", delay=2, leave=False, disable=None)
     for row in bar:
         batch.append(row)
         characters += sum(map(len, row.values()))

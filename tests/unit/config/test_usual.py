@@ -87,6 +87,13 @@ def test_other_arguments_of_a_schedule_are_not_usual(arguments):
     assert not ScheduleComponent(cosine, arguments).is_usual()
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"start_factor": 1.5}, {"start_factor": 0.0}, {"total_iters": 0}], ids=str
+)
+def test_other_arguments_of_a_warm_up_are_not_usual(arguments):
+    assert not ScheduleComponent("torch.optim.lr_scheduler.LinearLR", arguments).is_usual()
+
+
 def test_a_usual_class_of_another_section_is_not_usual():
     cosine = {"num_warmup_steps": 1, "num_training_steps": 2}
     assert not OptimizerComponent("transformers.get_cosine_schedule_with_warmup", cosine).is_usual()

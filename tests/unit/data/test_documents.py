@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from ebft.data.corpus import InMemory, digest_documents
 from ebft.data.documents import DocumentOptions, tokenize
 from ebft.data.order import DocumentOrder, told_apart
 from ebft.errors import UserError
@@ -233,3 +236,30 @@ def test_a_document_that_comes_again_in_a_step_is_told_apart_and_no_other():
     told = told_apart([one, other, one, one])
     assert [it.name for it in told] == ["doc0", "doc1", "doc0 (2)", "doc0 (3)"]
     assert all(it.tokens is one.tokens for it in (told[0], told[2], told[3]))
+
+
+def test_documents_in_memory_are_those_that_were_given():
+    given = [
+        Document("a#1", torch.tensor([3, 1, 2]), check="x == 1", cluster="a", begins=1),
+        Document("b", torch.tensor([], dtype=torch.long)),
+        Document("c", torch.tensor([2**31 - 1, 0, 5]), 1, turns=((1, 2), (2, 3))),
+    ]
+    kept = InMemory(iter(given))
+    assert len(kept) == 3
+    for place in (0, 1, 2, -1, -2, -3):
+        found = kept[place]
+        assert found.tokens.dtype == torch.int64
+        assert found.tokens.tolist() == given[place].tokens.tolist()
+        assert replace(found, tokens=given[place].tokens) == given[place]
+    for place in (3, -4):
+        with pytest.raises(IndexError):
+            kept[place]
+    assert [found.name for found in kept[1:]] == ["b", "c"]
+    assert [found.name for found in kept.choose([2, 0, 1], 2)] == ["c", "a#1"]
+    assert kept.digest() == digest_documents(given)
+
+
+def test_a_document_in_memory_can_be_changed_without_changing_the_corpus():
+    kept = InMemory([Document("a", torch.tensor([1, 2]))])
+    kept[0].tokens[0] = 9
+    assert kept[0].tokens.tolist() == [1, 2]

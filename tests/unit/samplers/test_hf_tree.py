@@ -2,6 +2,7 @@
 
 import torch
 
+from ebft.models import log_probs
 from ebft.plans.strided import Strided
 from ebft.samplers import hf_tree
 from ebft.samplers.hf_tree import HfTree
@@ -18,8 +19,8 @@ def test_rows_at_a_time_change_nothing(monkeypatch):
         seen.append(len(hidden))
         return logits(model, hidden)
 
-    logits = hf_tree.logits
-    monkeypatch.setattr(hf_tree, "logits", counted)
+    logits = log_probs.logits
+    monkeypatch.setattr(log_probs, "logits", counted)
     monkeypatch.setattr(hf_tree, "ROWS", 5)
     parts = sampler(contexts, step=0)
     assert max(seen) == 5
