@@ -71,7 +71,7 @@ class TestRows:
                 return super().__getitem__(place)
 
         dataset = Unreadable(Dataset.from_dict({"text": ["a", "b"], "picture": [b"", b""]}).data)
-        monkeypatch.setattr("ebft.data.hub.load_dataset", lambda *_, **__: dataset)
+        monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: dataset)
         splits = Hub(dataset="o/n", completion="text")()
         assert {e.completion for e in (*splits.train, *splits.held_out)} == {"a", "b"}
         with pytest.raises(UserError, match=r"o/n/train has no such column; there are: text, pic"):
