@@ -125,7 +125,7 @@ def difference(
     return Interval(mean, quantile * float(part.square().sum()) ** 0.5, C)
 
 
-def t_quantile(level: float, freedom: float) -> float:
+def t_quantile(level: float, freedom: int | float) -> float:
     """Returns the half-width, in standard errors, of a two-sided Student-t interval."""
     from scipy import stats  # takes half a second, which listing parts need not wait for
 
