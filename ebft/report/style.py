@@ -48,8 +48,8 @@ def plain(text: str) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, *, dpi: int = 150) -> bytes:
     """The figure as a PNG without a date or the version of matplotlib."""
     stream = BytesIO()
-    figure.savefig(stream, dpi=150, metadata={"Software": None})
+    figure.savefig(stream, dpi=dpi, metadata={"Software": None})
     return stream.getvalue()
