@@ -42,5 +42,6 @@ def embedded(picture: Figure | bytes) -> str:
 
 def _printable(value: object) -> object:
     """Makes a text printable; Jinja then escapes it for HTML. What a macro has written is HTML."""
-    is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return printable(value, keep="\n") if is_text else value
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value, keep="\n")
+    return value

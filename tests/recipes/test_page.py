@@ -5,7 +5,6 @@ import json
 import pytest
 
 
-
 def test_a_run_leaves_its_page(ebft, tiny_run, tmp_path):
     run = tmp_path / "run"
     wanted = tiny_run("training.show_rollouts_every=1", "training.steps=6")
