@@ -62,6 +62,18 @@ class Samples:
     def roles(self) -> list[str]:
         return list(self.models)
 
+    def rows(self) -> list[dict[str, object]]:
+        """A row for each rollout of each model, for a data frame."""
+        return [
+            {
+                "document": one.document, "context": one.context, "reference": one.reference,
+                "model": role, **asdict(sample),
+            }
+            for one in self.contexts
+            for role in self.roles
+            for sample in one.rollouts[role]
+        ]  # fmt: skip
+
 
 def mean_change(
     contexts: Sequence[SampledContext],

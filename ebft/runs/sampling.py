@@ -218,8 +218,8 @@ def _scores(
     rollouts: Rollouts, chosen: ChosenParts, resources: Resources
 ) -> tuple[Float[Tensor, "P n"] | None, Float[Tensor, "P n"] | None]:
     """The cosines of rollouts with their references, and the rewards; None where no part gives
-    them. A verifier's reward needs documents with something to check."""
-    features, alignment, reward = None, None, None
+    them."""
+    features, alignment = None, None
     if chosen.feature_map is not None:
         feature_map: FeatureMap = chosen.feature_map.build(resources)
         features = features_of(feature_map, rollouts)
@@ -227,19 +227,15 @@ def _scores(
         alignment = to_references(features, partial(cosine, blocks=blocks))
     if chosen.reward is None:
         return alignment, None
-    if chosen.reward.uses_features():
-        assert features is not None, "checks: a reward of features has a feature map"
+    if not chosen.reward.uses_features():
+        features = None
+    if features is not None:
         if features.per_token:
             features = features.by_token(rollouts.contexts.rollout_length)
         for transform in chosen.transforms:
             features = transform.build(resources)(features)
-    elif all(document.check for document in rollouts.contexts.documents):
-        features = None
-    else:
-        return alignment, None
     terms = chosen.reward.build(resources)(rollouts, features)
-    reward = Scored(rollouts, features, terms, terms.unary).reward()
-    return alignment, reward
+    return alignment, Scored(rollouts, features, terms, terms.unary).reward()
 
 
 def _contexts(
