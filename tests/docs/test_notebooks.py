@@ -33,7 +33,6 @@ def test_a_chat_model_is_trained_compared_and_measured_in_ten_cells(tmp_path):
     (path,) = filter(large, notebooks())
     code = [cell for cell in read(path).cells if cell.cell_type == "code"]
     assert len(code) == 10
-    assert all(cell.outputs for cell in code[3:]), "make notebooks"
     assert path.stat().st_size < 200_000
     model = write_chat_model(tmp_path / "model", "ChatML")
     done = run(path, tmp_path, f"import ebft\n\nMODEL, STEPS = {str(model)!r}, 2")
