@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ebft.evaluation.history import Evaluations
 from ebft.files import write_whole
 from ebft.parts.measurements import Measurement
-from ebft.report.style import bars, png, style
+from ebft.report.style import Picture, bars, png, style
 from ebft.scoring.interval import TOO_FEW, mean_interval
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ COLOURS = ("#8a94a0", "#1f5fa8")
 """The colours of the first and of the last evaluation."""
 
 
-def plot_curves(history: Evaluations, steps: Sequence[Mapping[str, float]]) -> Figure:
+def plot_curves(history: Evaluations, steps: Sequence[Mapping[str, float]]) -> Picture:
     """Draws two panels for each measurement, except points of curves over lengths.
 
     The upper panel shows the held-out figure with the 95 % interval of its *change*, which is much
@@ -39,7 +39,7 @@ def plot_curves(history: Evaluations, steps: Sequence[Mapping[str, float]]) -> F
     names = [name for name, measured in history.first.items() if measured.at is None]
     columns = min(max(len(names), 1), ACROSS)
     rows = max(ceil(len(names) / columns), 1)
-    figure = Figure(figsize=(4.8 * columns, 5.2 * rows), layout="constrained")
+    figure = Picture(figsize=(4.8 * columns, 5.2 * rows), layout="constrained")
     grid = figure.subplots(
         2 * rows, columns, squeeze=False, sharex=True, height_ratios=[3, 2] * rows
     )

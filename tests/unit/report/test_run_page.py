@@ -100,7 +100,7 @@ def test_a_single_evaluation_is_a_value_with_its_interval():
     measured = line(0, 2.0)
     page = run_page(files(evaluations=[measured], steps={}))
     assert f"<td>{measured.mean:.4f} ± {measured.half_width_95:.4f}</td>" in page
-    assert "before" not in page
+    assert ">before<" not in page
 
 
 def test_only_the_first_and_the_newest_steps_of_many_are_shown():
