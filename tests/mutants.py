@@ -464,7 +464,7 @@ MUTANTS = [
     Mutant("report/rollouts_log.py", "[*order[:ENDS], *order[-ENDS:]]", "order[: 2 * ENDS]", PAGE),
     Mutant("report/run_page.py", "change.excludes_zero", "False", PAGE),
     Mutant("runs/page.py", ">= self._took / SHARE", ">= self._took", PAGE),
-    Mutant("runs/folder.py", "begun = (RECIPE, \".lock\", self.environment.name)", "begun = (RECIPE, \".lock\")", "tests/recipes/test_page.py -k stopped"),
+    Mutant("runs/folder.py", "\".lock\", self.environment.name)", "\".lock\")", "tests/recipes/test_page.py -k stopped"),
     Mutant("runs/folder.py", "cut_rollouts(folder.rollouts, after=self.step)", "pass", "tests/recipes/test_page.py -k repeats"),
     Mutant("report/samples.py", "if all(known):", "if True:", SAMPLES),
     Mutant("report/samples.py", "clusters=torch.tensor(clusters)", "clusters=None", SAMPLES),
