@@ -51,7 +51,7 @@ docs: $(VENV)/.installed
 
 # Notebooks are kept with what they print; a test runs them and compares.
 notebooks: $(VENV)/.installed
-	$(BIN)/python -m docs.generate.notebooks
+	$(BIN)/python -m docs.generate.notebooks $(ARGS)
 
 # vLLM needs older versions than the core takes, and a gigabyte: the plug-ins have an environment of
 # their own.

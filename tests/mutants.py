@@ -62,6 +62,7 @@ LAYOUT, LOG_PROBS = (f"tests/unit/models/test_{name}.py" for name in ("layout", 
 TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
 USUAL = "tests/unit/config/test_usual.py"
 METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
+PAGE, SAMPLES = (f"tests/unit/report/test_{name}.py" for name in ("run_page", "samples"))
 WAITS = "tests/gpu/test_waits.py"
 
 
@@ -463,8 +464,22 @@ MUTANTS = [
     Mutant("console.py", "text if control else printable(text, keep=\"\\n\")", "text", "tests/unit/test_printable.py"),
     Mutant("console.py", "printable(shown[key] or \"\")", "shown[key]", "tests/unit/test_printable.py"),
     Mutant("console.py", 'printable(self.format(record), keep="\\n" if record.exc_info else "")', "self.format(record)", "tests/unit/test_printable.py"),
-    Mutant("study/report/page.py", "finalize=_printable,", "", "tests/unit/report/test_study.py -k labels"),
-    Mutant("study/report/page.py", "autoescape=True", "autoescape=False", "tests/unit/report/test_study.py -k labels"),
+    Mutant("report/page.py", "finalize=_printable,", "", PAGE),
+    Mutant("report/page.py", "autoescape=True", "autoescape=False", PAGE),
+    Mutant("report/page.py", "not isinstance(value, Markup)", "True", PAGE),
+    Mutant("report/rollouts_log.py", "context.step <= after", "context.step < after", PAGE),
+    Mutant("report/rollouts_log.py", "key=lambda j: -rewards[j]", "key=lambda j: rewards[j]", PAGE),
+    Mutant("report/rollouts_log.py", "[*order[:ENDS], *order[-ENDS:]]", "order[: 2 * ENDS]", PAGE),
+    Mutant("report/run_page.py", "change.excludes_zero", "False", PAGE),
+    Mutant("runs/page.py", ">= self._took / SHARE", ">= self._took", PAGE),
+    Mutant("runs/folder.py", "\".lock\", self.environment.name)", "\".lock\")", "tests/recipes/test_page.py -k stopped"),
+    Mutant("runs/folder.py", "cut_rollouts(folder.rollouts, after=self.step)", "pass", "tests/recipes/test_page.py -k repeats"),
+    Mutant("report/samples.py", "if all(known):", "if True:", SAMPLES),
+    Mutant("report/samples.py", "clusters=torch.tensor(clusters)", "clusters=None", SAMPLES),
+    Mutant("data/prompts.py", "ends=[torch.tensor([end]) for _, end in spans],", "", "tests/unit/data/test_prompts.py"),
+    Mutant("data/prompts.py", "if not example.messages[-1].is_target:", "if False:", "tests/unit/data/test_prompts.py"),
+    Mutant("runs/two_models.py", '"trust_remote_code": False', '"trust_remote_code": True', "tests/recipes/test_sample.py -k allowed"),
+    Mutant("runs/sampling.py", "sampler.sync(model, step=EVALUATION_STEP)", "pass", "tests/recipes/test_sample.py -k same_contexts"),
     Mutant("printable.py", "ENTITIES.get(letter, letter)", "letter", "tests/unit/report/test_study.py -k labels"),
     Mutant("printable.py", "ESCAPED.sub(r\"\\\\\\g<0>\", printable(text))", "printable(text)", "tests/unit/report/test_study.py -k labels"),
     Mutant("study/report/make.py", "if file in written:", "if False:", "tests/unit/report/test_study.py -k slashes"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,42 @@ class Run:
         from ebft.models.load import load_tokenizer
 
         return load_tokenizer(self._model())
+
+    def sample(
+        self,
+        prompts: Sequence[Any] | None = None,
+        *,
+        base: str | None = None,
+        n: int | None = None,
+        contexts: int = 8,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> DataFrame:
+        """Samples from the newest checkpoint and from its base model, as `ebft sample` does.
+
+        Returns a row for each rollout: `model` is `base` or `checkpoint`; `alignment` and `reward`
+        are missing without a reference. `prompts` are texts or dicts as in a file of prompts; by
+        default the last contexts of so many held-out documents. A part whose class is neither in
+        a plug-in nor in `__main__` is passed in `overrides` again. Raises `UserError`.
+        """
+        from pandas import DataFrame
+
+        from ebft.api.given import changes, modules_of
+        from ebft.config.load import load_recipe
+        from ebft.data.prompts import examples_of
+        from ebft.parts.registry import default_registry
+        from ebft.runs.sampling import sample_both
+        from ebft.runs.two_models import recipe_of
+
+        asked = None if prompts is None else examples_of(prompts, "prompts", "prompts")
+        checkpoint = str(self.checkpoint)
+        wanted = changes(overrides or {}, default_registry(), origin="in the call")
+        importable = {"__main__", *modules_of([overrides or {}])}
+        recipe = load_recipe(recipe_of(checkpoint), wanted, importable=importable)
+        samples = sample_both(
+            recipe.options, recipe.registry, checkpoint=checkpoint, base=base, prompts=asked, n=n,
+            count=contexts,
+        )  # fmt: skip
+        return DataFrame(samples.rows())
 
     def _model(self) -> Any:
         from ebft.models.options import ModelOptions

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ebft.cli import cp, doctor, ls, new_plugin, noise, results, run
+from ebft.cli import cp, doctor, ls, new_plugin, noise, results, run, sample
 from ebft.console import give_up, prepare_process, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
 from ebft.printable import printable
@@ -31,6 +31,7 @@ COMMANDS = {
     "run": run.add_run,
     "noise": noise.add_parser,
     "eval": run.add_eval,
+    "sample": sample.add_parser,
     "compare": results.add_compare,
     "study": run.add_study,
     "report": results.add_report,
@@ -50,6 +51,7 @@ examples:
   ebft noise my_recipe.yaml                       measure what its gradient says
   ebft ablate recipes/ablations/reward_terms.yaml run many recipes and compare them
   ebft eval recipes/evaluate.yaml model.path=…    measure a model or a checkpoint
+  ebft sample runs/mine                           show what it writes, beside its base model
   ebft compare runs/sft runs/ebft                 compare two runs, with intervals
   ebft ls rewards                                 list the rewards, with their options
   ebft new-plugin my-features                     create a package with your own feature map

@@ -57,19 +57,32 @@ def add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Adds `report FOLDER`."""
     parser = subparsers.add_parser(
         "report",
-        help="write the report of a study again",
-        description="Writes the report of a study from its folder or its record: tables, pictures, "
-        "one page. Unfinished runs are listed as such.",
+        help="write the page of a run or a study again",
+        description="Writes the page of a run, report.html, from its folder; or the report of a "
+        "study from its folder or its record: tables, pictures, one page. Unfinished runs of a "
+        "study are listed as such.",
     )
     parser.add_argument(
-        "folder", metavar="FOLDER", type=Path, help="the study's output_dir, or a record"
+        "folder",
+        metavar="FOLDER",
+        type=Path,
+        help="the output_dir of a run or a study, or a study's record",
     )
     parser.set_defaults(command=report)
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Writes the report and prints its path. Raises `UserError` if the folder has no study."""
+    """Writes the report and prints its path. Raises `UserError` if the folder has neither a run nor
+    a study."""
+    from ebft.runs.folder import RECIPE
+
+    folder: Path = arguments.folder
+    if (folder / RECIPE).is_file():
+        from ebft.runs.page import write_run_page
+
+        say(str(write_run_page(folder)))
+        return 0
     from ebft.study.report.make import write_report
 
-    say(str(write_report(arguments.folder)))
+    say(str(write_report(folder)))
     return 0

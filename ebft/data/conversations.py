@@ -68,6 +68,17 @@ def conversation_documents(
         yield _document_of_last(alone, tokenizer, start)
 
 
+def asked_document(
+    example: Example, tokenizer: PreTrainedTokenizerBase, start: Sequence[int]
+) -> Document:
+    """Returns the document of a conversation that the model is asked to continue: its messages with
+    the generation prompt, without a turn to train on."""
+    check_template(tokenizer)
+    tokens = encode(tokenizer, [_context(tokenizer, example, len(example.messages))])[0]
+    end = len(tokens)
+    return _document(example, tokens, [(end, end)], start)
+
+
 def targets(messages: Sequence[Message]) -> list[int]:
     """Returns the places of the messages to train on."""
     return [place for place, message in enumerate(messages) if message.is_target]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ebft.evaluation.history import Evaluations
 from ebft.files import write_whole
 from ebft.parts.measurements import Measurement
-from ebft.report.style import bars, png, style
+from ebft.report.style import Picture, bars, png, style
 from ebft.scoring.interval import TOO_FEW, mean_interval
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ COLOURS = ("#8a94a0", "#1f5fa8")
 """The colours of the first and of the last evaluation."""
 
 
-def plot_curves(history: Evaluations, steps: Sequence[Mapping[str, float]]) -> Figure:
+def plot_curves(history: Evaluations, steps: Sequence[Mapping[str, float]]) -> Picture:
     """Draws two panels for each measurement, except points of curves over lengths.
 
     The upper panel shows the held-out figure with the 95 % interval of its *change*, which is much
@@ -39,7 +39,7 @@ def plot_curves(history: Evaluations, steps: Sequence[Mapping[str, float]]) -> F
     names = [name for name, measured in history.first.items() if measured.at is None]
     columns = min(max(len(names), 1), ACROSS)
     rows = max(ceil(len(names) / columns), 1)
-    figure = Figure(figsize=(4.8 * columns, 5.2 * rows), layout="constrained")
+    figure = Picture(figsize=(4.8 * columns, 5.2 * rows), layout="constrained")
     grid = figure.subplots(
         2 * rows, columns, squeeze=False, sharex=True, height_ratios=[3, 2] * rows
     )
@@ -49,17 +49,19 @@ def plot_curves(history: Evaluations, steps: Sequence[Mapping[str, float]]) -> F
             above.set_visible(False)
             below.set_visible(False)
             continue
-        _held_out(above, history, name)
+        draw_held_out(above, history, name)
         metric = STEP_METRIC.get(name)
         values = [step[metric] for step in steps if metric in step] if metric else []
         if values:
-            _each_step(below, values)
+            draw_steps(below, range(1, len(values) + 1), values)
+            below.set_xlabel("optimizer steps")
         else:
             below.set_visible(False)
     return figure
 
 
-def _held_out(axes: Axes, history: Evaluations, name: str) -> None:
+def draw_held_out(axes: Axes, history: Evaluations, name: str) -> None:
+    """Draws a held-out figure over steps, with the 95 % interval of its change."""
     start = mean_interval(history.first[name]).mean
     done, changes = zip(*history.changes(name), strict=True)
     too_few = any(change.too_few for change in changes)
@@ -73,15 +75,16 @@ def _held_out(axes: Axes, history: Evaluations, name: str) -> None:
     _style(axes, name, history.first[name].unit)
 
 
-def _each_step(axes: Axes, values: Sequence[float]) -> None:
-    done = range(1, len(values) + 1)
+def draw_steps(
+    axes: Axes, done: Sequence[int], values: Sequence[float], *, title: str = ""
+) -> None:
+    """Draws a metric of steps, and its moving average if there are enough of them."""
     axes.plot(done, values, color="#b9c4d0", linewidth=1, label="training documents, each step")
     if len(values) > SMOOTH:
         means = [sum(values[i - SMOOTH : i]) / SMOOTH for i in range(SMOOTH, len(values) + 1)]
         label = f"mean of {SMOOTH} steps"
         axes.plot(done[SMOOTH - 1 :], means, color="#c2571a", linewidth=1.6, label=label)
-    _style(axes, "", "")
-    axes.set_xlabel("optimizer steps")
+    _style(axes, title, "")
 
 
 def _style(axes: Axes, title: str, unit: str) -> None:
@@ -94,33 +97,40 @@ def plot_lengths(history: Evaluations, file: Path) -> bool:
 
     Returns False, and writes nothing, if there is none.
     """
-    evaluations = {"before": history.first, "after": history.last}
-    if len(history) == 1:
-        evaluations = {"measured": history.last}
     names = list(curves_over_length(history.last))
     if not names:
         return False
     figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for name, axes in zip(names, panels, strict=True):
-        for (label, measured), colour in zip(
-            evaluations.items(), COLOURS[-len(evaluations) :], strict=True
-        ):
-            points = curves_over_length(measured)[name]
-            intervals = [mean_interval(point) for point in points]
-            too_few = any(interval.too_few for interval in intervals)
-            axes.errorbar(
-                [point.at for point in points], [interval.mean for interval in intervals],
-                bars(intervals),
-                color=colour, marker="o", markersize=4, capsize=3, linewidth=1.8,
-                label=f"{label} ({TOO_FEW})" if too_few else f"{label}, 95 % interval",
-            )  # fmt: skip
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-        style(axes, title=name, x="tokens of the completion", y=points[0].unit)
-        axes.legend(fontsize=8, frameon=False)
+        draw_lengths(axes, history, name)
     write_whole(file, png(figure))
     return True
+
+
+def draw_lengths(axes: Axes, history: Evaluations, name: str) -> None:
+    """Draws a curve over the length of completions, before and after training."""
+    evaluations = {"before": history.first, "after": history.last}
+    if len(history) == 1:
+        evaluations = {"measured": history.last}
+    unit = ""
+    for (label, measured), colour in zip(
+        evaluations.items(), COLOURS[-len(evaluations) :], strict=True
+    ):
+        points = curves_over_length(measured)[name]
+        unit = points[0].unit
+        intervals = [mean_interval(point) for point in points]
+        too_few = any(interval.too_few for interval in intervals)
+        axes.errorbar(
+            [point.at or 0 for point in points], [interval.mean for interval in intervals],
+            bars(intervals),
+            color=colour, marker="o", markersize=4, capsize=3, linewidth=1.8,
+            label=f"{label} ({TOO_FEW})" if too_few else f"{label}, 95 % interval",
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    style(axes, title=name, x="tokens of the completion", y=unit)
+    axes.legend(fontsize=8, frameon=False)
 
 
 def curves_over_length(measured: Mapping[str, Measurement]) -> dict[str, list[Measurement]]:

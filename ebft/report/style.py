@@ -7,12 +7,13 @@ from io import BytesIO
 from math import nan
 from typing import TYPE_CHECKING
 
+from matplotlib.figure import Figure
+
 from ebft.printable import printable
 from ebft.scoring.interval import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PALETTE = (
     "#1f5fa8", "#c2571a", "#2a8f6b", "#8a4fa3", "#c79a1b", "#5a6b7d", "#b03060", "#4aa3c7",
@@ -48,8 +49,15 @@ def plain(text: str) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def png(figure: Figure) -> bytes:
+class Picture(Figure):
+    """A figure that a notebook shows, also without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self, dpi=100)
+
+
+def png(figure: Figure, *, dpi: int = 150) -> bytes:
     """The figure as a PNG without a date or the version of matplotlib."""
     stream = BytesIO()
-    figure.savefig(stream, dpi=150, metadata={"Software": None})
+    figure.savefig(stream, dpi=dpi, metadata={"Software": None})
     return stream.getvalue()

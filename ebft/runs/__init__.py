@@ -7,7 +7,9 @@ finetune, evaluate          the two runs, top to bottom
   setup                       loads the model and the data, and builds the parts
   progress, metrics_log       the progress bar, and the metric loggers
   measuring                   held-out figures and gradients
+  page                        the run's page, `report.html`
   failures, signals           saves a checkpoint when a run fails, or is stopped by a signal
   memory                      free memory, the size of micro-batches, running out of memory
+sampling, two_models        `ebft sample`: two models write after the same contexts
 estimate, cost              what a step costs: `--dry-run`
 """

@@ -18,11 +18,14 @@ from ebft.models.probe import probe_tree
 from ebft.parts.part import Resources
 from ebft.parts.registry import Registry
 from ebft.plans.strided import Strided
+from ebft.report.card import shared_name
 from ebft.report.curves import plot_lengths
+from ebft.report.surroundings import Started
 from ebft.report.tables import figures_table, harness_table
 from ebft.rollout.micro_batches import MicroBatch
 from ebft.runs.folder import OutputFolder
 from ebft.runs.options import EvaluateOptions
+from ebft.runs.page import PageWriter
 from ebft.runs.setup import depth_of, held_out_documents, make_resources, read_splits
 
 log = logging.getLogger("ebft")
@@ -51,6 +54,9 @@ def evaluate(options: EvaluateOptions, registry: Registry) -> None:
         )
         sets = make_sets(options, resources)
         folder.take(resolved_yaml(options, registry))
+        Started.now(f"Evaluation of {shared_name(options.model.name)}").append_to(
+            folder.environment
+        )
         for one in sets:
             log.info("%s: %d documents", one.name, len(one.documents))
         if options.model.base is None and is_checkpoint(options.model):
@@ -62,6 +68,8 @@ def evaluate(options: EvaluateOptions, registry: Registry) -> None:
         else:
             log.info("features are computed with %s", options.model.base or options.model.name)
         measure_all(options, resources, sets, folder)
+        if (page := PageWriter(folder.path).write()) is not None:
+            log.info("page: %s", page)
 
 
 def make_sets(options: EvaluateOptions, resources: Resources) -> list[EvaluationSet]:

@@ -27,8 +27,10 @@ from ebft.evaluation.history import History
 from ebft.evaluation.start_cache import remembered
 from ebft.models.options import resolve_device
 from ebft.parts.registry import Registry
-from ebft.report.card import model_card
+from ebft.report.card import base_name, model_card
 from ebft.report.loggers import LoggedRun, MetricLogger
+from ebft.report.rollouts_log import RolloutsLog
+from ebft.report.surroundings import Started
 from ebft.runs.checks import process_problems
 from ebft.runs.failures import blame, named_evaluators, saving_last_step
 from ebft.runs.folder import OutputFolder, Start
@@ -36,6 +38,7 @@ from ebft.runs.measuring import Measuring, is_due
 from ebft.runs.memory import Halving
 from ebft.runs.metrics_log import MetricsLog
 from ebft.runs.options import FineTuneOptions
+from ebft.runs.page import PageWriter
 from ebft.runs.progress import (
     Progress,
     log_documents,
@@ -105,6 +108,11 @@ class FineTuning:
         self._progress = progress = self._show_progress(opened, run)
         # Last: if restoring the state or making a logger fails, nothing is deleted.
         start.take(as_yaml(recipe))
+        self._page = None
+        if processes.is_main:
+            started = Started.now(f"{options.method} of {base_name(recipe['model'])}")
+            started.append_to(output.environment)
+            self._page = PageWriter(output.path)
 
         self._metrics = list[dict[str, float]]()
         history = History(prepared.sets, output.evaluations, processes=processes)
@@ -146,16 +154,19 @@ class FineTuning:
         return join(launch, options.parallel, resolve_device(options.model.device))
 
     def _show_progress(self, opened: ExitStack, run: LoggedRun) -> Progress:
-        options, loggers = self._options, list[MetricLogger]()
+        options, loggers, rollouts = self._options, list[MetricLogger](), None
+        tokenizer = self.prepared.resources.tokenizer
         if self._processes.is_main:
             own = MetricsLog(self._output.metrics)
             loggers = [own, *make_metric_loggers(options.metric_loggers, run)]
+            rollouts = RolloutsLog(self._output.rollouts, tokenizer)
         progress = Progress(
             steps=options.training.steps,
             loggers=loggers,
             label=options.method,
-            tokenizer=self.prepared.resources.tokenizer,
+            tokenizer=tokenizer,
             show_rollouts_every=options.training.show_rollouts_every,
+            rollouts=rollouts,
         )
         opened.callback(progress.close)
         return progress
@@ -177,6 +188,7 @@ class FineTuning:
                 "stopped while measuring, before a step was done; %s", checkpointer.newest()
             )
             raise
+        self._update_page()
         if done == last:
             self._publisher.saved(checkpointer.save(done), is_last=True)
 
@@ -200,6 +212,8 @@ class FineTuning:
                 if measuring.due(done) and not processes.any(bool(stop)):
                     with self._interruptible(stop):
                         measuring.held_out(done)
+                    if done < last:
+                        self._update_page()
                 stopping = processes.any(bool(stop))
                 if stopping or done == last or is_due(done, options.checkpoint.every):
                     saved = checkpointer.save(done)
@@ -207,6 +221,7 @@ class FineTuning:
                         self._publisher.saved(saved, is_last=done == last)
                 self._publisher.poll()
         processes.close()
+        page = None if self._page is None else self._page.write()
         if stop:
             log.warning("stopped after step %d; %s", done, checkpointer.newest())
             if stop.signal == SIGTERM:
@@ -218,8 +233,14 @@ class FineTuning:
         if processes.is_main:
             log.info("%s", checkpointer.newest())
             measuring.report(self._output, self._metrics)
+        if page is not None:
+            log.info("page: %s", page)
         self._publisher.finish()
         return True
+
+    def _update_page(self) -> None:
+        if self._page is not None:
+            self._page.update()
 
     def _interruptible(self, stop: StopRequest) -> AbstractContextManager[None]:
         """What SIGTERM may interrupt: with several processes nothing, as the others would hang."""

@@ -21,6 +21,7 @@ from ebft.checkpoints.room import check_room
 from ebft.config.read import read_yaml
 from ebft.errors import UserError
 from ebft.files import check_regular, check_writable, read_text, write_whole
+from ebft.report.rollouts_log import cut_rollouts
 from ebft.runs.metrics_log import cut_metrics
 
 if TYPE_CHECKING:
@@ -39,12 +40,17 @@ log = logging.getLogger("ebft")
 class OutputFolder:
     """`output_dir` and the files that a run writes there. `locked` gives access to change them."""
 
+    PAGE = "report.html"
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "evaluations.jsonl"
         self.metrics = path / "metrics.jsonl"
         self.uploaded = path / "hub.json"
+        self.rollouts = path / "rollouts.jsonl"
+        self.environment = path / "environment.jsonl"
+        self.page = path / self.PAGE
         self.picture = path / "training.png"
         self.lengths = path / "by_length.png"
 
@@ -172,8 +178,8 @@ class LockedFolder(OutputFolder):
             return True  # a new run would append to them
         if not self._recipe.exists():
             return False  # a run writes its recipe first, so there was none
-        own = (RECIPE, RUN_ID, ".lock")
-        files = (file for file in self.path.rglob("*") if file.name not in own)
+        begun = (RECIPE, RUN_ID, ".lock", self.environment.name)
+        files = (file for file in self.path.rglob("*") if file.name not in begun)
         return any(file.is_file() and not _is_empty(file) for file in files)
 
     def take(self, recipe: str, *, run_id: str | None = None, resume: bool = False) -> None:
@@ -183,6 +189,7 @@ class LockedFolder(OutputFolder):
         """
         stale = [self.evaluations, self.metrics]
         if self._recipe.exists():
+            stale += [self.rollouts, self.environment, self.page]
             stale += [self.picture, self.lengths, self.uploaded]
         for file in [] if resume else stale:
             try:
@@ -257,6 +264,7 @@ class Start:
             return
         if in_place:
             cut_metrics(folder.metrics, after=self.step)
+            cut_rollouts(folder.rollouts, after=self.step)
         else:
             self._checkpoints.clear()
         folder.take(recipe, run_id=self.run_id, resume=in_place)

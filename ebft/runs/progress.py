@@ -15,6 +15,7 @@ from ebft.models.forward import slowdown
 from ebft.printable import printable
 from ebft.report.logged_tables import EVALUATION, ROLLOUTS, evaluation_rows, rollout_rows
 from ebft.report.loggers import LoggedRun, MetricLogger, RunLogger
+from ebft.report.rollouts_log import RolloutsLog
 from ebft.report.tables import rollouts_table
 from ebft.runs.setup import Documents
 from ebft.training.parts import Step
@@ -92,7 +93,9 @@ class Progress:
         loggers: Sequence[MetricLogger],
         tokenizer: PreTrainedTokenizerBase,
         show_rollouts_every: int | None,
+        rollouts: RolloutsLog | None = None,
     ) -> None:
+        self._rollouts = rollouts
         self._loggers, self._tokenizer = loggers, tokenizer
         self._every, self._label, self._steps = show_rollouts_every, label, steps
         # `disable=None` disables the bar without a terminal, where it would fill the log.
@@ -141,6 +144,8 @@ class Progress:
             show(rollouts_table(scored.rollouts, scored.reward(), tokenizer, title=title))
             rows = rollout_rows(scored.rollouts, scored.reward(), tokenizer)
             self._log_table("rollouts", ROLLOUTS, rows, step.done)
+            if self._rollouts is not None:
+                self._rollouts.log(step.done, scored)
 
     def _log_step(self, done: int, figures: str) -> None:
         now = time.perf_counter()

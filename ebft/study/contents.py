@@ -52,7 +52,7 @@ class Description:
 class Result(BaseModel, frozen=True):
     """How a run ended, and after how many seconds.
 
-    `error` says why it failed. `surroundings` (`ebft.study.surroundings`) is empty if the process
+    `error` says why it failed. `surroundings` (`ebft.report.surroundings`) is empty if the process
     ended without writing a result.
     """
 

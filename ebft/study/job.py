@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean
 from typing import ClassVar
 
@@ -20,6 +17,7 @@ from ebft.console import Bar
 from ebft.errors import RunsFailedError, UserError
 from ebft.files import write_whole
 from ebft.printable import printable
+from ebft.report.surroundings import command_line
 from ebft.runs.signals import TERMINATED, StopRequest, stop_child_on_signals
 from ebft.study.arms import factors
 from ebft.study.contents import Description, Result, StudyPlan
@@ -227,7 +225,7 @@ class Study(Job[StudyOptions]):
     def _plan(self) -> StudyPlan:
         return StudyPlan(
             title=printable(self.source.stem),
-            command=printable(shlex.join([_program(), *sys.argv[1:]])),
+            command=command_line(),
             study=resolved_yaml(self.options, self.registry),
             reference=self.options.reference or self._runs[0].arm.label,
             factors=factors(self.options),
@@ -248,10 +246,6 @@ class Study(Job[StudyOptions]):
             if result is not None and result.error is not None:
                 found.append(f"  {run.name}: {_first_line(result.error)}")
         return found
-
-
-def _program() -> str:
-    return "tune" if Path(sys.argv[0]).name == "tune" else "ebft"
 
 
 def _is_held(folder: RunFolder) -> bool:

@@ -96,7 +96,7 @@ def _finish(run: RunFolder) -> bool:
 
 
 def _result(began: float, *, error: str | None) -> Result:
-    from ebft.study.surroundings import surroundings
+    from ebft.report.surroundings import surroundings
 
     return Result(
         status="done" if error is None else "failed",

@@ -23,6 +23,8 @@ TARGETS |= {f".venv{file}" for file in re.findall(r"^\$\(VENV\)(/\S+):", MAKEFIL
 VARIABLES = set(re.findall(r"^(\w+) *[?:]?=", MAKEFILE, re.M))
 PARSED = {"doctor", "report", "compare"}
 """Subcommands of which no more can be said beforehand than that their arguments are right."""
+SAMPLED = ROOT / "recipes" / "ebft_full.yaml"
+"""In place of the recipe of a checkpoint that a command samples from."""
 TOOLS = {"ruff", "mypy", "pytest", "lm_eval"}
 """Installed by an extra; their arguments are their own business."""
 EXTRAS = set(
@@ -77,6 +79,8 @@ def check_ebft(words: list[str], more: list[str]) -> None:
         raise AssertionError(f"not a command line: ebft {shlex.join(words)}") from stop
     if words[0] in ("ls", "cp", "new-plugin"):
         assert main(words) == 0, words
+    elif words[0] == "sample":
+        load_recipe(arguments.recipe or SAMPLED, [*arguments.overrides, *more])
     elif "overrides" in arguments:
         load_recipe(arguments.file, [*arguments.overrides, *more])
     else:

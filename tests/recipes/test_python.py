@@ -192,3 +192,18 @@ def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(UserError, match="there is no run in it"):
         ebft.Run(tmp_path)
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_samples_are_rows_of_both_models(tiny_model, tmp_path):
+    run = ebft.finetune(
+        "ebft_completion", model=tiny_model, data=ROWS, output_dir=tmp_path / "run",
+        reward=Longer(), overrides=SMALL,
+    )  # fmt: skip
+    prompts = ["add 3", {"prompt": "add 4", "completion": "result"}]
+    frame = run.sample(prompts, n=2, overrides={"plan.rollout_length": 3, "reward": Longer()})
+    assert list(frame["model"]) == ["base", "base", "checkpoint", "checkpoint"] * 2
+    assert set(frame["document"]) == {"prompts:1", "prompts:2"}
+    # Without a reference nothing is scored.
+    assert frame["reward"].isna().tolist() == [True] * 4 + [False] * 4
+    with pytest.raises(UserError, match=r"^prompts, row 1 has no 'prompt'"):
+        run.sample([{"question": "?"}])

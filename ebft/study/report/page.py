@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ebft.printable import plain_markdown, printable
+from ebft.printable import plain_markdown
+from ebft.report.page import embedded, render
+from ebft.report.surroundings import merged
 from ebft.scoring.interval import TOO_FEW
 from ebft.study.report.records import StudyRecord
 
@@ -36,19 +36,20 @@ CLEAR = {"change": "change_documents", "difference": "difference_documents"}
 
 def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, bytes]]) -> str:
     """The HTML page; `pictures` are captions and PNGs, which are embedded."""
-    environment = Environment(
-        loader=PackageLoader("ebft.study.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_printable,
-    )  # fmt: skip
-    return environment.get_template("study.html").render(
+    return render(
+        "study.html",
+        package="ebft.study.report",
+        title=study.plan.title,
         study=study,
         headings=HEADINGS,
         tables=_tables(table),
         note=LEVEL_NOTE,
-        pictures=[(caption, base64.b64encode(drawn).decode()) for caption, drawn in pictures],
+        pictures=[(caption, embedded(drawn)) for caption, drawn in pictures],
         unfinished=[run for run in study.runs if not run.done],
         seeds=sorted({run.seed for run in study.runs}),
-        surroundings=_surroundings(study),
+        surroundings=merged(
+            [run.result.surroundings for run in study.runs if run.result is not None]
+        ),
         names=_names(study),
     )
 
@@ -105,21 +106,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _printable(value: object) -> object:
-    """Makes a value printable; Jinja then escapes it for HTML."""
-    return printable(value, keep="\n") if isinstance(value, str) else value
-
-
 def _names(study: StudyRecord) -> dict[str, list[str]]:
     """The labels of other arms with the same recipe, by the label of each arm."""
     arms = [run.description.arms for run in study.runs]
     return {first.label: [arm.label for arm in others] for first, *others in arms if others}
-
-
-def _surroundings(study: StudyRecord) -> dict[str, list[str]]:
-    """All values of the runs' surroundings by name, so that differences between runs show."""
-    found: dict[str, dict[str, None]] = {}
-    for result in (run.result for run in study.runs if run.result is not None):
-        for name, value in result.surroundings.items():
-            found.setdefault(name, {})[value] = None
-    return {name: list(values) for name, values in found.items()}

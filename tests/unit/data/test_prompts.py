@@ -1,0 +1,113 @@
+"""Prompts to sample after: what rows mean, which are refused, and the contexts that they become."""
+
+import json
+
+import pytest
+
+from ebft.data.prompts import examples_of, prompt_contexts, read_prompts
+from ebft.errors import UserError
+from ebft.models.tokenizer import text_of
+from tests.chat import FAMILIES, chat_tokenizer, conversation, said
+
+ASKED = [said("user", "Which one?")]
+
+
+def contexts(rows, tokenizer, length=8):
+    return prompt_contexts(examples_of(rows, "rows", "rows"), tokenizer, rollout_length=length)
+
+
+def texts(found, tokenizer):
+    """The text of each context, and of its reference."""
+    return [
+        (
+            text_of(found.tokens[p, : int(found.anchor[p])].tolist(), tokenizer),
+            text_of(found.reference[p][found.reference_mask[p]].tolist(), tokenizer),
+        )
+        for p in range(len(found))
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_conversation_is_asked_with_the_generation_prompt(family):
+    tokenizer = chat_tokenizer(family)
+    (found,) = texts(contexts([{"messages": ASKED}], tokenizer), tokenizer)
+    asked = tokenizer.apply_chat_template(ASKED, tokenize=False, add_generation_prompt=True)
+    assert found == (asked, "")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_turn_of_the_assistant_is_the_reference(family):
+    tokenizer, messages = chat_tokenizer(family), conversation(turns=2)
+    rows = [
+        {"messages": messages},
+        {"prompt": messages[:-1], "completion": messages[-1:]},
+        {"prompt": messages[:-1], "completion": messages[-1]["content"]},
+    ]
+    found = contexts(rows, tokenizer, length=100)
+    asked = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+    for context, reference in texts(found, tokenizer):
+        assert context == asked
+        assert messages[-1]["content"] in reference
+        assert reference.endswith(tokenizer.eos_token)
+    assert found.stop_at_eos
+
+
+def test_a_prompt_has_its_completion_as_reference_and_no_other():
+    tokenizer = chat_tokenizer("Mistral")
+    rows = ["in the", {"prompt": "a", "completion": "bc"}, {"prompt": "a", "completion": None}]
+    found = texts(contexts(rows, tokenizer), tokenizer)
+    assert found == [("<s>in the", ""), ("<s>a", "bc</s>"), ("<s>a", "")]
+    assert contexts(rows, tokenizer, length=2).reference_mask.tolist() == [
+        [False, False], [True, True], [False, False],
+    ]  # fmt: skip
+
+
+def test_files_of_texts_and_of_objects_are_the_same_prompts(tmp_path):
+    (tmp_path / "p.txt").write_text("in the\n\n  beginning\r\n")
+    rows = [{"prompt": "in the"}, {"prompt": "  beginning"}]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    found = [read_prompts(tmp_path / f"p.{kind}", "--prompts") for kind in ("txt", "jsonl", "json")]
+    assert [[it.prompt for it in one] for one in found] == [["in the", "  beginning"]] * 3
+    assert [it.name for it in found[1]] == ["p.jsonl:1", "p.jsonl:2"]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (3, "row 1 is a int; a prompt is a text or a dict"),
+        ({"question": "a"}, "row 1 has no 'prompt' or 'messages'; there are: question"),
+        ({"prompt": 3}, "row 1: prompt has 3 there; a text is needed"),
+        ({"prompt": "a", "completion": 3}, "row 1: completion has 3 there; a text is needed"),
+        ({"messages": []}, "row 1: messages has [] there; a conversation is a list"),
+        ({"messages": [{"role": "user"}]}, "row 1: messages, message 1 has no 'content'"),
+        ({"messages": [*ASKED, said("assistant", " ")]}, "row 1: the last message is empty"),
+        ({"prompt": ASKED, "completion": 3}, "row 1: completion has 3 there; a text is needed"),
+    ],
+)
+def test_a_row_that_is_no_prompt_is_named(row, says):
+    with pytest.raises(UserError) as raised:
+        examples_of([row], "here", "rows")
+    assert str(raised.value).startswith(f"here, {says}")
+    assert "\n" not in str(raised.value)
+
+
+def test_no_prompts_and_files_that_are_none_are_refused(tmp_path):
+    empty, other = tmp_path / "p.txt", tmp_path / "p.csv"
+    empty.write_text("\n\n")
+    other.write_text("a")
+    for path, says in (
+        (empty, "has no prompts"),
+        (other, "ends in none of .jsonl, .json, .txt"),
+        (tmp_path / "none.txt", "no such file"),
+        (tmp_path, "it is a folder"),
+    ):
+        with pytest.raises(UserError, match=f"^--prompts = {path}: {says}"):
+            read_prompts(path, "--prompts")
+
+
+def test_a_prompt_without_tokens_is_refused():
+    with pytest.raises(UserError, match="rows:1: the prompt is empty"):
+        contexts([""], chat_tokenizer("ChatML"))
+    with pytest.raises(UserError, match="rows:1: the chat template refuses the conversation"):
+        contexts([{"messages": [said("system", "Be."), *ASKED]}], chat_tokenizer("Gemma"))
