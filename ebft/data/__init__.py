@@ -7,6 +7,7 @@ from ebft.data.gsm8k import GSM8K
 from ebft.data.hub import Hub
 from ebft.data.humaneval import HumanEval
 from ebft.data.mbpp import MBPP
+from ebft.data.opencode_instruct import OpenCodeInstruct
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import PythonFunctions
 from ebft.data.tiny_programs.source import TinyPrograms
@@ -23,6 +24,7 @@ def register_data() -> Parts:
         "gettext": Gettext,
         "files": Files,
         "hub": Hub,
+        "opencode_instruct": OpenCodeInstruct,
         "humaneval": HumanEval,
         "mbpp": MBPP,
         "gsm8k": GSM8K,

@@ -24,6 +24,7 @@ from ebft.verifiers.find import (
     Verification,
     VerifierName,
     find_verifier,
+    missing_for,
     verify_attempts,
 )
 
@@ -62,6 +63,9 @@ class Accuracy(LabelledPart):
 
     def rollout_plan(self) -> Completion:
         return Completion(rollout_length=self.rollout_length)
+
+    def missing(self) -> str | None:
+        return missing_for(self.verifier)
 
     def verification(self) -> Verification:
         return Verification(self.verifier, self.sandbox, self.workers, self.stop)

@@ -11,14 +11,33 @@ from pydantic import AfterValidator, ValidationInfo
 
 from ebft.errors import suggest
 from ebft.parts.named import find_named, importable_in
+from ebft.parts.packages import missing
 from ebft.sandbox import SandboxOptions, require
 from ebft.verifiers.attempts import Attempt, cut
-from ebft.verifiers.functions import Verifier, exact_match, final_answer, function_tests, unit_tests
+from ebft.verifiers.functions import (
+    Verifier,
+    exact_match,
+    final_answer,
+    function_tests,
+    program_tests,
+    unit_tests,
+)
+from ebft.verifiers.translations import sentence_bleu, sentence_chrf
 
-VERIFIERS: dict[str, Verifier] = {"exact_match": exact_match, "final_answer": final_answer}
+OF_TRANSLATIONS: dict[str, Verifier] = {
+    "sentence_bleu": sentence_bleu,
+    "sentence_chrf": sentence_chrf,
+}
+"""The verifiers that need sacrebleu."""
+VERIFIERS: dict[str, Verifier] = {
+    "exact_match": exact_match,
+    "final_answer": final_answer,
+    **OF_TRANSLATIONS,
+}
 RUNNING: dict[str, Callable[[Attempt, SandboxOptions], float]] = {
     "unit_tests": unit_tests,
     "function_tests": function_tests,
+    "program_tests": program_tests,
 }
 """The verifiers that run programs."""
 
@@ -32,10 +51,16 @@ def check_verifier(name: str, info: ValidationInfo) -> str:
 
 VerifierName = Annotated[str, AfterValidator(check_verifier)]
 VERIFIER = (
-    "exact_match, final_answer, unit_tests, function_tests (text after the function is cut off), "
-    "or the dotted path of a function: Attempt → number"
+    "exact_match, final_answer, sentence_bleu and sentence_chrf (sacrebleu's, of 1), unit_tests, "
+    "function_tests (text after the function is cut off), program_tests (of a program in an answer "
+    "to a question), or the dotted path of a function: Attempt → number"
 )
 """The description of an option of type `VerifierName`."""
+
+
+def missing_for(name: str) -> str | None:
+    """Returns what a verifier needs and this machine lacks, and how to get it."""
+    return missing("sacrebleu") if name in OF_TRANSLATIONS else None
 
 
 def find_verifier(name: str, sandbox: SandboxOptions) -> Verifier:
