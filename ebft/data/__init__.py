@@ -6,7 +6,9 @@ from ebft.data.gettext import Gettext
 from ebft.data.gsm8k import GSM8K
 from ebft.data.hub import Hub
 from ebft.data.humaneval import HumanEval
+from ebft.data.humaneval_x import HumanEvalX
 from ebft.data.mbpp import MBPP
+from ebft.data.multipl_e import MultiPLE
 from ebft.data.opencode_instruct import OpenCodeInstruct
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import PythonFunctions
@@ -26,6 +28,8 @@ def register_data() -> Parts:
         "hub": Hub,
         "opencode_instruct": OpenCodeInstruct,
         "humaneval": HumanEval,
+        "humaneval_x": HumanEvalX,
+        "multipl_e": MultiPLE,
         "mbpp": MBPP,
         "gsm8k": GSM8K,
     }

@@ -248,6 +248,7 @@ def _documents(
                 example.check,
                 example.cluster,
                 len(start),
+                stop=example.stop,
             )
             continue
         completion, piece = _without(start, next(raw)), length - len(start)

@@ -61,4 +61,4 @@ class Costs:
         one = replace(tree, n=n)
         estimate = replace(self.estimate, tree=one, typical=one)
         work = {"sampling": 0.0, "features": 0.0, "training": 0.0}
-        return work | {one.name.rstrip(" *"): one.flop for one in estimate.work()}
+        return work | {it.name.rstrip(" *"): it.flop for it in estimate.work()}

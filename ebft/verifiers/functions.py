@@ -12,7 +12,14 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ebft.errors import UserError
-from ebft.sandbox import Check, Outcome, SandboxOptions, run_in_two_processes, run_without_program
+from ebft.sandbox import (
+    Check,
+    Outcome,
+    SandboxOptions,
+    run_in_two_processes,
+    run_tests,
+    run_without_program,
+)
 from ebft.verifiers.answers import continuation_in, inside_string, program_in
 from ebft.verifiers.attempts import Attempt
 from ebft.verifiers.numbers import answer_number, last_number, only_number
@@ -20,6 +27,8 @@ from ebft.verifiers.numbers import answer_number, last_number, only_number
 Verifier = Callable[[Attempt], float]
 log = logging.getLogger("ebft")
 CHECKS_KEPT = 1 << 16
+LANGUAGE = "language: "
+"""A check's first line begins with it if its tests are of another language than Python."""
 UNUSABLE = "UnusableCheck"
 """The beginning of the error of a check that cannot run with any program."""
 
@@ -65,6 +74,26 @@ def program_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
     """
     check = Check(_tests_of(attempt), "", program_in(attempt.reference))
     return _passes(f"{program_in(attempt.rollout)}\n", check, attempt.document, sandbox)
+
+
+def language_tests(language: str, attempt: Attempt, sandbox: SandboxOptions) -> float:
+    """Returns 1 if context + rollout + check is a program of the language that runs to its end,
+    else 0.
+
+    `language` is a key of `ebft.sandbox.LANGUAGES`. A fence after the code and the text behind it
+    are cut off. Raises `UserError` if the document has no check, or one of another language.
+    """
+    tests = _tests_of(attempt)
+    first, _, rest = tests.partition("\n")
+    if first.startswith(LANGUAGE):
+        if (named := first.removeprefix(LANGUAGE)) != language:
+            raise UserError(
+                f"verifier: {language}_tests: the tests of document {attempt.document} are "
+                f"{named}; set verifier: {named}_tests"
+            )
+        tests = rest
+    code = attempt.context + continuation_in(attempt.rollout)
+    return float(run_tests(language, code, tests, sandbox).passed)
 
 
 def _tests_of(attempt: Attempt) -> str:
