@@ -12,6 +12,7 @@ from ebft.data.multipl_e import MultiPLE
 from ebft.data.opencode_instruct import OpenCodeInstruct
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import PythonFunctions
+from ebft.data.test_set import TranslationTestSet
 from ebft.data.tiny_programs.source import TinyPrograms
 from ebft.parts.hooks import Parts, hookimpl
 
@@ -32,4 +33,5 @@ def register_data() -> Parts:
         "multipl_e": MultiPLE,
         "mbpp": MBPP,
         "gsm8k": GSM8K,
+        "test_set": TranslationTestSet,
     }
