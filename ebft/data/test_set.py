@@ -13,7 +13,7 @@ from ebft.parts.packages import missing
 from ebft.parts.part import Part
 from ebft.parts.splits import Example, Splits
 
-LANGUAGES: Mapping[str, str] = {
+LANGUAGES: dict[str, str] = {
     "cs": "Czech", "de": "German", "en": "English", "fi": "Finnish", "fr": "French",
     "is": "Icelandic", "ja": "Japanese", "ru": "Russian", "uk": "Ukrainian", "zh": "Chinese",
 }  # fmt: skip

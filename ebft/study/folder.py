@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 from pydantic import TypeAdapter
 
+from ebft.checkpoints.folder import folder_name
 from ebft.errors import UserError
 from ebft.files import check_regular, parse_json, read_text, record, write_whole
 from ebft.runs.metrics_log import MetricsLine, read_metrics
@@ -68,6 +69,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.output / "checkpoints"
+
+    def trained(self, steps: int) -> Path:
+        """The checkpoint after `steps`, the last ones."""
+        return self.checkpoints / folder_name(steps)
 
     @property
     def metrics(self) -> Path:
