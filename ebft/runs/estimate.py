@@ -73,7 +73,7 @@ class StepEstimate:
             options=options,
             model=model,
             tree=longest,
-            typical=longest if mean is None or tree is not None else tree_of(options, mean),
+            typical=longest if mean is None or tree is not None else recipe_tree(options, mean),
             adapter=adapter_weights(options.model.lora, model),
             depth=1.0 if options.feature_map is None else options.feature_map.base_depth(),
             reads_base=any(feature_map.base_depth() > 0 for feature_map in maps),
@@ -218,10 +218,10 @@ def describe_rows(plan: Part, sampler: SamplerPart | None, length: int) -> str:
 def longest_tree(options: FineTuneOptions, *, turns: int = 1) -> DocumentTree:
     """The tree of a recipe's longest document; of a conversation with so many turns, if the plan
     looks at them. Raises `ValueError` for a plan that has to be built first."""
-    return tree_of(options, options.documents.length, turns=turns)
+    return recipe_tree(options, options.documents.length, turns=turns)
 
 
-def tree_of(options: FineTuneOptions, length: int, *, turns: int = 1) -> DocumentTree:
+def recipe_tree(options: FineTuneOptions, length: int, *, turns: int = 1) -> DocumentTree:
     """The tree of a recipe's document of `length` tokens; otherwise as `longest_tree`."""
     on_rows = options.model.attention == "rows"
     return document_tree(options.plan, options.sampler, length, turns=turns, on_rows=on_rows)
