@@ -24,7 +24,7 @@ HEADER = (
 
 
 def costs() -> str:
-    """A row for every recipe of recipes/paper, for documents as long as they may be."""
+    """A row for every recipe of recipes/paper, for documents of the mean length."""
     files = sorted(ROOT.glob("recipes/paper/*.yaml"))
     return table(HEADER, (row(file) for file in files))
 

@@ -31,6 +31,11 @@ class Contents(Protocol):
     def size(self) -> int: ...
 
 
+def folder_name(step: int) -> str:
+    """Returns the name of the folder of a step's checkpoint."""
+    return f"{PREFIX}{step:06d}"
+
+
 class Checkpoints:
     """The checkpoints of a run, such as `folder/step-000020`.
 
@@ -58,7 +63,7 @@ class Checkpoints:
         same state. Every process must call this method. Raises `StorageError` if the checkpoint
         cannot be written; earlier checkpoints then stay as they are.
         """
-        final = self._folder / f"{PREFIX}{step:06d}"
+        final = self._folder / folder_name(step)
         # Only the main process looks: the others may see a new folder late.
         if not processes.any(processes.is_main and final.exists()):
             self._write(contents, final, step, processes)

@@ -6,9 +6,13 @@ from ebft.data.gettext import Gettext
 from ebft.data.gsm8k import GSM8K
 from ebft.data.hub import Hub
 from ebft.data.humaneval import HumanEval
+from ebft.data.humaneval_x import HumanEvalX
 from ebft.data.mbpp import MBPP
+from ebft.data.multipl_e import MultiPLE
+from ebft.data.opencode_instruct import OpenCodeInstruct
 from ebft.data.python_files import PythonFiles
 from ebft.data.python_functions import PythonFunctions
+from ebft.data.test_set import TranslationTestSet
 from ebft.data.tiny_programs.source import TinyPrograms
 from ebft.parts.hooks import Parts, hookimpl
 
@@ -23,7 +27,11 @@ def register_data() -> Parts:
         "gettext": Gettext,
         "files": Files,
         "hub": Hub,
+        "opencode_instruct": OpenCodeInstruct,
         "humaneval": HumanEval,
+        "humaneval_x": HumanEvalX,
+        "multipl_e": MultiPLE,
         "mbpp": MBPP,
         "gsm8k": GSM8K,
+        "test_set": TranslationTestSet,
     }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ebft.console import Bar
 from ebft.data.conversations import check_template, conversation_documents
@@ -50,6 +50,13 @@ class DocumentOptions(Options):
         description="smallest number of tokens of a document; shorter ones are dropped. To give "
         "runs with different plans the same documents, set the length that the longest plan needs",
     )
+    mean_length: int | None = Field(
+        None,
+        ge=2,
+        description="tokens of an average document, where they are known: --dry-run then counts "
+        "tokens and FLOPs of such a document, and memory for `length`; null: all have `length`. "
+        "No run depends on it",
+    )
     on_demand: bool = Field(
         False,
         description="tokenize a document when a step needs it, for data larger than memory; "
@@ -62,6 +69,15 @@ class DocumentOptions(Options):
         description="with on_demand, characters of raw text per token of a document. Use the "
         "mean of the data or a little less, so that few tokens are cut off",
     )
+
+    @model_validator(mode="after")
+    def _mean_is_at_most_the_longest(self) -> Self:
+        if self.mean_length is not None and self.mean_length > self.length:
+            raise ValueError(
+                f"mean_length = {self.mean_length}: is more than length = {self.length}, which no "
+                "document exceeds"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +250,7 @@ def _documents(
                 example.check,
                 example.cluster,
                 len(start),
+                stop=example.stop,
             )
             continue
         completion, piece = _without(start, next(raw)), length - len(start)

@@ -52,6 +52,7 @@ class GSM8K(Part):
                     prompt=f"Question: {row['question'].strip()}\nAnswer:",
                     completion=f" {reasoning.strip()}\n#### {answer.strip()}",
                     check=answer.strip(),
+                    stop=("\nQuestion:",),
                 )
             )
         return examples

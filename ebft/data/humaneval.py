@@ -13,6 +13,8 @@ from ebft.parts.splits import Example, Splits
 FIELDS = {
     "task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str,
 }  # fmt: skip
+STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n```")
+"""A body ends before the next unindented line (Chen et al. 2021, section 2.3), or a fence."""
 
 
 class HumanEval(Part):
@@ -34,6 +36,7 @@ class HumanEval(Part):
                     prompt=row["prompt"],
                     completion=row["canonical_solution"],
                     check=f"{row['test']}\n\ncheck({row['entry_point']})",
+                    stop=STOP,
                 )
                 for row in rows
             ],

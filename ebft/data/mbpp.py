@@ -15,6 +15,9 @@ from ebft.parts.splits import Example, Splits
 FIELDS = {"task_id": int, "text": str, "code": str, "test_list": list, "test_setup_code": str}
 TRAIN, TEST = range(601, 975), range(11, 511)
 """MBPP's own splits by `task_id` (Austin et al. 2021, section 2.1)."""
+STOP = ("\nassert ", '\n"""', "\nprint(", "\n#")
+"""A program ends before its tests and before the next task. It may be in fences, which verifiers of
+programs read."""
 
 
 class MBPP(Part):
@@ -47,4 +50,5 @@ class MBPP(Part):
             prompt=f'"""\n{shown}\n"""\n',
             completion=row["code"].replace("\r\n", "\n"),
             check="\n".join([row["test_setup_code"], *row["test_list"]]),
+            stop=STOP,
         )

@@ -58,6 +58,7 @@ class Costs:
         return sum(self._work(tree, 0)["training"] for tree in alone)
 
     def _work(self, tree: DocumentTree, n: int) -> dict[str, float]:
-        estimate = replace(self.estimate, tree=replace(tree, n=n))
+        one = replace(tree, n=n)
+        estimate = replace(self.estimate, tree=one, typical=one)
         work = {"sampling": 0.0, "features": 0.0, "training": 0.0}
-        return work | {one.name.rstrip(" *"): one.flop for one in estimate.work()}
+        return work | {it.name.rstrip(" *"): it.flop for it in estimate.work()}

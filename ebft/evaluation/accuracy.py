@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,14 @@ from ebft.plans.completion import Completion
 from ebft.rollout.records import Document, Rollouts
 from ebft.sandbox import SandboxOptions
 from ebft.scoring.estimators import pass_at_k
-from ebft.verifiers.attempts import StopTexts, attempts_of, cut
+from ebft.verifiers.attempts import StopTexts, attempts_of, shorten
 from ebft.verifiers.find import (
     VERIFIER,
     Verification,
     VerifierName,
     find_verifier,
+    missing_for,
+    unavailable,
     verify_attempts,
 )
 
@@ -31,11 +33,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+log = logging.getLogger("ebft")
+
+
 class Accuracy(LabelledPart):
     """The share of documents whose greedy completion passes, and pass@k of n sampled ones.
 
     An attempt passes if the verifier returns 1. Each document counts once, with its own estimate of
-    pass@k.
+    pass@k. Without the compiler or the interpreter of a language, its programs are not measured,
+    and the log says so.
     """
 
     verifier: VerifierName = Field("unit_tests", description=VERIFIER)
@@ -44,8 +50,10 @@ class Accuracy(LabelledPart):
     n: int = Field(16, ge=0, description="sampled completions per document; 0: none")
     k: tuple[PositiveInt, ...] = Field((1, 4, 16), description="the k of pass@k, at most n")
     temperature: float = Field(1.0, gt=0, description="temperature of the sampled completions")
-    stop: StopTexts = Field(
-        (), description="a completion ends before the first of these texts, e.g. '\\ndef '"
+    stop: StopTexts | None = Field(
+        None,
+        description="a completion ends before the first of these texts, e.g. '\\ndef '; null: the "
+        "benchmark's own, if the data source knows them",
     )
     sandbox: SandboxOptions = Field(
         SandboxOptions(), description="how programs of the policy are run"
@@ -63,6 +71,9 @@ class Accuracy(LabelledPart):
     def rollout_plan(self) -> Completion:
         return Completion(rollout_length=self.rollout_length)
 
+    def missing(self) -> str | None:
+        return missing_for(self.verifier)
+
     def verification(self) -> Verification:
         return Verification(self.verifier, self.sandbox, self.workers, self.stop)
 
@@ -75,9 +86,12 @@ class AccuracyEvaluator:
 
     def __init__(self, options: Accuracy, resources: Resources) -> None:
         self._options, self._tokenizer = options, resources.tokenizer
+        self._drawn: list[tuple[EvaluationRollouts, dict[str, int]]] = []
+        if why := unavailable(options.verifier, options.sandbox):
+            log.warning("%s: not measured: %s", options.verifier, why)
+            return
         self._verifier = find_verifier(options.verifier, options.sandbox)
         plan = Completion(rollout_length=options.rollout_length)
-        self._drawn: list[tuple[EvaluationRollouts, dict[str, int]]] = []
         if options.greedy:
             likeliest = EvaluationRollouts(plan, resources, n=1, top_k=1)
             self._drawn.append((likeliest, {"accuracy (greedy)": 1}))
@@ -112,7 +126,7 @@ class AccuracyEvaluator:
     def _passed(self, rollouts: Rollouts) -> list[list[bool]]:
         """Returns whether each of the n rollouts passes, for each context."""
         attempts = [
-            replace(attempt, rollout=cut(attempt.rollout, self._options.stop))
+            shorten(attempt, self._options.stop)
             for attempt in attempts_of(rollouts, self._tokenizer)
         ]
         values = verify_attempts(self._verifier, attempts, self._options.workers)

@@ -26,6 +26,7 @@ class Example:
 
     `check` is what a verifiable reward compares a rollout with (unit tests, an answer), if any.
     `cluster` names what the text is a part of, such as a file, which is held out as a whole.
+    `stop` are texts that end a completion in the benchmark that the text is from, if it has any.
     `messages` is a conversation, to which the tokenizer's chat template is applied (see
     `of_messages`); empty for other texts. `tools` are the functions that the template describes, as
     the JSON text of a list.
@@ -38,6 +39,7 @@ class Example:
     cluster: str = ""
     messages: tuple[Message, ...] = ()
     tools: str = ""
+    stop: tuple[str, ...] = ()
 
     @classmethod
     def of_messages(

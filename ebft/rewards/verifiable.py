@@ -15,6 +15,7 @@ from ebft.verifiers.find import (
     Verification,
     VerifierName,
     find_verifier,
+    missing_for,
     verify_attempts,
 )
 from ebft.verifiers.functions import Verifier
@@ -37,6 +38,9 @@ class Verifiable(RewardPart):
 
     def claim(self) -> Claim:
         return Claim(True, "each rollout is scored by itself: the gradient of the expected score")
+
+    def missing(self) -> str | None:
+        return missing_for(self.verifier)
 
     def verification(self) -> Verification:
         return Verification(self.verifier, self.sandbox, self.workers)

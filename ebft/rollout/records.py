@@ -31,7 +31,8 @@ class Document:
     number of leading tokens that the tokenizer puts before every text, such as a
     beginning-of-sequence token: they are never predicted. `turns` are the tokens of the assistant's
     turns in a conversation, each from its start up to its end, in order; a turn ends with the
-    end-of-sequence token. It is empty for other documents.
+    end-of-sequence token. It is empty for other documents. `stop` are texts that end a completion
+    in the benchmark that the document is from.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Document:
     cluster: str = ""
     begins: int = 0
     turns: tuple[tuple[int, int], ...] = ()
+    stop: tuple[str, ...] = ()
 
     @property
     def completions(self) -> tuple[tuple[int, int], ...]:

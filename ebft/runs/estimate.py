@@ -40,8 +40,10 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEstimate:
-    """The cost of a recipe's optimizer step, for the longest document.
+    """The cost of a recipe's optimizer step.
 
+    `tree` is that of the longest document, which memory is for, and `typical` that of an average
+    one, which tokens and FLOPs are for: the longest too, unless `documents.mean_length` is given.
     `depth` is the fraction of the base model's layers that the features need in training, and
     `reads_base` says whether any feature map needs the frozen base model.
     """
@@ -49,6 +51,7 @@ class StepEstimate:
     options: FineTuneOptions
     model: ModelShape
     tree: DocumentTree
+    typical: DocumentTree
     adapter: int
     depth: float
     reads_base: bool
@@ -62,18 +65,21 @@ class StepEstimate:
         model = model_shape(options.model)
         trained = options.feature_map if options.uses_features else None
         maps = [*options.evaluation.feature_maps(), *([] if trained is None else [trained])]
+        longest = longest_tree(options) if tree is None else tree
+        mean = options.documents.mean_length
         return cls(
             options=options,
             model=model,
-            tree=longest_tree(options) if tree is None else tree,
+            tree=longest,
+            typical=longest if mean is None or tree is not None else recipe_tree(options, mean),
             adapter=adapter_weights(options.model.lora, model),
             depth=1.0 if options.feature_map is None else options.feature_map.base_depth(),
             reads_base=any(feature_map.base_depth() > 0 for feature_map in maps),
         )
 
     def work(self) -> list[Work]:
-        """The stages for the longest document, in order."""
-        options, tree = self.options, self.tree
+        """The stages for a typical document, in order."""
+        options, tree = self.options, self.typical
         work = flops(
             self.model, tree,
             depth=self.depth,
@@ -115,7 +121,7 @@ class StepEstimate:
 
     def table(self, micro_batch: int) -> str:
         """The text that `--dry-run` prints, for `micro_batch` documents at a time."""
-        tree, training, adapter = self.tree, self.options.training, self.adapter
+        tree, training, adapter = self.typical, self.options.training, self.adapter
         peak, rows, per_step = self.memory(micro_batch), self.work(), self.flops()
         of = f"{self.options.method} of {self.options.model.name}, "
         of += f"{self.model.parameters / 1e6:,.1f} M parameters"
@@ -127,7 +133,7 @@ class StepEstimate:
             else "no rollouts."
         )
         unsure = self.options.model.attention == "auto" and tree.rollouts > 0
-        on_rows = replace(self, tree=replace(tree, on_rows=True)).flops() / per_step
+        on_rows = replace(self, typical=replace(tree, on_rows=True)).flops() / per_step
         other = any(work.name.endswith("*") for work in rows)
         lines = [
             f"Estimate for {of}.",
@@ -151,8 +157,8 @@ class StepEstimate:
             f"{'memory':<14}{'GiB':>10}",
             *(f"{name:<14}{size / GIB:>10.2f}" for name, size in peak.named().items()),
             (
-                f"with {micro_batch} documents at a time (training.micro_batch = "
-                f"{training.micro_batch})"
+                f"with {micro_batch} documents of {self.tree.length:,} tokens at a time "
+                f"(training.micro_batch = {training.micro_batch})"
             ),
             *self._with_turns(micro_batch),
         ]
@@ -210,8 +216,12 @@ def describe_rows(plan: Part, sampler: SamplerPart | None, length: int) -> str:
 def longest_tree(options: FineTuneOptions, *, turns: int = 1) -> DocumentTree:
     """The tree of a recipe's longest document; of a conversation with so many turns, if the plan
     looks at them. Raises `ValueError` for a plan that has to be built first."""
+    return recipe_tree(options, options.documents.length, turns=turns)
+
+
+def recipe_tree(options: FineTuneOptions, length: int, *, turns: int = 1) -> DocumentTree:
+    """The tree of a recipe's document of `length` tokens; otherwise as `longest_tree`."""
     on_rows = options.model.attention == "rows"
-    length = options.documents.length
     return document_tree(options.plan, options.sampler, length, turns=turns, on_rows=on_rows)
 
 
@@ -267,7 +277,8 @@ def model_shape(model: ModelOptions) -> ModelShape:
     Nothing is downloaded, and no code of the model is run: only runs do that. Raises `ValueError`
     for a model with neither.
     """
-    if model.base is not None and adapter_folder(model) is not None:
+    if model.base is not None and (adapter_folder(model) is not None or not _is_here(model.path)):
+        # An adapter has no shape of its own; a checkpoint that is not there yet will have this one.
         model = model.model_copy(update={"path": model.base, "revision": None})
     if model.from_config is not None:
         from ebft.models.new import new_config
@@ -275,6 +286,10 @@ def model_shape(model: ModelOptions) -> ModelShape:
         return ModelShape.of(new_config(model.from_config))
     assert model.path is not None, "validated"
     return _model_shape(model.path, model.revision or "main")
+
+
+def _is_here(path: str | None) -> bool:
+    return path is not None and Path(path).expanduser().is_dir()
 
 
 @cache

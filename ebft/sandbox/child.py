@@ -1,7 +1,9 @@
 """The script of a program's process: sets the limits, then runs the program.
 
 It is not imported by ebft but run as `python child.py CHANNEL`, with settings and program on
-standard input. It imports very little, because its start takes most of the time of a short program.
+standard input. With a `command` in the settings, it becomes that command instead of running a
+program (`ebft.sandbox.command`). It imports very little, because its start takes most of the time
+of a short program.
 
 A secret word waits in the channel. This script sends it back at the program's end, which means "it
 ran to its end"; a program that exits early has not sent it. Program and script share an
@@ -173,6 +175,9 @@ def main(channel: int) -> None:
             limit(name, most)
         if settings["isolated"]:
             isolate(settings, libc, channel)
+        if "command" in settings:
+            os.set_inheritable(channel, False)
+            os.execve(settings["command"][0], settings["command"], settings["environment"])
         exec(compile(settings["program"], "program.py", "exec"), module.__dict__)
     except BaseException as error:
         failure = error_text(error) or "error"

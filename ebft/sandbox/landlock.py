@@ -10,13 +10,15 @@ import ctypes
 import os
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 CREATE_RULESET = 444
 VERSION_FLAG = 1
-WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REGULAR, TRUNCATE = (
-    1 << bit for bit in (1, 2, 3, 5, 8, 14)
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REGULAR, REFER = (
+    1 << bit for bit in (0, 1, 2, 3, 4, 5, 7, 8, 13)
 )
+TRUNCATE = 1 << 14
 RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 """All file rights of the kernel, by the interface version that introduced them."""
 
@@ -25,6 +27,10 @@ READABLE = (
     "/etc/ld.so.cache", "/etc/localtime", "/dev/zero", "/dev/random", "/dev/urandom",
 )  # fmt: skip
 """Readable besides the interpreter's own files: shared libraries, time zones, random numbers."""
+
+SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/nix/store", "/etc/alternatives")
+"""Folders of programs and libraries."""
+READABLE_FILES = ("/etc/ld.so.cache", "/etc/localtime")
 
 Rule = tuple[str, int]
 
@@ -60,3 +66,24 @@ def rules(scratch: str, known: int) -> list[Rule]:
     own = READ_FILE | READ_DIR | WRITE_FILE | REMOVE_FILE | MAKE_REGULAR
     own |= TRUNCATE & handled(known)
     return [*readable, ("/dev/null", READ_FILE | WRITE_FILE), (scratch, own)]
+
+
+def rules_of_tools(scratch: str, known: int, tools: Iterable[str]) -> list[Rule]:
+    """Returns the paths that a compiler or an interpreter and its programs may open.
+
+    All programs and libraries of the system, and the folders `tools`, can be read and executed; the
+    scratch folder can be written too, with subfolders.
+    """
+    executable = READ_FILE | READ_DIR | EXECUTE
+    folders = [path for path in (*SYSTEM, *tools) if os.path.isdir(path)]
+    files = [path for path in READABLE_FILES if os.path.isfile(path)]
+    own = executable | WRITE_FILE | REMOVE_FILE | REMOVE_DIR | MAKE_DIR | MAKE_REGULAR
+    own |= (TRUNCATE | REFER) & handled(known)
+    devices = [(path, READ_FILE) for path in ("/dev/zero", "/dev/random", "/dev/urandom")]
+    return [
+        *((path, executable) for path in folders),
+        *((path, READ_FILE) for path in files),
+        *devices,
+        ("/dev/null", READ_FILE | WRITE_FILE),
+        (scratch, own),
+    ]

@@ -50,6 +50,23 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "getrusage": (98, 165), "getrlimit": (97, 163), "getrandom": (318, 278),
     "restart_syscall": (219, 128), "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
+OF_PROCESSES: dict[str, tuple[int | None, int | None]] = {
+    # What compilers, their linkers, shells and virtual machines need besides.
+    "execve": (59, 221), "wait4": (61, 260), "waitid": (247, 95), "arch_prctl": (158, None),
+    "set_tid_address": (218, 96), "getpgrp": (111, None), "getpgid": (121, 155),
+    "getsid": (124, 156), "mkdir": (83, None), "mkdirat": (258, 34), "rmdir": (84, None),
+    "fchdir": (81, 50), "fadvise64": (221, 223), "fallocate": (285, 47),
+    "copy_file_range": (326, 285), "sendfile": (40, 71), "preadv": (295, 69), "pwritev": (296, 70),
+    "sched_getparam": (143, 121), "sched_getscheduler": (145, 120), "getcpu": (309, 168),
+    "mincore": (27, 232), "getresuid": (118, 148), "getresgid": (120, 150), "getgroups": (115, 158),
+    "statfs": (137, 43), "fstatfs": (138, 44), "rt_sigtimedwait": (128, 137),
+    "rt_sigsuspend": (130, 133), "pause": (34, None),
+}  # fmt: skip
+FORK, VFORK, PRCTL = (57, None), (58, None), (157, 167)
+NAMESPACES = 0x7E020000
+"""`CLONE_NEWNS` to `CLONE_NEWNET`: a process gets no namespace of its own."""
+PRCTL_OPTIONS = (15, 16)
+"""PR_SET_NAME, PR_GET_NAME."""
 CLONE, CLONE3, FCNTL, IOCTL, PRLIMIT = (56, 220), (435, 435), (72, 25), (16, 29), (302, 261)
 SOCKETPAIR, SENDTO, OPEN, OPENAT = (53, 199), (44, 206), (2, None), (257, 56)
 
@@ -64,6 +81,8 @@ UNIX = 1
 STREAMS = (0x1, 0x801, 0x80001, 0x80801)
 """SOCK_STREAM, with or without SOCK_NONBLOCK and SOCK_CLOEXEC: asyncio's own pipe. A datagram
 socket could send to any other on the machine, which Landlock does not restrict."""
+PACKETS = 0x80005
+"""SOCK_SEQPACKET and SOCK_CLOEXEC, with which Rust starts a process; connected as a stream is."""
 
 ACCESS_MODE, CREATE, TRUNCATE, UNNAMED = 3, 0x40, 0x200, 0x400000
 """Bits of `open`'s flags, `O_ACCMODE` to `__O_TMPFILE`."""
@@ -102,17 +121,21 @@ MACHINES = {"x86_64": Machine(0xC000003E, 0), "aarch64": Machine(0xC00000B7, 1)}
 Instruction = tuple[int, int, int, int]
 
 
-def seccomp_filter(machine: Machine) -> bytes:
-    """Returns the filter as an array of the kernel's `struct sock_filter`."""
-    return _pack(_program(machine))
+def seccomp_filter(machine: Machine, *, processes: bool = False) -> bytes:
+    """Returns the filter as an array of the kernel's `struct sock_filter`.
+
+    With `processes`, the calls of compilers and virtual machines are allowed too.
+    """
+    return _pack(_program(machine, processes=processes))
 
 
-def counting_filter(machine: Machine) -> bytes:
-    """Returns a filter that asks its listener before a thread starts, or a file may be created.
+def counting_filter(machine: Machine, *, processes: bool = False) -> bytes:
+    """Returns a filter that asks its listener before a thread or a process starts, or a file may be
+    created.
 
     It is added to `seccomp_filter`, whose refusals take precedence.
     """
-    return _pack(_counted(machine))
+    return _pack(_counted(machine, processes=processes))
 
 
 def _pack(program: Iterator[Instruction]) -> bytes:
@@ -125,22 +148,30 @@ def _opening(machine: Machine) -> list[tuple[int, int]]:
     return [(number, flags) for number, flags in calls if number is not None]
 
 
-def _counted(machine: Machine) -> Iterator[Instruction]:
+def starting(machine: Machine, *, processes: bool) -> list[int]:
+    """Returns the calls that start a thread or, with `processes`, a process."""
+    calls = (CLONE, FORK, VFORK) if processes else (CLONE,)
+    return [number for one in calls if (number := one[machine.column]) is not None]
+
+
+def _counted(machine: Machine, *, processes: bool) -> Iterator[Instruction]:
     yield LOAD, 0, 0, NUMBER
-    yield EQUAL, 0, 1, CLONE[machine.column]
-    yield RETURN, 0, 0, ASK
+    for number in starting(machine, processes=processes):
+        yield EQUAL, 0, 1, number
+        yield RETURN, 0, 0, ASK
     for number, flags in _opening(machine):
         yield from _if(number, flags, [(ANY_BIT, 0, 1, CREATE | UNNAMED)], ASK)
     yield RETURN, 0, 0, ALLOW
 
 
-def _program(machine: Machine) -> Iterator[Instruction]:
+def _program(machine: Machine, *, processes: bool) -> Iterator[Instruction]:
     refuse = (RETURN, 0, 0, ERRNO | errno.EPERM)
     yield LOAD, 0, 0, ARCHITECTURE
     yield EQUAL, 1, 0, machine.audit
     yield refuse
     yield LOAD, 0, 0, NUMBER  # x32's have an extra bit, so they match no number
-    for numbers in CALLS.values():
+    allowed = CALLS | OF_PROCESSES if processes else CALLS
+    for numbers in allowed.values():
         if (number := numbers[machine.column]) is not None:
             yield EQUAL, 0, 1, number
             yield RETURN, 0, 0, ALLOW
@@ -149,13 +180,19 @@ def _program(machine: Machine) -> Iterator[Instruction]:
     yield RETURN, 0, 0, ERRNO | errno.ENOSYS
     for thread in THREAD_FLAGS:
         yield from _if(CLONE[machine.column], 0, [(EQUAL, 0, 1, thread)])
+    if processes:
+        for number in starting(machine, processes=True):
+            whole = [(AND, 0, 0, NAMESPACES), (EQUAL, 0, 1, 0)] if number in CLONE else []
+            yield from _if(number, 0, whole)
+        for option in PRCTL_OPTIONS:
+            yield from _if(PRCTL[machine.column], 0, [(EQUAL, 0, 1, option)])
     for number, flags in _opening(machine):
         for mask, value in OPENING:
             yield from _if(number, flags, [(AND, 0, 0, mask), (EQUAL, 0, 1, value)])
     for call, argument, commands in ((FCNTL, 1, FCNTL_COMMANDS), (IOCTL, 1, IOCTL_COMMANDS)):
         for command in commands:
             yield from _if(call[machine.column], argument, [(EQUAL, 0, 1, command)])
-    for kind in STREAMS:
+    for kind in (*STREAMS, PACKETS) if processes else STREAMS:
         pair = [(EQUAL, 0, 3, UNIX), (LOAD, 0, 0, ARGUMENTS + 8), (EQUAL, 0, 1, kind)]
         yield from _if(SOCKETPAIR[machine.column], 0, pair)
     # Reading a limit without setting it; sending only to the other end, without an address.
@@ -183,10 +220,12 @@ def _if(
 class Counter:
     """Answers a program's counted calls, which arrive on the filter's `listener`."""
 
-    def __init__(self, listener: int, machine: Machine) -> None:
+    def __init__(
+        self, listener: int, machine: Machine, *, processes: bool = False, files: int = MOST_FILES
+    ) -> None:
         self.listener = listener
-        self._clone = CLONE[machine.column]
-        self._threads, self._files = MOST_THREADS, MOST_FILES
+        self._starting = starting(machine, processes=processes)
+        self._threads, self._files = MOST_THREADS, files
 
     def answer(self) -> None:
         """Lets the waiting call continue or fail. To be called when `listener` is readable."""
@@ -199,7 +238,7 @@ class Counter:
 
     def _count(self, number: int) -> int:
         """Returns the error number with which call `number` fails; 0 if it may continue."""
-        if number == self._clone:
+        if number in self._starting:
             self._threads -= 1
             return errno.EAGAIN if self._threads < 0 else 0
         self._files -= 1

@@ -27,11 +27,15 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A recipe of the study without its seed: a base recipe and overrides."""
+    """A recipe of the study without its seed: a base recipe and overrides.
+
+    `starts_from` is the label of the arm whose trained model it starts from, if it does.
+    """
 
     name: ArmName
     base: Path | None
     overrides: Sequence[tuple[str, Any]]
+    starts_from: str | None = None
 
     @property
     def label(self) -> str:
@@ -44,7 +48,7 @@ def arms(options: StudyOptions) -> list[Arm]:
     singly = {key: levels(key, values) for key, values in options.one_at_a_time.items()}
     short = short_names([*grid, *singly])
     found = []
-    for variant, base, overrides in _variants(options):
+    for variant, base, overrides, starts_from in _variants(options):
         for chosen in _choices(grid, singly):
             names = [f"{short[key]}={level.label}" for key, level in chosen.items()]
             unnamed = REFERENCE if grid or singly else "base"
@@ -54,7 +58,8 @@ def arms(options: StudyOptions) -> list[Arm]:
                 levels={key: level.label for key, level in chosen.items()},
             )
             own = [(key, level.value) for key, level in chosen.items()]
-            found.append(Arm(name, base, [*overrides, *own]))
+            start = starts_from and ", ".join([printable(starts_from), *names])
+            found.append(Arm(name, base, [*overrides, *own], start))
     return found
 
 
@@ -107,15 +112,16 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 def _variants(
     options: StudyOptions,
-) -> Iterator[tuple[str, Path | None, list[tuple[str, Any]]]]:
+) -> Iterator[tuple[str, Path | None, list[tuple[str, Any]], str | None]]:
     common = list(options.overrides.items())
     if not options.variants:
-        yield "", options.base_recipe, common
+        yield "", options.base_recipe, common, None
     for name, variant in options.variants.items():
         yield (
             printable(name),
             variant.base_recipe or options.base_recipe,
             [*common, *variant.overrides.items()],
+            variant.starts_from,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
@@ -39,7 +39,8 @@ class Description:
     """A run's arm and seed, and the cost of its training.
 
     `arms` are all arms with the same recipe; the run is named after the first. `tflop` is None for
-    a model whose shape is not known.
+    a model whose shape is not known. `starts_from` is the name of the run whose trained model it
+    starts from.
     """
 
     arms: Annotated[Sequence[ArmName], Field(min_length=1)]
@@ -47,6 +48,7 @@ class Description:
     steps: Annotated[Count, Field(ge=1)]
     tflop: Amount | None
     keep_checkpoints: Flag
+    starts_from: FolderName | None = None
 
 
 class Result(BaseModel, frozen=True):
@@ -81,7 +83,7 @@ class StudyPlan:
     """A study as it was last started.
 
     `study` is its resolved file, `factors` has the labels of each key's values, and `runs` are the
-    names of the runs' folders, in order.
+    names of the runs' folders, in order. `reported` are figures of others, by measurement and arm.
     """
 
     title: Text
@@ -90,6 +92,7 @@ class StudyPlan:
     reference: Text
     factors: Mapping[Text, Sequence[Text]]
     runs: Sequence[FolderName]
+    reported: Mapping[Text, Mapping[Text, float]] = field(default_factory=dict)
 
 
 class RecordedStep(MetricsLine):

@@ -20,13 +20,13 @@ def estimate_table(options: StudyOptions) -> str:
     for arm in planned:
         tflop = arm.tflop()
         total += tflop * seeds
-        rows.append(f"{arm.steps:>7,}{tflop:>10,.1f}  {title(arm)}")
+        rows.append(f"{arm.steps:>7,}{tflop:>14,.1f}  {title(arm)}")
     minutes = total * 1000 / CPU_GFLOPS / 60
     return "\n".join(
         [
             f"{len(planned)} arms × {seeds} seed{'s' * (seeds > 1)} = {len(planned) * seeds} runs",
             "",
-            f"{'steps':>7}{'TFLOP':>10}  arm",
+            f"{'steps':>7}{'TFLOP':>14}  arm",
             *rows,
             "",
             f"all runs: {total:,.1f} TFLOP of training, evaluations not counted",

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 from pydantic import TypeAdapter
 
+from ebft.checkpoints.folder import folder_name
 from ebft.errors import UserError
 from ebft.files import check_regular, parse_json, read_text, record, write_whole
 from ebft.runs.metrics_log import MetricsLine, read_metrics
@@ -69,6 +70,10 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.output / "checkpoints"
 
+    def trained(self, steps: int) -> Path:
+        """The checkpoint after `steps`, the last ones."""
+        return self.checkpoints / folder_name(steps)
+
     @property
     def metrics(self) -> Path:
         return self.output / "metrics.jsonl"
@@ -112,7 +117,7 @@ class RunFolder:
         return _read(self.path / DESCRIPTION_FILE, DESCRIPTION)
 
     def write_description(self, description: Description) -> None:
-        _write_json(self.path / DESCRIPTION_FILE, asdict(description))
+        _write_json(self.path / DESCRIPTION_FILE, _said(description, "starts_from"))
 
     def result(self) -> Result | None:
         """How the run ended; None if it has not ended."""
@@ -158,7 +163,7 @@ class StudyFolder:
         return _read(self.path / PLAN_FILE, PLAN)
 
     def write_plan(self, plan: StudyPlan) -> None:
-        _write_json(self.path / PLAN_FILE, asdict(plan))
+        _write_json(self.path / PLAN_FILE, _said(plan, "reported"))
 
 
 def file_name(label: str) -> str:
@@ -180,6 +185,12 @@ def _read(file: Path, kind: TypeAdapter[Record]) -> Record | None:
             f"{file} is damaged: {error}; delete it and run the study's command, which writes it "
             "again (for result.json it repeats the run)"
         ) from error
+
+
+def _said(record: Description | StudyPlan, optional: str) -> dict[str, Any]:
+    """The fields of a record; one that is empty is left out, as in files of older versions."""
+    fields = asdict(record)
+    return fields if fields[optional] else {k: v for k, v in fields.items() if k != optional}
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -62,6 +63,7 @@ class Study(Job[StudyOptions]):
         """Plans the runs and writes their recipes, each in its folder."""
         self._folder = StudyFolder(self.options.output_dir)
         self._runs = plan_runs(self.options)
+        self._starts = {run.start.name for run in self._runs if run.start is not None}
         self._check_needs()
         try:
             for run in self._runs:
@@ -105,6 +107,7 @@ class Study(Job[StudyOptions]):
         ):
             bar.update(len(self._runs) - len(pending))
             finished = self._run_all(pending, stop, bar)
+        self._drop_starts()
         if stop.signal == signal.SIGTERM:  # no time for a report
             raise SystemExit(TERMINATED)
         if self._done():
@@ -125,7 +128,7 @@ class Study(Job[StudyOptions]):
                 if self._out_of_budget(time.monotonic() - began):
                     log.warning("budget.minutes is spent; %s", CONTINUE)
                     return False
-                if not self._run_one(run, stop, bar):
+                if not self._has_its_start(run) or not self._run_one(run, stop, bar):
                     held.append(run)
                 if stop:
                     return False
@@ -137,6 +140,31 @@ class Study(Job[StudyOptions]):
                     return False
         bar.set_postfix_str("")
         return True
+
+    def _has_its_start(self, run: Run) -> bool:
+        """Whether the run whose trained model it starts from has ended. If that failed, so has this
+        run."""
+        if run.start is None or self._at(run).result() is not None:
+            return True
+        result = self._at(run.start).result()
+        if result is not None and not result.done:
+            reason = f"{run.start.name}, whose trained model it starts from, failed"
+            self._at(run).write_result(Result(status="failed", error=reason, seconds=0.0))
+        return result is not None
+
+    def _drop_starts(self) -> None:
+        """Deletes the checkpoints that no remaining run starts from."""
+        if self.options.keep_checkpoints:
+            return
+        needed = {
+            run.start.name
+            for run in self._runs
+            if run.start is not None
+            and ((result := self._at(run).result()) is None or not result.done)
+        }
+        for run in self._runs:
+            if run.name not in needed and self._at(run).result() is not None:
+                shutil.rmtree(self._at(run).checkpoints, ignore_errors=True)
 
     def _run_one(self, run: Run, stop: StopRequest, bar: Bar) -> bool:
         """Whether the run has ended, here or in another process; False if another process is still
@@ -203,10 +231,12 @@ class Study(Job[StudyOptions]):
         folder = self._at(run)
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.check()
+        start = None if run.start is None else self._at(run.start).trained(run.start.arm.steps)
         if not folder.recipe.exists():
             recipe = run.arm.recipe(
-                seed=run.seed, output_dir=folder.output, remember=self._folder.remembered
-            )
+                seed=run.seed, output_dir=folder.output, remember=self._folder.remembered,
+                start=start,
+            )  # fmt: skip
             write_whole(folder.recipe, resolved_yaml(recipe.options, recipe.registry))
         try:
             tflop = run.arm.tflop()
@@ -218,7 +248,8 @@ class Study(Job[StudyOptions]):
                 seed=run.seed,
                 steps=run.arm.steps,
                 tflop=tflop,
-                keep_checkpoints=self.options.keep_checkpoints,
+                keep_checkpoints=self.options.keep_checkpoints or run.name in self._starts,
+                starts_from=None if run.start is None else run.start.name,
             )
         )
 
@@ -230,6 +261,7 @@ class Study(Job[StudyOptions]):
             reference=self.options.reference or self._runs[0].arm.label,
             factors=factors(self.options),
             runs=[run.name for run in self._runs],
+            reported=self.options.reported,
         )
 
     def _at(self, run: Run) -> RunFolder:

@@ -64,6 +64,11 @@ class VariantOptions(Options):
     overrides: Overrides = Field(
         {}, description="dotted keys and values, applied after those of the study"
     )
+    starts_from: str | None = Field(
+        None,
+        description="an earlier variant: its run with the same seed is trained first, and this one "
+        "starts from its last checkpoint, with features of the model that it began with",
+    )
 
 
 class BudgetOptions(Options):
@@ -120,6 +125,11 @@ class StudyOptions(RecipeOptions):
     )
     reference: str | None = Field(
         None, description="label of the arm that others are compared with; null: the first"
+    )
+    reported: dict[str, dict[str, float]] = Field(
+        {},
+        description="figures that others report: measurement → arm → value, which the report "
+        "shows beside the study's own; the arm `base` is the model before training",
     )
     budget: BudgetOptions = BudgetOptions()
     keep_checkpoints: bool = Field(

@@ -32,12 +32,14 @@ fingerprint has this name for both, for the same reason."""
 
 @dataclass(frozen=True, slots=True)
 class PlannedArm:
-    """An arm with its validated options; `arms` are all arms with the same recipe."""
+    """An arm with its validated options; `arms` are all arms with the same recipe, and `start` is
+    the arm whose trained model it starts from."""
 
     arms: Sequence[Arm]
     fingerprint: str
     options: FineTuneOptions
     overrides: Sequence[Override]
+    start: PlannedArm | None = None
 
     @property
     def label(self) -> str:
@@ -53,8 +55,11 @@ class PlannedArm:
 
         return StepEstimate.of(self.options).flops() * self.steps / 1e12
 
-    def recipe(self, *, seed: int, output_dir: Path, remember: Path) -> Recipe:
-        """The recipe of one of its runs; `remember` is for measurements before the first step."""
+    def recipe(
+        self, *, seed: int, output_dir: Path, remember: Path, start: Path | None = None
+    ) -> Recipe:
+        """The recipe of one of its runs; `remember` is for measurements before the first step, and
+        `start` is the checkpoint that it starts from."""
         base = self.arms[0].base
         assert base is not None, "planned arms have a base recipe"
         of_run = {
@@ -63,6 +68,9 @@ class PlannedArm:
             "evaluation.remember": str(remember),
             **_where_plugins_are(self.options.plugins),
         }
+        if start is not None:
+            model = self.options.model
+            of_run |= {"model.path": str(start), "model.base": model.base or model.path}
         return load_recipe(base, [*self.overrides, *_given(of_run)])
 
 
@@ -77,6 +85,11 @@ class Run:
     def name(self) -> str:
         return f"{file_name(self.arm.label)}-seed{self.seed}-{self.arm.fingerprint}"
 
+    @property
+    def start(self) -> Run | None:
+        """The run whose trained model it starts from."""
+        return None if self.arm.start is None else Run(self.arm.start, self.seed)
+
 
 def plan_arms(options: StudyOptions) -> list[PlannedArm]:
     """Loads and validates every arm's recipe. Raises `UserError` with a line for each mistake."""
@@ -84,7 +97,7 @@ def plan_arms(options: StudyOptions) -> list[PlannedArm]:
     mistakes: list[str] = []
     for arm in arms(options):
         try:
-            found = _plan(arm, options)
+            found = _plan(arm, options, list(planned.values()))
         except UserError as error:
             mistakes += [f"arm {arm.label!r}: {line}" for line in str(error).splitlines()]
             continue
@@ -166,8 +179,28 @@ def _may_be_fine_tuning(base: Path) -> bool:
     return issubclass(find_job(name, base, default_registry()).schema, FineTuneOptions)
 
 
-def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:
+def _start(arm: Arm, earlier: Sequence[PlannedArm]) -> PlannedArm | None:
+    if arm.starts_from is None:
+        return None
+    for planned in earlier:
+        if any(one.label == arm.starts_from for one in planned.arms):
+            if planned.options.model.lora is not None:
+                raise UserError(
+                    f"starts_from = {arm.starts_from}: trains an adapter; set "
+                    "overrides.model.lora=null for it, because the checkpoint of a whole model is "
+                    "needed"
+                )
+            return planned
+    labels = [one.label for planned in earlier for one in planned.arms]
+    raise UserError(
+        f"starts_from = {arm.starts_from}: is no arm before it; there are: "
+        f"{', '.join(labels) or 'none'}"
+    )
+
+
+def _plan(arm: Arm, options: StudyOptions, earlier: Sequence[PlannedArm]) -> PlannedArm:
     assert arm.base is not None, "checked before"
+    start = _start(arm, earlier)
     last: dict[str, object] = {"metric_loggers": []}
     if options.evaluation is not None:
         last["evaluation"] = options.evaluation
@@ -178,9 +211,13 @@ def _plan(arm: Arm, options: StudyOptions) -> PlannedArm:
     mark = fingerprint(
         recipe.options, recipe.registry,
         without=NOT_IDENTITY,
-        and_also={"metric_loggers": [STEP_LOG], **_schedule_then(recipe.options.lr_scheduler)},
+        and_also={
+            "metric_loggers": [STEP_LOG],
+            **_schedule_then(recipe.options.lr_scheduler),
+            **({} if start is None else {"starts_from": start.fingerprint}),
+        },
     )  # fmt: skip
-    return PlannedArm([arm], mark, recipe.options, overrides)
+    return PlannedArm([arm], mark, recipe.options, overrides, start)
 
 
 def _schedule_then(schedule: ScheduleComponent | None) -> dict[str, object]:

@@ -91,6 +91,13 @@ def _finish(run: RunFolder) -> bool:
         "checkpoint.hub": None,
     }
     origin = "the study's worker"
+    description = run.description()
+    assert description is not None, "it is written before the run begins"
+    if description.starts_from is not None:
+        start = run.study.run(description.starts_from)
+        started = start.description()
+        assert started is not None, "it is written before the run begins"
+        here["model.path"] = str(start.trained(started.steps))
     overrides = [override(key, value, origin=origin) for key, value in here.items()]
     return run_job(load_recipe(run.recipe, overrides).job)
 

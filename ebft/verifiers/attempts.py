@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
@@ -26,7 +26,7 @@ class Attempt:
     Special tokens in a text are spelled. The tokens that the tokenizer puts before every text, and
     the end-of-sequence token that ends a rollout, are left out. `check` is the document's check,
     such as unit tests or an expected answer; empty if the data has none. `document` is its name,
-    for messages.
+    for messages. `stop` are the texts that end a completion in the benchmark that it is from.
     """
 
     context: str
@@ -34,6 +34,7 @@ class Attempt:
     reference: str
     check: str
     document: str
+    stop: tuple[str, ...] = ()
 
 
 def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[Attempt]:
@@ -49,7 +50,9 @@ def attempts_of(rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase) -> list[
         for tokens, mask in zip(rollouts.tokens[p], rollouts.mask[p], strict=True):
             rollout = after(tokens[mask].tolist())
             attempts.append(
-                Attempt(after.context, rollout, reference, document.check, document.name)
+                Attempt(
+                    after.context, rollout, reference, document.check, document.name, document.stop
+                )
             )
     return attempts
 
@@ -79,6 +82,11 @@ def cut(text: str, stop: Sequence[str]) -> str:
     """Returns the text before the first of the `stop` texts in it."""
     found = [at for word in stop if (at := text.find(word)) >= 0]
     return text[: min(found, default=len(text))]
+
+
+def shorten(attempt: Attempt, stop: Sequence[str] | None) -> Attempt:
+    """Returns the attempt with its rollout cut before the first of `stop`; None: of its own."""
+    return replace(attempt, rollout=cut(attempt.rollout, attempt.stop if stop is None else stop))
 
 
 class _After:

@@ -12,13 +12,23 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ebft.errors import UserError
-from ebft.sandbox import Check, Outcome, SandboxOptions, run_in_two_processes, run_without_program
+from ebft.sandbox import (
+    Check,
+    Outcome,
+    SandboxOptions,
+    run_in_two_processes,
+    run_tests,
+    run_without_program,
+)
+from ebft.verifiers.answers import continuation_in, inside_string, program_in
 from ebft.verifiers.attempts import Attempt
 from ebft.verifiers.numbers import answer_number, last_number, only_number
 
 Verifier = Callable[[Attempt], float]
 log = logging.getLogger("ebft")
 CHECKS_KEPT = 1 << 16
+LANGUAGE = "language: "
+"""A check's first line begins with it if its tests are of another language than Python."""
 UNUSABLE = "UnusableCheck"
 """The beginning of the error of a check that cannot run with any program."""
 
@@ -48,17 +58,56 @@ def final_answer(attempt: Attempt) -> float:
 def unit_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
     """Returns 1 if context + rollout is a program that runs to its end and passes the check.
 
-    Else 0. Also 0, with one warning per document, if the check passes an empty program. Raises
-    `UserError` if the document has no check.
+    Else 0. A fence after the code and the text behind it are cut off. Also 0, with one warning per
+    document, if the check passes an empty program. Raises `UserError` if the document has no check.
     """
+    program = f"{attempt.context}{continuation_in(attempt.rollout)}\n"
+    check = Check(_tests_of(attempt), attempt.context, attempt.reference)
+    return _passes(program, check, attempt.document, sandbox)
+
+
+def program_tests(attempt: Attempt, sandbox: SandboxOptions) -> float:
+    """Returns 1 if the program in the rollout runs to its end and passes the check, else 0.
+
+    The program is the first fenced block of the rollout, or all of it; the context is a question,
+    and not part of the program. Otherwise as `unit_tests`.
+    """
+    check = Check(_tests_of(attempt), "", program_in(attempt.reference))
+    return _passes(f"{program_in(attempt.rollout)}\n", check, attempt.document, sandbox)
+
+
+def language_tests(language: str, attempt: Attempt, sandbox: SandboxOptions) -> float:
+    """Returns 1 if context + rollout + check is a program of the language that runs to its end,
+    else 0.
+
+    `language` is a key of `ebft.sandbox.LANGUAGES`. A fence after the code and the text behind it
+    are cut off. Raises `UserError` if the document has no check, or one of another language.
+    """
+    tests = _tests_of(attempt)
+    first, _, rest = tests.partition("\n")
+    if first.startswith(LANGUAGE):
+        if (named := first.removeprefix(LANGUAGE)) != language:
+            raise UserError(
+                f"verifier: {language}_tests: the tests of document {attempt.document} are "
+                f"{named}; set verifier: {named}_tests"
+            )
+        tests = rest
+    code = attempt.context + continuation_in(attempt.rollout)
+    return float(run_tests(language, code, tests, sandbox).passed)
+
+
+def _tests_of(attempt: Attempt) -> str:
     if not has_code(attempt.check):
         raise UserError(
-            f"verifier: unit_tests: document {attempt.document} has no check; name the column of "
-            "the tests in data.check"
+            f"verifier: document {attempt.document} has no check; name the column of "
+            "its unit tests in data.check"
         )
-    check = Check(attempt.check, attempt.context, attempt.reference)
-    outcome = run_in_two_processes(f"{attempt.context}{attempt.rollout}\n", check, sandbox)
-    is_worth = is_worth_passing(outcome, check, attempt.document, sandbox)
+    return attempt.check
+
+
+def _passes(program: str, check: Check, document: str, sandbox: SandboxOptions) -> float:
+    outcome = run_in_two_processes(program, check, sandbox)
+    is_worth = is_worth_passing(outcome, check, document, sandbox)  # says why it is not
     return float(outcome.passed and is_worth)
 
 
@@ -82,11 +131,6 @@ def function_body(text: str) -> str:
             break
         body.append(line)
     return "\n".join(body)
-
-
-def inside_string(code: str) -> bool:
-    """Whether a triple-quoted string is open at the end of `code`."""
-    return any(code.count(quotes) % 2 for quotes in ('"""', "'''"))
 
 
 def has_code(check: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,10 @@ CELLS = (
     "value", "value_seeds", "change", "change_documents", "change_seeds",
     "difference", "difference_documents", "difference_seeds", "difference_pooled",
 )  # fmt: skip
+REPORTED = "Reported by others"
+REPORTED_HEADINGS = ("measurement", "arm", "reported", "this study", "± seeds")
+BASE = "base"
+"""The arm of a reported figure of the model before training."""
 SIGNED = ("change", "difference")
 CLEAR = {"change": "change_documents", "difference": "difference_documents"}
 """The figures that are bold if they exceed a half-width, and that half-width."""
@@ -42,7 +46,10 @@ def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, 
         title=study.plan.title,
         study=study,
         headings=HEADINGS,
+        reported_title=REPORTED,
+        reported_headings=REPORTED_HEADINGS,
         tables=_tables(table),
+        reported=_reported(study, table),
         note=LEVEL_NOTE,
         pictures=[(caption, embedded(drawn)) for caption, drawn in pictures],
         unfinished=[run for run in study.runs if not run.done],
@@ -58,6 +65,9 @@ def markdown(study: StudyRecord, table: pd.DataFrame) -> str:
     """The tables as Markdown."""
     title, reference = plain_markdown(study.plan.title), plain_markdown(study.plan.reference)
     lines = [f"# {title}", "", f"Reference: {reference}. {LEVEL_NOTE}", ""]
+    if reported := _reported(study, table):
+        lines += [f"## {REPORTED}", "", _line(REPORTED_HEADINGS), _line(["---"] * 5)]
+        lines += [*(_line(map(plain_markdown, row)) for row in reported), ""]
     for heading, rows in _tables(table):
         lines += [f"## {plain_markdown(heading)}", ""]
         lines += [_line(HEADINGS), _line(["---"] * len(HEADINGS))]
@@ -71,6 +81,28 @@ def markdown(study: StudyRecord, table: pd.DataFrame) -> str:
         if not run.done
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _reported(study: StudyRecord, table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """The measurement, the arm, the figure that others report, and ours with its half-width over
+    seeds: a dash if this study has none."""
+    found: list[tuple[str, ...]] = []
+    for measure, arms in study.plan.reported.items():
+        for arm, value in arms.items():
+            ours, half_width = _ours(study, table, measure, arm)
+            found.append((measure, arm, f"{value:.4g}", ours, half_width))
+    return found
+
+
+def _ours(study: StudyRecord, table: pd.DataFrame, measure: str, arm: str) -> tuple[str, str]:
+    if arm == BASE and arm not in study.labels():
+        # The model before training, as a run of the reference measured it.
+        runs = [run for run in study.reference_runs if measure in run.first]
+        return (f"{runs[0].first[measure].mean:.4f}" if runs else "–"), "–"
+    rows = table[(table["measure"] == measure) & (table["arm"] == arm)]
+    if rows.empty:
+        return "–", "–"
+    return _number("value", rows["value"].iloc[0]), _number("value", rows["value_seeds"].iloc[0])
 
 
 def _tables(table: pd.DataFrame) -> list[tuple[str, list[list[tuple[str, bool]]]]]:
@@ -102,7 +134,7 @@ def _is_clear(name: str, row: dict[str, float]) -> bool:
     return name in CLEAR and abs(row[name]) > row[CLEAR[name]]
 
 
-def _line(cells: Sequence[str]) -> str:
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
