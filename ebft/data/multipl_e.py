@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from datasets import load_dataset
 from pydantic import Field, model_validator
 
 from ebft.data.jsonl import UNREADABLE, check_file, objects_of_json, unreadable
@@ -67,6 +66,8 @@ class MultiPLE(Part):
             raise unreadable(where, error) from error
 
     def _of_hub(self) -> Iterable[Mapping[str, Any]]:
+        from datasets import load_dataset
+
         subset = f"{self.problems}-{self.language}"
         try:
             rows: Iterable[Mapping[str, Any]] = load_dataset(self.dataset, subset, split="test")
