@@ -10,7 +10,8 @@ from ebft.parts.registry import load_registry
 
 SOURCES = Path(ebft.__file__).parent
 ROWS = SOURCES.parent / "tests/fuzz/corpus/data/rows.jsonl"
-ELSEWHERE = {"gettext", "gsm8k", "hub", "humaneval", "mbpp"}
+ELSEWHERE = {"gettext", "gsm8k", "hub", "humaneval", "humaneval_x", "mbpp", "multipl_e",
+             "opencode_instruct", "test_set"}  # fmt: skip
 """Data sources that the tests of their own formats check, on files that those write."""
 CHECKS = {
     "data": testing.check_data,

@@ -172,7 +172,7 @@ def test_flex_attention_is_not_compiled_twice(refused):
 def test_an_override_is_known_from_the_file(ebft, tmp_path, tiny_run):
     file = tmp_path / "recipe.yaml"
     source = Path(tiny_run()[1]).read_text()
-    file.write_text(source.replace("  n: 4\n", "  n: 4\n  temprature: 1\n"))
+    file.write_text(source.replace("sampler:\n", "sampler:\n  temprature: 1\n"))
     status, _, err = ebft("validate", str(file))
     assert status == 2
     assert err.strip() == (
