@@ -9,7 +9,7 @@ from pathlib import Path
 
 from docs.generate.markdown import table
 from ebft.config.load import load_recipe
-from ebft.runs.cost import memory
+from ebft.models.cost import memory
 from ebft.runs.estimate import StepEstimate
 from ebft.runs.options import FineTuneOptions
 

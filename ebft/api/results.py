@@ -148,8 +148,8 @@ class Run:
         from ebft.config.load import load_recipe
         from ebft.data.prompts import examples_of
         from ebft.parts.registry import default_registry
-        from ebft.runs.sampling import sample_both
-        from ebft.runs.two_models import recipe_of
+        from ebft.sample.sampling import sample_both
+        from ebft.sample.two_models import recipe_of
 
         asked = None if prompts is None else examples_of(prompts, "prompts", "prompts")
         checkpoint = str(self.checkpoint)

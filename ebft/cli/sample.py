@@ -78,8 +78,8 @@ def sample(arguments: argparse.Namespace) -> int:
     check_options(arguments)
     from ebft.data.prompts import read_prompts
     from ebft.report.samples import samples_table, summary_of_samples, write_samples
-    from ebft.runs.sampling import sample_both
-    from ebft.runs.two_models import find_checkpoint
+    from ebft.sample.sampling import sample_both
+    from ebft.sample.two_models import find_checkpoint
 
     checkpoint = find_checkpoint(arguments.checkpoint)
     recipe = load(arguments, checkpoint)
@@ -118,7 +118,7 @@ def load(arguments: argparse.Namespace, checkpoint: str) -> Recipe:
     """Loads the recipe with its overrides. Raises `UserError` for one that runs no model."""
     from ebft.config.load import load_recipe
     from ebft.runs.options import ModelRecipeOptions
-    from ebft.runs.two_models import recipe_of
+    from ebft.sample.two_models import recipe_of
 
     overrides = list(arguments.overrides)
     if arguments.length is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ebft.runs.cost import DocumentTree
+from ebft.models.cost import DocumentTree
 
 if TYPE_CHECKING:
     from ebft.rollout.records import Contexts

@@ -5,7 +5,7 @@ options, load                  the `model:` section, and what it loads
   new_options, new               a model that is made from its configuration
   refused, weights               what of a model's files is refused; whether its weights are right
   embedded, lora, quantize       the model in a wheel, adapters, base models in 4 bits
-shape                          dimensions, for what things cost; how much text a model reads
+shape, cost                    dimensions, and what a step costs; how much text a model reads
 tokenizer                      texts → tokens and back
 decoder, layers                the text decoder and its layers: found; recomputed, compiled
 forward, row_cache             a tree or its rows → last hidden states; caches for sampling

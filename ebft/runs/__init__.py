@@ -10,6 +10,5 @@ finetune, evaluate          the two runs, top to bottom
   page                        the run's page, `report.html`
   failures, signals           saves a checkpoint when a run fails, or is stopped by a signal
   memory                      free memory, the size of micro-batches, running out of memory
-sampling, two_models        `ebft sample`: two models write after the same contexts
-estimate, cost              what a step costs: `--dry-run`
+estimate                    what a step costs: `--dry-run`
 """

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from ebft.data.rows import RowOptions
 from ebft.errors import UserError
 from ebft.lazy import torch
+from ebft.models.cost import GIB, DocumentTree, Memory, flops, memory
 from ebft.models.embedded import EMBEDDED
 from ebft.models.folders import adapter_folder
 from ebft.models.options import resolve_device
 from ebft.models.shape import SHAPES, ModelShape
 from ebft.parts.interfaces import Plan
 from ebft.rollout.records import Document
-from ebft.runs.cost import GIB, DocumentTree, Memory, flops, memory
 
 if TYPE_CHECKING:
     from ebft.models.options import LoraOptions, ModelOptions

@@ -13,7 +13,7 @@ import psutil
 
 from ebft.errors import MemoryShortError, UserError, is_out_of_memory
 from ebft.lazy import torch
-from ebft.runs.cost import GIB
+from ebft.models.cost import GIB
 
 if TYPE_CHECKING:
     from ebft.checkpoints.checkpointer import Checkpointer

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.mfu                                      Qwen2.5-1.5B, bfloat16, flex
     python -m tests.benchmarks.mfu --attention tree --documents 8       and so on: --help
 
-MFU is what the cost model counts (`ebft.runs.cost`: no recomputation, no padding) over what the GPU
-could compute in that time. Each time is the fastest of `REPEATS` after one to warm up and compile.
+MFU is what the cost model counts (`ebft.models.cost`: no recomputation, no padding) over what the
+GPU could compute in that time. Each time is the fastest of `REPEATS` after one to warm up and
+compile.
 """
 
 import argparse
@@ -18,12 +19,12 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ebft.features.hidden_states import HiddenStates
+from ebft.models.cost import DocumentTree, flops
 from ebft.models.load import ATTENTION
 from ebft.models.shape import ModelShape
 from ebft.parts.part import Resources
 from ebft.plans.strided import Strided
 from ebft.rollout.records import Rollouts
-from ebft.runs.cost import DocumentTree, flops
 from ebft.runs.setup import PRECISION
 from ebft.samplers.hf_tree import HfTree
 from ebft.testing import tiny_documents

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ebft.data.python_files import PythonFiles
 from ebft.features.hidden_states import HiddenStates
+from ebft.models.cost import DECODER_PASSES, DocumentTree, flops
 from ebft.models.load import load_frozen, load_policy
 from ebft.models.log_probs import token_log_probs
 from ebft.models.options import ModelOptions
@@ -32,7 +33,6 @@ from ebft.models.shape import ModelShape, layer_index
 from ebft.parts.part import Resources
 from ebft.plans.strided import Strided
 from ebft.rollout.records import Document, Rollouts
-from ebft.runs.cost import DECODER_PASSES, DocumentTree, flops
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
 from ebft.training.objective import ObjectiveOptions

@@ -12,10 +12,10 @@ import yaml
 from ebft.config.dump import resolved_yaml
 from ebft.config.load import load_recipe
 from ebft.config.read import read_recipe
+from ebft.models.cost import DocumentTree, flops
 from ebft.parts.interfaces import Baseline, DataSource, Evaluator, FeatureMap, Plan, Reward, Sampler
 from ebft.parts.registry import default_registry
 from ebft.plans.strided import Strided
-from ebft.runs.cost import DocumentTree, flops
 from ebft.runs.estimate import model_shape
 from ebft.runs.options import FineTuneOptions
 from ebft.study.dry_run import CPU_GFLOPS

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ebft.config.about import read_about, write_about
-from ebft.runs.two_models import recipe_of
+from ebft.sample.two_models import recipe_of
 
 
 def lines(file):

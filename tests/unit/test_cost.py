@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Mixtr
 
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.attention import TREE
+from ebft.models.cost import DocumentTree, flops, memory
 from ebft.models.lora import add_adapter, without_adapter
 from ebft.models.options import LoraOptions
 from ebft.models.shape import ModelShape
@@ -17,7 +18,6 @@ from ebft.plans.strided import Strided
 from ebft.rollout.records import Rollouts
 from ebft.rollout.rows import as_rows
 from ebft.rollout.tree import grow
-from ebft.runs.cost import DocumentTree, flops, memory
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
 from ebft.training.objective import ObjectiveOptions

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ebft.errors import UserError
+from ebft.models.cost import QUANTIZED
 from ebft.models.layers import compile_layers
 from ebft.models.lora import add_adapter, merged, without_adapter
 from ebft.models.options import LoraOptions
@@ -15,7 +16,6 @@ from ebft.models.quantize import BLOCK, dense, is_quantized, quantize_to
 from ebft.models.tree_log_probs import document_log_probs
 from ebft.models.weights import digest_weights
 from ebft.plans.strided import Strided
-from ebft.runs.cost import QUANTIZED
 from ebft.samplers.hf_tree import HfTree
 from ebft.training.loop import accumulate_gradients
 from ebft.training.objective import ObjectiveOptions

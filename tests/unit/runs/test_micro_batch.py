@@ -8,8 +8,8 @@ import torch
 
 from ebft.config.load import load_recipe
 from ebft.errors import UserError
+from ebft.models.cost import DocumentTree
 from ebft.rollout.records import Document
-from ebft.runs.cost import DocumentTree
 from ebft.runs.estimate import StepEstimate, longest_tree, memory_need
 from ebft.runs.memory import SHARE, MemoryBudget, container_room, free_memory
 from ebft.runs.setup import with_turns

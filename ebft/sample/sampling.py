@@ -31,7 +31,7 @@ from ebft.rollout.contexts import not_finite_in
 from ebft.rollout.records import Contexts, Rollouts, Scored
 from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
 from ebft.runs.setup import held_out_documents, read_splits
-from ebft.runs.two_models import load_both
+from ebft.sample.two_models import load_both
 from ebft.samplers.hf_tree import HfTree
 from ebft.scoring.kernels import cosine, to_references
 
