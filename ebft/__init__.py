@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ebft.version import __version__ as __version__
+from ebft.parts.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ebft.api.finetune import evaluate, finetune

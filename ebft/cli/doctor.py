@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ebft.console import say
 from ebft.parts.packages import TESTED, installed, outside
-from ebft.version import PACKAGE, __version__
+from ebft.parts.version import PACKAGE, __version__
 
 PACKAGES = (
     "torch", "transformers", "datasets", "safetensors", "pydantic", "omegaconf", "pluggy", "peft",

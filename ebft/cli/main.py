@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 from ebft.cli import cp, doctor, ls, new_plugin, noise, results, run, sample
 from ebft.console import give_up, prepare_process, say
 from ebft.errors import EXPLAINED, FailedElsewhereError, UserError
+from ebft.parts.version import __version__
 from ebft.printable import printable
-from ebft.version import __version__
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers for a full disk, an exceeded quota or an exceeded file size."""

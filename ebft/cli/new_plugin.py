@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ebft.console import say
 from ebft.errors import UserError
-from ebft.version import PACKAGE
+from ebft.parts.version import PACKAGE
 
 EPILOG = """\
 examples:

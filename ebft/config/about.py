@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, TypeAdapter
 
 from ebft.files import Count, Text, parse_json, read_text, record
-from ebft.version import __version__
+from ebft.parts.version import __version__
 
 FORMAT = 3
 RUN = "run"

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from ebft.config.overrides import NOT_YAML, Override, apply_overrides
 from ebft.errors import UserError, suggest
-from ebft.version import PACKAGE
+from ebft.parts.version import PACKAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from ebft.diagnosis.table import relative_to
-from ebft.version import __version__
+from ebft.parts.version import __version__
 
 if TYPE_CHECKING:
     from ebft.diagnosis.figures import Figures

@@ -27,7 +27,7 @@ from ebft.files import (
     write_whole,
 )
 from ebft.parts.measurements import Measurement
-from ebft.version import __version__
+from ebft.parts.version import __version__
 
 if TYPE_CHECKING:
     from ebft.evaluation.options import RunEvaluationOptions

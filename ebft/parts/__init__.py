@@ -7,5 +7,5 @@ splits, measurements    what data sources read; what evaluators measure
 stateful                parts that keep state between steps
 hooks                   the hooks by which plug-ins register parts
 registry, modules       the parts by kind and name; importing plug-ins
-packages                optional packages, and the versions that are tested
+packages, version       optional packages, and the versions that are tested; that of ebft
 """

@@ -20,8 +20,8 @@ from pydantic import TypeAdapter
 
 from ebft.errors import UserError
 from ebft.files import Text, parse_json, read_text, record, whole_lines
+from ebft.parts.version import PACKAGE, __version__
 from ebft.printable import printable
-from ebft.version import PACKAGE, __version__
 
 PACKAGES = ("torch", "transformers", "datasets")
 FILE = "environment.jsonl"

@@ -65,13 +65,15 @@ class StepEstimate:
         model = model_shape(options.model)
         trained = options.feature_map if options.uses_features else None
         maps = [*options.evaluation.feature_maps(), *([] if trained is None else [trained])]
-        longest = longest_tree(options) if tree is None else tree
+        longest = recipe_tree(options) if tree is None else tree
         mean = options.documents.mean_length
         return cls(
             options=options,
             model=model,
             tree=longest,
-            typical=longest if mean is None or tree is not None else recipe_tree(options, mean),
+            typical=longest
+            if mean is None or tree is not None
+            else recipe_tree(options, length=mean),
             adapter=adapter_weights(options.model.lora, model),
             depth=1.0 if options.feature_map is None else options.feature_map.base_depth(),
             reads_base=any(feature_map.base_depth() > 0 for feature_map in maps),
@@ -171,7 +173,7 @@ class StepEstimate:
             return
         yield "a conversation has an anchor for each turn:"
         for turns in TURNS:
-            need = replace(self, tree=longest_tree(self.options, turns=turns)).memory(micro_batch)
+            need = replace(self, tree=recipe_tree(self.options, turns=turns)).memory(micro_batch)
             yield f"{f'{turns} turns':<14}{need.total / GIB:>10.2f}"
 
 
@@ -213,16 +215,16 @@ def describe_rows(plan: Part, sampler: SamplerPart | None, length: int) -> str:
     )
 
 
-def longest_tree(options: FineTuneOptions, *, turns: int = 1) -> DocumentTree:
-    """The tree of a recipe's longest document; of a conversation with so many turns, if the plan
-    looks at them. Raises `ValueError` for a plan that has to be built first."""
-    return recipe_tree(options, options.documents.length, turns=turns)
-
-
-def recipe_tree(options: FineTuneOptions, length: int, *, turns: int = 1) -> DocumentTree:
-    """The tree of a recipe's document of `length` tokens; otherwise as `longest_tree`."""
-    on_rows = options.model.attention == "rows"
-    return document_tree(options.plan, options.sampler, length, turns=turns, on_rows=on_rows)
+def recipe_tree(
+    options: FineTuneOptions, *, length: int | None = None, turns: int = 1
+) -> DocumentTree:
+    """The tree of a recipe's longest document, or of one of `length` tokens; of a conversation with
+    so many turns, if the plan looks at them. Raises `ValueError` for a plan that has to be built
+    first."""
+    return document_tree(
+        options.plan, options.sampler, options.documents.length if length is None else length,
+        turns=turns, on_rows=options.model.attention == "rows",
+    )  # fmt: skip
 
 
 def document_tree(

@@ -36,7 +36,7 @@ from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Contexts, Document, Rollouts
-from ebft.runs.estimate import describe_rows, longest_tree, memory_need, tree_of
+from ebft.runs.estimate import describe_rows, memory_need, recipe_tree, tree_of
 from ebft.runs.folder import Start
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
@@ -143,7 +143,7 @@ def with_turns(
         return None  # on demand, each turn is a document
     of_turn = sampler.n * plan.rollout_length
     largest = max(documents, key=lambda it: it.tokens.numel() + of_turn * len(it.turns))
-    longest = longest_tree(options)
+    longest = recipe_tree(options)
     tree = tree_of(largest, plan, sampler, on_rows=longest.on_rows)
     if not largest.turns or tree.columns <= longest.columns:
         return None

@@ -198,7 +198,7 @@ def test_the_command_names_no_folder_of_the_program(monkeypatch, argv, command):
 
 
 def test_a_module_is_named_as_it_is_started(monkeypatch):
-    from ebft.version import PACKAGE
+    from ebft.parts.version import PACKAGE
 
     monkeypatch.setattr("sys.argv", [str(PACKAGE / "cli" / "main.py"), "ls"])
     assert command_line() == "ebft ls"

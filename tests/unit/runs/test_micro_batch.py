@@ -10,7 +10,7 @@ from ebft.config.load import load_recipe
 from ebft.errors import UserError
 from ebft.models.cost import DocumentTree
 from ebft.rollout.records import Document
-from ebft.runs.estimate import StepEstimate, longest_tree, memory_need
+from ebft.runs.estimate import StepEstimate, memory_need, recipe_tree
 from ebft.runs.memory import SHARE, MemoryBudget, container_room, free_memory
 from ebft.runs.setup import with_turns
 from tests.conftest import RECIPES
@@ -170,10 +170,10 @@ def budget_of(options, free=0):
 @pytest.mark.parametrize("turns", [2, 3, 7, 50])
 def test_each_turn_of_a_conversation_is_an_anchor_of_the_estimate(turns):
     options = chat()
-    tree = longest_tree(options, turns=turns)
+    tree = recipe_tree(options, turns=turns)
     assert (tree.length, len(tree.anchors)) == (200, turns)
     assert len(set(tree.anchors)) == turns
-    assert longest_tree(options).anchors == [200 - 16]
+    assert recipe_tree(options).anchors == [200 - 16]
     more = StepEstimate.of(options, tree).memory(1).total
     assert more > StepEstimate.of(options).memory(1).total
 
@@ -204,7 +204,7 @@ def test_a_budget_that_suffices_stays():
 def test_the_dry_run_says_what_more_turns_need():
     lines = StepEstimate.of(chat()).table(2).splitlines()
     at = lines.index("a conversation has an anchor for each turn:")
-    tree = longest_tree(chat(), turns=16)
+    tree = recipe_tree(chat(), turns=16)
     need = StepEstimate.of(chat(), tree).memory(2).total / 2**30
     assert lines[at + 2].split() == ["16", "turns", f"{need:.2f}"]
     assert "turns" not in StepEstimate.of(options()).table(2)

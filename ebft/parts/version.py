@@ -4,4 +4,4 @@ package's `__init__` names files that import them."""
 from pathlib import Path
 
 __version__ = "0.1.0"
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
