@@ -32,7 +32,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: train test fast test-oldest test-newest docs notebooks test-vllm test-encoders mutants fuzz models audit lint types clean
 
 train: $(VENV)/.model
-	$(BIN)/tune run recipes/ebft_full.yaml output_dir=runs/ebft_full-$$(date +%Y%m%d-%H%M%S) $(ARGS)
+	$(BIN)/tune run recipes/ebft_tiny_programs.yaml output_dir=runs/ebft_tiny_programs-$$(date +%Y%m%d-%H%M%S) $(ARGS)
 
 test: lint types docs $(VENV)/.model
 	$(BIN)/python -m pytest -m "not slow" -n 2
