@@ -63,7 +63,8 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
     # peft makes an adapter on the CPU, with torch's global generator, and then moves it.
     with torch.random.fork_rng(devices=[]), _fitting_packages():
         torch.default_generator.manual_seed(seed)
-        modules = _Modules(policy)
+        # By its configuration peft also knows layers that an architecture does not call.
+        modules = _Modules(policy) if _experts(policy) else policy
         try:
             inject_adapter_in_model(config, modules, ADAPTER_NAME)
         except ValueError as error:  # of layers that some architectures do not call
