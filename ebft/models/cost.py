@@ -153,8 +153,9 @@ def _attention(model: ModelShape, pairs: int, layers: int) -> float:
 
 
 GIB = 2**30
-PROCESS = 0.6 * GIB
-"""Bytes of a process on a CPU: Python with torch, transformers, datasets and a tokenizer."""
+PROCESS = 0.47 * GIB
+"""Bytes of a process on a CPU: Python with torch, transformers and a tokenizer. `datasets` takes
+0.1 GiB more where it is used."""
 QUANTIZED = 1 / 2 + 1 / 64
 """Bytes of a weight in 4 bits, with its share of an 8-bit scale (`models.quantize`)."""
 DECODING = 22.0
