@@ -144,6 +144,22 @@ def whole_lines(text: str) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(whole.split("\n"), 1) if line)
 
 
+def read_lines(file: Path, kind: TypeAdapter[Record]) -> Iterator[tuple[Record, str]]:
+    """Yields each line of a JSON Lines file as a record, with its text, as `whole_lines` has them.
+
+    Yields nothing without a file. Raises `ValueError` naming the line and the field.
+    """
+    try:
+        text = read_text(file)
+    except FileNotFoundError:
+        return
+    for number, line in whole_lines(text):
+        try:
+            yield record(parse_json(line), kind), line
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as CSV: floats with every digit, an empty cell for None.
 

@@ -263,7 +263,7 @@ MUTANTS = [
     Mutant("models/probe.py", "if gap > TOLERANCE", "if False", ARCHITECTURES),
     Mutant("models/probe.py", "TOLERANCE = 2e-3", "TOLERANCE = 2.0", ARCHITECTURES),
     Mutant("models/layout.py", "if mixed := mixes_branches(loaded.policy, rollouts)", "if mixed := None", LAYOUT),
-    Mutant("models/probe.py", "if mixed := mixes_branches(policy, as_rollouts(contexts, tokens))", "if mixed := None", LAYOUT),
+    Mutant("models/probe.py", "if mixed := mixes_branches(policy, rollouts)", "if mixed := None", LAYOUT),
     Mutant("models/layout.py", "            del loaded\n", "", LAYOUT),
     Mutant("models/layout.py", "        try_backward(loaded, depth)\n", "", LAYOUT),
     Mutant("models/layout.py", "if isinstance(gap, float) and math.isnan(gap)", "if True", LAYOUT),

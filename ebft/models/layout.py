@@ -116,8 +116,7 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
 
     def measure() -> float:
         contexts = _contexts(loaded, depth)
-        tokens = _random(loaded, (len(contexts), 2, contexts.rollout_length))
-        rollouts = as_rollouts(contexts, tokens.to(loaded.policy.device))
+        rollouts = _random_rollouts(loaded, contexts)
         if mixed := mixes_branches(loaded.policy, rollouts):
             raise UserError(mixed)
         gap = largest_gap(loaded.policy, rollouts)
@@ -141,8 +140,7 @@ def try_backward(loaded: Loaded, depth: Depth) -> None:
     if not embeddings.requires_grad:
         return
     contexts = _contexts(loaded, Depth(min(SHORT, depth.document), min(DECODED, depth.rollout)))
-    tokens = _random(loaded, (len(contexts), 2, contexts.rollout_length))
-    rollouts = as_rollouts(contexts, tokens.to(loaded.policy.device))
+    rollouts = _random_rollouts(loaded, contexts)
     with torch.enable_grad():
         log_probs = tree_log_probs(loaded.policy, rollouts).rollouts
         torch.autograd.grad(log_probs.sum(), embeddings)
@@ -215,6 +213,12 @@ def _contexts(loaded: Loaded, depth: Depth) -> Contexts:
         rollout_length=depth.rollout,
         stop_at_eos=False,
     ).to(loaded.policy.device)
+
+
+def _random_rollouts(loaded: Loaded, contexts: Contexts) -> Rollouts:
+    """Two rollouts of random tokens for each context."""
+    tokens = _random(loaded, (len(contexts), 2, contexts.rollout_length))
+    return as_rollouts(contexts, tokens.to(loaded.policy.device))
 
 
 def _random(loaded: Loaded, shape: tuple[int, ...]) -> torch.Tensor:

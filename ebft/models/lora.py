@@ -60,11 +60,12 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
         lora_alpha=options.alpha,
         target_modules=_of_decoder(policy, targets),
     )
+    experts = _experts(policy)
     # peft makes an adapter on the CPU, with torch's global generator, and then moves it.
     with torch.random.fork_rng(devices=[]), _fitting_packages():
         torch.default_generator.manual_seed(seed)
         # By its configuration peft also knows layers that an architecture does not call.
-        modules = _Modules(policy) if _experts(policy) else policy
+        modules = _Modules(policy) if experts else policy
         try:
             inject_adapter_in_model(config, modules, ADAPTER_NAME)
         except ValueError as error:  # of layers that some architectures do not call
@@ -76,11 +77,11 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
     if short is not None:  # as the recipe names them, for other programs
         config.target_modules = set(short)
     policy.eval()
-    if left_out := _experts(policy):
+    if experts:
         log.warning(
             "model.lora: only linear layers get an adapter; %d weights of experts, such as %s, "
             "stay as they are",
-            len(left_out), left_out[0],
+            len(experts), experts[0],
         )  # fmt: skip
 
 

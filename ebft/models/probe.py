@@ -10,6 +10,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,7 +60,8 @@ def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Pla
     tokens = torch.stack([contexts.reference, contexts.reference.flip(-1)], 1)
     who = type(policy).__name__
     remedy = "set model.attention=rows" if on_tree(policy) else "give another model"
-    gap = gap_or_reason(lambda: largest_gap(policy, as_rollouts(contexts, tokens)))
+    rollouts = as_rollouts(contexts, tokens)
+    gap = gap_or_reason(lambda: largest_gap(policy, rollouts))
     if isinstance(gap, str):
         raise UserError(f"model.path: {who} cannot be trained or measured, because {gap}; {remedy}")
     name = " and ".join(document.name for document in contexts.documents)
@@ -74,7 +76,7 @@ def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Pla
             f"computes over single texts: log-probs of tokens in {name} are off by {gap:.2g} nats, "
             f"more than {TOLERANCE:g}; {remedy}"
         )
-    if mixed := mixes_branches(policy, as_rollouts(contexts, tokens)):
+    if mixed := mixes_branches(policy, rollouts):
         raise NumericalError(f"{who} cannot be computed over a tree: {mixed}; {remedy}")
     return gap
 
@@ -91,7 +93,7 @@ def mixes_branches(policy: PreTrainedModel, rollouts: Rollouts) -> str | None:
         return None
     others = rollouts.tokens.clone()
     others[:, 0] = rollouts.tokens[:, 1]
-    before, after = (_hidden(policy, rollouts, tokens) for tokens in (rollouts.tokens, others))
+    before, after = _hidden(policy, rollouts), _hidden(policy, replace(rollouts, tokens=others))
     influence = float((after - before).abs().max() / before.abs().max())
     if not influence > INFLUENCE:  # NaN is reported by the log-probs
         return None
@@ -99,12 +101,10 @@ def mixes_branches(policy: PreTrainedModel, rollouts: Rollouts) -> str | None:
 
 
 @torch.no_grad()
-def _hidden(
-    policy: PreTrainedModel, rollouts: Rollouts, tokens: Int[Tensor, "P n G"]
-) -> Float[Tensor, "M d"]:
-    """The hidden states of the tree with these tokens, without those of the first branches."""
-    tree = grow(as_rollouts(rollouts.contexts, tokens), steps=tokens.shape[-1])
-    kept = torch.ones(tree.tokens.shape[1], dtype=torch.bool, device=tokens.device)
+def _hidden(policy: PreTrainedModel, rollouts: Rollouts) -> Float[Tensor, "M d"]:
+    """The hidden states of the tree, without those of the first branches."""
+    tree = grow(rollouts, steps=rollouts.tokens.shape[-1])
+    kept = torch.ones(tree.tokens.shape[1], dtype=torch.bool, device=tree.tokens.device)
     kept[tree.rollout_at[:, 0]] = False
     return decode(policy, tree.tokens, tree.positions, tree.mask)[0, kept]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ebft.evaluation.history import Evaluations
 from ebft.models.tokenizer import text_of
 from ebft.report.loggers.interface import Cell
+from ebft.report.rollouts_log import evenly_spaced
 from ebft.rollout.records import Rollouts
 from ebft.scoring.interval import Interval, mean_interval, paired_change
 
@@ -46,7 +46,7 @@ def rollout_rows(
     """Returns the rows of `ROLLOUTS` for a few contexts, evenly spaced over the step: the reference
     of each, and all its rollouts by falling reward."""
     c, rows = rollouts.contexts, list[list[Cell]]()
-    for number in torch.linspace(0, len(c) - 1, min(CONTEXTS, len(c))).long().tolist():
+    for number in evenly_spaced(len(c), CONTEXTS):
         row, anchor = int(c.row[number]), int(c.anchor[number])
         before = c.tokens[row, max(anchor - CONTEXT_TOKENS, 0) : anchor]
         head: list[Cell] = [number + 1, text_of(before.tolist(), tokenizer)]

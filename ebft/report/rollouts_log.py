@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 
 from ebft.errors import UserError
-from ebft.files import Count, Number, Text, parse_json, read_text, record, whole_lines, write_whole
+from ebft.files import Count, Number, Text, read_lines, write_whole
 from ebft.models.tokenizer import text_of
 from ebft.rollout.records import Scored
 
@@ -126,19 +126,9 @@ def by_step(contexts: Sequence[ShownContext]) -> dict[int, list[ShownContext]]:
 
 def _lines(file: Path) -> Iterator[tuple[ShownContext, str]]:
     try:
-        whole = read_text(file)
-    except FileNotFoundError:
-        return
+        yield from read_lines(file, LINE)
     except ValueError as error:
-        raise _damaged(file, str(error)) from error
-    for number, text in whole_lines(whole):
-        try:
-            yield record(parse_json(text), LINE), text
-        except ValueError as error:
-            raise _damaged(file, f"line {number}: {error}") from error
-
-
-def _damaged(file: Path, why: str) -> UserError:
-    return UserError(
-        f"{file} is damaged: {why}; delete it: it is only used to show rollouts in report.html"
-    )
+        raise UserError(
+            f"{file} is damaged: {error}; delete it: "
+            "it is only used to show rollouts in report.html"
+        ) from error

@@ -19,7 +19,7 @@ import psutil
 from pydantic import TypeAdapter
 
 from ebft.errors import UserError
-from ebft.files import Text, parse_json, read_text, record, whole_lines
+from ebft.files import Text, read_lines
 from ebft.parts.version import PACKAGE, __version__
 from ebft.printable import printable
 
@@ -134,17 +134,9 @@ def read_starts(file: Path) -> list[Started]:
 
     Raises `UserError` naming the first damaged line.
     """
-    found = []
     try:
-        for number, line in whole_lines(read_text(file)):
-            try:
-                found.append(record(parse_json(line), STARTED))
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from error
-    except FileNotFoundError:
-        return []
+        return [started for started, _ in read_lines(file, STARTED)]
     except ValueError as error:
         raise UserError(
             f"{file} is damaged: {error}; delete it: it is only used for report.html"
         ) from error
-    return found

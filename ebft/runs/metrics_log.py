@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, TypeAdapter
 
 from ebft.errors import UserError
-from ebft.files import Count, Number, parse_json, read_text, record, whole_lines, write_whole
+from ebft.files import Count, Number, read_lines, write_whole
 
 
 class MetricsLine(BaseModel, extra="allow"):
@@ -69,19 +69,8 @@ def cut_metrics(file: Path, *, after: int) -> None:
 
 def _lines(file: Path) -> Iterator[tuple[MetricsLine, str]]:
     try:
-        whole = read_text(file)
-    except FileNotFoundError:
-        return
+        yield from read_lines(file, LINE)
     except ValueError as error:
-        raise _damaged(file, str(error)) from error
-    for number, text in whole_lines(whole):
-        try:
-            yield record(parse_json(text), LINE), text
-        except ValueError as error:
-            raise _damaged(file, f"line {number}: {error}") from error
-
-
-def _damaged(file: Path, why: str) -> UserError:
-    return UserError(
-        f"{file} is damaged: {why}; delete it: it is only used to plot curves of training"
-    )
+        raise UserError(
+            f"{file} is damaged: {error}; delete it: it is only used to plot curves of training"
+        ) from error
