@@ -5,6 +5,7 @@ from ebft.features.concat import Concat
 from ebft.features.hidden_states import HiddenStates
 from ebft.features.next_token_log_probs import NextTokenLogProbs
 from ebft.features.presets import LayerConcat, MeanPool
+from ebft.features.teacher_references import TeacherReferences
 from ebft.parts.hooks import Parts, hookimpl
 
 
@@ -17,4 +18,5 @@ def register_feature_maps() -> Parts:
         "layer_concat": LayerConcat,
         "next_token_log_probs": NextTokenLogProbs,
         "mean_pool": MeanPool,
+        "teacher_references": TeacherReferences,
     }

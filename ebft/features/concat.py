@@ -44,6 +44,9 @@ class Concat(FeatureMapPart):
     def base_depth(self) -> float:
         return max(item.feature_map.base_depth() for item in self.maps)
 
+    def other_models(self) -> tuple[str, ...]:
+        return tuple(path for item in self.maps for path in item.feature_map.other_models())
+
     def single_process(self) -> str | None:
         return single_process_of_all(item.feature_map for item in self.maps)
 

@@ -180,6 +180,7 @@ class Memory:
     gradients: float
     optimizer: float
     frozen: float
+    others: float
     activations: float
     logits: float
     update: float
@@ -188,7 +189,8 @@ class Memory:
     @property
     def total(self) -> float:
         """The peak: backward, update, sampling or loading, the largest of them."""
-        always = self.process + self.weights + self.gradients + self.optimizer + self.frozen
+        always = self.process + self.weights + self.gradients + self.optimizer
+        always += self.frozen + self.others
         step = always + max(self.activations + self.logits, self.update)
         # While rollouts are sampled there are no gradients yet.
         return max(step, always - self.gradients + self.sampling, self.process + self.loading)
@@ -201,6 +203,7 @@ class Memory:
             "gradients": self.gradients,
             "Adam": self.optimizer,
             "frozen model": self.frozen,
+            **({"other models": self.others} if self.others else {}),
             "activations": self.activations,
             "logits": self.logits,
             "or an update": self.update,
@@ -218,12 +221,14 @@ def memory(
     bytes_per_value: int,
     gradient_checkpointing: bool = False,
     frozen: bool = True,
+    others: float = 0,
     on_cpu: bool = True,
     adapter: int = 0,
     quantized: bool = False,
     shards: int = 1,
 ) -> Memory:
-    """Estimates the memory of a run with float32 weights and Adam; `frozen`: with a base model.
+    """Estimates the memory of a run with float32 weights and Adam; `frozen`: with a base model;
+    `others`: parameters of further frozen models, which are whole in every process.
 
     On a CPU the estimate includes the process, and is within 15 % of what was measured
     (docs/benchmarks/memory.md).
@@ -277,6 +282,7 @@ def memory(
         gradients=4.0 * (trained / shards + (0 if adapter else temporary)),
         optimizer=8.0 * trained / shards,
         frozen=float(bytes_per_value * N) if frozen else 0.0,
+        others=float(bytes_per_value * others),
         activations=activations,
         logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
         # Roots of the second moments: of one weight at a time, but of all at once on a GPU.

@@ -13,6 +13,7 @@ import torch
 from ebft.errors import UserError
 from ebft.models.attention import on_tree, put_on_rows
 from ebft.models.decoder import text_config
+from ebft.models.folders import PATH
 from ebft.models.probe import (
     TOLERANCE,
     as_rollouts,
@@ -51,13 +52,14 @@ class Loaded(NamedTuple):
     """A policy and its tokenizer; `attention` is the option that it was loaded with.
 
     `why_rows` is why it is not on the tree, as the end of a sentence; None if that was not asked,
-    or if it is on the tree.
+    or if it is on the tree. `key` is the option that names the model.
     """
 
     policy: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     attention: str
     why_rows: str | None = None
+    key: str = PATH
 
 
 Load = Callable[[str], tuple["PreTrainedModel", "PreTrainedTokenizerBase"]]
@@ -66,20 +68,24 @@ Sample = Callable[["PreTrainedModel", "PreTrainedTokenizerBase", Contexts], Roll
 """Samples from a policy in float32, with the cache that it has on its layout."""
 
 
-def load_exact(load: Load, attention: str, *, depth: Depth, sample: Sample) -> Loaded:
+def load_exact(
+    load: Load, attention: str, *, depth: Depth, sample: Sample, key: str = PATH
+) -> Loaded:
     """Loads a policy. For `auto` it is put on the layout that is exact for it; on rows, it is found
     out how its cache may be used.
 
     Raises `UserError` if no layout is exact, and if a policy on rows cannot be sampled from.
     """
-    loaded = _load_auto(load, depth, sample) if attention == "auto" else _load(load, attention)
+    loaded = Loaded(*load(attention), attention, key=key)
+    if attention == "auto":
+        loaded = _on_exact_layout(loaded, load, depth, sample)
     if not on_tree(loaded.policy):
         choose_caching(loaded, depth, sample)
     return loaded
 
 
-def _load_auto(load: Load, depth: Depth, sample: Sample) -> Loaded:
-    loaded = _load(load, "auto")
+def _on_exact_layout(loaded: Loaded, load: Load, depth: Depth, sample: Sample) -> Loaded:
+    key = loaded.key
     why = "it does not accept an attention for trees"
     if on_tree(loaded.policy):
         found = why_not_exact(loaded, depth, sample)
@@ -89,20 +95,16 @@ def _load_auto(load: Load, depth: Depth, sample: Sample) -> Loaded:
         if not put_on_rows(loaded.policy):
             # In some architectures it cannot be set later. There is no memory for two of them.
             del loaded
-            loaded = _load(load, "rows")
+            loaded = Loaded(*load("rows"), "rows", key=key)
     if (problem := why_not_exact(loaded, depth, sample)) is not None:
         if problem == why:
             who = type(loaded.policy).__name__
-            raise UserError(f"model.path: {who} cannot be used: {why}; give another model")
+            raise UserError(f"{key}: {who} cannot be used: {why}; give another model")
         raise UserError(
-            f"model.path: {type(loaded.policy).__name__} can be computed neither on the tree, "
+            f"{key}: {type(loaded.policy).__name__} can be computed neither on the tree, "
             f"because {why}, nor on rows, because {problem}; give another model"
         )
     return loaded._replace(attention="rows", why_rows=why)
-
-
-def _load(load: Load, attention: str) -> Loaded:
-    return Loaded(*load(attention), attention)
 
 
 def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
@@ -172,7 +174,8 @@ def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> None:
         what = gap if isinstance(gap, str) else f"log-probs of its tokens are {gap:.2g} nats off"
         who = type(loaded.policy).__name__
         raise UserError(
-            f"model.path: {who} cannot be sampled from on rows, because {what}; give another model"
+            f"{loaded.key}: {who} cannot be sampled from on rows, because {what}; give another "
+            "model"
         )
     log.info(
         "rows are sampled with the model's own cache (%s); log-probs of their tokens differ by at "

@@ -74,13 +74,14 @@ def load_policy(
     return model, tokenizer
 
 
-def load_frozen(options: ModelOptions, dtype: torch.dtype) -> PreTrainedModel:
+def load_frozen(options: ModelOptions, dtype: torch.dtype, *, key: str = PATH) -> PreTrainedModel:
     """Loads the base model (`model.base`, else `model.path`) in `dtype`, without gradients.
 
-    Raises `UserError` if its tokenizer is not the policy's.
+    `key` is the option that names the path. Raises `UserError` if the base's tokenizer is not the
+    policy's.
     """
     if options.base is None:
-        return _load(options, dtype).requires_grad_(False)
+        return _load(options, dtype, key=key).requires_grad_(False)
     base = _base_of(options)
     tokenizer = load_tokenizer(base, key=BASE)
     if tokenizer.get_vocab() != load_tokenizer(options).get_vocab():

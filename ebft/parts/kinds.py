@@ -43,6 +43,11 @@ class RewardPart(Part):
         computed, and the reward is called with `None` for features."""
         return True
 
+    def per_token(self) -> bool:
+        """Whether the reward scores each token by itself: its terms have
+        a row for each of the G tokens of a context, [P·G, n], one after another."""
+        return False
+
 
 class BaselinePart(Part):
     """The options of a baseline."""

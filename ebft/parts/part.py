@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from ebft.distributed.processes import ONE_PROCESS, Processes
+from ebft.errors import UserError
 from ebft.lazy import torch
 from ebft.options import Options
 
@@ -46,12 +47,18 @@ def claim_of_all(claims: Sequence[Claim | None], why: str) -> Claim | None:
     return biased or (None if None in claims else Claim(True, why))
 
 
+def no_other_models(path: str) -> PreTrainedModel:
+    """The `load_other` of resources that have none. Raises `UserError`."""
+    raise UserError(f"{path}: other models than the policy and its base cannot be loaded here")
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What a part may use when it is built: the policy, its tokenizer and its environment.
 
     `load_base` returns the frozen base model on `device`: a copy of its weights in `precision`, or
-    the policy's own weights without the adapter if it is trained with LoRA.
+    the policy's own weights without the adapter if it is trained with LoRA. `load_other` returns
+    another frozen model that has the policy's tokens, such as a teacher, by its folder or hub id.
     `processes` are those that train together, each with its share of the documents.
     """
 
@@ -62,6 +69,7 @@ class Resources:
     precision: torch.dtype
     seed: int
     processes: Processes = ONE_PROCESS
+    load_other: Callable[[str], PreTrainedModel] = no_other_models
 
 
 class Part(Options):
@@ -83,6 +91,11 @@ class Part(Options):
         Asked before a model is loaded, and by `ebft validate`.
         """
         return None
+
+    def other_models(self) -> tuple[str, ...]:
+        """The folders or hub ids that it loads with `resources.load_other`, for the estimate of
+        memory."""
+        return ()
 
     def single_process(self) -> str | None:
         """Why the part cannot be used in a run of several processes; None if it can.

@@ -36,6 +36,12 @@ class WeightedSum(RewardPart):
         """Whether any of the rewards uses features."""
         return any(item.reward.uses_features() for item in self.rewards)
 
+    def other_models(self) -> tuple[str, ...]:
+        return tuple(path for item in self.rewards for path in item.reward.other_models())
+
+    def per_token(self) -> bool:
+        return any(item.reward.per_token() for item in self.rewards if item.weight)
+
     def single_process(self) -> str | None:
         return single_process_of_all(item.reward for item in self.rewards)
 
@@ -66,7 +72,7 @@ class WeightedSumReward:
         if len({terms.unary.shape for _, terms in each}) > 1:
             raise UserError(
                 "reward: weighted_sum cannot add rewards of whole rollouts to rewards of single "
-                "tokens; set feature_map.pooling=all instead of each"
+                "tokens; with feature_map.pooling=each features reward tokens, with all rollouts"
             )
         unary = sum(weight * terms.unary for weight, terms in each)
         pairwise = sum(weight * terms.pairwise for weight, terms in each)

@@ -14,13 +14,13 @@ from ebft.lazy import torch
 from ebft.models.cost import GIB, DocumentTree, Memory, flops, memory
 from ebft.models.embedded import EMBEDDED
 from ebft.models.folders import adapter_folder
-from ebft.models.options import resolve_device
+from ebft.models.options import ModelOptions, resolve_device
 from ebft.models.shape import SHAPES, ModelShape
 from ebft.parts.interfaces import Plan
 from ebft.rollout.records import Document
 
 if TYPE_CHECKING:
-    from ebft.models.options import LoraOptions, ModelOptions
+    from ebft.models.options import LoraOptions
     from ebft.parts.kinds import SamplerPart
     from ebft.parts.part import Part
     from ebft.runs.options import FineTuneOptions
@@ -97,6 +97,13 @@ class StepEstimate:
             rows = [Work(name, tree.sampling_tokens, work.sampling), *rows]
         return rows
 
+    def others(self) -> list[str]:
+        """The models that parts load beside the policy and its base, each once."""
+        options = self.options
+        parts = [options.feature_map, options.reward, *options.evaluation.feature_maps()]
+        named = (path for part in parts if part is not None for path in part.other_models())
+        return list(dict.fromkeys(named))
+
     def flops(self) -> float:
         """FLOPs of an optimizer step, not counting evaluations."""
         each = sum(work.flop for work in self.work())
@@ -114,6 +121,7 @@ class StepEstimate:
             bytes_per_value=2 if model.precision == "bfloat16" else 4,
             gradient_checkpointing=options.training.gradient_checkpointing,
             frozen=self.reads_base and not shared,
+            others=sum(model_shape(ModelOptions(path=path)).parameters for path in self.others()),
             adapter=self.adapter,
             quantized=lora is not None and lora.quantize_base,
             on_cpu=_is_cpu(model.device),
@@ -144,6 +152,7 @@ class StepEstimate:
             f"{'a document':<14}{'tokens':>10}{'TFLOP':>12}",
             *(f"{it.name:<14}{it.tokens:>10,}{it.flop / 1e12:>12,.3f}" for it in rows),
             *(["* with hf_tree; other samplers may recompute contexts"] if other else []),
+            *(f"{path}: what it computes is not counted" for path in self.others()),
             "",
             (
                 f"a step of {training.documents_per_step} documents: {per_step / 1e12:,.2f} TFLOP; "

@@ -28,6 +28,7 @@ from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapte
 from ebft.models.options import resolve_device
 from ebft.models.probe import probe_tree
 from ebft.models.shape import check_context_length, context_length
+from ebft.models.teacher import load_teacher
 from ebft.models.tokenizer import embedded_tokens
 from ebft.models.weights import digest_weights
 from ebft.parts.interfaces import DataSource, Plan
@@ -216,21 +217,25 @@ def make_resources(
         alone = Resources(policy, tokenizer, lambda: policy, device, torch.float32, seed)
         return HfTree(n=2).build(alone)(contexts, step=0)
 
-    policy, tokenizer, attention, why_rows = load_exact(
-        load, model.attention, depth=depth, sample=sample
-    )
-    if why_rows is not None:
+    loaded = load_exact(load, model.attention, depth=depth, sample=sample)
+    policy, tokenizer = loaded.policy, loaded.tokenizer
+    if loaded.why_rows is not None:
         log.warning(
             "model.attention = auto: %s is computed on rows, because %s%s",
-            type(policy).__name__, why_rows, cost_on_rows(),
+            type(policy).__name__, loaded.why_rows, cost_on_rows(),
         )  # fmt: skip
     if processes.size > 1 and not on_tree(policy):
         raise UserError(
             f"model.attention = rows: works in one process so far, and this is one of "
             f"{processes.size}; start one process"
         )
-    model = model.model_copy(update={"attention": attention})
+    model = model.model_copy(update={"attention": loaded.attention})
     load_base: Callable[[], PreTrainedModel] = partial(load_frozen, model, precision)
+
+    @cache
+    def load_other(path: str) -> PreTrainedModel:
+        return load_teacher(path, model, tokenizer, depth=depth, sample=sample).to(precision)
+
     if model.lora is not None:
         add_adapter(policy, model.lora, seed=seed)
     if has_adapter(policy) and (model.lora is None or model.base is None):
@@ -239,6 +244,7 @@ def make_resources(
         policy=policy,
         tokenizer=tokenizer,
         load_base=cache(load_base),
+        load_other=load_other,
         device=device,
         precision=precision,
         seed=seed,

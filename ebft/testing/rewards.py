@@ -46,7 +46,7 @@ def check_reward(
         unchanged = Unchanged(rollouts, features)
         terms = reward(rollouts, features)
         require(part, bool(unchanged), "it does not modify its input")
-        _check_shapes(part, terms, 4, len(contexts))
+        _check_shapes(part, terms, 4, contexts)
         if not part.uses_features():
             require(
                 part,
@@ -59,7 +59,7 @@ def check_reward(
         pairs = pairs or bool(terms.pairwise.any())
         if not part.pairwise():
             alone = tiny_rollouts(contexts, n=1, vocabulary=vocabulary)
-            _check_shapes(part, reward(alone, _features(contexts, n=1)), 1, len(contexts))
+            _check_shapes(part, reward(alone, _features(contexts, n=1)), 1, contexts)
     require(
         part,
         part.pairwise() == pairs,
@@ -77,8 +77,9 @@ def _features(contexts: Contexts, n: int) -> Features:
     return Features(samples.to(device), references.to(device))
 
 
-def _check_shapes(part: Part, terms: Terms, n: int, P: int) -> None:
+def _check_shapes(part: RewardPart, terms: Terms, n: int, contexts: Contexts) -> None:
     require(part, isinstance(terms, Terms), "it returns ebft.Terms")
+    P = len(contexts) * (contexts.rollout_length if part.per_token() else 1)
     check_tensor(part, "terms.unary", terms.unary, (P, n))
     check_tensor(part, "terms.pairwise", terms.pairwise, (P, n, n))
     diagonal = terms.pairwise.diagonal(dim1=1, dim2=2)

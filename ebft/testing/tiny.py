@@ -94,10 +94,14 @@ def tiny_resources(policy: PreTrainedModel | None = None, *, seed: int = 0) -> R
     def load_base() -> PreTrainedModel:
         return cast("PreTrainedModel", copy.deepcopy(policy).requires_grad_(False))
 
+    def load_other(_path: str) -> PreTrainedModel:
+        return tiny_policy(seed=seed + 1).requires_grad_(False)
+
     return Resources(
         policy=policy,
         tokenizer=tiny_tokenizer(),
         load_base=load_base,
+        load_other=load_other,
         device=policy.device,
         precision=torch.float32,
         seed=seed,

@@ -5,7 +5,7 @@ A wrong shape seldom fails where it arises: it broadcasts, and the results are s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -97,9 +97,15 @@ class Contract:
         self._check_finite("features of references", features.references)
         return features.in_float32()
 
+    def of_rows(self, terms: Terms) -> Contract:
+        """The checks of these terms: they may have a row for each token where features have not."""
+        check_returned("reward", terms, Terms)
+        G = self.contexts.rollout_length
+        by_token = len(terms.unary) == len(self.contexts) * G
+        return replace(self, rows_per_context=G) if by_token else self
+
     def terms(self, terms: Terms) -> Terms:
         """[P, n] and [P, n, n], without a rollout's term with itself."""
-        check_returned("reward", terms, Terms)
         P, n = self._rows, self.n
         _check_shape("reward", "terms.unary", terms.unary, (P, n), "[P, n]")
         _check_shape("reward", "terms.pairwise", terms.pairwise, (P, n, n), "[P, n, n]")

@@ -89,7 +89,9 @@ def sample_and_score(
         for i, transform in enumerate(parts.transforms):
             features = checked.features(transform(features), key=f"transforms.{i}")
 
-    terms = checked.terms(parts.reward(rollouts, features))
+    terms = parts.reward(rollouts, features)
+    checked = checked.of_rows(terms)  # a reward may score each token by itself
+    terms = checked.terms(terms)
     # A baseline may compare contexts, so it needs those of the whole step.
     everyones = Terms(processes.gather(terms.unary), processes.gather(terms.pairwise))
     everyones_advantages = checked.one_for_each(everyones.unary, parts.baseline(everyones))

@@ -69,6 +69,10 @@ OPTIONS = {
             {}, {"combine": "stack", "pooling": "mean"}, {"pooling": "all"}, {"pooling": "each"},
         ],
         "next_token_log_probs": [{}, {"dimensions": None, "pooling": "mean"}],
+        "teacher_references": [
+            {"teacher": "tiny", "feature_map": BAG},
+            {"teacher": "tiny", "feature_map": MEAN_POOL, "m": 2, "temperature": 0.7},
+        ],
     },
     "transforms": {
         "l2": [{}, {"over": "layer"}],
@@ -87,6 +91,7 @@ OPTIONS = {
             {"kernel": "polynomial", "degree": 3},
             {"diversity": 0},
         ],
+        "reverse_kl": [{"teacher": "tiny"}],
         "token_overlap": [{}, {"order": 2}],
         "weighted_sum": [
             {"rewards": [{"reward": MATCHING}, {"reward": {"_component_": "token_overlap"}}]},
