@@ -56,7 +56,9 @@ TOOLS = """\
 {%- set first = 1 if system else 0 %}
 {%- generation %}
 {%- if message.reasoning_content and loop.index0 + first > asked.last %}{{ '<think>\n' + message.reasoning_content.strip('\n') + '\n</think>\n\n' }}{% endif %}
-{{- message['content'] + '<|im_end|>' }}{% endgeneration %}
+{{- message['content'] }}
+{%- for call in message.tool_calls or [] %}{{ '<tool_call>\n' + (call.function | tojson) + '\n</tool_call>' }}{% endfor %}
+{{- '<|im_end|>' }}{% endgeneration %}
 {%- else %}{{ message['content'] + '<|im_end|>' }}{% endif %}
 {{- '\n' }}
 {%- endfor %}

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ebft.data.messages import REASONING, tool_name
+from ebft.data.messages import REASONING
+from ebft.data.tools import TOOL, call_names, tool_name
 from ebft.errors import UserError, first_line
 from ebft.lazy import torch
 from ebft.models.tokenizer import encode, encode_completions, text_of
@@ -59,6 +60,7 @@ def conversation_documents(
         yield _document_of_last(example, tokenizer, start)
         return
     tokens = encode(tokenizer, [_render(tokenizer, example, example.messages)])[0]
+    _check_answers(tokenizer, example)
     spans = [_span(tokenizer, example, place, tokens) for place in places]
     turns = [span for span in spans if span is not None]
     if len(turns) == len(spans):
@@ -127,6 +129,7 @@ def _document_of_last(
     """Returns the document of a conversation that ends with its only turn to train on."""
     place = len(example.messages) - 1
     whole = _render(tokenizer, example, example.messages)
+    _check_answers(tokenizer, example)
     tokens = encode(tokenizer, [whole])[0]
     if (span := _span(tokenizer, example, place, tokens)) is not None:
         return _document(example, tokens, [span], start)
@@ -150,8 +153,9 @@ def _span(
     """Returns where a turn starts and ends in the tokens of a conversation; None if these do not
     begin with those of the messages up to it."""
     up_to = _render(tokenizer, example, example.messages[: place + 1])
-    _check_used(example, place, up_to)
-    context, turn = encode(tokenizer, [_context(tokenizer, example, place), up_to])
+    asked = _context(tokenizer, example, place)
+    _check_used(example, place, up_to, up_to.removeprefix(asked))
+    context, turn = encode(tokenizer, [asked, up_to])
     first = len(context)
     if turn[:first] != context:
         return None
@@ -159,10 +163,17 @@ def _span(
     return (first, last) if list(tokens[:last]) == turn[:last] else None
 
 
-def _check_used(example: Example, place: int, text: str) -> None:
-    """Raises `UserError` if the template does not write a turn's reasoning or the tools: they
-    would be lost without a word."""
-    if example.messages[place].reasoning.strip() not in text:
+def _check_used(example: Example, place: int, text: str, turn: str) -> None:
+    """Raises `UserError` if the template does not write a turn's reasoning or calls, or the tools:
+    they would be lost without a word."""
+    message = example.messages[place]
+    for called in call_names(json.loads(message.tools or "{}")):
+        if called not in turn:
+            raise UserError(
+                f"data: {example.name}: the chat template does not write the call of {called!r} in "
+                f"message {place + 1}; give a model whose template has tools, or leave the row out"
+            )
+    if message.reasoning.strip() not in text:
         raise UserError(
             f"data: {example.name}: the chat template does not write the {REASONING} of message "
             f"{place + 1}; write it into the content as the template expects it, or leave it out"
@@ -172,6 +183,20 @@ def _check_used(example: Example, place: int, text: str) -> None:
             raise UserError(
                 f"data: {example.name}: the chat template does not describe the tool {name!r}; "
                 "give a model whose template has tools, or leave data.tools out"
+            )
+
+
+def _check_answers(tokenizer: PreTrainedTokenizerBase, example: Example) -> None:
+    """Raises `UserError` if the template leaves out the answers of tools."""
+    answers = [place for place, it in enumerate(example.messages) if it.role == TOOL]
+    for place in answers:
+        # A template may quote an answer, so its text says nothing; another one must change it.
+        other = replace(example.messages[place], content=f"{example.messages[place].content} 0")
+        changed = [*example.messages[:place], other, *example.messages[place + 1 :]]
+        if _render(tokenizer, example, changed) == _render(tokenizer, example, example.messages):
+            raise UserError(
+                f"data: {example.name}: the chat template does not write the answer of a tool in "
+                f"message {place + 1}; give a model whose template has tools, or leave the row out"
             )
 
 
@@ -210,6 +235,7 @@ def _render(
     listed = [
         {"role": it.role, "content": it.content}
         | ({REASONING: it.reasoning} if it.reasoning else {})
+        | (json.loads(it.tools) if it.tools else {})
         for it in messages
     ]
     tools = json.loads(example.tools) if example.tools else None

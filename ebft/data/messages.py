@@ -2,7 +2,7 @@
 
 Two forms are read, which are also those of TRL: a column of whole conversations, and columns of a
 prompt and a completion that are lists of messages. A message is {"role": …, "content": …}, and may
-have the key `reasoning_content`. A row may have tools.
+have the key `reasoning_content` or call tools (`ebft.data.tools`).
 """
 
 from __future__ import annotations
@@ -13,20 +13,15 @@ from dataclasses import replace
 from typing import Any
 
 from ebft.data.jsonl import Repeating
+from ebft.data.tools import TOOL, TOOLS, read_call_fields, read_tools
 from ebft.data.values import check_text, listed, quoted
 from ebft.errors import UserError
-from ebft.files import parse_json
 from ebft.parts.splits import ASSISTANT, Message
 
 MESSAGES = "messages"
 """The option that names a column of conversations, and the field that holds one."""
-TOOLS = "tools"
-"""The option that names a column of functions that a chat template describes."""
 REASONING = "reasoning_content"
-ROLES = ("system", "user", ASSISTANT)
-OF_TOOLS = {"tool_calls", "tool_call_id", "tools", "function_call"}
-TOOL_ROLES = ("tool", "function", "ipython")
-NO_TOOLS = "calls of tools are not supported; leave such rows out"
+ROLES = ("system", "user", ASSISTANT, TOOL)
 
 
 def check_row(values: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, str]:
@@ -94,43 +89,15 @@ def read_messages(value: Any, where: str) -> list[Message]:
     return [_message(item, f"{where}, message {i}") for i, item in enumerate(value, 1)]
 
 
-def read_tools(value: Any, where: str) -> list[Any]:
-    """Returns a row's functions; none for null. The value may be the JSON text of the list.
-
-    Raises `UserError` beginning with `where`.
-    """
-    given = value
-    if isinstance(value, str) and value.strip():
-        try:
-            given = parse_json(value)
-        except ValueError as error:
-            raise UserError(f"{where} is no JSON ({error}); give a list of functions") from error
-    if given is None or given == "":
-        return []
-    if not isinstance(given, list):
-        raise UserError(f"{where} has {quoted(value)} there; tools are a list of functions")
-    for number, tool in enumerate(given, 1):
-        if tool_name(tool) is None:
-            raise UserError(
-                f"{where}, tool {number} is {quoted(tool)}; a tool is an object with the name of a "
-                'function, such as {"type": "function", "function": {"name": …}}'
-            )
-    return [_without_null(tool) for tool in given]
-
-
-def tool_name(tool: Any) -> str | None:
-    """Returns the name of a function, which is in a field `function` or on its own."""
-    if not isinstance(tool, Mapping):
-        return None
-    function = tool.get("function", tool)
-    name = function.get("name") if isinstance(function, Mapping) else None
-    return name if isinstance(name, str) and name else None
-
-
 def as_text(messages: Sequence[Message], tools: Sequence[Any] = ()) -> str:
     """Returns a conversation as one text, from which `from_text` makes it again."""
     listed = [
-        [it.role, it.content, it.is_target, *([it.reasoning] if it.reasoning else [])]
+        [
+            it.role,
+            it.content,
+            it.is_target,
+            *([it.reasoning, it.tools] if it.reasoning or it.tools else []),
+        ]
         for it in messages
     ]
     kept = {MESSAGES: listed, TOOLS: list(tools)} if tools else listed
@@ -145,14 +112,6 @@ def from_text(text: str) -> tuple[tuple[Message, ...], str]:
     return messages, json.dumps(tools, ensure_ascii=False) if tools else ""
 
 
-def _without_null(value: Any) -> Any:
-    """Returns the value without keys whose value is null, which data sets write for the keys that
-    other rows have."""
-    if isinstance(value, Mapping):
-        return {key: _without_null(item) for key, item in value.items() if item is not None}
-    return [_without_null(item) for item in value] if isinstance(value, list) else value
-
-
 def _message(item: Any, where: str) -> Message:
     if not isinstance(item, Mapping):
         raise UserError(f"{where} is {quoted(item)}; a message has role and content")
@@ -160,12 +119,13 @@ def _message(item: Any, where: str) -> Message:
     there = {key: value for key, value in item.items() if value is not None}
     if isinstance(item, Repeating):
         raise UserError(f"{where} has {listed(sorted(item.repeated))} more than once; keep one")
-    if there.keys() & OF_TOOLS or there.get("role") in TOOL_ROLES:
-        raise UserError(f"{where}: {NO_TOOLS}")
+    tools = read_call_fields(there, where)
+    if "tool_calls" in tools:
+        there.setdefault("content", "")
     if missing := [key for key in ("role", "content") if key not in there]:
         names = "; rename from and value" if "from" in there else ""
         raise UserError(f"{where} has no {missing[0]!r}; there are: {listed(there)}{names}")
-    if unknown := sorted(there.keys() - {"role", "content", REASONING}):
+    if unknown := sorted(there.keys() - {"role", "content", REASONING, *tools}):
         raise UserError(
             f"{where} has {quoted(unknown[0])}, and only role, content and {REASONING} are read; "
             "remove it"
@@ -178,7 +138,12 @@ def _message(item: Any, where: str) -> Message:
     if reasoning and role != ASSISTANT:
         raise UserError(f"{where} has {REASONING}, which only the {ASSISTANT} has; remove it")
     content = check_text(_content(there["content"], where), where)
-    return Message(role, content, reasoning=check_text(reasoning, where))
+    return Message(
+        role,
+        content,
+        reasoning=check_text(reasoning, where),
+        tools=json.dumps(tools, ensure_ascii=False) if tools else "",
+    )
 
 
 def _content(content: Any, where: str) -> str:
@@ -207,7 +172,7 @@ def _check_targets(messages: Sequence[Message], where: str) -> None:
             "the row out"
         )
     for number, message in enumerate(messages, 1):
-        if message.is_target and not message.content.strip():
+        if message.is_target and not message.content.strip() and not message.tools:
             raise UserError(
                 f"{where}, message {number}: the {ASSISTANT}'s turn is empty; leave the row out"
             )

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import Field, model_validator
 
-from ebft.data.messages import MESSAGES, TOOLS, check_row, from_text
+from ebft.data.messages import MESSAGES, check_row, from_text
+from ebft.data.tools import TOOLS
 from ebft.data.values import listed
 from ebft.errors import UserError
 from ebft.parts.part import Part

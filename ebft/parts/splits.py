@@ -12,12 +12,14 @@ ASSISTANT = "assistant"
 class Message:
     """One message of a conversation. `is_target` says whether it is a turn to train on: a turn of
     the assistant that is not only context. `reasoning` is what a template calls
-    `reasoning_content`; empty if there is none."""
+    `reasoning_content`; empty if there is none. `tools` are the template's fields for calls of
+    tools or for the answer of one, as the JSON text of an object; empty if there are none."""
 
     role: str
     content: str
     is_target: bool = False
     reasoning: str = ""
+    tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 — a case of a table is one line
 """Conversations: tokens, anchors and masks are those of `apply_chat_template`, token by token."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -396,6 +397,49 @@ def test_tools_of_prompts_with_completions(tmp_path):
     examples = read(path, prompt="q", completion="a", tools="tools")
     first, _ = documents_of(examples, tokenizer, length=800)
     check_document(first, tokenizer, talk, [3], tools=[TIME])
+
+
+def called(number):
+    """A conversation in which a tool is called, with the arguments as an object."""
+    call = {"name": "weather", "arguments": {"town": f"{number}ville", "days": 2}}
+    return [
+        said("user", f"Is it sunny in {number}ville?"),
+        said("assistant", "I look.") | {"tool_calls": [{"type": "function", "function": call}]},
+        said("tool", '{"sun": true}') | {"name": "weather"},
+        said("assistant", "Yes."),
+    ]
+
+
+def test_calls_of_tools_and_their_answers(tmp_path):
+    """The assistant's calls are trained on, and the answers are context."""
+    tokenizer = with_template(TOOLS)
+    talks = [called(i) for i in range(3)]
+    as_json = copy.deepcopy(talks)
+    for talk in as_json[1:]:
+        call = talk[1]["tool_calls"][0]
+        call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
+        talk[1]["tool_calls"] = [{"id": "c1", "index": 0, **call}]
+        talk[2]["tool_call_id"] = "c1"
+    as_json[2][1]["content"] = None
+    talks[2][1]["content"] = ""
+    rows = [{"messages": talk, "tools": [WEATHER]} for talk in as_json]
+    path = write(tmp_path / "calls.jsonl", rows)
+    found = documents_of(read(path, messages="messages", tools="tools"), tokenizer, length=800)
+    for document, talk in zip(found, talks, strict=True):
+        check_document(document, tokenizer, talk, [1, 3], tools=[WEATHER])
+        first, last = document.turns[0]
+        assert '"town": "' in tokenizer.decode(document.tokens[first:last].tolist())
+
+
+def test_a_template_that_leaves_out_the_answers_of_tools(tmp_path):
+    tokenizer = with_template(
+        TOOLS.replace(
+            "if message['role'] != 'system'", "if message['role'] in ('user', 'assistant')"
+        )
+    )
+    path = write(tmp_path / "calls.jsonl", [{"messages": called(0)}, {"messages": called(1)}])
+    with pytest.raises(UserError, match=r"calls\.jsonl:1: .* answer of a tool in message 3; give"):
+        documents_of(read(path, messages="messages"), tokenizer, length=800)
 
 
 def test_a_template_that_would_lose_them_without_a_word(tmp_path):
