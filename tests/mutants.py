@@ -519,7 +519,7 @@ MUTANTS = [
     Mutant("runs/setup.py", "+ of_turn * len(it.turns)", "", "tests/unit/runs/test_micro_batch.py"),
     Mutant("report/logged_tables.py", "paired_change(before, now)", "paired_change(now, before)", "tests/recipes/test_logged.py"),
     Mutant("evaluation/history.py", "interval.mean - interval.half_width", "interval.mean", "tests/recipes/test_logged.py"),
-    Mutant("data/conversations.py", "    _check_used(example, place, up_to)\n", "", "tests/unit/data/test_conversations.py"),
+    Mutant("data/conversations.py", "    _check_used(example, place, up_to, up_to.removeprefix(asked))\n", "", "tests/unit/data/test_conversations.py"),
     Mutant("data/conversations.py", "{REASONING: it.reasoning} if it.reasoning else {}", "{}", "tests/unit/data/test_conversations.py"),
     Mutant("data/conversations.py", "listed, tools=tools, tokenize", "listed, tokenize", "tests/unit/data/test_conversations.py"),
     Mutant("checkpoints/manifest.py", 'or ".." in path.parts', "", "tests/hostile -k manifest"),
