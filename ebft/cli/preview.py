@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ebft.console import Bar
 from ebft.data.documents import Tokenized
+from ebft.data.on_demand import OnDemand
 from ebft.models.load import load_outline
 from ebft.parts.part import Resources
 from ebft.report.document_view import LEGEND, document_view
@@ -51,7 +52,7 @@ def preview(options: ModelRecipeOptions) -> Iterator[Text]:
         splits["train"] = tokenize_split(texts.train, "train", options.documents, resources, plan)
     splits |= held_out_documents(texts, options.documents, resources, plan)
     for name, split in splits.items():
-        yield _counts(name, split, plan, trained, on_demand=options.documents.on_demand)
+        yield _counts(name, split, plan, trained)
     first = next(iter(splits.values())).documents
     for number in range(min(SHOWN, len(first))):
         document = first[number * len(first) // min(SHOWN, len(first))]
@@ -59,12 +60,12 @@ def preview(options: ModelRecipeOptions) -> Iterator[Text]:
     yield Text(f"\n{LEGEND}")
 
 
-def _counts(name: str, split: Tokenized, plan: Plan, trained: Trained, *, on_demand: bool) -> Text:
+def _counts(name: str, split: Tokenized, plan: Plan, trained: Trained) -> Text:
     """The numbers of documents, of anchors and of tokens. Those that are tokenized on demand are
     not counted: that would tokenize all of them."""
     documents = split.documents
     found = [f"{len(documents):,} documents"]
-    if not on_demand:
+    if not isinstance(documents, OnDemand):
         tokens = anchors = counted = 0
         with Bar(
             total=len(documents), desc=f"counting {name}", delay=2, leave=False, disable=None

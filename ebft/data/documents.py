@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,7 +25,14 @@ from ebft.rollout.records import Document
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger("ebft")
+
 BATCH = 64
+LARGE = 64_000_000
+"""Characters of a split from which its documents are tokenized on demand: before that, all of them
+take less than about a minute."""
+MEASURED = 256
+"""Texts whose mean length stands for that of all."""
 TOO_SHORT = "too short for the plan"
 TOO_LONG = "longer than documents.length"
 SHORT = "shorter than documents.shortest"
@@ -57,11 +65,11 @@ class DocumentOptions(Options):
         "tokens and FLOPs of such a document, and memory for `length`; null: all have `length`. "
         "No run depends on it",
     )
-    on_demand: bool = Field(
-        False,
-        description="tokenize a document when a step needs it, for data larger than memory; "
-        "raw text is then cut by characters, at ends of lines, and each turn of a conversation is "
-        "a document",
+    on_demand: bool | Literal["auto"] = Field(
+        "auto",
+        description="tokenize a document when a step needs it, for data that take long to tokenize "
+        "or do not fit into memory; raw text is then cut by characters, at ends of lines, and each "
+        f"turn of a conversation is a document. auto: a split of more than {LARGE:,} characters",
     )
     characters_per_token: float = Field(
         3.0,
@@ -127,7 +135,8 @@ def tokenize(
             return NOT_EMBEDDED
         return why_dropped(document, options, plan, reads)
 
-    if options.on_demand:
+    if options.on_demand is True or (options.on_demand == "auto" and is_large(examples)):
+        log.info("%s: documents are tokenized on demand (documents.on_demand)", split)
         return Tokenized(_on_demand(examples, tokenizer, options, start, why_not), {})
     dropped: Counter[str] = Counter()
     too_long: list[int] = []
@@ -170,6 +179,15 @@ def tokenize(
             f"data: none of {sum(dropped.values())} {split} documents can be used ({counts}): {fix}"
         )
     return Tokenized(documents, dropped)
+
+
+def is_large(examples: Sequence[Example]) -> bool:
+    """Whether the examples have more than `LARGE` characters, by the mean of some of them."""
+    count = min(MEASURED, len(examples))
+    some = [examples[number * len(examples) // count] for number in range(count)]
+    # The completion of a conversation is all of its messages.
+    characters = sum(len(it.completion) + (0 if it.messages else len(it.prompt)) for it in some)
+    return characters / count * len(examples) > LARGE
 
 
 def why_dropped(

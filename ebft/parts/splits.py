@@ -62,7 +62,7 @@ class Example:
         users = (message for message in messages if message.role == "user")
         return cls(
             name,
-            "\n".join(f"{it.role}: {it.reasoning}{it.content}" for it in messages),
+            "\n".join(f"{it.role}: {it.reasoning}{it.content}{it.tools}" for it in messages),
             next(users, messages[0]).content,
             check,
             cluster,

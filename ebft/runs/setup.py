@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ConstantLR
 
 from ebft.data.corpus import digest_documents
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
+from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder, told_apart
 from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.errors import UserError
@@ -140,7 +141,7 @@ def with_turns(
     """The budget for conversations, if one needs more memory than the longest document of one
     turn, for which the budget is; otherwise None."""
     plan, sampler = options.plan, options.sampler
-    if options.documents.on_demand or sampler is None or not isinstance(plan, Plan):
+    if isinstance(documents, OnDemand) or sampler is None or not isinstance(plan, Plan):
         return None  # on demand, each turn is a document
     of_turn = sampler.n * plan.rollout_length
     largest = max(documents, key=lambda it: it.tokens.numel() + of_turn * len(it.turns))

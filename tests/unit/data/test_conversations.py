@@ -431,6 +431,17 @@ def test_calls_of_tools_and_their_answers(tmp_path):
         assert '"town": "' in tokenizer.decode(document.tokens[first:last].tolist())
 
 
+def test_conversations_that_differ_in_a_call_alone_are_no_copies():
+    call = '{"tool_calls": [{"function": {"name": "f", "arguments": {"x": %d}}}]}'
+    one, other = (
+        Example.of_messages(
+            "r", [Message("user", "u"), Message("assistant", "", True, tools=call % x)]
+        )
+        for x in (1, 2)
+    )
+    assert one.completion != other.completion
+
+
 def test_a_template_that_leaves_out_the_answers_of_tools(tmp_path):
     tokenizer = with_template(
         TOOLS.replace(

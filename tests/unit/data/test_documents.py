@@ -5,11 +5,13 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from ebft.data import documents as data_documents
 from ebft.data.corpus import InMemory, digest_documents
 from ebft.data.documents import DocumentOptions, tokenize
+from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder, told_apart
 from ebft.errors import UserError
-from ebft.parts.splits import Example
+from ebft.parts.splits import Example, Message
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
 from ebft.rollout.records import Document
@@ -263,3 +265,39 @@ def test_a_document_in_memory_can_be_changed_without_changing_the_corpus():
     kept = InMemory([Document("a", torch.tensor([1, 2]))])
     kept[0].tokens[0] = 9
     assert kept[0].tokens.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "large", "on_demand"),
+    [("auto", 29, True), ("auto", 30, False), (True, 30, True), (False, 29, False)],
+)
+def test_a_large_split_is_tokenized_on_demand(monkeypatch, said, large, on_demand):
+    monkeypatch.setattr(data_documents, "LARGE", large)
+    examples = [Example("r:1", "abcd", "efgh"), Example("r:2", "ab" * 11)]  # 30 characters
+    options = DocumentOptions(length=8, on_demand=said)
+    found = tokenize(examples, TOKENIZER, options, PLAN, split="train")
+    assert isinstance(found.documents, OnDemand) is on_demand
+
+
+def test_the_messages_of_a_conversation_count_once(monkeypatch):
+    talk = [Message("user", "a" * 1000), Message("assistant", "b" * 1000, True, "c" * 1000)]
+    examples = [Example.of_messages("r:1", talk)] * 3
+    monkeypatch.setattr(data_documents, "LARGE", 9000)
+    assert data_documents.is_large(examples)
+    monkeypatch.setattr(data_documents, "LARGE", 9100)
+    assert not data_documents.is_large(examples)
+
+
+def test_a_split_is_not_read_whole_to_know_its_size(monkeypatch):
+    read = []
+
+    class Texts(list):
+        def __getitem__(self, place):
+            read.append(place)
+            return Example(str(place), "abcd")
+
+    assert not data_documents.is_large(Texts(range(100_000)))
+    assert len(read) == data_documents.MEASURED
+    assert max(read) - min(read) > 90_000
+    monkeypatch.setattr(data_documents, "LARGE", 399_999)
+    assert data_documents.is_large(Texts(range(100_000)))
