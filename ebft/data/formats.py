@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,9 +24,12 @@ from ebft.data.jsonl import (
     open_text,
     unreadable,
 )
-from ebft.data.messages import check_row
+from ebft.data.messages import MESSAGES, check_row
+from ebft.data.tools import TOOLS
 from ebft.data.values import check_columns, listed, safe_name
 from ebft.errors import UserError
+
+log = logging.getLogger("ebft")
 
 Row = Mapping[str, Any]
 AT_ONCE = 1000
@@ -41,23 +45,34 @@ def format_of(path: Path) -> str | None:
 def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Yields the texts of each row as `check_row` does; `columns` maps options to columns.
 
-    `key` is the recipe key of the path. Raises `UserError` naming the file, or the column and the
-    row.
+    `key` is the recipe key of the path. A row without tools may lack their column. Raises
+    `UserError` naming the file, or the column and the row.
     """
     where, source = f"{key} = {path}", safe_name(path.name)
     reader = READERS[format_of(path) or ""]
     places = {option: f"data.{option} = {column}: {source}" for option, column in columns.items()}
     try:
+        has_tools, there = False, ""
         for number, row in enumerate(reader(path, where, columns), 1):
+            if number == 1 and TOOLS in row and MESSAGES in columns and TOOLS not in columns:
+                log.warning("%s: its column tools is not read; set data.tools=tools", source)
             at = {option: f"{place}, row {number}" for option, place in places.items()}
-            values = {option: _value(row, column, at[option]) for option, column in columns.items()}
+            has_tools, there = has_tools or columns.get(TOOLS) in row, there or listed(row)
+            values = {
+                option: _value(row, column, at[option], optional=option == TOOLS)
+                for option, column in columns.items()
+            }
             yield check_row(values, at)
+        if TOOLS in columns and there and not has_tools:
+            raise UserError(f"{places[TOOLS]} has no such column; there are: {there}")
     except (*UNREADABLE, pa.ArrowException) as error:
         raise unreadable(where, error) from error
 
 
-def _value(row: Row, column: str, where: str) -> Any:
+def _value(row: Row, column: str, where: str, *, optional: bool) -> Any:
     if column not in row:
+        if optional:
+            return None
         raise UserError(f"{where} has no such column; there are: {listed(row)}")
     if isinstance(row, Repeating) and column in row.repeated:
         raise UserError(f"{where} has this key more than once; keep one")

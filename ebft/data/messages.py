@@ -124,7 +124,10 @@ def _message(item: Any, where: str) -> Message:
         there.setdefault("content", "")
     if missing := [key for key in ("role", "content") if key not in there]:
         names = "; rename from and value" if "from" in there else ""
-        raise UserError(f"{where} has no {missing[0]!r}; there are: {listed(there)}{names}")
+        raise UserError(
+            f"{where} has no {missing[0]!r}; there are: {listed(there)}{names}; give it, or leave "
+            "the row out"
+        )
     if unknown := sorted(there.keys() - {"role", "content", REASONING, *tools}):
         raise UserError(
             f"{where} has {quoted(unknown[0])}, and only role, content and {REASONING} are read; "

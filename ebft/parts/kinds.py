@@ -43,6 +43,10 @@ class RewardPart(Part):
         computed, and the reward is called with `None` for features."""
         return True
 
+    def method(self) -> str:
+        """The name of the method that trains with this reward."""
+        return "EBFT" if self.uses_features() else "RLVR"
+
     def per_token(self) -> bool:
         """Whether the reward scores each token by itself: its terms have
         a row for each of the G tokens of a context, [P·G, n], one after another."""

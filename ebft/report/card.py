@@ -53,7 +53,7 @@ def model_card(about: About, evaluations: Evaluations, *, method: str, adapter: 
     metadata = {
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["ebft", method.lower()],
+        "tags": list(dict.fromkeys(["ebft", method.lower()])),
         **({"base_model": base} if "/" in base else {}),
         **({"datasets": [str(source)]} if source else {}),
     }

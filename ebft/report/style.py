@@ -8,6 +8,7 @@ from math import nan
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from ebft.printable import printable
 from ebft.scoring.interval import Interval
@@ -32,6 +33,10 @@ def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
     axes.set_xlabel(plain(x), fontsize=9)
     axes.set_ylabel(plain(y), fontsize=9)
     axes.tick_params(labelsize=8)
+    # An offset above the axes, such as +1.08e1, would be taken for a part of the title.
+    for axis in (axes.xaxis, axes.yaxis):
+        if isinstance(formatter := axis.get_major_formatter(), ScalarFormatter):
+            formatter.set_useOffset(False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e9ed")
     axes.set_axisbelow(True)

@@ -36,6 +36,9 @@ class ReverseKl(RewardPart):
     def per_token(self) -> bool:
         return True
 
+    def method(self) -> str:
+        return "distillation"
+
     def other_models(self) -> tuple[str, ...]:
         return (self.teacher,)
 

@@ -173,10 +173,8 @@ class FineTuneOptions(ModelRecipeOptions):
 
     @property
     def method(self) -> str:
-        """The name of the method: SFT, RLVR or EBFT."""
-        if self.reward is None:
-            return "SFT"
-        return "EBFT" if self.uses_features else "RLVR"
+        """The name of the method: SFT, or what the reward calls it, such as RLVR or EBFT."""
+        return "SFT" if self.reward is None else self.reward.method()
 
     def parts(self) -> dict[str, Part]:
         named: dict[str, Part | None] = {

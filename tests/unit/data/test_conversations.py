@@ -3,6 +3,7 @@
 
 import copy
 import json
+import logging
 from dataclasses import replace
 
 import pytest
@@ -440,6 +441,21 @@ def test_conversations_that_differ_in_a_call_alone_are_no_copies():
         for x in (1, 2)
     )
     assert one.completion != other.completion
+
+
+def test_rows_without_tools_may_lack_their_column(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ebft"), "propagate", True)
+    rows = [{"messages": conversation(i, 1)} for i in range(3)]
+    rows[1]["tools"] = [TIME]
+    found = list(read(write(tmp_path / "some.jsonl", rows), messages="messages", tools="tools"))
+    assert [bool(example.tools) for example in found] == [False, True, False]
+    rows[1] = rows[2]
+    with pytest.raises(UserError, match=r"tools: none\.jsonl has no such column; there are: mess"):
+        list(read(write(tmp_path / "none.jsonl", rows), messages="messages", tools="tools"))
+    assert not caplog.messages
+    rows[0] = {**rows[0], "tools": [TIME]}
+    list(read(write(tmp_path / "unnamed.jsonl", rows), messages="messages"))
+    assert any("unnamed.jsonl: its column tools is not read; set" in it for it in caplog.messages)
 
 
 def test_a_template_that_leaves_out_the_answers_of_tools(tmp_path):
