@@ -107,8 +107,8 @@ class Publisher:
         self._failed = answer.commit is None
         if answer.commit is None:
             log.warning(
-                "checkpoint.hub.repo = %s: %s was not uploaded (%s); the next checkpoint will be, if "
-                "there is one",
+                "checkpoint.hub.repo = %s: %s was not uploaded (%s); the next checkpoint will "
+                "be, if there is one",
                 hub.repo, checkpoint.name, answer.failure,
             )  # fmt: skip
             return
