@@ -17,6 +17,7 @@
 PYTHON      ?= python3
 VENV        ?= .venv
 VENV_VLLM   ?= .venv-vllm
+VENV_COMET  ?= .venv-comet
 CONSTRAINTS ?= constraints/cpu.txt
 # torchtune is here so that what `tune` passes on to it stays tested; nothing else needs it.
 EXTRAS      ?= dev,docs,torchtune
@@ -25,11 +26,12 @@ ARGS        ?=
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PIP_VLLM := $(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check
+PIP_COMET := $(VENV_COMET)/bin/python -m pip install --quiet --disable-pip-version-check
 PINNED  := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Waiting threads that spin would take the core from the ones that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test fast test-oldest test-newest docs notebooks test-vllm test-encoders mutants fuzz models audit lint types clean
+.PHONY: train test fast test-oldest test-newest docs notebooks test-vllm test-encoders test-comet mutants fuzz models audit lint types clean
 
 train: $(VENV)/.model
 	$(BIN)/tune run recipes/ebft_tiny_programs.yaml output_dir=runs/ebft_tiny_programs-$$(date +%Y%m%d-%H%M%S) $(ARGS)
@@ -60,6 +62,10 @@ test-vllm: $(VENV_VLLM)/.installed
 
 test-encoders: $(VENV_VLLM)/.installed
 	$(VENV_VLLM)/bin/python -m pytest plugins/ebft-sentence-transformers/tests
+
+# unbabel-comet needs older versions than the core takes, and runs in a process of its own environment.
+test-comet: $(VENV)/.installed $(VENV_COMET)/.installed
+	EBFT_COMET_PYTHON=$(VENV_COMET)/bin/python $(BIN)/python -m pytest plugins/ebft-comet/tests
 
 # Breaks each formula and guard on purpose; every one has to fail a test. About half an hour.
 # ARGS="interval.py kernels.py" are only those of files so named, ARGS="--jobs 2 --first 60" go on.
@@ -113,5 +119,11 @@ $(VENV_VLLM)/.installed: pyproject.toml $(wildcard plugins/*/pyproject.toml) con
 	$(PIP_VLLM) --no-deps -e . -e plugins/ebft-vllm -e plugins/ebft-sentence-transformers
 	touch $@
 
+$(VENV_COMET)/.installed: constraints/comet.txt
+	$(PYTHON) -m venv $(VENV_COMET)
+	$(PIP_COMET) $(shell grep '^torch==' constraints/comet.txt)
+	$(PIP_COMET) -r constraints/comet.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-audit .venv-oldest .venv-newest $(VENV_VLLM) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-audit .venv-oldest .venv-newest $(VENV_VLLM) $(VENV_COMET) build dist *.egg-info

@@ -96,7 +96,7 @@ class PolicyIntactError(Lines):
 
 
 class EngineError(PolicyIntactError, RuntimeError):
-    """A sampler's inference engine did not start, died, hung or returned an error.
+    """An inference engine, often in a process of its own, did not start, died, hung or failed.
 
     The message names the engine, the request and the fix.
     """

@@ -64,6 +64,9 @@ USUAL = "tests/unit/config/test_usual.py"
 METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
 PAGE, SAMPLES = (f"tests/unit/report/test_{name}.py" for name in ("run_page", "samples"))
 WAITS = "tests/gpu/test_waits.py"
+MULTIPL_E, EVALPLUS = (f"tests/unit/data/test_{name}.py" for name in ("multipl_e", "evalplus"))
+PROGRAMS = "tests/unit/sandbox/test_programs.py"
+CORPUS = "tests/unit/evaluation/test_corpus.py"
 
 
 class Mutant(NamedTuple):
@@ -343,6 +346,35 @@ MUTANTS = [
     Mutant("verifiers/numbers.py", "or NOT_ALONE.match(text, found.end())", ""),
     Mutant("verifiers/numbers.py", "len(found[0]) > LONGEST or", ""),
     Mutant("verifiers/functions.py", "outcome.passed and is_worth", "outcome.passed"),
+    Mutant("verifiers/functions.py", "(named := first.removeprefix(LANGUAGE)) != language", "False", MULTIPL_E),
+    Mutant("verifiers/functions.py", "attempt.context + continuation_in(attempt.rollout)", "attempt.context + attempt.rollout", MULTIPL_E),
+    Mutant("verifiers/answers.py", "len(fences) % 2 == 0", "False"),
+    Mutant("verifiers/answers.py", "len(fences) % 2 == 0", "True"),
+    Mutant("verifiers/answers.py", "if inside_string(before):", "if False:"),
+    Mutant("verifiers/answers.py", ' and not inside_string("".join(lines[:number]))', ""),
+    Mutant("verifiers/answers.py", "block if is_fenced and not before.strip() else before", "block if is_fenced else before"),
+    Mutant("verifiers/attempts.py", "min(found, default=len(text))", "max(found, default=len(text))"),
+    Mutant("verifiers/attempts.py", "attempt.stop if stop is None else stop", "stop or ()"),
+    Mutant("data/multipl_e.py", "SPELLED.get(spelled, spelled)", "spelled", MULTIPL_E),
+    Mutant("data/multipl_e.py", "if SPELLED.get(spelled, spelled) != self.language:", "if False:", MULTIPL_E),
+    Mutant("data/multipl_e.py", ", FENCE),", ",),", MULTIPL_E),
+    Mutant("data/humaneval_x.py", 'row["declaration"] if self.language == "rs" else ""', '""', MULTIPL_E),
+    Mutant("data/humaneval_x.py", 'row["declaration"] if self.language == "rs" else ""', 'row["declaration"]', MULTIPL_E),
+    Mutant("data/test_set.py", "files[0]", "files[-1]"),
+    Mutant("data/test_set.py", '.rstrip("\\n").split("\\n")', ".splitlines()"),
+    Mutant("data/test_set.py", "_lines(references), strict=True)", "_lines(references), strict=False)"),
+    Mutant("data/test_set.py", "names[code] for code in", "code for code in"),
+    Mutant("data/numpy_of_tests.py", "atol + rtol * size", "rtol * size", EVALPLUS),
+    Mutant("data/numpy_of_tests.py", 'size < float("inf") and ', "", EVALPLUS),
+    Mutant("data/numpy_of_tests.py", "and len(actual) == len(desired)", "", EVALPLUS),
+    Mutant("data/numpy_of_tests.py", "raise ImportError(", "raise AttributeError(", EVALPLUS),
+    Mutant("data/humaneval.py", "with_numpy(tests) if self.plus else tests", "tests", EVALPLUS),
+    Mutant("data/mbpp.py", '[*row["test_imports"], row["test"]]', '[*row["test_imports"], *row["test_list"]]', EVALPLUS),
+    Mutant("sandbox/languages.py", "for _ in range(closing):", "for _ in range(0):", PROGRAMS),
+    Mutant("sandbox/languages.py", "console.assert = (ok) => {{ if (!ok) throw", "console.assert = (ok) => {{ if (ok) throw", PROGRAMS),
+    Mutant("sandbox/programs.py", "if word.encode() not in ended.output:", "if False:", PROGRAMS),
+    Mutant("evaluation/translation.py", "cut(one.rollout.strip(), self._stop).strip()", "one.rollout.strip()", CORPUS),
+    Mutant("evaluation/translation.py", "of_documents[self.places] = rows", "of_documents[: len(rows)] = rows", CORPUS),
     Mutant("sandbox/two_processes.py", "[*IMPORT.findall(self.context + self.reference), self.context]", "[self.context]"),
     Mutant("sandbox/two_processes.py", "names.union(DEFINED.findall(self.context)[-1:])", "names"),
     Mutant("sandbox/calls.py", "not self._codec.is_own(target)", "False"),

@@ -107,7 +107,7 @@ def read_rows(path: Path, key: str, fields: Mapping[str, type]) -> list[dict[str
     check_file(path, where)
     try:
         rows = [
-            _checked(row, fields, f"{where}: line {number}")
+            checked_row(row, fields, f"{where}: line {number}")
             for number, row in objects_of_lines(path, where)
         ]
     except UNREADABLE as error:
@@ -117,7 +117,9 @@ def read_rows(path: Path, key: str, fields: Mapping[str, type]) -> list[dict[str
     return rows
 
 
-def _checked(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dict[str, Any]:
+def checked_row(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dict[str, Any]:
+    """Returns the row. Raises `UserError` beginning with `where` if it has not `fields` of these
+    types; lists must contain texts."""
     for name, kind in fields.items():
         if name not in row:
             raise UserError(f"{where} has no {name!r}; there are: {listed(row)}")

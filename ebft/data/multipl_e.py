@@ -9,9 +9,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ebft.data.benchmark_rows import rows_of_hub
 from ebft.data.jsonl import UNREADABLE, check_file, objects_of_json, unreadable
 from ebft.data.values import check_text, listed, quoted
-from ebft.errors import UserError, first_line
+from ebft.errors import UserError
 from ebft.parts.part import Part
 from ebft.parts.splits import Example, Splits
 from ebft.verifiers.functions import LANGUAGE
@@ -66,17 +67,7 @@ class MultiPLE(Part):
             raise unreadable(where, error) from error
 
     def _of_hub(self) -> Iterable[Mapping[str, Any]]:
-        from datasets import load_dataset
-
-        subset = f"{self.problems}-{self.language}"
-        try:
-            rows: Iterable[Mapping[str, Any]] = load_dataset(self.dataset, subset, split="test")
-        except Exception as error:  # the hub's client raises many types of errors
-            raise UserError(
-                f"data: {self.dataset}, subset {subset}: cannot be loaded ({first_line(error)}); "
-                "check the network, or set data.path to a file of its rows"
-            ) from error
-        return rows
+        return rows_of_hub(self.dataset, f"{self.problems}-{self.language}", split="test")
 
     def _example(self, row: Mapping[str, Any], where: str) -> Example:
         for name in ("name", "prompt", "tests", "language"):

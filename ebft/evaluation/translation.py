@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float
 from pydantic import Field, PositiveInt
 
 from ebft.evaluation.labelled import LabelledPart
 from ebft.evaluation.rollouts import EvaluationRollouts, places
 from ebft.evaluation.sacre import Name, SacreMetric, Tokenizer, lacks
-from ebft.lazy import no_grad, torch
-from ebft.parts.measurements import CorpusMeasurement
+from ebft.lazy import Tensor, no_grad, torch
+from ebft.parts.measurements import CorpusMeasurement, Measurement
 from ebft.parts.part import Resources
 from ebft.plans.completion import Completion
 from ebft.rollout.records import Document
-from ebft.verifiers.attempts import StopTexts, attempts_of, cut
+from ebft.verifiers.attempts import Attempt, StopTexts, attempts_of, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,6 +54,29 @@ class Translation(LabelledPart):
         return TranslationEvaluator(self, resources)
 
 
+@dataclass(frozen=True, slots=True)
+class Translations:
+    """Greedy completions of the documents that have a prompt.
+
+    Each attempt's `rollout` is the translation: stripped, and cut before the first stop text.
+    `places` are the indices of their documents, of which there are `documents`.
+    """
+
+    attempts: list[Attempt]
+    places: list[int]
+    documents: int
+
+    def spread(self, rows: Float[Tensor, "N ..."]) -> Float[Tensor, "B ..."]:
+        """Returns the rows of the translations as rows of documents; 0 for one without."""
+        of_documents = rows.new_zeros(self.documents, *rows.shape[1:])
+        of_documents[self.places] = rows
+        return of_documents
+
+    def weight(self) -> Float[Tensor, " B"]:
+        """1 for a document with a translation, else 0."""
+        return self.spread(torch.ones(len(self.places), dtype=torch.float64))
+
+
 class TranslationEvaluator:
     """`Translation` bound to the policy and its tokenizer."""
 
@@ -65,22 +90,34 @@ class TranslationEvaluator:
         for metric in self._metrics:
             log.info("%s: %s", metric.title, metric.signature)
 
-    @no_grad
     def __call__(
         self, policy: PreTrainedModel, documents: Sequence[Document]
-    ) -> Sequence[CorpusMeasurement]:
+    ) -> Sequence[Measurement | CorpusMeasurement]:
+        return self.measure(self.translate(policy, documents))
+
+    @no_grad
+    def translate(self, policy: PreTrainedModel, documents: Sequence[Document]) -> Translations:
+        """Returns the policy's greedy translations."""
         rollouts = self._greedy(policy, documents)
-        attempts = [] if rollouts is None else attempts_of(rollouts, self._tokenizer)
-        translations = [cut(one.rollout.strip(), self._stop).strip() for one in attempts]
-        references = [one.reference.strip() for one in attempts]
-        place = [] if rollouts is None else places(documents, rollouts.contexts)
-        weight = torch.zeros(len(documents), dtype=torch.float64)
-        weight[place] = 1
-        measured = []
-        for metric in self._metrics:
-            statistics = torch.zeros(len(documents), metric.size, dtype=torch.float64)
-            statistics[place] = metric.statistics(translations, references)
-            measured.append(
-                CorpusMeasurement(metric.title, "of 100", statistics, weight, metric.figure)
+        if rollouts is None:
+            return Translations([], [], len(documents))
+        attempts = [
+            replace(one, rollout=cut(one.rollout.strip(), self._stop).strip())
+            for one in attempts_of(rollouts, self._tokenizer)
+        ]
+        return Translations(attempts, places(documents, rollouts.contexts), len(documents))
+
+    def measure(self, translations: Translations) -> list[Measurement | CorpusMeasurement]:
+        """Returns the figure of each of the metrics."""
+        texts = [one.rollout for one in translations.attempts]
+        references = [one.reference.strip() for one in translations.attempts]
+        return [
+            CorpusMeasurement(
+                metric.title,
+                "of 100",
+                translations.spread(metric.statistics(texts, references)),
+                translations.weight(),
+                metric.figure,
             )
-        return measured
+            for metric in self._metrics
+        ]

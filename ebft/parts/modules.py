@@ -51,6 +51,11 @@ def load_module(plugin: str) -> ModuleType:
         with _working_directory():
             return importlib.import_module(plugin)
     except (Exception, SystemExit) as error:  # a script that ends itself is no plug-in
+        if isinstance(error, ModuleNotFoundError) and error.name == plugin.partition(".")[0]:
+            raise PluginError(
+                f"plug-in {plugin}: there is no such module; install the package that has it, or "
+                "name a file that ends in .py"
+            ) from error
         raise PluginError(f"plug-in {plugin} failed to load: {reason(error)}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from io import BytesIO
 from math import nan
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
@@ -20,6 +21,8 @@ PALETTE = (
     "#1f5fa8", "#c2571a", "#2a8f6b", "#8a4fa3", "#c79a1b", "#5a6b7d", "#b03060", "#4aa3c7",
 )  # fmt: skip
 GREY = "#8a94a0"
+HIGH = 32
+"""Characters of a label that fit beside the axes of one panel."""
 
 
 def colour(number: int) -> str:
@@ -31,7 +34,7 @@ def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
     """Styles the axes: the title on the left, no box, a light grid in the background."""
     axes.set_title(plain(title), loc="left", fontsize=10, fontweight="bold")
     axes.set_xlabel(plain(x), fontsize=9)
-    axes.set_ylabel(plain(y), fontsize=9)
+    axes.set_ylabel("\n".join(map(plain, wrap(y, HIGH))), fontsize=9)
     axes.tick_params(labelsize=8)
     # An offset above the axes, such as +1.08e1, would be taken for a part of the title.
     for axis in (axes.xaxis, axes.yaxis):

@@ -84,6 +84,7 @@ class StudyPlan:
 
     `study` is its resolved file, `factors` has the labels of each key's values, and `runs` are the
     names of the runs' folders, in order. `reported` are figures of others, by measurement and arm.
+    `note` is a sentence for the top of the report.
     """
 
     title: Text
@@ -93,6 +94,7 @@ class StudyPlan:
     factors: Mapping[Text, Sequence[Text]]
     runs: Sequence[FolderName]
     reported: Mapping[Text, Mapping[Text, float]] = field(default_factory=dict)
+    note: Text = ""
 
 
 class RecordedStep(MetricsLine):

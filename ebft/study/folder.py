@@ -163,7 +163,7 @@ class StudyFolder:
         return _read(self.path / PLAN_FILE, PLAN)
 
     def write_plan(self, plan: StudyPlan) -> None:
-        _write_json(self.path / PLAN_FILE, _said(plan, "reported"))
+        _write_json(self.path / PLAN_FILE, _said(plan, "reported", "note"))
 
 
 def file_name(label: str) -> str:
@@ -187,10 +187,11 @@ def _read(file: Path, kind: TypeAdapter[Record]) -> Record | None:
         ) from error
 
 
-def _said(record: Description | StudyPlan, optional: str) -> dict[str, Any]:
-    """The fields of a record; one that is empty is left out, as in files of older versions."""
+def _said(record: Description | StudyPlan, *optional: str) -> dict[str, Any]:
+    """The fields of a record; optional ones that are empty are left out, as in files of older
+    versions."""
     fields = asdict(record)
-    return fields if fields[optional] else {k: v for k, v in fields.items() if k != optional}
+    return {name: value for name, value in fields.items() if value or name not in optional}
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -262,6 +262,7 @@ class Study(Job[StudyOptions]):
             factors=factors(self.options),
             runs=[run.name for run in self._runs],
             reported=self.options.reported,
+            note=printable(self.options.note),
         )
 
     def _at(self, run: Run) -> RunFolder:

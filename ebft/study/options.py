@@ -131,6 +131,9 @@ class StudyOptions(RecipeOptions):
         description="figures that others report: measurement → arm → value, which the report "
         "shows beside the study's own; the arm `base` is the model before training",
     )
+    note: str = Field(
+        "", description="a sentence at the top of the report, such as what its figures do not show"
+    )
     budget: BudgetOptions = BudgetOptions()
     keep_checkpoints: bool = Field(
         False, description="keep the checkpoints of completed runs; each is as large as a model"

@@ -44,7 +44,7 @@ def check(words: list[str], more: list[str]) -> None:
     `more` are overrides that the place lacks: a plug-in that the page assumes to be installed.
     """
     program, *rest = words
-    match program.removeprefix(".venv/bin/"), rest:
+    match re.sub(r"^[\w.-]+/bin/", "", program), rest:  # of a virtual environment
         case "ebft", _:
             check_ebft(rest, more)
         case "tune", _:
@@ -68,6 +68,8 @@ def check(words: list[str], more: list[str]) -> None:
             os.chdir(folder)
         case "diff", [_, _]:
             pass
+        case "export", [_]:
+            pass
         case tool, _:
             assert tool in TOOLS, f"tests/docs/commands.py does not know {tool!r}"
 
@@ -81,6 +83,8 @@ def check_ebft(words: list[str], more: list[str]) -> None:
         assert main(words) == 0, words
     elif words[0] == "sample":
         load_recipe(arguments.recipe or SAMPLED, [*arguments.overrides, *more])
+    elif words[0] == "study":  # its runs name their plug-ins
+        load_recipe(arguments.file, arguments.overrides)
     elif "overrides" in arguments:
         load_recipe(arguments.file, [*arguments.overrides, *more])
     else:

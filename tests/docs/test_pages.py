@@ -27,7 +27,10 @@ RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 STARTS = {"plugins/ebft-example/README.md": "ebft-example"}
 """Where a page's reader is, if not in the folder of a checkout."""
-INSTALLED = {"plugins/ebft-sentence-transformers/README.md": ["ebft_sentence_transformers"]}
+INSTALLED = {
+    "plugins/ebft-sentence-transformers/README.md": ["ebft_sentence_transformers"],
+    "plugins/ebft-comet/README.md": ["ebft_comet"],
+}
 """Plug-ins that a page has told its reader to install, so that no `plugins:` names them."""
 LANGUAGES = {"python", "yaml", "yml", "toml", "sh", "bash", "text", ""}
 """`yaml` is for ebft and `sh` for a terminal; `yml` and `bash` are for a cluster's scheduler."""

@@ -63,7 +63,9 @@ def measured(folder, step):
 
 def test_a_warm_start_begins_where_its_start_ended(ebft, study, tmp_path, tiny_model):
     reported = {"held-out CE": {"base": 3.5, "SFT": 2.5, "RLVR": 9.0}}
-    status, _, err = ebft("study", study({"SFT": SFT, "warm": WARM}, reported=reported))
+    status, _, err = ebft(
+        "study", study({"SFT": SFT, "warm": WARM}, reported=reported, note="Only a test.")
+    )
     assert status == 0, err
     out = StudyFolder(tmp_path / "out")
     runs = [out.run(name) for name in json.loads((out.path / "plan.json").read_text())["runs"]]
@@ -81,6 +83,7 @@ def test_a_warm_start_begins_where_its_start_ended(ebft, study, tmp_path, tiny_m
     tables = (out.report / "tables.md").read_text()
     for text in (page, tables):
         assert "Reported by others" in text
+        assert "Only a test." in text
     before = measured(runs[0], 0)["held-out CE"]
     assert "| held-out CE | base | 3.5 |" in tables
     assert abs(float(tables.split("| base | 3.5 | ")[1].split(" ")[0]) - before) < 0.5

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = [
     ROOT / "ebft",
     ROOT / "plugins/ebft-vllm/ebft_vllm",
+    ROOT / "plugins/ebft-comet/ebft_comet",
     ROOT / "plugins/ebft-sentence-transformers/ebft_sentence_transformers",
 ]
 

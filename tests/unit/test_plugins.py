@@ -92,6 +92,12 @@ def test_a_plug_in_that_is_installed_and_named_counts_once(install):
     assert "lengths" in load_registry(["namedtoo_module"]).kinds()["feature_maps"]
 
 
+def test_a_module_that_is_not_installed_is_said():
+    for name in ("no_such_plugin", "no_such_plugin.parts"):
+        with pytest.raises(PluginError, match=f"plug-in {name}: there is no such module; install"):
+            load_registry([name])
+
+
 def test_duplicate_names_are_refused_with_both_origins(tmp_path):
     source = FEATURE_MAP.replace('"lengths":', '"hidden_states":')
     plugin = write(tmp_path / "clash.py", source)

@@ -64,7 +64,10 @@ def page(study: StudyRecord, table: pd.DataFrame, pictures: Sequence[tuple[str, 
 def markdown(study: StudyRecord, table: pd.DataFrame) -> str:
     """The tables as Markdown."""
     title, reference = plain_markdown(study.plan.title), plain_markdown(study.plan.reference)
-    lines = [f"# {title}", "", f"Reference: {reference}. {LEVEL_NOTE}", ""]
+    lines = [f"# {title}", ""]
+    if study.plan.note:
+        lines += [f"**{plain_markdown(study.plan.note)}**", ""]
+    lines += [f"Reference: {reference}. {LEVEL_NOTE}", ""]
     if reported := _reported(study, table):
         lines += [f"## {REPORTED}", "", _line(REPORTED_HEADINGS), _line(["---"] * 5)]
         lines += [*(_line(map(plain_markdown, row)) for row in reported), ""]

@@ -8,9 +8,10 @@ import threading
 
 import psutil
 import pytest
-from ebft_vllm import own_process
 from ebft_vllm.messages import Start
+from ebft_vllm.own_process import OwnProcessEngine
 
+from ebft.distributed import helper_process
 from ebft.errors import EngineError
 
 
@@ -19,33 +20,27 @@ def start(**options):
 
 
 def test_one_that_reads_nothing_is_ended_in_time(monkeypatch):
-    spawn = own_process._spawn
+    spawn = helper_process._spawn
 
-    def stopped(devices):
-        process, connection = spawn(devices)
+    def stopped(command, environment):
+        process, connection = spawn(command, environment)
         os.kill(process.pid, signal.SIGSTOP)
         timer = threading.Timer(20, process.kill)
         timer.daemon = True
         timer.start()
         return process, connection
 
-    monkeypatch.setattr(own_process, "_spawn", stopped)
+    monkeypatch.setattr(helper_process, "_spawn", stopped)
     more_than_a_socket_holds = start(text="x" * 10**7)
-    with pytest.raises(EngineError, match=r"did not answer `start` within 0.5 s"):
-        own_process.OwnProcessEngine(
-            more_than_a_socket_holds, devices=None, start_timeout=0.5, timeout=1
-        )
+    with pytest.raises(EngineError, match=r"did not answer `start` within 0.5 s .*start_timeout"):
+        OwnProcessEngine(more_than_a_socket_holds, devices=None, start_timeout=0.5, timeout=1)
 
 
 def test_files_in_the_working_directory_are_not_taken_for_libraries(tmp_path, monkeypatch):
     (tmp_path / "ebft_vllm.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
-    process, connection = own_process._spawn(None)
-    try:
-        connection.send(("sample", (None,)))  # fails, because no engine has been started
-        assert connection.recv()[0] == "failed"
-    finally:
-        own_process._end(process, connection)
+    with pytest.raises(EngineError, match="failed at `start`"):  # there is no such model
+        OwnProcessEngine(start(), devices=None, start_timeout=300, timeout=1)
 
 
 HANGS = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)"

@@ -71,6 +71,15 @@ SOLUTIONS = {
         60: "return n * (n + 1) / 2;", 41: "return n * n;", 28: 'return String.join("", strings);',
         97: "return Math.abs(a % 10) * Math.abs(b % 10);",
     },
+    "go": {
+        23: "return len(myString)\n}", 53: "return x + y\n}", 45: "return float64(a*h) / 2\n}",
+        13: "if b == 0 {\n return a\n}\nreturn greatest_common_divisor(b, a%b)\n}",
+        42: "for i := range l {\n l[i]++\n}\nreturn l\n}", 60: "return n * (n + 1) / 2\n}",
+        35: "most := l[0]\nfor _, x := range l {\n if x > most {\n most = x\n }\n}\nreturn most\n}",
+        41: "return n * n\n}",
+        28: 'whole := ""\nfor _, s := range strings {\n whole += s\n}\nreturn whole\n}',
+        97: "c := (a % 10) * (b % 10)\nif c < 0 {\n c = -c\n}\nreturn c\n}",
+    },
     "rs": {
         23: "string.len() as isize", 53: "x + y", 45: "(a * h) as f64 / 2.0",
         13: "if b == 0 { a } else { greatest_common_divisor(b, a % b) }",
@@ -81,7 +90,8 @@ SOLUTIONS = {
 }  # fmt: skip
 """By language and number of the problem: right bodies, written for this test."""
 AFTER = {"js": "\n\nconsole.log(1)", "cpp": "\n}\n\nint g() {", "rs": "\n}\n\nfn main() {}",
-         "java": "\n    }\n    int g() {", "sh": "\n}\nadd 1 2"}  # fmt: skip
+         "java": "\n    }\n    int g() {", "sh": "\n}\nadd 1 2",
+         "go": "\n\nfunc main() {}"}  # fmt: skip
 """What a model goes on with: it ends at the row's own stop texts."""
 PROSE = "\n```\n\nThis is the `function`.\n\n```\nadd(1, 2)\n```\n"
 
@@ -120,6 +130,38 @@ def test_wrong_rows_are_refused(tmp_path, change, says):
     row = {k: v for k, v in ROW.items() if k != change} if isinstance(change, str) else ROW | change
     with pytest.raises(UserError, match=says):
         MultiPLE(language="js", path=write(tmp_path / "rows.json", [row]))()
+
+
+def test_a_right_body_followed_by_a_fence_and_prose_passes():
+    tests = "}\nset -e\n[[ $(add 2 3) = 5 ]]"
+    for body, value in (("echo $(($1 + $2))", 1), ("echo $(($1 - $2))", 0)):
+        attempt = Attempt("add() {\n", f"    {body}{PROSE}", "", tests, "row 1")
+        assert find_verifier("sh_tests", SandboxOptions())(attempt) == value
+
+
+def test_go_is_named_otherwise_in_its_files(tmp_path):
+    row = ROW | {"language": "go_test.go"}
+    (example,) = MultiPLE(language="go", path=write(tmp_path / "rows.json", [row]))().held_out
+    assert example.check.startswith("language: go\n")
+
+
+@pytest.mark.parametrize(
+    ("language", "declaration", "stops"),
+    [("rs", "fn add() {\n", "\n#["), ("java", "", "\npublic class")],
+)
+def test_rows_of_humaneval_x(tmp_path, language, declaration, stops):
+    row = {
+        "task_id": "X/53", "prompt": "// Add two numbers.\n", "declaration": "fn add() {\n",
+        "canonical_solution": "    x + y\n}\n", "test": "assert",
+    }  # fmt: skip
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    (example,) = HumanEvalX(path=file, language=language)().held_out
+    assert example.prompt == f"// Add two numbers.\n{declaration}", "Rust's has no signature"
+    assert (example.name, example.completion) == ("X/53", row["canonical_solution"])
+    assert example.check == f"language: {language}\nassert"
+    assert stops in example.stop
+    assert example.stop[-1] == "\n```"
 
 
 def test_the_verifier_of_another_language_is_refused():

@@ -83,7 +83,7 @@ class TestEvaluator:
     @pytest.fixture
     def documents(self):
         ids = tiny_tokenizer()
-        texts = ("abcdefgh", "bcdefghi", "cdefghij", "ab")
+        texts = ("abcdefgh", "ab", "bcdefghi", "cdefghij")
         return [
             Document(text, torch.tensor([*ids(text).input_ids, 1]), 3 if len(text) > 2 else 0)
             for text in texts
@@ -98,7 +98,17 @@ class TestEvaluator:
             found.append({name: mean_interval(one).mean for name, one in measured.items()})
         assert found[0] == found[1] == found[2]
         assert list(found[0]) == ["test chrF", "test BLEU"]
-        assert measured["test chrF"].weight.tolist() == [1, 1, 1, 0], "one has no prompt"
+        assert measured["test chrF"].weight.tolist() == [1, 0, 1, 1], "one has no prompt"
+
+    def test_a_translation_ends_before_a_stop_text(self, resources, documents):
+        def translations(*stop):
+            evaluator = Translation(rollout_length=8, stop=stop).build(resources)
+            return [it.rollout for it in evaluator.translate(resources.policy, documents).attempts]
+
+        whole = translations()
+        letter = whole[0].split()[1]
+        assert translations(letter) == [text.split(letter)[0].strip() for text in whole]
+        assert len(translations(letter)[0]) < len(whole[0])
 
     def test_the_reference_is_the_whole_completion(self, resources, documents):
         (short,) = Translation(rollout_length=1, metrics=("chrf",)).build(resources)(

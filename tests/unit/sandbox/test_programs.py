@@ -45,6 +45,29 @@ def test_a_right_program_passes_and_others_do_not(name):
     assert not run_tests(name, "", tests, OPTIONS).passed
 
 
+@pytest.mark.parametrize(
+    ("name", "tests", "program"),
+    [
+        (
+            "java",
+            "void main() { a(); }\n}\n",
+            'void main() { a(); \nSystem.out.println("W");\n}\n}\n',
+        ),
+        ("cpp", "int main() { a(); }", 'int main() { a(); \n__builtin_puts("W");\n}'),
+        ("sh", "[[ 1 ]] # }", '[[ 1 ]] # }\necho "W"\n'),
+    ],
+)
+def test_the_word_is_printed_at_the_end_of_the_tests(name, tests, program):
+    assert LANGUAGES[name].program("code", tests, "W") == f"code\n{program}"
+
+
+def test_an_assertion_of_javascripts_console_throws():
+    skip_without("js")
+    for value, passes in ((1, True), (2, False)):
+        tests = f"console.assert(f() === {value});"
+        assert run_tests("js", "const f = () => 1;", tests, OPTIONS).passed == passes
+
+
 def test_a_language_that_is_not_installed_is_said(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     options = SandboxOptions(wall_seconds=19)  # not asked about before

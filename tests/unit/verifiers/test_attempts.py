@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from ebft.models.tokenizer import begins_with, encode, without_start
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Document, Rollouts
-from ebft.verifiers.attempts import attempts_of
+from ebft.verifiers.attempts import Attempt, attempts_of, shorten
 
 PROMPT = "# ends </s> é\n"
 G = 80
@@ -97,3 +97,18 @@ def test_the_end_of_what_goes_on_is_text():
     (attempt,) = attempts_of(made, tokenizer)
     assert attempt.rollout == attempt.reference
     assert attempt.rollout.endswith("</s>")
+
+
+@pytest.mark.parametrize(
+    ("stop", "left"),
+    [
+        (None, "a\nb"),
+        ((), "a\nb\n```\nc\ndef d"),
+        (("\ndef ", "\n```", "x"), "a\nb"),
+        (("\n",), "a"),
+    ],
+)
+def test_a_rollout_ends_before_the_first_stop_text(stop, left):
+    """By default those of its benchmark."""
+    attempt = Attempt("", "a\nb\n```\nc\ndef d", "", "", "one", ("\ndef ", "\n```"))
+    assert shorten(attempt, stop).rollout == left
