@@ -117,12 +117,16 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     }
     if start.resumed is not None:
         start.resumed.check_digests(digests)
-    check_layout(resources.policy, documents.train.documents, plan)
+    tried = options.model.attention == "auto"
+    check_layout(resources.policy, documents.train.documents, plan, tried=tried)
     if (larger := with_turns(budget, options, documents.train.documents)) is not None:
         budget = larger
         micro_batch = make_micro_batch(budget, processes, before=start.micro_batch)
     place_weights(resources, has_lora=options.model.lora is not None)
-    loop = make_loop_parts(options, resources, plan, documents.train.documents, micro_batch)
+    loop = make_loop_parts(
+        options, resources, plan, documents.train.documents, micro_batch,
+        keep_logits=budget.keeps_logits(micro_batch.documents),
+    )  # fmt: skip
     return Prepared(budget, resources, documents, sets, digests, loop)
 
 
@@ -165,12 +169,15 @@ def digest_base(resources: Resources, *, another: bool) -> str:
     return f"{digest} {digest_weights(resources.load_base())}" if another else digest
 
 
-def check_layout(policy: PreTrainedModel, documents: Sequence[Document], plan: Plan) -> None:
+def check_layout(
+    policy: PreTrainedModel, documents: Sequence[Document], plan: Plan, *, tried: bool
+) -> None:
     """Compares the policy's log-probs with those of single texts, and logs the largest difference.
 
-    Call it before the weights are sharded or cast. Raises as `probe_tree` does.
+    `tried`: its layout was chosen by trying it. Call it before the weights are sharded or cast.
+    Raises as `probe_tree` does.
     """
-    gap = probe_tree(policy, documents, plan)
+    gap = probe_tree(policy, documents, plan, tried=tried)
     layout = "a tree" if on_tree(policy) else "rows of a batch"
     log.info("log-probs in %s and of single texts differ by at most %.1g nats", layout, gap)
 
@@ -315,6 +322,8 @@ def make_loop_parts(
     plan: Plan,
     documents: Sequence[Document],
     micro_batch: MicroBatch,
+    *,
+    keep_logits: bool,
 ) -> LoopParts:
     """Builds every part of the training loop."""
     training = options.training
@@ -347,6 +356,7 @@ def make_loop_parts(
         micro_batch=micro_batch,
         longest_tree=longest_tree,
         gradient_checkpointing=training.gradient_checkpointing,
+        keep_logits=keep_logits,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,
         device=resources.device,
