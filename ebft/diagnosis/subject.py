@@ -14,11 +14,11 @@ from ebft.distributed.processes import ONE_PROCESS
 from ebft.errors import UserError
 from ebft.models.layout import Depth
 from ebft.models.options import resolve_device
+from ebft.models.probe import check_layout
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.runs.estimate import memory_need
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.setup import (
-    check_layout,
     make_micro_batch,
     make_resources,
     place_weights,

@@ -85,6 +85,19 @@ def probe_tree(
     return gap
 
 
+def check_layout(
+    policy: PreTrainedModel, documents: Sequence[Document], plan: Plan, *, tried: bool
+) -> None:
+    """Compares the policy's log-probs with those of single texts, and logs the largest difference.
+
+    `tried`: its layout was chosen by trying it. Call it before the weights are sharded or cast.
+    Raises as `probe_tree` does.
+    """
+    gap = probe_tree(policy, documents, plan, tried=tried)
+    layout = "a tree" if on_tree(policy) else "rows of a batch"
+    log.info("log-probs in %s and of single texts differ by at most %.1g nats", layout, gap)
+
+
 def mixes_branches(policy: PreTrainedModel, rollouts: Rollouts) -> str | None:
     """Returns why the policy mixes the branches of its tree, as the end of a sentence; None if it
     does not, or is on rows.

@@ -27,7 +27,7 @@ from ebft.models.layout import Depth, load_exact
 from ebft.models.load import load_frozen, load_policy
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
 from ebft.models.options import resolve_device
-from ebft.models.probe import probe_tree
+from ebft.models.probe import check_layout
 from ebft.models.shape import check_context_length, context_length
 from ebft.models.teacher import load_teacher
 from ebft.models.tokenizer import embedded_tokens
@@ -167,19 +167,6 @@ def digest_base(resources: Resources, *, another: bool) -> str:
     model."""
     digest = digest_weights(resources.policy)
     return f"{digest} {digest_weights(resources.load_base())}" if another else digest
-
-
-def check_layout(
-    policy: PreTrainedModel, documents: Sequence[Document], plan: Plan, *, tried: bool
-) -> None:
-    """Compares the policy's log-probs with those of single texts, and logs the largest difference.
-
-    `tried`: its layout was chosen by trying it. Call it before the weights are sharded or cast.
-    Raises as `probe_tree` does.
-    """
-    gap = probe_tree(policy, documents, plan, tried=tried)
-    layout = "a tree" if on_tree(policy) else "rows of a batch"
-    log.info("log-probs in %s and of single texts differ by at most %.1g nats", layout, gap)
 
 
 def place_weights(resources: Resources, *, has_lora: bool) -> None:
