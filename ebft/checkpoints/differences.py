@@ -17,6 +17,7 @@ SAME_MATHEMATICS = (
     "training.steps",
     "training.micro_batch",
     "training.gradient_checkpointing",
+    "training.keep_logits",
     "training.compile",
     "training.show_rollouts_every",
     "training.measure_gradients_every",

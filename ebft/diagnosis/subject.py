@@ -14,11 +14,11 @@ from ebft.distributed.processes import ONE_PROCESS
 from ebft.errors import UserError
 from ebft.models.layout import Depth
 from ebft.models.options import resolve_device
+from ebft.models.probe import check_layout
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.runs.estimate import memory_need
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.setup import (
-    check_layout,
     make_micro_batch,
     make_resources,
     place_weights,
@@ -74,7 +74,8 @@ class Subject:
             log.warning("--documents %d: the data has %d to train on", count, len(corpus))
         order, used = DocumentOrder(options.seed, len(corpus)), min(count, len(corpus))
         chosen = [corpus[place] for place in order(0, min(used + others, len(corpus)))]
-        check_layout(resources.policy, chosen, plan)
+        tried = options.model.attention == "auto"
+        check_layout(resources.policy, chosen, plan, tried=tried)
         place_weights(resources, has_lora=options.model.lora is not None)
         sketch = Sketch(trained_weights(resources.policy), seed=options.seed)
         return cls(resources, chosen[:used], chosen[used:] or chosen[:others], free, sketch)

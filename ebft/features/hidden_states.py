@@ -91,7 +91,7 @@ class HiddenStatesMap:
     ) -> list[tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]]:
         from ebft.models.forward import autocast
 
-        tree, contexts = grow(rollouts, steps=rollouts.longest), rollouts.contexts
+        tree, contexts = grow(rollouts.without_tails(), steps=rollouts.longest), rollouts.contexts
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.mask)
         G = contexts.rollout_length

@@ -23,6 +23,7 @@ from transformers.masking_utils import sdpa_mask
 
 from ebft.models.branch_attention import BranchAttention, Scoring, capped_scores, exact
 from ebft.models.decoder import text_config
+from ebft.models.newest_attention import newest_attention
 from ebft.rollout.tree_mask import TreeMask
 
 if TYPE_CHECKING:
@@ -127,30 +128,36 @@ def tree_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query, key, value = (in_autocast(x) for x in (query, key, value))
     own = tree_mask.columns - tree_mask.trunk
+    if tree_mask.newest is not None:
+        q = fold(query[0] * scale, key.shape[1], query.shape[2])
+        out = newest_attention(q, key[0], value[0], _sinks(options, q), tree_mask, options)
+        return unfold(out, query.shape[1])[None], None
     # With one split, backward concatenates gradients once instead of padding each to the row.
+    trunk_q, own_q = torch.split(query, [tree_mask.trunk, own], 2)
     trunk_k, own_k = torch.split(key[:, :, : tree_mask.columns], [tree_mask.trunk, own], 2)
     trunk_v, own_v = torch.split(value[:, :, : tree_mask.columns], [tree_mask.trunk, own], 2)
-    parts = []
-    if tree_mask.newest is None:
-        trunk_q, query = torch.split(query, [tree_mask.trunk, own], 2)
-        parts = [
-            causal_attention(
-                trunk_q[:, :, d], trunk_k[:, :, d], trunk_v[:, :, d], scale, options
-            ).transpose(1, 2)
-            for d in tree_mask.documents
-        ]  # fmt: skip
+    parts = [
+        causal_attention(
+            trunk_q[:, :, d], trunk_k[:, :, d], trunk_v[:, :, d], scale, options
+        ).transpose(1, 2)
+        for d in tree_mask.documents
+    ]  # fmt: skip
     if own:
-        k, v = (_by_branch(x[0], tree_mask) for x in (own_k, own_v))
-        q = fold(query[0] * scale, k.shape[0], len(tree_mask.anchors))
-        sinks = None
-        if options.sinks is not None:
-            each = options.sinks.view(k.shape[0], 1, -1, 1)  # [H_kv, 1, H/H_kv, 1]
-            sinks = each.repeat_interleave(q.shape[2] // each.shape[2], 2).to(exact(q[:1, :1]))
-        out: Tensor = BranchAttention.apply(  # type: ignore[no-untyped-call]
-            q, trunk_k[0], trunk_v[0], k, v, sinks, tree_mask, options
+        k, v = (torch.unflatten(x[0], 1, (-1, tree_mask.steps)) for x in (own_k, own_v))
+        q = fold(own_q[0] * scale, k.shape[0], len(tree_mask.anchors))
+        branches: Tensor = BranchAttention.apply(  # type: ignore[no-untyped-call]
+            q, trunk_k[0], trunk_v[0], k, v, _sinks(options, q), tree_mask, options
         )
-        parts.append(unfold(out, query.shape[1])[None])
+        parts.append(unfold(branches, query.shape[1])[None])
     return torch.cat(parts, 1), None
+
+
+def _sinks(options: Scoring, q: Float[Tensor, "H Q R d"]) -> Float[Tensor, "H 1 R 1"] | None:
+    """The score of the sink of each folded query."""
+    if options.sinks is None:
+        return None
+    each = options.sinks.view(q.shape[0], 1, -1, 1)  # [H_kv, 1, H/H_kv, 1]
+    return each.repeat_interleave(q.shape[2] // each.shape[2], 2).to(exact(q[:1, :1]))
 
 
 def dense_attention(
@@ -277,11 +284,6 @@ def unfold(x: Float[Tensor, "H_kv Q R d"], H: int) -> Float[Tensor, "N H d"]:
     heads, branches, _, d = x.shape
     split = x.view(heads, branches, H // heads, -1, d)
     return split.permute(1, 3, 0, 2, 4).reshape(-1, H, d)
-
-
-def _by_branch(x: Float[Tensor, "H N d"], tree_mask: TreeMask) -> Float[Tensor, "H Q G d"]:
-    x = torch.unflatten(x, 1, (-1, tree_mask.steps))
-    return x if tree_mask.newest is None else x[:, :, : tree_mask.newest + 1]
 
 
 # Not compiled: its loops depend on the tree, so every tree would recompile it.

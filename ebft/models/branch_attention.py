@@ -31,7 +31,7 @@ class BranchAttention(torch.autograd.Function):
     """softmax([q·K_trunk below the anchor, q·K_own up to itself, sink]) · [V_trunk, V_own, 0].
 
     Shapes: q [H_kv, Q, R, d], scaled and folded, trunk K, V [H_kv, S, d], own K, V [H_kv, Q, G, d],
-    sinks [H_kv, 1, R, 1]. Queries are all tokens of a branch, or only the newest.
+    sinks [H_kv, 1, R, 1]. Queries are all tokens of a branch.
     """
 
     @staticmethod
@@ -46,12 +46,12 @@ class BranchAttention(torch.autograd.Function):
         tree_mask: TreeMask,
         options: Scoring,
     ) -> Tensor:
-        own, _ = _own_scores(q, k, tree_mask, options)
+        own, _ = _own_scores(q, k, options)
         out = q.new_empty(*q.shape[:3], v.shape[-1])
         for group in tree_mask.groups_within(options.window):
             part = group.branches
-            p, _ = _probabilities(q[:, part], K[:, group.keys], own[:, part], sinks, group, options)
-            trunk, own[:, part], _ = _parts(p.to(V.dtype), group, k.shape[2])
+            p, _ = probabilities(q[:, part], K[:, group.keys], own[:, part], sinks, group, options)
+            trunk, own[:, part], _ = group.parts(p.to(V.dtype), k.shape[2])
             out[:, part] = _each(_flat(trunk) @ V[:, group.keys], part)
         ctx.save_for_backward(q, K, V, k, v, sinks, out.add_(own.to(v.dtype) @ v))
         ctx.tree_mask, ctx.options = tree_mask, options
@@ -67,13 +67,13 @@ class BranchAttention(torch.autograd.Function):
         # The softmax's derivative is p·(dp − mean dp), with dp = grad·valueᵀ and its mean grad·out.
         # A sink has no value, so its dp is 0.
         mean = (grad * out).sum(-1, keepdim=True, dtype=wide)
-        p_own, slope_own = _own_scores(q, k, tree_mask, options)
+        p_own, slope_own = _own_scores(q, k, options)
         dq, dp_own = torch.empty_like(q), grad @ v.mT
         for group in tree_mask.groups_within(options.window):
             part, keys = group.branches, group.keys
             queries, d_out = _flat(q[:, part]), _flat(grad[:, part])
-            p, slope = _probabilities(q[:, part], K[:, keys], p_own[:, part], sinks, group, options)
-            trunk, p_own[:, part], p_sink = _parts(p, group, k.shape[2])
+            p, slope = probabilities(q[:, part], K[:, keys], p_own[:, part], sinks, group, options)
+            trunk, p_own[:, part], p_sink = group.parts(p, k.shape[2])
             dV[:, keys] += _flat(trunk).to(V.dtype).mT @ d_out
             ds = _each(d_out @ V[:, keys].mT, part).sub(mean[:, part]).mul_(trunk)
             ds = (ds if slope is None else ds.mul_(slope)).to(q.dtype)
@@ -89,28 +89,22 @@ class BranchAttention(torch.autograd.Function):
 
 
 def _own_scores(
-    q: Float[Tensor, "H Q R d"], k: Float[Tensor, "H Q G d"], tree_mask: TreeMask, options: Scoring
+    q: Float[Tensor, "H Q R d"], k: Float[Tensor, "H Q G d"], options: Scoring
 ) -> tuple[Float[Tensor, "H Q R G"], Float[Tensor, "H Q R G"] | None]:
     """Scores of queries against their own branch, −∞ for tokens that they do not see, float32 at
     least; and their derivative by the scores before the cap."""
     s = capped_scores(exact(q @ k.mT), options.cap)
     slope = _slope(s, options.cap)
-    G, window = k.shape[2], options.window
-    key = torch.arange(G, device=q.device)
-    if tree_mask.newest is None:
-        at = key[:, None]
-        hidden = key > at
-    else:  # the newest token sees all of its branch
-        at = torch.full((1, 1), tree_mask.newest, device=q.device)
-        hidden = torch.zeros(1, G, dtype=torch.bool, device=q.device)
-    if window is not None:
-        hidden = hidden | (key <= at - window)
-    if tree_mask.newest is None or window is not None:
-        torch.unflatten(s, 2, (-1, len(at))).masked_fill_(hidden, float("-inf"))
+    key = torch.arange(k.shape[2], device=q.device)
+    at = key[:, None]
+    hidden = key > at
+    if options.window is not None:
+        hidden = hidden | (key <= at - options.window)
+    torch.unflatten(s, 2, (-1, len(at))).masked_fill_(hidden, float("-inf"))
     return s, slope
 
 
-def _probabilities(
+def probabilities(
     q: Float[Tensor, "H Q R d"],
     K: Float[Tensor, "H K d"],
     own: Float[Tensor, "H Q R G"],
@@ -123,19 +117,13 @@ def _probabilities(
     the cap."""
     trunk = capped_scores(exact(_each(_flat(q) @ K.mT, group.branches)), options.cap)
     slope = _slope(trunk, options.cap)
-    hidden = group.hidden
-    some = torch.unflatten(trunk[..., group.shared :], 2, (-1, hidden.shape[1]))
-    some.masked_fill_(hidden[:, None], float("-inf"))
+    mask = group.mask
+    some = torch.unflatten(trunk[..., group.shared :], 2, (-1, mask.shape[1]))
+    some.add_(mask[:, None])
     columns = [trunk, own]
     if sinks is not None:
         columns.append(sinks.expand(-1, own.shape[1], -1, -1))
     return torch.cat(columns, -1).softmax(-1), slope
-
-
-def _parts(p: Float[Tensor, "H Q R P"], group: Group, steps: int) -> tuple[Tensor, ...]:
-    """A group's probabilities of the trunk's keys, of the branches' own, and of the sink."""
-    K = group.keys.stop - group.keys.start
-    return torch.split(p, [K, steps, p.shape[-1] - K - steps], -1)
 
 
 def capped_scores(scores: Tensor, cap: float | None) -> Tensor:

@@ -9,7 +9,7 @@ and token. Attention kernels on CPUs also compute masked entries, so a CPU does 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ebft.models.shape import ROWS as LOGIT_ROWS
 from ebft.models.shape import ModelShape, layer_index
@@ -19,8 +19,8 @@ from ebft.rollout.tree_mask import ON_CPU, ON_GPU
 # gradient of the weight and for that of its input.
 DECODER_PASSES = 3.0
 """Passes over the layers' weights: one forward, two backward."""
-HEAD_PASSES = 4.0
-"""Passes over the LM head: backward computes the logits again instead of keeping them."""
+HEAD_PASSES = 3.0
+"""Passes over the LM head, and one more if backward computes the logits again."""
 OWN_GRADIENT = 1.0
 """The backward product that frozen weights do not need: their own gradient."""
 ATTENTION_PASSES = 3.5
@@ -63,22 +63,34 @@ class DocumentTree:
         return self.tokens - self.rollouts
 
     @property
+    def read(self) -> int:
+        """Tokens of the document that sampling reads: those before its last anchor."""
+        return max(self.anchors, default=0)
+
+    @property
     def sampling_tokens(self) -> int:
-        """S + nP(G−1): what sampling forwards, with a cache on rows too."""
-        return self.columns - self.rollouts
+        """read + nP(G−1): what sampling forwards, with a cache on rows too."""
+        return self.read + self.rollouts * (self.rollout_length - 1)
+
+    @property
+    def for_features(self) -> DocumentTree:
+        """The tree without the tokens after the last reference, which features do not read."""
+        return replace(self, length=min(self.length, self.read + self.rollout_length))
 
     def pairs(self, rollout_tokens: int) -> int:
         """Pairs of a token and one that it attends to, with `rollout_tokens` of each rollout."""
         if not self.on_rows:
-            return self.sampling_pairs(rollout_tokens)
+            return _seen(self.length) + self._branch_pairs(rollout_tokens)
         texts = (anchor + rollout_tokens for anchor in self.anchors)
         return _seen(self.length) + self.n * sum(map(_seen, texts))
 
     def sampling_pairs(self, rollout_tokens: int) -> int:
-        """The same on a cache, which has each prefix once."""
+        """What sampling attends to, on a cache, which has each prefix once."""
+        return _seen(self.read) + self._branch_pairs(rollout_tokens)
+
+    def _branch_pairs(self, rollout_tokens: int) -> int:
         own = _seen(rollout_tokens)
-        branches = sum(anchor * rollout_tokens + own for anchor in self.anchors)
-        return _seen(self.length) + self.n * branches
+        return self.n * sum(anchor * rollout_tokens + own for anchor in self.anchors)
 
 
 def _seen(length: int) -> int:
@@ -103,12 +115,14 @@ def flops(
     gradient_checkpointing: bool = False,
     adapter: int = 0,
     trains_documents: bool = True,
+    keep_logits: bool = False,
 ) -> Flops:
     """FLOPs of a document; `depth` is the fraction of layers that the features need, 0 for none.
 
     The LM head is counted for each token that needs logits: the sampled ones, and in training all
     tokens of the document and of the rollouts. The cross-entropy of the document has no backward
-    unless `trains_documents`. Features need no head. Gradient checkpointing computes the layers'
+    unless `trains_documents`. Unless `keep_logits`, backward computes them again. Features need no
+    head. Gradient checkpointing computes the layers'
     forward again; so does training on rows, a batch of them at a time. With an adapter, only its
     `adapter` weights are trained.
     """
@@ -121,6 +135,7 @@ def flops(
     adapted = 2.0 * adapter * tokens
     attention = _attention(model, pairs, model.layers)
     head = 2.0 * model.head_weights
+    head_passes = HEAD_PASSES - frozen + (0.0 if keep_logits else 1.0)
     checkpointed = 0.0
     if gradient_checkpointing:
         # All of a layer except its last product, whose result backward does not need.
@@ -133,12 +148,13 @@ def flops(
         + _attention(model, tree.sampling_pairs(G - 1), model.layers)
         + 2.0 * adapter * tree.sampling_tokens
         + head * sampled,
-        features=_weights(model, tree.tokens, deepest) + _attention(model, tree.pairs(G), deepest),
+        features=_weights(model, tree.for_features.tokens, deepest)
+        + _attention(model, tree.for_features.pairs(G), deepest),
         training=(DECODER_PASSES - frozen) * weights
         + DECODER_PASSES * adapted
         + ATTENTION_PASSES * attention
-        + (HEAD_PASSES - frozen) * head * tree.rollouts * G
-        + (HEAD_PASSES - frozen if trains_documents else 1.0) * head * (tree.length - 1)
+        + head_passes * head * tree.rollouts * G
+        + (head_passes if trains_documents else 1.0) * head * (tree.length - 1)
         + checkpointed,
     )
 
@@ -226,6 +242,8 @@ def memory(
     adapter: int = 0,
     quantized: bool = False,
     shards: int = 1,
+    keep_logits: bool = False,
+    decoded: int | None = None,
 ) -> Memory:
     """Estimates the memory of a run with float32 weights and Adam; `frozen`: with a base model;
     `others`: parameters of further frozen models, which are whole in every process.
@@ -237,9 +255,10 @@ def memory(
     float32 weights count as activations. With an adapter, only its `adapter` weights are trained,
     and the matrices of the layers may be `quantized` to 4 bits. Weights, gradients and moments are
     divided into `shards`, one for each process. A process also gathers two layers at a time, and
-    the weights outside the layers.
+    the weights outside the layers. `keep_logits`: for backward, besides those that forward is at.
+    `decoded` is the number of documents whose rollouts are sampled together; None: `micro_batch`.
     """
-    N, tokens = model.parameters, micro_batch * tree.sampling_tokens
+    N, tokens = model.parameters, micro_batch * (tree.columns - tree.rollouts)
     trained = adapter or N
     # For each token of a layer, backward needs three float32 values around each of two norms …
     residual = 2 * 3 * 4 * model.hidden
@@ -272,7 +291,10 @@ def memory(
     temporary = model.head_weights * (2 if model.tied else 1) + (layers if shards > 1 else 0)
     # On rows, the branches of an anchor have caches of their own, copied from that of the prefix.
     longest = max(tree.anchors, default=0) + tree.rollout_length
-    cached = tokens + (2 * micro_batch * tree.n * longest if tree.on_rows else 0)
+    cached = tree.sampling_tokens + (2 * tree.n * longest if tree.on_rows else 0)
+    decoded = micro_batch if decoded is None else decoded
+    rows = min(LOGIT_ROWS, tokens)
+    kept_rows = micro_batch * (tree.columns - 1) if keep_logits else rows
     weights = 4.0 * ((N + adapter) / shards + gathered) - (4.0 - of_matrix) * matrices
     return Memory(
         process=PROCESS if on_cpu else 0.0,
@@ -284,12 +306,12 @@ def memory(
         frozen=float(bytes_per_value * N) if frozen else 0.0,
         others=float(bytes_per_value * others),
         activations=activations,
-        logits=2.0 * 4 * min(LOGIT_ROWS, tokens) * model.vocab,
+        logits=4.0 * (rows + kept_rows) * model.vocab,
         # Roots of the second moments: of one weight at a time, but of all at once on a GPU.
         update=4.0 / shards * (min(2 * model.head_weights, trained) if on_cpu else trained),
         # Logits, scaled logits, their distances from the highest, and these padded to blocks.
         sampling=0.0
         if tree.rollouts == 0
-        else 4.0 * 4 * min(LOGIT_ROWS, micro_batch * tree.rollouts) * model.vocab
-        + 2.0 * bytes_per_value * model.layers * keys * cached,
+        else 4.0 * 4 * min(LOGIT_ROWS, decoded * tree.rollouts) * model.vocab
+        + 2.0 * bytes_per_value * model.layers * keys * decoded * cached,
     )

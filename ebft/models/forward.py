@@ -164,7 +164,7 @@ class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
         super().__init__(layers=[])
         self._columns = columns
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self.writes_to: slice | Int[Tensor, " N"] = slice(0)
+        self.writes_to = slice(0)
         """The columns of the tokens of the next forward."""
 
     def update(
@@ -175,14 +175,19 @@ class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
         *_args: Any,
         **_others: Any,
     ) -> tuple[Float[Tensor, "1 H T d"], Float[Tensor, "1 H T d"]]:
-        """Writes the new keys and values; returns those of the whole row, zeros where unset."""
+        """Writes the new keys and values; returns those of the whole row, zeros where unset.
+
+        The first are the trunks', which begin the row and see nothing else: it returns them alone.
+        """
         new = in_autocast(key_states), in_autocast(value_states)
         if layer_idx not in self._kept:
             keys, values = (x.new_zeros(*x.shape[:2], self._columns, x.shape[3]) for x in new)
             self._kept[layer_idx] = keys, values
-        keys, values = self._kept[layer_idx]
+            returned = new
+        else:
+            returned = keys, values = self._kept[layer_idx]
         keys[:, :, self.writes_to], values[:, :, self.writes_to] = new
-        return keys, values
+        return returned
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
         """Returns 0. Some architectures ask for it, but positions are passed explicitly."""

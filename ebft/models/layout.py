@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from ebft.errors import UserError
 from ebft.models.attention import on_tree, put_on_rows
@@ -18,7 +20,7 @@ from ebft.models.probe import (
     TOLERANCE,
     as_rollouts,
     gap_or_reason,
-    largest_gap,
+    gap_to_rows,
     mixes_branches,
 )
 from ebft.models.row_cache import Caching, set_caching
@@ -35,6 +37,8 @@ SHORT = 12
 """Tokens of the other documents that a model is tried on."""
 DECODED = 8
 """Tokens of a rollout that are sampled to try a cache."""
+FEW = 2
+"""Tokens of a rollout that show whether branches are mixed, and whether there is a backward."""
 SAME, ROUNDING = 10.0, 1e-5
 """A gap is as small as another if it is at most so many times as large, plus so many nats."""
 
@@ -117,14 +121,12 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
     """
 
     def measure() -> float:
-        contexts = _contexts(loaded, depth)
-        rollouts = _random_rollouts(loaded, contexts)
-        if mixed := mixes_branches(loaded.policy, rollouts):
+        few = _contexts(loaded, Depth(min(SHORT, depth.document), min(FEW, depth.rollout)))
+        short = as_rollouts(few, _random_branches(loaded, few, 2))
+        if mixed := mixes_branches(loaded.policy, short):
             raise UserError(mixed)
-        gap = largest_gap(loaded.policy, rollouts)
-        if gap <= TOLERANCE and on_tree(loaded.policy):
-            gap = sampling_gap(loaded, contexts, sample)
-        try_backward(loaded, depth)
+        gap = gap_on_layout(loaded, _contexts(loaded, depth), sample)
+        try_backward(loaded.policy, short)
         return gap
 
     gap = gap_or_reason(measure)
@@ -135,16 +137,35 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
     return f"its log-probs differ there by {gap:.2g} nats from those over single texts"
 
 
-def try_backward(loaded: Loaded, depth: Depth) -> None:
-    """Computes the gradient of the token embeddings on short texts, which goes through all layers;
-    raises what the architecture raises. Does nothing for a policy that is only measured."""
-    embeddings = loaded.policy.get_input_embeddings().weight
+@torch.no_grad()
+def gap_on_layout(loaded: Loaded, contexts: Contexts, sample: Sample) -> float:
+    """Returns the largest difference in nats between log-probs on the policy's layout and those of
+    rows, and on a tree those of sampling: all from one forward on the layout."""
+    branches = _random_branches(loaded, contexts, 1)
+    parts = [contexts.reference[:, None], branches]
+    sampled: Rollouts | None = None
+    if on_tree(loaded.policy):
+        sampled = sample(loaded.policy, loaded.tokenizer, _first(contexts, DECODED))
+        n, length = sampled.tokens.shape[1:]
+        rest = branches[..., length:].expand(-1, n, -1)
+        parts.insert(1, torch.cat([sampled.tokens, rest], -1))
+    rollouts = as_rollouts(contexts, torch.cat(parts, 1))
+    found = tree_log_probs(loaded.policy, rollouts)
+    gaps = torch.tensor([gap_to_rows(loaded.policy, rollouts, found), 0.0])
+    if sampled is not None:
+        trained = found.rollouts[:, 1:-1, : sampled.tokens.shape[-1]]
+        gaps[1] = (trained - sampled.log_probs).abs().max()
+    return float(gaps.max())  # NaN if one of them is
+
+
+def try_backward(policy: PreTrainedModel, rollouts: Rollouts) -> None:
+    """Computes the gradient of the token embeddings, which goes through all layers; raises what the
+    architecture raises. Does nothing for a policy that is only measured."""
+    embeddings = policy.get_input_embeddings().weight
     if not embeddings.requires_grad:
         return
-    contexts = _contexts(loaded, Depth(min(SHORT, depth.document), min(DECODED, depth.rollout)))
-    rollouts = _random_rollouts(loaded, contexts)
     with torch.enable_grad():
-        log_probs = tree_log_probs(loaded.policy, rollouts).rollouts
+        log_probs = tree_log_probs(policy, rollouts).rollouts
         torch.autograd.grad(log_probs.sum(), embeddings)
 
 
@@ -187,25 +208,20 @@ def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> None:
 def sampling_gap(loaded: Loaded, contexts: Contexts, sample: Sample) -> float:
     """Returns the largest difference in nats between log-probs of tokens when they are sampled on a
     cache and when they are trained on."""
-    length = min(DECODED, contexts.rollout_length)
-    short = replace(
-        contexts,
-        reference=contexts.reference[:, :length],
-        reference_mask=contexts.reference_mask[:, :length],
-    )
-    rollouts = sample(loaded.policy, loaded.tokenizer, short)
+    rollouts = sample(loaded.policy, loaded.tokenizer, _first(contexts, DECODED))
     trained = tree_log_probs(loaded.policy, rollouts, train_documents=False).rollouts
     return float((trained - rollouts.log_probs).abs().max())
 
 
 def _contexts(loaded: Loaded, depth: Depth) -> Contexts:
-    """The middle and the end of a document of the greatest length, and one of two short ones, whose
-    rows share a cache."""
+    """Contexts of random documents: one of the greatest length and another of half of it, and one
+    of each of two short documents, whose rows share a cache. All documents go on after them."""
     reads = context_length(text_config(loaded.policy))
     length = depth.document
     if reads is not None:
         length = max(1, min(length, reads - depth.rollout))
-    lengths = [length, short := min(SHORT, length), short]
+    short = min(SHORT, length)
+    lengths = [each + depth.rollout for each in (length, short, short)]
     tokens = torch.split(_random(loaded, (sum(lengths),)), lengths)
     documents = [Document(f"random {i}", text) for i, text in enumerate(tokens)]
     middle, short_middle = -(-length // 2), -(-short // 2)
@@ -218,13 +234,21 @@ def _contexts(loaded: Loaded, depth: Depth) -> Contexts:
     ).to(loaded.policy.device)
 
 
-def _random_rollouts(loaded: Loaded, contexts: Contexts) -> Rollouts:
-    """Two rollouts of random tokens for each context."""
-    tokens = _random(loaded, (len(contexts), 2, contexts.rollout_length))
-    return as_rollouts(contexts, tokens.to(loaded.policy.device))
+def _first(contexts: Contexts, length: int) -> Contexts:
+    """The same contexts for rollouts of at most `length` tokens."""
+    return replace(
+        contexts,
+        reference=contexts.reference[:, :length],
+        reference_mask=contexts.reference_mask[:, :length],
+    )
 
 
-def _random(loaded: Loaded, shape: tuple[int, ...]) -> torch.Tensor:
+def _random_branches(loaded: Loaded, contexts: Contexts, n: int) -> Int[Tensor, "P n G"]:
+    tokens = _random(loaded, (len(contexts), n, contexts.rollout_length))
+    return tokens.to(loaded.policy.device)
+
+
+def _random(loaded: Loaded, shape: tuple[int, ...]) -> Tensor:
     """Random tokens of the vocabulary, none of them special: those may stand for an image."""
     most = min(len(loaded.tokenizer), embedded_tokens(loaded.policy))
     special = set(loaded.tokenizer.all_special_ids)

@@ -1,8 +1,8 @@
 """log p(token | hidden state) through the LM head, without all logits in memory at once.
 
 Logits take most of a small model's memory and much of its time: [tokens, vocabulary] in float32.
-Here they exist for `ROWS` tokens at a time. Forward keeps one number for each token, the logsumexp;
-backward computes the logits again and turns them into gradients in place.
+Here they exist for `ROWS` tokens at a time, and backward computes them again; or all are kept for
+backward, if there is room. Either way they are turned into gradients in place.
 """
 
 from __future__ import annotations
@@ -32,13 +32,17 @@ def token_log_probs(
     hidden: Float[Tensor, "N d"],
     targets: Int[Tensor, " N"],
     temperature: float = 1.0,
+    *,
+    keep_logits: bool = False,
 ) -> Float[Tensor, " N"]:
     """Returns log p of each target, in nats, differentiable in the hidden states and the head.
+
+    With `keep_logits` backward does not compute the logits again: the same result, bit for bit.
 
     Matrix products are in autocast's precision if it is on. Everything else, including their
     accumulation, is float32, or float64 for a float64 model.
     """
-    log_probs, _ = _apply(model, hidden, targets, temperature, likeliest=0)
+    log_probs, _ = _apply(model, hidden, targets, temperature, likeliest=0, keep_logits=keep_logits)
     return log_probs
 
 
@@ -48,6 +52,7 @@ def token_log_probs_and_entropies(
     targets: Int[Tensor, " N"],
     *,
     likeliest: int,
+    keep_logits: bool = False,
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " M"]]:
     """Returns `token_log_probs` at temperature 1, and the entropy of each row's distribution over
     its so many `likeliest` tokens, in nats, without a gradient.
@@ -55,18 +60,26 @@ def token_log_probs_and_entropies(
     The probabilities of these tokens are scaled so that their sum is 1. One product with the head
     gives both. M = N; with `likeliest` 0 there are no entropies and M = 0.
     """
-    return _apply(model, hidden, targets, 1.0, likeliest=likeliest)
+    return _apply(model, hidden, targets, 1.0, likeliest=likeliest, keep_logits=keep_logits)
 
 
 def _apply(
-    model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float, *, likeliest: int
+    model: PreTrainedModel,
+    hidden: Tensor,
+    targets: Tensor,
+    temperature: float,
+    *,
+    likeliest: int,
+    keep_logits: bool,
 ) -> tuple[Tensor, Tensor]:
     hidden, weight, bias, cap = _inputs(model, hidden)
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
+    # The derivative of a cap is that of the logits themselves, of which only log-probs are kept.
+    kept = keep_logits and cap is None and torch.is_grad_enabled()
     out: tuple[Tensor, Tensor] = _TokenLogProbs.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, temperature, cap, likeliest
+        hidden, weight, bias, targets, temperature, cap, likeliest, kept
     )
     return out
 
@@ -139,41 +152,43 @@ class _TokenLogProbs(torch.autograd.Function):
         temperature: float,
         cap: float | None,
         likeliest: int,
+        keep: bool,
     ) -> tuple[Tensor, Tensor]:
-        log_probs, normalizers, entropies = [], [], []
+        log_probs, entropies, kept = [], [], []
         cast = weight.to(hidden.dtype)
         for rows, wanted in zip(torch.split(hidden, ROWS), torch.split(targets, ROWS), strict=True):
-            z = _logits(rows, cast, bias, cap)
-            if temperature != 1:
-                z.div_(temperature)
-            normalizer = z.logsumexp(-1)
-            log_probs.append(z.gather(1, wanted[:, None])[:, 0] - normalizer)
-            normalizers.append(normalizer)
-            entropies.append(_entropy(z, likeliest))
-        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalizers))
-        ctx.temperature, ctx.cap = temperature, cap
+            log_p = _log_softmax(_logits(rows, cast, bias, cap), temperature)
+            log_probs.append(log_p.gather(1, wanted[:, None])[:, 0])
+            entropies.append(_entropy(log_p, likeliest))
+            if keep:
+                kept.append(log_p)
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.temperature, ctx.cap, ctx.kept = temperature, cap, kept
         entropy = torch.cat(entropies)
         ctx.mark_non_differentiable(entropy)
         return torch.cat(log_probs), entropy
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _entropy: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, normalizers = ctx.saved_tensors
+        hidden, weight, bias, targets = ctx.saved_tensors
         cap, temperature = ctx.cap, ctx.temperature
+        kept, ctx.kept = ctx.kept, []  # they are overwritten: another backward computes them again
         cast = weight.to(hidden.dtype)
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for first in range(0, len(hidden), ROWS):
-            rows = slice(first, first + ROWS)
-            z = _logits(hidden[rows], cast, bias, cap)
-            slope = None if cap is None else 1 - (z / cap) ** 2
+        for part, first in enumerate(range(0, len(hidden), ROWS)):
+            rows, slope = slice(first, first + ROWS), None
+            if kept:
+                log_p = kept[part]
+            else:
+                z = _logits(hidden[rows], cast, bias, cap)
+                slope = None if cap is None else 1 - (z / cap) ** 2
+                log_p = _log_softmax(z, temperature)
             # d log p / d logits = (one-hot − softmax) / temperature
-            if temperature != 1:
-                z.div_(temperature)
-            dz = z.sub_(normalizers[rows, None]).exp_().neg_()
-            dz[torch.arange(len(dz), device=dz.device), targets[rows]] += 1
-            dz.mul_(grad[rows, None] / temperature)
+            each = grad[rows] / temperature
+            dz = log_p.exp_().mul_(-each[:, None])
+            dz[torch.arange(len(dz), device=dz.device), targets[rows]] += each
             if slope is not None:
                 dz.mul_(slope)
             if d_bias is not None:
@@ -182,14 +197,19 @@ class _TokenLogProbs(torch.autograd.Function):
             torch.mm(dz, cast, out=d_hidden[rows])
             if d_weight is not None:
                 _add_product(d_weight, dz.T, hidden[rows])
-        return d_hidden, d_weight, d_bias, None, None, None, None
+        return d_hidden, d_weight, d_bias, None, None, None, None, None
 
 
-def _entropy(z: Float[Tensor, "N V"], likeliest: int) -> Float[Tensor, " M"]:
-    """The entropy of the softmax of each of the M = N rows' largest logits; M = 0 for none."""
+def _log_softmax(z: Float[Tensor, "N V"], temperature: float) -> Float[Tensor, "N V"]:
+    """The log-probs of logits, which it may overwrite."""
+    return (z if temperature == 1 else z.div_(temperature)).log_softmax(-1)
+
+
+def _entropy(log_p: Float[Tensor, "N V"], likeliest: int) -> Float[Tensor, " M"]:
+    """The entropy of the softmax of each of the M = N rows' largest log-probs; M = 0 for none."""
     if likeliest == 0:
-        return z.new_empty(0)
-    log_p = z.topk(min(likeliest, z.shape[1]), dim=-1).values.log_softmax(-1)
+        return log_p.new_empty(0)
+    log_p = log_p.topk(min(likeliest, log_p.shape[1]), dim=-1).values.log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = 64
 CONTEXTS = 3
-"""Contexts of the two longest documents that are probed: the first, the middle, the last."""
+"""Contexts that are probed: the first, the middle, the last; of a tried policy not the middle."""
 TOLERANCE = 2e-3
 """Nats. float32 rounding makes about 1e-5; a mask or position that is off by one makes 0.1."""
 INFLUENCE = 1e-4
@@ -46,16 +46,20 @@ log = logging.getLogger("ebft")
 
 
 @torch.no_grad()
-def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Plan) -> float:
+def probe_tree(
+    policy: PreTrainedModel, documents: Sequence[Document], plan: Plan, *, tried: bool = False
+) -> float:
     """Returns the largest |log p(tree) − log p(rows)| of any token, in nats, without autocast.
 
-    It probes the two longest of the first `DOCUMENTS` documents, because later ones may not be
-    tokenised yet. Raises `NumericalError` if the gap is more than `TOLERANCE` or not finite, and
-    `UserError` if this architecture raises anything: such a model cannot be trained or measured.
+    It probes the shortest and the longest of the first `DOCUMENTS` documents, because later ones
+    may not be tokenised yet; of a policy that `models.layout` has `tried` only the longest. Raises
+    `NumericalError` if the gap is more than `TOLERANCE` or not finite, and `UserError` if this
+    architecture raises anything: such a model cannot be trained or measured.
     """
     first = [documents[place] for place in range(min(DOCUMENTS, len(documents)))]
-    longest = sorted(first, key=lambda document: document.tokens.numel())[-2:]
-    contexts = _few(plan(longest)).to(policy.device)
+    first.sort(key=lambda document: document.tokens.numel())
+    probed = first[-1:] if tried or len(first) == 1 else [first[0], first[-1]]
+    contexts = _few(plan(probed), CONTEXTS - 1 if tried else CONTEXTS).to(policy.device)
     # Any tokens can serve as rollouts: here the reference, and the reference reversed.
     tokens = torch.stack([contexts.reference, contexts.reference.flip(-1)], 1)
     who = type(policy).__name__
@@ -76,9 +80,22 @@ def probe_tree(policy: PreTrainedModel, documents: Sequence[Document], plan: Pla
             f"computes over single texts: log-probs of tokens in {name} are off by {gap:.2g} nats, "
             f"more than {TOLERANCE:g}; {remedy}"
         )
-    if mixed := mixes_branches(policy, rollouts):
+    if not tried and (mixed := mixes_branches(policy, rollouts)):
         raise NumericalError(f"{who} cannot be computed over a tree: {mixed}; {remedy}")
     return gap
+
+
+def check_layout(
+    policy: PreTrainedModel, documents: Sequence[Document], plan: Plan, *, tried: bool
+) -> None:
+    """Compares the policy's log-probs with those of single texts, and logs the largest difference.
+
+    `tried`: its layout was chosen by trying it. Call it before the weights are sharded or cast.
+    Raises as `probe_tree` does.
+    """
+    gap = probe_tree(policy, documents, plan, tried=tried)
+    layout = "a tree" if on_tree(policy) else "rows of a batch"
+    log.info("log-probs in %s and of single texts differ by at most %.1g nats", layout, gap)
 
 
 def mixes_branches(policy: PreTrainedModel, rollouts: Rollouts) -> str | None:
@@ -132,39 +149,60 @@ def as_rollouts(contexts: Contexts, tokens: Int[Tensor, "P n G"]) -> Rollouts:
 
 @torch.no_grad()
 def largest_gap(policy: PreTrainedModel, rollouts: Rollouts) -> float:
-    """Returns the largest |log p(here) − log p(row)| of any token of the rollouts and of the first
-    and last `ENDS` tokens of the documents.
+    """Returns the largest difference of the rollouts' log-probs on this layout (`gap_to_rows`)."""
+    return gap_to_rows(policy, rollouts, tree_log_probs(policy, rollouts))
 
-    Rows are the model's own forward over a single text: a document, or a prefix with one rollout.
-    They also show whether a token's log-prob depends on later tokens.
+
+@torch.no_grad()
+def gap_to_rows(policy: PreTrainedModel, rollouts: Rollouts, found: TreeLogProbs) -> float:
+    """Returns the largest |log p(found) − log p(row)|, in nats: of the first and last `ENDS` tokens
+    of the documents, of each context's last rollout, and of rollouts that are what the document
+    itself continues with.
+
+    A row is the model's own forward over a single text: a document, or a prefix with one rollout.
+    Rows also show whether a token's log-prob depends on later tokens. The last rollout is the one
+    that others of its context could leak into.
     """
-    found = tree_log_probs(policy, rollouts)
     with own_attention(policy):  # the reference shares no code with the tree
-        return _gap(policy, rollouts, found)
-
-
-def _gap(policy: PreTrainedModel, rollouts: Rollouts, found: TreeLogProbs) -> float:
-    contexts, tokens = rollouts.contexts, rollouts.tokens
-    rows = [
-        _alone(
-            policy, torch.cat([contexts.tokens[row, :anchor], branch]), range(anchor, anchor + G)
-        )
-        for row, anchor, branches in zip(
-            contexts.row.tolist(), contexts.anchor.tolist(), tokens, strict=True
-        )
-        for branch in branches
-        if (G := len(branch))
-    ]
-    gaps = [(found.rollouts.flatten(0, 1) - torch.stack(rows)).flatten()]
-    for i, length in enumerate(contexts.lengths.tolist()):
-        ends = sorted({*range(1, length)[:ENDS], *range(1, length)[-ENDS:]})
-        gaps.append(found.documents[i, ends] - _alone(policy, contexts.tokens[i, :length], ends))
+        gaps = [
+            gap
+            for document in range(len(rollouts.contexts.documents))
+            for gap in _gaps(policy, rollouts, found, document)
+        ]
     return float(torch.cat(gaps).abs().max())
 
 
-def _few(contexts: Contexts) -> Contexts:
+def _gaps(
+    policy: PreTrainedModel, rollouts: Rollouts, found: TreeLogProbs, document: int
+) -> Iterator[Float[Tensor, " k"]]:
+    """The differences in a document and after its contexts."""
+    contexts = rollouts.contexts
+    text = contexts.tokens[document, : int(contexts.lengths[document])]
+    within = range(1, len(text))
+    # Log-probs of tokens that the document's own row has, and the place of the first.
+    pieces = [
+        (found.documents[document, part.start : part.stop], part.start)
+        for part in (within[:ENDS], within[-ENDS:])
+    ]
+    for context in (contexts.row == document).nonzero()[:, 0].tolist():
+        anchor = int(contexts.anchor[context])
+        follows = text[anchor : anchor + contexts.rollout_length]
+        branches, log_probs = rollouts.tokens[context], found.rollouts[context]
+        for branch, of_branch in zip(branches, log_probs, strict=True):
+            if torch.equal(branch[: len(follows)], follows):
+                pieces.append((of_branch[: len(follows)], anchor))
+        alone = torch.cat([text[:anchor], branches[-1]])
+        yield log_probs[-1] - _alone(policy, alone, range(anchor, len(alone)))
+    places = sorted({place for values, at in pieces for place in range(at, at + len(values))})
+    expected = found.documents.new_zeros(len(text))
+    expected[places] = _alone(policy, text, places)
+    for values, at in pieces:
+        yield values - expected[at : at + len(values)]
+
+
+def _few(contexts: Contexts, count: int) -> Contexts:
     every = len(contexts) - 1
-    chosen = sorted({every * i // (CONTEXTS - 1) for i in range(CONTEXTS)})
+    chosen = sorted({every * i // (count - 1) for i in range(count)})
     row, anchor = contexts.row[chosen], contexts.anchor[chosen]
     return make_contexts(
         contexts.documents,

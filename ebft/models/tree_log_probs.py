@@ -53,11 +53,17 @@ def tree_log_probs(
 
 
 def tree_log_probs_and_entropies(
-    policy: PreTrainedModel, rollouts: Rollouts, *, train_documents: bool, likeliest: int
+    policy: PreTrainedModel,
+    rollouts: Rollouts,
+    *,
+    train_documents: bool,
+    likeliest: int,
+    keep_logits: bool = False,
 ) -> tuple[Float[Tensor, "P n G"], DocumentLogProbs]:
     """Returns `tree_log_probs`, with the documents' entropies over the so many `likeliest` tokens
-    of each distribution, from the same forward. For 0 the entropies are 0."""
-    return whole(policy, _log_probs, policy, rollouts, train_documents, likeliest)
+    of each distribution, from the same forward. For 0 the entropies are 0. `keep_logits`: for
+    backward, which otherwise computes them again."""
+    return whole(policy, _log_probs, policy, rollouts, train_documents, likeliest, keep_logits)
 
 
 def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Tensor, "B S"]:
@@ -66,14 +72,18 @@ def document_log_probs(policy: PreTrainedModel, contexts: Contexts) -> Float[Ten
 
 
 def document_log_probs_and_entropies(
-    policy: PreTrainedModel, contexts: Contexts, *, likeliest: int
+    policy: PreTrainedModel, contexts: Contexts, *, likeliest: int, keep_logits: bool = False
 ) -> DocumentLogProbs:
     """Returns what `tree_log_probs_and_entropies` does of documents, without rollouts."""
-    return whole(policy, _document_log_probs, policy, contexts, likeliest)
+    return whole(policy, _document_log_probs, policy, contexts, likeliest, keep_logits)
 
 
 def _log_probs(
-    policy: PreTrainedModel, rollouts: Rollouts, train_documents: bool, likeliest: int
+    policy: PreTrainedModel,
+    rollouts: Rollouts,
+    train_documents: bool,
+    likeliest: int,
+    keep_logits: bool,
 ) -> tuple[Float[Tensor, "P n G"], DocumentLogProbs]:
     # The last token of the longest rollout predicts nothing, so it is left out.
     longest = rollouts.longest
@@ -84,19 +94,20 @@ def _log_probs(
         hidden[tree.logit_index.flatten()],
         rollouts.tokens[..., :longest].flatten(),
         rollouts.temperature,
+        keep_logits=keep_logits,
     )
     sampled = pad(sampled.view(tree.logit_index.shape), (0, rollouts.tokens.shape[-1] - longest))
     with torch.set_grad_enabled(torch.is_grad_enabled() and train_documents):
-        documents = _of_trunks(policy, rollouts.contexts, tree, hidden, likeliest)
+        documents = _of_trunks(policy, rollouts.contexts, tree, hidden, likeliest, keep_logits)
     return sampled, documents
 
 
 def _document_log_probs(
-    policy: PreTrainedModel, contexts: Contexts, likeliest: int
+    policy: PreTrainedModel, contexts: Contexts, likeliest: int, keep_logits: bool
 ) -> DocumentLogProbs:
     tree = plant(contexts, n=0, steps=0)
     hidden = decode(policy, tree.tokens, tree.positions, tree.mask)[0]
-    return _of_trunks(policy, contexts, tree, hidden, likeliest)
+    return _of_trunks(policy, contexts, tree, hidden, likeliest, keep_logits)
 
 
 def _of_trunks(
@@ -105,6 +116,7 @@ def _of_trunks(
     tree: Tree,
     hidden: Float[Tensor, "T d"],
     likeliest: int,
+    keep_logits: bool,
 ) -> DocumentLogProbs:
     column = torch.arange(contexts.tokens.shape[1], device=hidden.device)
     predicted = (column > 0) & (column < contexts.lengths[:, None])
@@ -113,8 +125,9 @@ def _of_trunks(
     at = predicted.flatten().nonzero_static(size=count)[:, 0]
     before = tree.trunk_at.flatten()[at - 1]
     log_probs, entropies = token_log_probs_and_entropies(
-        policy, hidden[before], contexts.tokens.flatten()[at], likeliest=likeliest
-    )
+        policy, hidden[before], contexts.tokens.flatten()[at],
+        likeliest=likeliest, keep_logits=keep_logits,
+    )  # fmt: skip
     zeros = log_probs.new_zeros(predicted.numel())
 
     def placed(values: Float[Tensor, " N"]) -> Float[Tensor, "B S"]:

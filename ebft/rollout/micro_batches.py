@@ -11,6 +11,11 @@ import torch
 from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.rollout.records import Contexts
 
+ENOUGH = 128
+"""Branches that decode together: as many rows of a product are nearly as fast as any more."""
+TOGETHER = 4
+"""Micro-batches that decode together, at most: the keys and values of all of them are kept."""
+
 
 @dataclass(slots=True)
 class MicroBatch:
@@ -40,6 +45,19 @@ def divide(
     counts = pack(sizes, budget)
     most = int(processes.gather(torch.tensor([len(counts)])).max())
     return contexts.divided(spread(counts, most))
+
+
+def joined(contexts: Contexts, *, n: int) -> Contexts:
+    """Returns the same contexts in the micro-batches that decode together: several of those they
+    are in, because no activations are kept while n rollouts of each are sampled."""
+    counts = contexts.micro_batches or (len(contexts.documents),)
+    size = decoded_together(len(contexts) * n // len(counts))
+    return contexts.divided([sum(counts[i : i + size]) for i in range(0, len(counts), size)])
+
+
+def decoded_together(branches: int) -> int:
+    """Returns how many micro-batches of so many branches decode together."""
+    return max(1, min(TOGETHER, ENOUGH // max(1, branches)))
 
 
 def tree_tokens(contexts: Contexts, n: int) -> list[int]:

@@ -89,6 +89,13 @@ class Contexts:
         """The document that has the longest context."""
         return self.documents[int(self.row[self.anchor.argmax()])]
 
+    def ending_after(self, tokens: int) -> Contexts:
+        """The same contexts of documents that end so many tokens after their last anchor, or where
+        they end anyway. Contexts, rollouts and references of that length see nothing after it."""
+        last = torch.zeros_like(self.lengths).scatter_reduce(0, self.row, self.anchor, "amax")
+        # A trunk has at least one token, without contexts too.
+        return replace(self, lengths=(last + tokens).clamp(min=1).minimum(self.lengths))
+
     def to(self, device: torch.device) -> Contexts:
         """The same contexts with their tensors on `device`; the documents stay where they are."""
         names = ("tokens", "lengths", "row", "anchor", "reference", "reference_mask")
@@ -163,6 +170,11 @@ class Rollouts:
         """The micro-batches, each with its place in the P dimension."""
         for place, contexts in self.contexts.split():
             yield place, self.of(contexts, place)
+
+    def without_tails(self) -> Rollouts:
+        """The same rollouts of documents that end with their last reference: what features read."""
+        contexts = self.contexts
+        return replace(self, contexts=contexts.ending_after(contexts.rollout_length))
 
     def first(self, length: int) -> Rollouts:
         """Rollouts and references cut to their first `length` tokens."""

@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from ebft.lazy import Tensor, torch
 from ebft.rollout.transfer import numbers
@@ -54,16 +54,22 @@ class Intervals(NamedTuple):
 class Group(NamedTuple):
     """Consecutive branches of one document, and the trunk's keys that any of them sees.
 
-    All of them see the first `shared` keys; `hidden` is True where a query of a branch does not see
-    one of the other keys. Without a window, that is the same for all queries of a branch. `least`
-    is the smallest anchor.
+    All of them see the first `shared` keys. `mask` is added to the scores of the other keys: −∞
+    where a query of a branch does not see one, else 0. Without a window, that is the same for all
+    queries of a branch. `least` is the smallest anchor.
     """
 
     branches: slice
     keys: slice
     shared: int
-    hidden: Bool[Tensor, "Q 1 K"] | Bool[Tensor, "Q G K"]
+    mask: Float[Tensor, "Q 1 K"] | Float[Tensor, "Q G K"]
     least: int
+
+    def parts(self, p: Float[Tensor, "H Q R P"], steps: int) -> tuple[Tensor, ...]:
+        """Splits probabilities into those of the trunk's keys, of `steps` tokens of each branch,
+        and of a sink if there is one."""
+        keys = self.keys.stop - self.keys.start
+        return torch.split(p, [keys, steps, p.shape[-1] - keys - steps], -1)
 
 
 class NewestGroups(NamedTuple):
@@ -174,7 +180,7 @@ class TreeMask:
         key = torch.arange(first, most, device=device)
         hidden = (key >= anchors) | (key <= at - window)
         keys = slice(group.keys.start + first, group.keys.stop)
-        return Group(group.branches, keys, 0, hidden, group.least)
+        return Group(group.branches, keys, 0, _additive(hidden), group.least)
 
     def _groups(self, size: int) -> Iterator[Group]:
         anchors, device = self._on_host, self.anchors.device
@@ -184,7 +190,8 @@ class TreeMask:
                 shared, most = min(anchors[part]), max(anchors[part])
                 keys = slice(document.start, document.start + most)
                 rest = torch.arange(shared, most, device=device)
-                yield Group(part, keys, shared, rest >= self.anchors[part, None, None], shared)
+                hidden = rest >= self.anchors[part, None, None]
+                yield Group(part, keys, shared, _additive(hidden), shared)
 
     @cached_property
     def intervals(self) -> Intervals:
@@ -232,6 +239,10 @@ def trunk_mask(lengths: Sequence[int], device: torch.device) -> TreeMask:
     """Causal attention over documents side by side, without branches."""
     nothing = torch.zeros(0, dtype=torch.long, device=device)
     return TreeMask(tuple(lengths), (0,) * len(lengths), nothing, steps=0, known=())
+
+
+def _additive(hidden: Bool[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
+    return torch.zeros_like(hidden, dtype=torch.float32).masked_fill_(hidden, float("-inf"))
 
 
 def _consecutive(lengths: Sequence[int]) -> list[slice]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from ebft.data.rows import RowOptions
 from ebft.errors import UserError
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 TURNS = (4, 16)
 """The turns of conversations whose memory `--dry-run` prints."""
+
+
+class MemoryNeed(Protocol):
+    """The bytes that a process needs for a number of documents at a time."""
+
+    def __call__(self, documents: int, *, keep_logits: bool | None = None) -> float: ...
 
 
 class Work(NamedTuple):
@@ -88,10 +94,11 @@ class StepEstimate:
             gradient_checkpointing=options.training.gradient_checkpointing,
             adapter=self.adapter,
             trains_documents=options.objective.gamma > 0,
+            keep_logits=options.training.keep_logits is True,
         )  # fmt: skip
         rows = [Work("training", tree.predicting_tokens, work.training)]
         if options.uses_features:
-            rows = [Work("features", tree.tokens, work.features), *rows]
+            rows = [Work("features", tree.for_features.tokens, work.features), *rows]
         if options.sampler is not None:
             name = "sampling" if options.sampler.shares_prefixes() else "sampling *"
             rows = [Work(name, tree.sampling_tokens, work.sampling), *rows]
@@ -109,10 +116,15 @@ class StepEstimate:
         each = sum(work.flop for work in self.work())
         return each * self.options.training.documents_per_step
 
-    def memory(self, micro_batch: int, *, processes: int = 1) -> Memory:
-        """The memory that each process needs."""
+    def memory(
+        self, micro_batch: int, *, processes: int = 1, keep_logits: bool | None = None
+    ) -> Memory:
+        """The memory that each process needs. `keep_logits`: as the recipe says if None, where auto
+        needs none."""
         options = self.options
         model, lora = options.model, options.model.lora
+        if keep_logits is None:
+            keep_logits = options.training.keep_logits is True
         # With an adapter, the policy's own weights are the frozen base model.
         shared = lora is not None and model.base is None
         return memory(
@@ -127,7 +139,18 @@ class StepEstimate:
             on_cpu=_is_cpu(model.device),
             # With a single process, replicas have no effect.
             shards=max(1, processes // options.parallel.replicas),
+            keep_logits=keep_logits,
+            decoded=self._decoded(micro_batch, processes),
         )  # fmt: skip
+
+    def _decoded(self, micro_batch: int, processes: int) -> int:
+        """The documents whose rollouts `hf_tree` samples together."""
+        from ebft.rollout.micro_batches import decoded_together
+
+        if processes > 1 or self.tree.on_rows:
+            return micro_batch
+        together = micro_batch * decoded_together(micro_batch * self.tree.rollouts)
+        return max(micro_batch, min(together, self.options.training.documents_per_step))
 
     def table(self, micro_batch: int) -> str:
         """The text that `--dry-run` prints, for `micro_batch` documents at a time."""
@@ -171,9 +194,16 @@ class StepEstimate:
                 f"with {micro_batch} documents of {self.tree.length:,} tokens at a time "
                 f"(training.micro_batch = {training.micro_batch})"
             ),
+            *self._with_logits(micro_batch),
             *self._with_turns(micro_batch),
         ]
         return "\n".join(lines)
+
+    def _with_logits(self, micro_batch: int) -> Iterator[str]:
+        """A line on the logits that are kept where they fit."""
+        if self.options.training.keep_logits == "auto":
+            kept = self.memory(micro_batch, keep_logits=True).total
+            yield f"{kept / GIB:.2f} GiB if that fits (training.keep_logits = auto)"
 
     def _with_turns(self, micro_batch: int) -> Iterator[str]:
         """Lines on conversations of several turns, each of which is an anchor."""
@@ -188,14 +218,19 @@ class StepEstimate:
 
 def memory_need(
     options: FineTuneOptions, *, processes: int = 1, tree: DocumentTree | None = None
-) -> Callable[[int], float]:
+) -> MemoryNeed:
     """Returns a function from a number of documents at a time to the bytes that a process needs.
 
     The documents are the longest, or have this `tree`. The function raises `ValueError` for a
     recipe that cannot be estimated.
     """
     estimate = cache(lambda: StepEstimate.of(options, tree))  # the same for all numbers
-    return lambda count: estimate().memory(count, processes=processes).total
+
+    def need(documents: int, *, keep_logits: bool | None = None) -> float:
+        how = estimate().memory(documents, processes=processes, keep_logits=keep_logits)
+        return how.total
+
+    return need
 
 
 def _is_cpu(device: str) -> bool:

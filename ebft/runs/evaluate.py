@@ -85,7 +85,8 @@ def make_sets(options: EvaluateOptions, resources: Resources) -> list[Evaluation
     sets = make_evaluation_sets(options.evaluation, resources, documents)
     chosen = [document for one in sets for document in one.documents]
     if probed := [document for document in chosen if PROBED.accepts(document)]:
-        probe_tree(resources.policy, probed, PROBED)
+        tried = options.model.attention == "auto"
+        probe_tree(resources.policy, probed, PROBED, tried=tried)
     cast_base(resources.policy, resources.precision)  # the probe is in float32
     return sets
 

@@ -17,6 +17,7 @@ from ebft.models.cost import GIB
 
 if TYPE_CHECKING:
     from ebft.checkpoints.checkpointer import Checkpointer
+    from ebft.runs.estimate import MemoryNeed
     from ebft.runs.options import StepOptions
     from ebft.training.parts import LoopParts
 
@@ -43,7 +44,7 @@ class MemoryBudget:
     """
 
     training: StepOptions
-    need: Callable[[int], float]
+    need: MemoryNeed
     free: int
     processes: int = 1
 
@@ -74,6 +75,16 @@ class MemoryBudget:
         )  # fmt: skip
         return size
 
+    def keeps_logits(self, micro_batch: int) -> bool:
+        """`training.keep_logits`; for auto, whether they fit too."""
+        keep = self.training.keep_logits
+        if keep != "auto":
+            return keep
+        try:
+            return self.need(micro_batch, keep_logits=True) <= SHARE * self.free
+        except ValueError:  # what cannot be estimated may not fit
+            return False
+
     def describe(self, micro_batch: int) -> str:
         """A message such as `about 5.7 GiB are needed …, and 3.1 GiB were free`."""
         need = describe_need(self.need, micro_batch)
@@ -82,6 +93,8 @@ class MemoryBudget:
     def short(self, micro_batch: int) -> MemoryShortError:
         """The error that ends a run, with the estimate and the options to lower."""
         advice = [f"training.micro_batch={max(1, micro_batch // 2)}"] if micro_batch > 1 else []
+        if self.training.keep_logits is True:
+            advice.append("training.keep_logits=auto")
         if not self.training.gradient_checkpointing:
             advice.append("training.gradient_checkpointing=true")
         if self.training.measure_gradients_every is not None:

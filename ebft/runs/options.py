@@ -36,6 +36,12 @@ class StepOptions(Options):
         description="keep only each layer's input and recompute the layer in backward: much less "
         "memory, a third more compute; changes no result",
     )
+    keep_logits: bool | Literal["auto"] = Field(
+        "auto",
+        description="keep a micro-batch's logits for backward instead of computing them again: "
+        "less time, and 4 bytes for each token and entry of the vocabulary; changes no result. "
+        "auto: if they fit into the free memory too, by the estimate of --dry-run",
+    )
     compile: bool = Field(
         False,
         description="torch.compile the decoder's layers: less memory and a little less time, after "

@@ -27,7 +27,7 @@ from ebft.models.layout import Depth, load_exact
 from ebft.models.load import load_frozen, load_policy
 from ebft.models.lora import add_adapter, cast_base, has_adapter, without_adapter
 from ebft.models.options import resolve_device
-from ebft.models.probe import probe_tree
+from ebft.models.probe import check_layout
 from ebft.models.shape import check_context_length, context_length
 from ebft.models.teacher import load_teacher
 from ebft.models.tokenizer import embedded_tokens
@@ -117,12 +117,16 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     }
     if start.resumed is not None:
         start.resumed.check_digests(digests)
-    check_layout(resources.policy, documents.train.documents, plan)
+    tried = options.model.attention == "auto"
+    check_layout(resources.policy, documents.train.documents, plan, tried=tried)
     if (larger := with_turns(budget, options, documents.train.documents)) is not None:
         budget = larger
         micro_batch = make_micro_batch(budget, processes, before=start.micro_batch)
     place_weights(resources, has_lora=options.model.lora is not None)
-    loop = make_loop_parts(options, resources, plan, documents.train.documents, micro_batch)
+    loop = make_loop_parts(
+        options, resources, plan, documents.train.documents, micro_batch,
+        keep_logits=budget.keeps_logits(micro_batch.documents),
+    )  # fmt: skip
     return Prepared(budget, resources, documents, sets, digests, loop)
 
 
@@ -163,16 +167,6 @@ def digest_base(resources: Resources, *, another: bool) -> str:
     model."""
     digest = digest_weights(resources.policy)
     return f"{digest} {digest_weights(resources.load_base())}" if another else digest
-
-
-def check_layout(policy: PreTrainedModel, documents: Sequence[Document], plan: Plan) -> None:
-    """Compares the policy's log-probs with those of single texts, and logs the largest difference.
-
-    Call it before the weights are sharded or cast. Raises as `probe_tree` does.
-    """
-    gap = probe_tree(policy, documents, plan)
-    layout = "a tree" if on_tree(policy) else "rows of a batch"
-    log.info("log-probs in %s and of single texts differ by at most %.1g nats", layout, gap)
 
 
 def place_weights(resources: Resources, *, has_lora: bool) -> None:
@@ -315,6 +309,8 @@ def make_loop_parts(
     plan: Plan,
     documents: Sequence[Document],
     micro_batch: MicroBatch,
+    *,
+    keep_logits: bool,
 ) -> LoopParts:
     """Builds every part of the training loop."""
     training = options.training
@@ -347,6 +343,7 @@ def make_loop_parts(
         micro_batch=micro_batch,
         longest_tree=longest_tree,
         gradient_checkpointing=training.gradient_checkpointing,
+        keep_logits=keep_logits,
         clip_grad_norm=training.clip_grad_norm,
         precision=resources.precision,
         device=resources.device,

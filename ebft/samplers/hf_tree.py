@@ -36,9 +36,10 @@ Uniform = Callable[[int], Float[Tensor, "P n"]]
 class HfTree(SamplerPart):
     """Samples from the policy with transformers: exact, and without a second copy of the weights.
 
-    Each document is prefilled once. Its n·A branches then decode together on that cache, one token
-    at a time: S + n·A·(G−1) token-forwards for a document with A anchors. A model on rows
-    (`model.attention`) decodes the branches of one anchor together, with caches of its own.
+    Each document is prefilled once, up to its last anchor. The n·A branches of its A anchors then
+    decode together on that cache, one token at a time, with n·A·(G−1) token-forwards. Micro-batches
+    with few branches decode together. A model on rows (`model.attention`) decodes the branches of
+    one anchor together, with caches of its own.
     """
 
     temperature: float = Field(
@@ -92,15 +93,20 @@ class HfTreeSampler:
 
     @no_grad
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
+        from ebft.models.attention import on_tree
         from ebft.models.forward import autocast
         from ebft.models.layers import eager
         from ebft.models.whole import whole
+        from ebft.rollout.micro_batches import joined
 
         resources = self._resources
+        # Processes decode in lockstep, and rows have caches of their own.
+        joins = resources.processes.size == 1 and on_tree(self._policy)
+        divided = joined(contexts, n=self.n) if joins else contexts
         with autocast(resources.device, resources.precision), eager(self._policy):
             parts = [
                 whole(self._policy, self._sample, micro_batch, step)
-                for _, micro_batch in contexts.split()
+                for _, micro_batch in divided.split()
             ]
         tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
         return make_rollouts(
@@ -122,22 +128,22 @@ class HfTreeSampler:
         from ebft.models.forward import TreeCache, decode
 
         policy = self._policy
-        # The last token is never fed back.
-        tree = plant(contexts, n=self.n, steps=contexts.rollout_length - 1)
-        cache = TreeCache(tree.mask.columns)
+        # No branch sees what comes after the last anchor, and the last token is never fed back.
+        tree = plant(contexts.ending_after(0), n=self.n, steps=contexts.rollout_length - 1)
+        trunk, cache = tree.mask.trunk, TreeCache(tree.mask.columns)
 
         def hidden_states(
-            tokens: Tensor, columns: Tensor, tree_mask: TreeMask
+            tokens: Int[Tensor, " N"], columns: slice, tree_mask: TreeMask
         ) -> Float[Tensor, "N d"]:
             cache.writes_to = columns
             return decode(policy, tokens[None], tree.positions[:, columns], tree_mask, cache)[0]
 
         def read(tokens: Int[Tensor, " N"], number: int) -> Float[Tensor, "N d"]:
-            at = tree.rollout_at[..., number].flatten()
-            return hidden_states(tokens, at, tree.mask.at(number))
+            # Token `number` of every branch.
+            columns = slice(trunk + number, None, tree.mask.steps)
+            return hidden_states(tokens, columns, tree.mask.at(number))
 
-        trunk = torch.arange(tree.mask.trunk, device=tree.tokens.device)
-        hidden = hidden_states(tree.tokens[0, trunk], trunk, tree.mask.trunks_only())
+        hidden = hidden_states(tree.tokens[0, :trunk], slice(trunk), tree.mask.trunks_only())
         return self._continue(contexts, hidden[tree.context_at], uniform, read)
 
     def _on_rows(

@@ -54,7 +54,8 @@ def train(loop: LoopParts, steps: range, observer: Observer = NOBODY) -> Iterato
         losses = accumulate_gradients(
             loop.policy, contexts, scored, loop.objective,
             precision=loop.precision, gradient_checkpointing=loop.gradient_checkpointing,
-            step=step, processes=loop.processes, announce=observer.announce,
+            keep_logits=loop.keep_logits, step=step, processes=loop.processes,
+            announce=observer.announce,
         )  # fmt: skip
         grad_norm = clip_gradients(loop.policy.parameters(), loop.clip_grad_norm)
         check_gradients(grad_norm, contexts, step=step)
@@ -109,6 +110,7 @@ def accumulate_gradients(
     *,
     precision: torch.dtype,
     gradient_checkpointing: bool,
+    keep_logits: bool = False,
     step: int,
     processes: Processes = ONE_PROCESS,
     announce: Callable[[str], None] = lambda _: None,
@@ -129,7 +131,7 @@ def accumulate_gradients(
             log_probs = policy_log_probs(
                 policy, micro_batch, rollouts,
                 precision=precision, train_documents=objective.gamma > 0,
-                entropies=objective.needs_entropies,
+                entropies=objective.needs_entropies, keep_logits=keep_logits,
             )  # fmt: skip
             check_log_probs(log_probs, micro_batch, step=step)
 

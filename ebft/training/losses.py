@@ -72,17 +72,22 @@ def policy_log_probs(
     precision: torch.dtype,
     train_documents: bool = True,
     entropies: bool = False,
+    keep_logits: bool = False,
 ) -> LogProbs:
     """Returns log-probs from one forward over the contexts' trees. They are differentiable; those
-    of documents only if `train_documents`. `entropies`: compute those of documents too."""
+    of documents only if `train_documents`. `entropies`: compute those of documents too.
+    `keep_logits`: for backward, which otherwise computes them again."""
     likeliest = LIKELIEST if entropies else 0
     with autocast(contexts.tokens.device, precision):
         if rollouts is None:
-            documents = document_log_probs_and_entropies(policy, contexts, likeliest=likeliest)
+            documents = document_log_probs_and_entropies(
+                policy, contexts, likeliest=likeliest, keep_logits=keep_logits
+            )
             return LogProbs(*documents, rollouts=None)
         sampled, documents = tree_log_probs_and_entropies(
-            policy, rollouts, train_documents=train_documents, likeliest=likeliest
-        )
+            policy, rollouts,
+            train_documents=train_documents, likeliest=likeliest, keep_logits=keep_logits,
+        )  # fmt: skip
         return LogProbs(*documents, rollouts=sampled)
 
 

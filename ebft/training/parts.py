@@ -51,6 +51,7 @@ class LoopParts:
     micro_batch: MicroBatch
     longest_tree: int
     gradient_checkpointing: bool
+    keep_logits: bool
     clip_grad_norm: float
     precision: torch.dtype
     device: torch.device

@@ -260,7 +260,8 @@ def run(length: int) -> list[str]:
     theirs = public_flops(shape, length, K)
     for counts in (ours, theirs):
         counts["step"] = sum(counts.values())
-    tokens = dict.fromkeys(PHASES, tree.predicting_tokens) | {"features": tree.tokens}
+    forwarded = (tree.sampling_tokens, tree.for_features.tokens, tree.predicting_tokens)
+    tokens = dict(zip(PHASES, forwarded, strict=True))
     tokens["step"] = sum(tokens.values())
 
     lines = [

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from ebft.distributed.processes import OneProcess
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
-from ebft.rollout.micro_batches import divide, pack, spread, tree_tokens
+from ebft.rollout.micro_batches import (
+    ENOUGH,
+    TOGETHER,
+    decoded_together,
+    divide,
+    joined,
+    pack,
+    spread,
+    tree_tokens,
+)
 from ebft.rollout.tree import plant
 from tests.tiny import tiny_documents
 
@@ -72,3 +81,16 @@ def test_contexts_are_divided_by_the_tokens_of_their_trees(plan, lengths, n, dat
         seen += part.documents
     assert place == len(contexts)
     assert tuple(seen) == contexts.documents
+
+
+@given(st.lists(st.integers(7, 30), min_size=1, max_size=9), st.integers(1, 40), st.data())
+def test_micro_batches_decode_together_until_there_are_enough_branches(lengths, n, data):
+    contexts = Strided(start=2, stride=3, rollout_length=4)(tiny_documents(lengths))
+    counts = pack([1] * len(lengths), data.draw(st.integers(1, len(lengths))))
+    found = joined(contexts.divided(counts), n=n).micro_batches
+    size = decoded_together(len(contexts) * n // len(counts))
+    assert found == tuple(sum(counts[i : i + size]) for i in range(0, len(counts), size))
+    assert 1 <= size <= TOGETHER
+    assert size == 1 or size * (len(contexts) * n // len(counts)) <= ENOUGH
+    assert decoded_together(0) == TOGETHER
+    assert decoded_together(ENOUGH) == decoded_together(ENOUGH + 1) == 1

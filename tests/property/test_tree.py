@@ -263,8 +263,8 @@ def test_it_decodes_no_further_than_the_longest_rollout(monkeypatch):
 
 
 def test_counted_token_forwards_and_logits(monkeypatch):
-    """The budget of the design's documents: S + nA(G−1) tokens to sample and to train, S + nAG
-    for features."""
+    """The budget of the design's documents: S + nA(G−1) tokens to train, S + nAG for features, and
+    to sample what is before the last anchor and nA(G−1)."""
     forwarded, predicted = [], []
     make = log_probs._logits
 
@@ -280,7 +280,7 @@ def test_counted_token_forwards_and_logits(monkeypatch):
         c = Strided(start=8, stride=8, rollout_length=8)(tiny_documents([1024]))
         assert len(c) == 127
         r = HfTree(n=4).build(tiny_resources(POLICY))(c, step=0)
-        assert sum(forwarded) == 1024 + 4 * 127 * 7 == 4580
+        assert sum(forwarded) == 1016 + 4 * 127 * 7 == 4572
         assert sum(predicted) == 127 + 4 * 127 * 7, "first tokens of a context share their logits"
         forwarded.clear()
         predicted.clear()

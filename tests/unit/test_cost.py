@@ -48,8 +48,10 @@ def test_tokens_and_attended_pairs_of_rows(start, stride, G, n):
     assert rows.tokens == lengths.sum()
     assert rows.pairs(G) == (lengths * (lengths + 1) // 2).sum()
     tree = replace(rows, on_rows=False)
-    assert rows.sampling_tokens == tree.predicting_tokens
-    assert rows.sampling_pairs(G) == tree.pairs(G)
+    last = int(contexts.anchor[-1])
+    read = replace(tree, length=last)
+    assert rows.sampling_tokens == tree.sampling_tokens == read.predicting_tokens
+    assert rows.sampling_pairs(G) == tree.sampling_pairs(G) == read.pairs(G)
 
 
 def test_the_budget_of_the_paper_s_documents():
@@ -59,6 +61,8 @@ def test_the_budget_of_the_paper_s_documents():
     assert len(tree.anchors) == 127
     assert tree.tokens == 5088
     assert tree.predicting_tokens == 4580
+    assert tree.sampling_tokens == 4572
+    assert tree.for_features.tokens == 5088
     assert replace(tree, on_rows=True).tokens == 1024 + 4 * sum(tree.anchors) + 4 * 127 * 8
 
 
@@ -185,7 +189,7 @@ def test_sampling_has_a_cache_and_four_copies_of_some_rows_of_logits():
     for anchors, rows in (([8], 4), (list(range(8, 264)), 512)):
         tree = DocumentTree(600, anchors, n=4, rollout_length=4)
         needed = memory(shape, tree, micro_batch=1, bytes_per_value=4)
-        cache = 2 * 4 * 8 * 128 * tree.predicting_tokens
+        cache = 2 * 4 * 8 * 128 * tree.sampling_tokens
         assert needed.sampling == 4 * 4 * rows * 100_000 + cache
         assert (
             needed.total >= needed.weights + needed.gradients + needed.optimizer + needed.sampling

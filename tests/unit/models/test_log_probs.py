@@ -58,6 +58,32 @@ def test_equals_cross_entropy(bias, cap, scale, temperature, rows):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("cap", [None, 3.0])
+def test_kept_logits_give_the_same_bit_for_bit(cap, monkeypatch):
+    """And backward makes no product with the head to get them; a second one does."""
+    torch.manual_seed(0)
+    model, products, make = Model(nn.Linear(6, 11), cap), [], log_probs._logits
+    monkeypatch.setattr(log_probs, "ROWS", 4)
+    monkeypatch.setattr(log_probs, "_logits", lambda *a: products.append(1) or make(*a))
+    targets, weights = torch.randint(11, (9,)), torch.randn(9)
+    hidden = torch.randn(9, 6, requires_grad=True)
+
+    def results(**how):
+        products.clear()
+        out = token_log_probs(model, hidden, targets, 0.7, **how)
+        inputs = [hidden, *model.head.parameters()]
+        again = [torch.autograd.grad((weights * out).sum(), inputs, retain_graph=True)]
+        counts = [len(products)]
+        again.append(torch.autograd.grad((weights * out).sum(), inputs))
+        return [out, *again[0], *again[1]], [*counts, len(products)]
+
+    ours, counts = results(keep_logits=True)
+    expected, others = results()
+    assert counts == ([3, 6] if cap is None else others)
+    assert others == [6, 9]
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
 def test_autocast_keeps_float32_results_and_gradients():
     torch.manual_seed(0)
     model = Model(nn.Linear(16, 50, bias=False))

@@ -52,6 +52,23 @@ def test_auto_is_the_most_documents_that_fit(count):
     assert chosen(int(needed / SHARE) - 1) == max(count - 1, 1)
 
 
+def test_logits_are_kept_where_they_fit():
+    auto = options("training.micro_batch=2")
+    needed = StepEstimate.of(auto).memory(2, keep_logits=True)
+    without = estimate_memory(auto, 2)
+    rows = 2 * (256 + 7 * 4 * 8 - 1)
+    assert needed.logits - without.logits == 4 * 49152 * (rows - 512)
+
+    def kept(free, *overrides):
+        recipe = options("training.micro_batch=2", *overrides)
+        return MemoryBudget(recipe.training, memory_need(recipe), free).keeps_logits(2)
+
+    assert kept(int(needed.total / SHARE) + 1)
+    assert not kept(int(needed.total / SHARE) - 1)
+    assert kept(0, "training.keep_logits=true")
+    assert not kept(10**15, "training.keep_logits=false")
+
+
 def test_a_resumed_run_has_the_micro_batch_that_it_had_if_that_fits(caplog):
     auto = options("training.micro_batch=auto")
     free = int(estimate_memory(auto, 5).total / SHARE) + 1

@@ -6,7 +6,7 @@ from ebft.models import log_probs
 from ebft.plans.strided import Strided
 from ebft.samplers import hf_tree
 from ebft.samplers.hf_tree import HfTree
-from tests.tiny import tiny_documents, tiny_policy, tiny_resources
+from tests.tiny import at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 
 def test_rows_at_a_time_change_nothing(monkeypatch):
@@ -25,5 +25,21 @@ def test_rows_at_a_time_change_nothing(monkeypatch):
     parts = sampler(contexts, step=0)
     assert max(seen) == 5
     assert sum(seen) == len(contexts) * (1 + 3 * 3), "a context's first tokens share theirs"
+    assert torch.equal(parts.tokens, whole.tokens)
+    torch.testing.assert_close(parts.log_probs, whole.log_probs, atol=1e-12, rtol=0)
+
+
+def test_micro_batches_of_few_branches_decode_together():
+    policy, forwarded = tiny_policy(), []
+    contexts = Strided(start=2, stride=5, rollout_length=3)(tiny_documents([12] * 6))
+    sampler = HfTree(n=2).build(tiny_resources(policy))
+    whole = sampler(contexts, step=0)
+    hook = policy.base_model.register_forward_pre_hook(
+        lambda _m, _a, others: forwarded.append(others["input_ids"].numel()), with_kwargs=True
+    )
+    with hook:
+        parts = sampler(at_a_time(1, contexts), step=0)
+    # Each has 2 anchors, the last at 7: four documents, then two.
+    assert forwarded == [4 * 7, 4 * 4, 4 * 4, 2 * 7, 2 * 4, 2 * 4]
     assert torch.equal(parts.tokens, whole.tokens)
     torch.testing.assert_close(parts.log_probs, whole.log_probs, atol=1e-12, rtol=0)

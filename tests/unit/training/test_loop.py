@@ -35,6 +35,7 @@ def loop(policy, *, largest=1e9, lr=0.1):
         micro_batch=MicroBatch(1),
         longest_tree=9,
         gradient_checkpointing=False,
+        keep_logits=False,
         clip_grad_norm=largest,
         precision=torch.float64,
         device=torch.device("cpu"),
