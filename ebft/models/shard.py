@@ -18,10 +18,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from ebft.models.decoder import decoder_blocks
 from ebft.models.export import WholeWeights
 from ebft.models.lora import has_adapter, merged
+from ebft.models.quantize import is_quantized
 from ebft.models.whole import Root, roots
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.nn import Parameter
     from transformers import PreTrainedModel
 
 
@@ -39,11 +41,16 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, precision: torch.dtype) -> N
         reduced = torch.float32 if on_gpu else None
         return MixedPrecisionPolicy(gathered, reduced, cast_forward_inputs=False)
 
+    # In 4 bits they are an eighth of what FSDP would gather, so every process has all of them.
+    whole = {p for p in model.parameters() if is_quantized(p)}
     root = Root(model, keep)
     _, layers = decoder_blocks(model)
     rounded = precision if on_gpu and precision != torch.float32 else None
     for module, gathered in (*((layer, rounded) for layer in layers), (root, None)):
-        fully_shard(module, mesh=mesh, mp_policy=policy(gathered), reshard_after_forward=True)
+        fully_shard(
+            module, mesh=mesh, mp_policy=policy(gathered), reshard_after_forward=True,
+            ignored_params=whole,
+        )  # fmt: skip
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
@@ -116,3 +123,18 @@ def sharded_like(parameter: Tensor, value: Any) -> Any:
     mesh, placements = parameter.device_mesh, parameter.placements
     # Every process has read the same file, so nothing has to be sent.
     return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)
+
+
+def unsharded_parameters(model: PreTrainedModel) -> list[Parameter]:
+    """Returns the trained parameters that forwards compute with, whose gradients are whole until
+    FSDP reduces them. They are the same objects in every forward. All processes must call it."""
+    found = []
+    for module in roots[model].modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
+            # A module inside that has a group of its own is still sharded.
+            found += [
+                p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor)
+            ]
+            module.reshard()
+    return found

@@ -221,16 +221,12 @@ def process_problems(
             f"parallel.replicas = {replicas}: {size} processes cannot be divided into {replicas} "
             "groups; set it to a divisor of their number"
         )
-    every = training.measure_gradients_every
-    quantized = model.lora is not None and model.lora.quantize_base
-    for is_set, setting, off in (
-        (every is not None, f"training.measure_gradients_every = {every}", "null"),
-        (training.compile, "training.compile = true", "false"),
-        (quantized, "model.lora.quantize_base = true", "false"),
-    ):
-        if is_set:
-            yield f"{setting}: works in one process only, not in {size}; set it to {off}"
-    if ":" in model.device:
+    yield from shared_device_problems(size, model)
+
+
+def shared_device_problems(size: int, model: ModelOptions) -> Iterator[str]:
+    """A device with a number belongs to one process."""
+    if size > 1 and ":" in model.device:
         yield (
             f"model.device = {model.device}: {size} processes cannot share it; set auto or cuda, "
             "which give each process its own GPU"

@@ -95,11 +95,10 @@ class FineTuning:
         self._start = start = Start(options, recipe, folder, checkpoints, processes)
         self.prepared = prepared = prepare(options, start, processes)
         loop, digests = prepared.loop, prepared.digests
-        known = None
-        if processes.size == 1:  # with several, some might not see the file, and all would hang
-            known = remembered(
-                options.evaluation, registry, digests, model=options.model, seed=options.seed
-            )
+        known = remembered(
+            options.evaluation, registry, digests,
+            model=options.model, seed=options.seed, processes=processes,
+        )  # fmt: skip
         state = None if start.resumed is None else start.resumed.restore_loop(loop)
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, loop.optimizer

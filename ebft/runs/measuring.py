@@ -82,6 +82,7 @@ class Measuring(Observer):
             self._loop.policy, contexts, scored, self._loop.objective,
             precision=self._loop.precision,
             gradient_checkpointing=self._training.gradient_checkpointing,
+            processes=self._loop.processes,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
         self._progress.log(measured, done)

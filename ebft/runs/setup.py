@@ -227,8 +227,9 @@ def make_resources(
         )  # fmt: skip
     if processes.size > 1 and not on_tree(policy):
         raise UserError(
-            f"model.attention = rows: works in one process so far, and this is one of "
-            f"{processes.size}; start one process"
+            f"model.attention = rows: works in one process only, not in {processes.size}: how "
+            "often layers run depends on the documents, so processes would not stay in step; start "
+            "one process"
         )
     model = model.model_copy(update={"attention": loaded.attention})
     load_base: Callable[[], PreTrainedModel] = partial(load_frozen, model, precision)
