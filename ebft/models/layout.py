@@ -25,6 +25,7 @@ from ebft.models.row_cache import Caching, set_caching
 from ebft.models.shape import context_length
 from ebft.models.tokenizer import embedded_tokens
 from ebft.models.tree_log_probs import tree_log_probs
+from ebft.models.whole import is_sharded
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Contexts, Document, Rollouts
 
@@ -137,15 +138,23 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
 
 def try_backward(loaded: Loaded, depth: Depth) -> None:
     """Computes the gradient of the token embeddings on short texts, which goes through all layers;
-    raises what the architecture raises. Does nothing for a policy that is only measured."""
-    embeddings = loaded.policy.get_input_embeddings().weight
-    if not embeddings.requires_grad:
+    of a sharded policy that of all its trained weights. Raises what the architecture raises. Does
+    nothing for a policy that is only measured."""
+    policy = loaded.policy
+    embeddings = policy.get_input_embeddings().weight
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    if not (trained if is_sharded(policy) else embeddings.requires_grad):
         return
     contexts = _contexts(loaded, Depth(min(SHORT, depth.document), min(DECODED, depth.rollout)))
     rollouts = _random_rollouts(loaded, contexts)
     with torch.enable_grad():
-        log_probs = tree_log_probs(loaded.policy, rollouts).rollouts
-        torch.autograd.grad(log_probs.sum(), embeddings)
+        log_probs = tree_log_probs(policy, rollouts).rollouts
+        if not is_sharded(policy):
+            torch.autograd.grad(log_probs.sum(), embeddings)
+            return
+        log_probs.sum().backward()  # type: ignore[no-untyped-call]
+    for parameter in trained:
+        parameter.grad = None
 
 
 def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> None:

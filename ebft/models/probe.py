@@ -21,6 +21,7 @@ from ebft.errors import NumericalError, UserError, first_line, is_out_of_memory
 from ebft.models.attention import on_tree, own_attention
 from ebft.models.forward import decode
 from ebft.models.tree_log_probs import TreeLogProbs, tree_log_probs
+from ebft.models.whole import whole
 from ebft.parts.interfaces import Plan
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Contexts, Document, Rollouts
@@ -104,9 +105,10 @@ def mixes_branches(policy: PreTrainedModel, rollouts: Rollouts) -> str | None:
 def _hidden(policy: PreTrainedModel, rollouts: Rollouts) -> Float[Tensor, "M d"]:
     """The hidden states of the tree, without those of the first branches."""
     tree = grow(rollouts, steps=rollouts.tokens.shape[-1])
+    hidden = whole(policy, decode, policy, tree.tokens, tree.positions, tree.mask)
     kept = torch.ones(tree.tokens.shape[1], dtype=torch.bool, device=tree.tokens.device)
     kept[tree.rollout_at[:, 0]] = False
-    return decode(policy, tree.tokens, tree.positions, tree.mask)[0, kept]
+    return hidden[0, kept]
 
 
 def gap_or_reason(measure: Callable[[], float]) -> float | str:
@@ -140,7 +142,7 @@ def largest_gap(policy: PreTrainedModel, rollouts: Rollouts) -> float:
     """
     found = tree_log_probs(policy, rollouts)
     with own_attention(policy):  # the reference shares no code with the tree
-        return _gap(policy, rollouts, found)
+        return whole(policy, _gap, policy, rollouts, found)
 
 
 def _gap(policy: PreTrainedModel, rollouts: Rollouts, found: TreeLogProbs) -> float:

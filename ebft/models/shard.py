@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from ebft.models.decoder import decoder_blocks
 from ebft.models.export import WholeWeights
 from ebft.models.lora import has_adapter, merged
 from ebft.models.quantize import is_quantized
+from ebft.models.rows import rows_like, set_aside, without_values
 from ebft.models.whole import Root, roots
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, precision: torch.dtype) -> None:
-    """Shards the model's weights over the processes of `mesh`, in place.
+    """Shards the model's weights over the processes of `mesh`, in place. Those that are divided
+    already, of which each process has read its rows (`models.rows`), stay where they are.
 
     Weights, gradients and optimizer moments stay float32. On GPUs the layers' weights are gathered
     in `precision`; weights outside the layers are gathered in float32, because the residual stream
@@ -46,21 +48,23 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, precision: torch.dtype) -> N
     root = Root(model, keep)
     _, layers = decoder_blocks(model)
     rounded = precision if on_gpu and precision != torch.float32 else None
-    for module, gathered in (*((layer, rounded) for layer in layers), (root, None)):
-        fully_shard(
-            module, mesh=mesh, mp_policy=policy(gathered), reshard_after_forward=True,
-            ignored_params=whole,
-        )  # fmt: skip
+    # FSDP divides weights that have no values yet, and takes the rows when it begins.
+    with set_aside(model, without_values):
+        for module, gathered in (*((layer, rounded) for layer in layers), (root, None)):
+            fully_shard(
+                module, mesh=mesh, mp_policy=policy(gathered), reshard_after_forward=True,
+                ignored_params=whole,
+            )  # fmt: skip
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     roots[model] = root
-    root(lambda: None)  # the first forward tells FSDP which one is the root
 
 
 def keep(root: Root, kept: bool) -> None:
     """Gathers all weights and keeps them after every forward; if not `kept`, shards them again."""
+    root(lambda: None)  # the first forward tells FSDP which one is the root
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(not kept, recurse=False)
@@ -118,11 +122,7 @@ def sharded_like(parameter: Tensor, value: Any) -> Any:
     """Returns this process's shard of a value of the parameter's shape; other values unchanged."""
     if not (isinstance(parameter, DTensor) and isinstance(value, Tensor)):
         return value
-    if value.shape != parameter.shape:
-        return value
-    mesh, placements = parameter.device_mesh, parameter.placements
-    # Every process has read the same file, so nothing has to be sent.
-    return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)
+    return rows_like(parameter, value) if value.shape == parameter.shape else value
 
 
 def unsharded_parameters(model: PreTrainedModel) -> list[Parameter]:

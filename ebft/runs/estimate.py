@@ -127,6 +127,10 @@ class StepEstimate:
             on_cpu=_is_cpu(model.device),
             # With a single process, replicas have no effect.
             shards=max(1, processes // options.parallel.replicas),
+            loads_whole=model.from_config is not None
+            or adapter_folder(model) is not None
+            or (lora is not None and lora.quantize_base),
+            evaluates=options.evaluation.anything(),
         )  # fmt: skip
 
     def table(self, micro_batch: int) -> str:

@@ -110,7 +110,7 @@ class Measuring(Observer):
 
     def _measure(self, done: int) -> dict[str, Measurement]:
         m = self._loop
-        with kept_whole(m.policy):  # so that processes can measure independently
+        with kept_whole():  # so that processes can measure independently
             return measure(
                 m.policy, self._sets,
                 micro_batch=m.micro_batch, processes=m.processes, steps_done=done,
