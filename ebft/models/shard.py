@@ -7,7 +7,7 @@ forward) are gathered by a root module around the whole computation: `models.who
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from ebft.models.lora import has_adapter, merged
 from ebft.models.quantize import is_quantized
 from ebft.models.rows import rows_like, set_aside, without_values
 from ebft.models.whole import Root, roots
+from ebft.models.write_rows import tensors_on_disk
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -74,13 +75,29 @@ def keep(root: Root, kept: bool) -> None:
                 module.reshard()
 
 
-def gather_weights(policy: PreTrainedModel, *, merge_adapter: bool) -> WholeWeights:
-    """Returns the weights that `save_policy` writes, on the CPU of the main process; the other
-    processes get none."""
-    if not has_adapter(policy):
-        return WholeWeights(whole_weights(policy), {})
-    adapter = whole_weights(policy, trained_alone=True)
-    return WholeWeights(whole_weights(merged(policy)) if merge_adapter else {}, adapter)
+class SavedWeights(NamedTuple):
+    """The weights of a checkpoint: `whole` ones, which the main process has on its CPU, and those
+    of which each process writes its own `rows`, by their names on disk."""
+
+    whole: WholeWeights
+    rows: dict[str, Tensor]
+
+
+def weights_to_save(policy: PreTrainedModel, *, merge_adapter: bool) -> SavedWeights:
+    """Returns the weights of a checkpoint, without a copy of the model's unless an adapter is
+    merged. All processes must call it.
+
+    The main process gets the whole adapter. It gets the whole model if weights are on disk in
+    another form than in the model.
+    """
+    adapter = whole_weights(policy, trained_alone=True) if has_adapter(policy) else {}
+    if has_adapter(policy) and not merge_adapter:
+        return SavedWeights(WholeWeights({}, adapter), {})
+    model = merged(policy)
+    rows = tensors_on_disk(model)
+    if rows is None:
+        return SavedWeights(WholeWeights(whole_weights(model), adapter), {})
+    return SavedWeights(WholeWeights({}, adapter), rows)
 
 
 def whole_weights(model: PreTrainedModel, *, trained_alone: bool = False) -> dict[str, Tensor]:

@@ -101,13 +101,14 @@ def test_reinforcement_learning_with_an_adapter(both, tiny_run, pairs):
 
 
 @pytest.mark.slow
-def test_a_base_in_4_bits(both, tiny_run):
+def test_a_base_in_4_bits_and_its_merged_checkpoint(both, tiny_run):
     pytest.importorskip("torchao")
-    quantized = "model.lora.quantize_base=true"
-    _, file, *overrides = tiny_run(*SGD, quantized, "lr_scheduler=null", recipe="ebft_lora")
+    quantized = ["model.lora.quantize_base=true", "checkpoint.merge_adapter=true"]
+    _, file, *overrides = tiny_run(*SGD, *quantized, "lr_scheduler=null", recipe="ebft_lora")
     one, two, _ = both(file, *overrides)
     assert_same_metrics(one, two)
     assert_same_figures(one, two)
+    assert_same_weights(one, two, step=3)
 
 
 @pytest.mark.slow
