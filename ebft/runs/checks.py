@@ -195,6 +195,15 @@ def bias_problems(parts: Mapping[str, Part], objective: ObjectiveOptions) -> Ite
         )
 
 
+def problems_in(size: int, options: FineTuneOptions) -> list[str]:
+    """One line for each problem of a fine-tuning recipe that is run in `size` processes."""
+    problems = process_problems(
+        size, options.parts(), options.training, options.model,
+        replicas=options.parallel.replicas,
+    )  # fmt: skip
+    return list(problems)
+
+
 def process_problems(
     size: int,
     parts: Mapping[str, Part],

@@ -132,6 +132,11 @@ class StudyOptions(RecipeOptions):
         "shows beside the study's own; the arm `base` is the model before training",
     )
     budget: BudgetOptions = BudgetOptions()
+    processes: PositiveInt = Field(
+        1,
+        description="processes on this machine that torchrun starts for each run, for example one "
+        "for each GPU; 1: each run is one process",
+    )
     keep_checkpoints: bool = Field(
         False, description="keep the checkpoints of completed runs; each is as large as a model"
     )
