@@ -269,7 +269,8 @@ def _load_model(
     with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path):
         model, info = _with_attention(options.attention, load)
     if (problem := not_arrived(model, info)) is not None:
-        raise UserError(f"{says}: {problem}")
+        where = "" if mesh is None or not info["mismatched_keys"] else "of a process's rows, "
+        raise UserError(f"{says}: {where}{problem}")
     return model
 
 

@@ -16,7 +16,7 @@ from ebft.testing.tiny import VOCAB, tiny_tokenizer
 from tests.distributed.conftest import REPOSITORY
 
 SIZES = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 52, "num_hidden_layers": 2,
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 100, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 1, "pad_token_id": 0,
 }  # fmt: skip
 CONFIGS = {
