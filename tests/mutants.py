@@ -418,7 +418,7 @@ MUTANTS = [
     Mutant("sandbox/landlock.py", "(path, READ_FILE | (READ_DIR", "(path, READ_FILE | WRITE_FILE | (READ_DIR"),
     Mutant("sandbox/landlock.py", "max(v for v in RIGHTS if v <= known)", "1"),
     Mutant("sandbox/landlock.py", "own |= TRUNCATE & handled(known)", "own |= TRUNCATE"),
-    Mutant("models/load.py", "use_safetensors=True,", "use_safetensors=None,", "tests/hostile -k code"),
+    Mutant("models/load.py", '"use_safetensors": True,', '"use_safetensors": None,', "tests/hostile -k code"),
     Mutant("runs/estimate.py", "trust_remote_code=False", "trust_remote_code=True"),
     Mutant("models/options.py", "trust_remote_code: bool = Field(\n        False", "trust_remote_code: bool = Field(\n        True"),
     Mutant("parts/named.py", 'f"{dotted}.".startswith(f"{it}.")', "dotted.startswith(it)"),
