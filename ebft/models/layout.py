@@ -77,16 +77,17 @@ def load_exact(
 
     Raises `UserError` if no layout is exact, and if a policy on rows cannot be sampled from.
     """
-    loaded = Loaded(*load(attention), attention, key=key)
     if attention == "auto":
-        loaded = _on_exact_layout(loaded, load, depth, sample)
+        loaded = _load_auto(load, depth, sample, key)
+    else:
+        loaded = Loaded(*load(attention), attention, key=key)
     if not on_tree(loaded.policy):
         choose_caching(loaded, depth, sample)
     return loaded
 
 
-def _on_exact_layout(loaded: Loaded, load: Load, depth: Depth, sample: Sample) -> Loaded:
-    key = loaded.key
+def _load_auto(load: Load, depth: Depth, sample: Sample, key: str) -> Loaded:
+    loaded = Loaded(*load("auto"), "auto", key=key)
     why = "it does not accept an attention for trees"
     if on_tree(loaded.policy):
         found = why_not_exact(loaded, depth, sample)
