@@ -121,11 +121,14 @@ def kill_all(process, rng, _saves):
 def kill_one(process, rng, saves):
     """One of the two, at a random moment of the next checkpoint's writing."""
     since = time.time()
-    while not any(changed_since(partial, since) for partial in saves.glob("*.partial")):
+    while len(workers := workers_of(process)) < 2:
         assert time.time() < since + 60
+        time.sleep(0.05)
+    begun = time.time()
+    while not any(changed_since(partial, begun) for partial in saves.glob("*.partial")):
+        assert time.time() < begun + 60
         time.sleep(0.001)
     time.sleep(rng.uniform(0, 0.1))
-    workers = [it for it in psutil.Process(process.pid).children(recursive=True) if is_worker(it)]
     rng.choice(workers).kill()
 
 
@@ -137,8 +140,9 @@ def changed_since(partial, moment):
         return False
 
 
-def is_worker(process):
-    return "ebft.cli.main" in process.cmdline()
+def workers_of(process):
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "ebft.cli.main" in child.cmdline()]
 
 
 KILLS = ((1, kill_all), (2, kill_one), (4, kill_one), (5, kill_all), (7, kill_one))
