@@ -141,8 +141,12 @@ def changed_since(partial, moment):
 
 
 def workers_of(process):
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "ebft.cli.main" in child.cmdline()]
+    children = psutil.process_iter(["ppid", "cmdline"])  # without those that end meanwhile
+    return [
+        child
+        for child in children
+        if child.info["ppid"] == process.pid and "ebft.cli.main" in (child.info["cmdline"] or [])
+    ]
 
 
 KILLS = ((1, kill_all), (2, kill_one), (4, kill_one), (5, kill_all), (7, kill_one))
