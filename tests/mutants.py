@@ -61,6 +61,7 @@ ARCHITECTURES = "tests/unit/models/test_architectures.py"
 LAYOUT, LOG_PROBS = (f"tests/unit/models/test_{name}.py" for name in ("layout", "log_probs"))
 TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
 USUAL = "tests/unit/config/test_usual.py"
+ROWS = "tests/distributed/test_rows.py"
 METRICS_LOG = "tests/unit/runs/test_metrics_log.py"
 PAGE, SAMPLES = (f"tests/unit/report/test_{name}.py" for name in ("run_page", "samples"))
 WAITS = "tests/gpu/test_waits.py"
@@ -163,6 +164,11 @@ MUTANTS = [
     Mutant("scoring/within_contexts.py", "v.prod(1)", "v.mean(1).square()", "tests/property/test_within_contexts.py"),
     Mutant("scoring/within_contexts.py", "sqrt(ours * theirs)", "ours", "tests/property/test_within_contexts.py"),
     Mutant("training/sketch.py", "start = self._rotations[piece] + place", "start = place", "tests/unit/training/test_sketch.py"),
+    Mutant("training/gradients.py", "documents**2 * it", "it", "tests/distributed/test_same_figures.py"),
+    Mutant("training/gradients.py", "_squared(total) / len(squared_norms) ** 2", "_squared(total)", "tests/unit/training/test_gradients.py"),
+    Mutant("models/rows.py", "skipped = -before % step", "skipped = 0", ROWS),
+    Mutant("models/rows.py", "place = (before + skipped) // step", "place = before // step", ROWS),
+    Mutant("models/write_rows.py", "layout.starts[key] + before * tensor.element_size()", "layout.starts[key]", ROWS),
     Mutant("training/gradients.py", "len(contexts.documents) * loss(one, place)", "loss(one, place)", "tests/unit/training/test_gradients.py"),
     Mutant("diagnosis/costs.py", "max(1, round(length))", "contexts.rollout_length", "tests/unit/diagnosis"),
     Mutant("diagnosis/evidence.py", "scale * torch.stack(of_sets, 1)", "torch.stack(of_sets, 1)", "tests/unit/diagnosis"),
@@ -449,7 +455,7 @@ MUTANTS = [
     Mutant("sandbox/landlock.py", "(path, READ_FILE | (READ_DIR", "(path, READ_FILE | WRITE_FILE | (READ_DIR"),
     Mutant("sandbox/landlock.py", "max(v for v in RIGHTS if v <= known)", "1"),
     Mutant("sandbox/landlock.py", "own |= TRUNCATE & handled(known)", "own |= TRUNCATE"),
-    Mutant("models/load.py", "use_safetensors=True,", "use_safetensors=None,", "tests/hostile -k code"),
+    Mutant("models/load.py", '"use_safetensors": True,', '"use_safetensors": None,', "tests/hostile -k code"),
     Mutant("runs/estimate.py", "trust_remote_code=False", "trust_remote_code=True"),
     Mutant("models/options.py", "trust_remote_code: bool = Field(\n        False", "trust_remote_code: bool = Field(\n        True"),
     Mutant("parts/named.py", 'f"{dotted}.".startswith(f"{it}.")', "dotted.startswith(it)"),

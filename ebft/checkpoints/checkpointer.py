@@ -109,8 +109,8 @@ class Checkpointer:
         """Saves a checkpoint after `done` steps, and returns its folder; `before` replaces entries
         of the state.
 
-        With several processes, each writes its shard of the optimizer's state. The main process
-        writes the rest, for which it gathers the weights. Raises `StorageError`.
+        With several processes, each writes its shard of the optimizer's state and its rows of the
+        weights. The main process writes the rest. Raises `StorageError`.
         """
         state = {
             **gather_state(self._loop),
@@ -122,15 +122,15 @@ class Checkpointer:
         policy, processes = self._loop.policy, self._loop.processes
         weights, shards = None, dict[str, Tensor]()
         if processes.size > 1:
-            from ebft.models.shard import gather_weights
+            from ebft.models.shard import weights_to_save
 
-            weights = gather_weights(policy, merge_adapter=self._merge_adapter)
+            weights = weights_to_save(policy, merge_adapter=self._merge_adapter)
             state, shards = extract_shards(state, self._loop)
         scores = {} if self._best is None else self._history.scores(self._best)
         about = self._about(done, micro_batch=self._loop.micro_batch.documents)
         snapshot = Snapshot(
             policy, self._tokenizer, about, state, weights, self._merge_adapter, shards,
-            card=self._card(about, self._history),
+            card=self._card(about, self._history), processes=processes,
         )  # fmt: skip
         return self._checkpoints.save(snapshot, step=done, scores=scores, processes=processes)
 

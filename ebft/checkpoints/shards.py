@@ -30,6 +30,8 @@ from ebft.files import check_regular
 if TYPE_CHECKING:
     from ebft.training.parts import LoopParts
 
+SHARED = "output_dir must be on a file system that all processes share"
+
 
 # torch's get_optimizer_state_dict is not used: to create state it calls the optimizer's `step` with
 # a learning rate of 0, which some optimizers do not support and others do not treat as a no-op.
@@ -115,10 +117,7 @@ def check_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         found = written.get(name)
         chunks = found.chunks if isinstance(found, TensorStorageMetadata) else []
         if sum(chunk.sizes.numel() for chunk in chunks) != tensor.numel():
-            raise OSError(
-                f"{folder} lacks the shards of other processes: output_dir must be on a file "
-                "system that all processes share"
-            )
+            raise OSError(f"{folder} lacks the shards of other processes: {SHARED}")
 
 
 def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

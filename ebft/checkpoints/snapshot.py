@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +22,19 @@ from pydantic import BaseModel, TypeAdapter
 from torch import Tensor
 
 from ebft.checkpoints.nested import read_nested, write_nested
-from ebft.checkpoints.shards import check_shards, write_shards
+from ebft.checkpoints.shards import SHARED, check_shards, write_shards
 from ebft.config.about import RUN, About, write_about
+from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.files import Count, Number, Text, record
-from ebft.models.export import WholeWeights, save_policy
+from ebft.models.export import save_policy
 from ebft.models.lora import has_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ebft.models.shard import SavedWeights
 
 CARD = "README.md"
 STATE, SHARDS = "state", "shards"
@@ -53,30 +56,34 @@ class State(BaseModel):
 class Snapshot:
     """A run after `about.step` optimizer steps. `state` is nested (`checkpoints.nested`).
 
-    `weights` and `merge_adapter` are passed to `save_policy`; `shards` are the tensors that are
-    `Sharded` in the state. `card` is the text of README.md.
+    With several processes, `weights` are what they have to save, and `shards` are the tensors that
+    are `Sharded` in the state. `card` is the text of README.md.
     """
 
     policy: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     about: About
     state: Mapping[str, Any]
-    weights: WholeWeights | None = None
+    weights: SavedWeights | None = None
     merge_adapter: bool = False
     shards: Mapping[str, Tensor] = field(default_factory=dict)
     card: str | None = None
+    processes: Processes = ONE_PROCESS
 
     def write_part(self, folder: Path) -> None:
-        """Writes this process's shards into an existing folder."""
+        """Writes this process's rows of the weights and its shards into an existing folder."""
+        if self.weights is not None:
+            write_weights(
+                self.policy, self.tokenizer, self.weights, folder, self.processes,
+                merge_adapter=self.merge_adapter,
+            )  # fmt: skip
         if self.shards:
             write_shards(self.shards, shards_of(folder))
 
     def write(self, folder: Path) -> None:
         """Writes everything else into the folder."""
-        save_policy(
-            self.policy, self.tokenizer, folder,
-            weights=self.weights, merge_adapter=self.merge_adapter,
-        )  # fmt: skip
+        if self.weights is None:
+            save_policy(self.policy, self.tokenizer, folder, merge_adapter=self.merge_adapter)
         if self.shards:
             check_shards(shards_of(folder), self.shards)
         (folder / RUN).mkdir(exist_ok=True)
@@ -114,6 +121,43 @@ def read_state(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file}.json holds no state of a run: {error}") from error
     return state
+
+
+def write_weights(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: SavedWeights,
+    folder: Path,
+    processes: Processes,
+    *,
+    merge_adapter: bool,
+) -> None:
+    """Writes a sharded policy as `save_policy` does. Every process must call it, with its `weights`
+    (`models.shard`). Raises `OSError` in every process if one of them cannot write."""
+    from ebft.models.write_rows import create_files, write_rows
+
+    def create() -> None:
+        if processes.is_main:
+            whole = weights.whole
+            save_policy(policy, tokenizer, folder, weights=whole, merge_adapter=merge_adapter)
+            create_files(weights.rows, folder)
+
+    _in_all(processes, create)
+    _in_all(processes, lambda: write_rows(weights.rows, folder, is_main=processes.is_main))
+
+
+def _in_all(processes: Processes, write: Callable[[], None]) -> None:
+    """Calls `write`; raises `OSError` in every process if one of them cannot write."""
+    failure: Exception | None = None
+    try:
+        write()
+    except FileNotFoundError as error:
+        failure = OSError(f"{error.filename} is not there: {SHARED}")
+    except Exception as error:  # safetensors reports a full disk with an exception of its own
+        failure = error
+    said = processes.first(None if failure is None else str(failure))
+    if said is not None:
+        raise OSError(said) from failure
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

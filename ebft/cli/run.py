@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ examples:
       model.base=smollm2-135m-instruct                          a checkpoint of that model
   ebft eval recipes/evaluate.yaml evaluation.documents=200 output_dir=runs/eval_200
 
-`ebft run` does the same with such a recipe. Features are computed with model.base: to compare
-checkpoints, use the same model.base for all of them.
+`ebft run` does the same with such a recipe, and `tune run --nproc_per_node N FILE` in N processes.
+Features are computed with model.base: to compare checkpoints, use the same model.base for all of
+them.
 """
 STUDY_EXAMPLES = """\
 examples:
@@ -64,6 +66,16 @@ def add_run(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs a recipe. The exit status is 0 if it is complete, 130 if Ctrl-C stopped it."""
+    with loaded(arguments) as recipe:
+        return run_or_show(recipe, dry_run=arguments.dry_run)
+
+
+@contextmanager
+def loaded(arguments: argparse.Namespace) -> Iterator[Recipe]:
+    """A context in which only the main process prints, with the recipe of the command line.
+
+    Raises `UserError` for several processes, if the recipe runs in one only.
+    """
     from ebft.cli.main_process import main_process_output
     from ebft.config.load import load_recipe
     from ebft.distributed.processes import Launch
@@ -76,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{recipe.source}: recipe = {recipe.options.recipe}: runs in one process only, not "
                 f"in {launch.size}: leave out --nproc_per_node and --nnodes"
             )
-        return run_or_show(recipe, dry_run=arguments.dry_run)
+        yield recipe
 
 
 def add_eval(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -196,12 +208,10 @@ def add_dry_run(parser: argparse.ArgumentParser, does: str) -> None:
 
 def run_kind(arguments: argparse.Namespace, kind: type[RecipeOptions], otherwise: str) -> int:
     """Runs a recipe of one kind. For another kind raises `UserError` with the text `otherwise`."""
-    from ebft.config.load import load_recipe
-
-    recipe = load_recipe(arguments.file, arguments.overrides)
-    if not isinstance(recipe.options, kind):
-        raise UserError(f"{arguments.file}: recipe = {recipe.options.recipe}: {otherwise}")
-    return run_or_show(recipe, dry_run=arguments.dry_run)
+    with loaded(arguments) as recipe:
+        if not isinstance(recipe.options, kind):
+            raise UserError(f"{arguments.file}: recipe = {recipe.options.recipe}: {otherwise}")
+        return run_or_show(recipe, dry_run=arguments.dry_run)
 
 
 def run_or_show(recipe: Recipe, *, dry_run: bool) -> int:

@@ -19,9 +19,9 @@ from ebft.rollout.micro_batches import tree_tokens
 from ebft.runs.estimate import memory_need
 from ebft.runs.memory import MemoryBudget, free_memory
 from ebft.runs.setup import (
+    cast_frozen,
     make_micro_batch,
     make_resources,
-    place_weights,
     read_splits,
     tokenize_split,
 )
@@ -76,7 +76,7 @@ class Subject:
         chosen = [corpus[place] for place in order(0, min(used + others, len(corpus)))]
         tried = options.model.attention == "auto"
         check_layout(resources.policy, chosen, plan, tried=tried)
-        place_weights(resources, has_lora=options.model.lora is not None)
+        cast_frozen(resources, has_lora=options.model.lora is not None)
         sketch = Sketch(trained_weights(resources.policy), seed=options.seed)
         return cls(resources, chosen[:used], chosen[used:] or chosen[:others], free, sketch)
 

@@ -100,6 +100,12 @@ class ManyProcesses:
         torch.distributed.broadcast_object_list(said)
         return said[0]
 
+    def first(self, text: str | None) -> str | None:
+        said: list[str | None] = [None] * self.size
+        torch.distributed.all_gather_object(said, text)
+        numbered = (f"process {rank}: {it}" for rank, it in enumerate(said) if it is not None)
+        return next(numbered, None)
+
     def close(self) -> None:
         torch.distributed.destroy_process_group()
 

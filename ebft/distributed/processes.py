@@ -91,6 +91,11 @@ class Processes(Protocol):
         """Returns the main process's text; those of the others are ignored."""
         ...
 
+    def first(self, text: str | None) -> str | None:
+        """Returns the text of the first process that has one, after the process's number; None if
+        none of them has one."""
+        ...
+
     def close(self) -> None:
         """Closes the connection to the other processes, at the end of a run."""
         ...
@@ -119,6 +124,9 @@ class OneProcess:
         return flag
 
     def broadcast(self, text: str | None) -> str | None:
+        return text
+
+    def first(self, text: str | None) -> str | None:
         return text
 
     def close(self) -> None:

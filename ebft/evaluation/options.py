@@ -76,6 +76,6 @@ class RunEvaluationOptions(EvaluationOptions):
     remember: Path | None = Field(
         None,
         description="a folder that keeps the evaluation before the first step, so that runs with "
-        "the same model, documents, evaluators and seed measure it once (only in one process); "
-        "null: each run measures it",
+        "the same model, documents, evaluators and seed measure it once; null: each run "
+        "measures it",
     )

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, TypeAdapter, model_validator
 
 from ebft.config.dump import fingerprint
+from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.errors import UserError
 from ebft.evaluation.lines import Length, check_values
 from ebft.files import (
@@ -71,19 +72,23 @@ MEASUREMENTS = TypeAdapter(dict[Text, Fields])
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """One evaluation in its own file, which is written atomically."""
+    """One evaluation in its own file, which the main process reads, and writes atomically."""
 
     file: Path
+    processes: Processes = ONE_PROCESS
 
     def recall(self) -> dict[str, Measurement] | None:
         """Returns every measurement by its name, bit for bit; None if no run has made them yet.
 
-        Raises `UserError` if the file has been damaged.
+        Every process must call it. Raises `UserError` if the file has been damaged.
         """
-        if not self.file.exists():
-            return None
         try:
-            found = record(parse_json(read_text(self.file)), MEASUREMENTS)
+            there = self.processes.is_main and self.file.exists()
+            # The others might not see the file, or see it late.
+            text = self.processes.broadcast(read_text(self.file) if there else None)
+            if text is None:
+                return None
+            found = record(parse_json(text), MEASUREMENTS)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"evaluation.remember: {self.file} is damaged: {error}; delete it, and the base "
@@ -92,7 +97,9 @@ class Remembered:
         return {name: fields.measurement() for name, fields in found.items()}
 
     def keep(self, measured: Mapping[str, Measurement]) -> None:
-        """Writes the measurements, atomically."""
+        """Writes the measurements, atomically, if this is the main process."""
+        if not self.processes.is_main:
+            return
         plain = {name: asdict(one) for name, one in measured.items()}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.file, json.dumps(plain, default=torch.Tensor.tolist) + "\n")
@@ -105,6 +112,7 @@ def remembered(
     *,
     model: ModelOptions,
     seed: int,
+    processes: Processes = ONE_PROCESS,
 ) -> Remembered | None:
     """Returns where the evaluation before the first step is kept; None if the recipe keeps none.
 
@@ -129,11 +137,11 @@ def remembered(
     mark = blake2b("\n".join(said).encode(), digest_size=8).hexdigest()
     file = folder / f"{mark}.json"
     try:
-        if not file.exists():
+        if processes.is_main and not file.exists():
             check_writable(folder)
     except OSError as error:
         raise UserError(
             f"evaluation.remember = {folder}: cannot be written: {error.strerror}; give another "
             "folder, or null"
         ) from error
-    return Remembered(file)
+    return Remembered(file, processes)

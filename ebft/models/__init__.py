@@ -15,5 +15,6 @@ log_probs, tree_log_probs      hidden states → log-probs, through the LM head
 probe                          the layout compared with single texts, on the real model
 layout                         tries the model, and chooses tree or rows
 shard, whole                   weights sharded over processes, and gathered
+rows, write_rows               each process's rows of the weights: read, and written
 export                         a folder that `from_pretrained` loads
 """

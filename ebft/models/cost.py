@@ -187,7 +187,8 @@ class Memory:
 
     `activations` and `logits` are needed in the backward pass of a micro-batch, `update` in the
     optimizer's update, `sampling` (cache and logits) for rollouts: never at the same time.
-    `loading` is the model in float32, before training.
+    `loading` is the model in float32, before training. `evaluation` is what several processes
+    gather for an evaluation: all weights of the policy and of the frozen model.
     """
 
     process: float
@@ -201,15 +202,17 @@ class Memory:
     logits: float
     update: float
     sampling: float
+    evaluation: float = 0.0
 
     @property
     def total(self) -> float:
-        """The peak: backward, update, sampling or loading, the largest of them."""
+        """The peak: backward, update, sampling, evaluation or loading, the largest of them."""
         always = self.process + self.weights + self.gradients + self.optimizer
         always += self.frozen + self.others
         step = always + max(self.activations + self.logits, self.update)
-        # While rollouts are sampled there are no gradients yet.
-        return max(step, always - self.gradients + self.sampling, self.process + self.loading)
+        # While rollouts are sampled, and in an evaluation, there are no gradients.
+        without = always - self.gradients + max(self.sampling, self.evaluation)
+        return max(step, without, self.process + self.loading)
 
     def named(self) -> dict[str, float]:
         """The figures by their names in the table of `--dry-run`, the peak last."""
@@ -224,6 +227,7 @@ class Memory:
             "logits": self.logits,
             "or an update": self.update,
             "or sampling": self.sampling,
+            **({"or evaluating": self.evaluation} if self.evaluation else {}),
             "or at the start": self.loading,
             "peak, about": self.total,
         }
@@ -244,6 +248,8 @@ def memory(
     shards: int = 1,
     keep_logits: bool = False,
     decoded: int | None = None,
+    loads_whole: bool = False,
+    evaluates: bool = True,
 ) -> Memory:
     """Estimates the memory of a run with float32 weights and Adam; `frozen`: with a base model;
     `others`: parameters of further frozen models, which are whole in every process.
@@ -254,9 +260,11 @@ def memory(
     `bytes_per_value` is the size of a value in forwards: 4, or 2 for bfloat16, whose copies of the
     float32 weights count as activations. With an adapter, only its `adapter` weights are trained,
     and the matrices of the layers may be `quantized` to 4 bits. Weights, gradients and moments are
-    divided into `shards`, one for each process. A process also gathers two layers at a time, and
-    the weights outside the layers. `keep_logits`: for backward, besides those that forward is at.
-    `decoded` is the number of documents whose rollouts are sampled together; None: `micro_batch`.
+    divided into `shards`, one for each process, but not matrices in 4 bits. A process also gathers
+    two layers at a time, and the weights outside the layers; if it `evaluates`, all weights. A
+    process loads its shard, unless it `loads_whole` weights. `keep_logits`: for backward, besides
+    those that forward is at. `decoded` is the number of documents whose rollouts are sampled
+    together; None: `micro_batch`.
     """
     N, tokens = model.parameters, micro_batch * (tree.columns - tree.rollouts)
     trained = adapter or N
@@ -285,7 +293,7 @@ def memory(
         activations += DECODING * model.hidden * max(model.intermediate, model.hidden)
     if adapter and on_cpu:
         activations += HOLES + HOLES_SHARE * activations
-    layers = 2 * model.layer_weights
+    layers = 0 if quantized else 2 * model.layer_weights
     gathered = layers + outside if shards > 1 else 0
     # Tied weights have one gradient as the head and one as the embedding, until they are added.
     temporary = model.head_weights * (2 if model.tied else 1) + (layers if shards > 1 else 0)
@@ -295,15 +303,24 @@ def memory(
     decoded = micro_batch if decoded is None else decoded
     rows = min(LOGIT_ROWS, tokens)
     kept_rows = micro_batch * (tree.columns - 1) if keep_logits else rows
-    weights = 4.0 * ((N + adapter) / shards + gathered) - (4.0 - of_matrix) * matrices
+    if quantized:
+        weights = 4.0 * ((outside + adapter) / shards + gathered) + QUANTIZED * matrices
+    else:
+        weights = 4.0 * ((N + adapter) / shards + gathered) - (4.0 - of_matrix) * matrices
+    of_frozen = float(bytes_per_value if frozen else 0)
+    evaluation = 0.0
+    if shards > 1 and evaluates:
+        of_gathered = 0 if quantized else 4 if on_cpu else bytes_per_value
+        evaluation = 4.0 * outside + of_gathered * matrices - 4.0 * gathered
+        evaluation += of_frozen * (N - gathered)
     return Memory(
         process=PROCESS if on_cpu else 0.0,
         # On a GPU a base in 4 bits is loaded layer by layer.
-        loading=0.0 if quantized and not on_cpu else 4.0 * N,
+        loading=0.0 if quantized and not on_cpu else 4.0 * N / (1 if loads_whole else shards),
         weights=weights,
         gradients=4.0 * (trained / shards + (0 if adapter else temporary)),
         optimizer=8.0 * trained / shards,
-        frozen=float(bytes_per_value * N) if frozen else 0.0,
+        frozen=of_frozen * (N / shards + gathered),
         others=float(bytes_per_value * others),
         activations=activations,
         logits=4.0 * (rows + kept_rows) * model.vocab,
@@ -314,4 +331,5 @@ def memory(
         if tree.rollouts == 0
         else 4.0 * 4 * min(LOGIT_ROWS, decoded * tree.rollouts) * model.vocab
         + 2.0 * bytes_per_value * model.layers * keys * decoded * cached,
+        evaluation=evaluation,
     )

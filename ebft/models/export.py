@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ebft.models.lora import ADAPTER_NAME, has_adapter, merged, without_adapter
+from ebft.models.rows import mesh_of, rows_like, with_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,13 +73,16 @@ def load_weights(policy: PreTrainedModel, folder: Path) -> None:
     try:
         # transformers may name weights otherwise on disk than in the model; it maps them back. The
         # configuration is the policy's: a damaged one could ask for a model of any size.
-        saved, info = type(policy).from_pretrained(
+        model_class, mesh = type(policy), mesh_of(policy)
+        if mesh is not None:
+            model_class = with_rows(model_class, mesh)
+        saved, info = model_class.from_pretrained(
             folder, config=policy.config, dtype=torch.float32, use_safetensors=True,
             output_loading_info=True,
         )  # fmt: skip
         if differing := sorted({str(name) for kind in NOT_LOADED for name in info[kind]}):
             raise ValueError(f"other weights than the model's: {', '.join(differing[:3])}")
-        policy.load_state_dict(saved.state_dict())
+        _copy(saved.state_dict(), policy.state_dict())
     except Exception as error:  # what transformers raises for damaged files is no fixed set
         raise ValueError(f"the weights in {folder} do not fit the model: {error}") from error
 
@@ -108,7 +113,7 @@ def load_adapter(policy: PreTrainedModel, folder: Path) -> None:
 
     Raises `ValueError` if they are another adapter's.
     """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model_state_dict
     from peft.utils import SAFETENSORS_WEIGHTS_NAME
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -122,4 +127,14 @@ def load_adapter(policy: PreTrainedModel, folder: Path) -> None:
     shapes, expected = ({k: w.shape for k, w in part.items()} for part in (weights, own))
     if shapes != expected:
         raise ValueError(f"the adapter in {folder} does not fit the policy's model.lora")
-    set_peft_model_state_dict(policy, weights, adapter_name=ADAPTER_NAME)
+    _copy(weights, own)
+
+
+@torch.no_grad()
+def _copy(values: Mapping[str, Tensor], to: Mapping[str, Tensor]) -> None:
+    """Copies values into tensors of the same names, in place; of divided ones only the rows that
+    this process has."""
+    if values.keys() != to.keys():
+        raise ValueError(f"other weights than the model's: {sorted(values.keys() ^ to.keys())[:3]}")
+    for name, tensor in to.items():
+        tensor.copy_(rows_like(tensor, values[name]))

@@ -27,6 +27,7 @@ from ebft.models.row_cache import Caching, set_caching
 from ebft.models.shape import context_length
 from ebft.models.tokenizer import embedded_tokens
 from ebft.models.tree_log_probs import tree_log_probs
+from ebft.models.whole import is_sharded
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Contexts, Document, Rollouts
 
@@ -80,16 +81,17 @@ def load_exact(
 
     Raises `UserError` if no layout is exact, and if a policy on rows cannot be sampled from.
     """
-    loaded = Loaded(*load(attention), attention, key=key)
     if attention == "auto":
-        loaded = _on_exact_layout(loaded, load, depth, sample)
+        loaded = _load_auto(load, depth, sample, key)
+    else:
+        loaded = Loaded(*load(attention), attention, key=key)
     if not on_tree(loaded.policy):
         choose_caching(loaded, depth, sample)
     return loaded
 
 
-def _on_exact_layout(loaded: Loaded, load: Load, depth: Depth, sample: Sample) -> Loaded:
-    key = loaded.key
+def _load_auto(load: Load, depth: Depth, sample: Sample, key: str) -> Loaded:
+    loaded = Loaded(*load("auto"), "auto", key=key)
     why = "it does not accept an attention for trees"
     if on_tree(loaded.policy):
         found = why_not_exact(loaded, depth, sample)
@@ -159,14 +161,21 @@ def gap_on_layout(loaded: Loaded, contexts: Contexts, sample: Sample) -> float:
 
 
 def try_backward(policy: PreTrainedModel, rollouts: Rollouts) -> None:
-    """Computes the gradient of the token embeddings, which goes through all layers; raises what the
-    architecture raises. Does nothing for a policy that is only measured."""
+    """Computes the gradient of the token embeddings, which goes through all layers; of a sharded
+    policy that of all its trained weights. Raises what the architecture raises. Does nothing for a
+    policy that is only measured."""
     embeddings = policy.get_input_embeddings().weight
-    if not embeddings.requires_grad:
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    if not (trained if is_sharded(policy) else embeddings.requires_grad):
         return
     with torch.enable_grad():
         log_probs = tree_log_probs(policy, rollouts).rollouts
-        torch.autograd.grad(log_probs.sum(), embeddings)
+        if not is_sharded(policy):
+            torch.autograd.grad(log_probs.sum(), embeddings)
+            return
+        log_probs.sum().backward()  # type: ignore[no-untyped-call]
+    for parameter in trained:
+        parameter.grad = None
 
 
 def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -27,12 +27,17 @@ from ebft.models.tokenizer import check_vocabulary
 from ebft.models.weights import not_arrived
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger("ebft")
 Loaded = TypeVar("Loaded")
 
 BASE = "model.base"
+CONVERTED = (
+    "its weights have another form on disk than in memory, so each process loads them whole, and "
+    "the main process gathers them to save them"
+)
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 """The files of tokenizers; each tokenizer has at least one of them."""
 
@@ -51,12 +56,16 @@ ATTENTION = {"auto": TREE, "tree": TREE, "flex": FLEX, "dense": DENSE, "rows": N
 
 
 def load_policy(
-    options: ModelOptions, *, merge_adapter: bool = True
+    options: ModelOptions, *, merge_adapter: bool = True, mesh: DeviceMesh | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads or makes the model with float32 weights (or a base in 4 bits), and its tokenizer.
 
     For a folder that holds only an adapter, `model.base` is loaded and gets that adapter: merged
     into its weights, or injected if `merge_adapter` is False.
+
+    With a `mesh` of processes, each reads its own rows of the weights (`models.rows`). A new model,
+    one with an adapter and one in 4 bits are loaded whole: they are computed from whole weights. So
+    are those whose experts transformers puts together.
 
     The model is in eval mode, because with dropout the log-probs in training would differ from
     those in sampling. Raises `UserError` naming `model.path` if there is no such model, if its
@@ -65,7 +74,7 @@ def load_policy(
     if options.attention == "flex" and resolve_device(options.device).type == "cpu":
         raise UserError(flex.NO_BACKWARD)
     quantize = options.lora is not None and options.lora.quantize_base
-    model = _load(options, torch.float32, quantize=quantize, merge_adapter=merge_adapter)
+    model = _load(options, torch.float32, quantize=quantize, merge_adapter=merge_adapter, mesh=mesh)
     tokenizer = load_tokenizer(options)
     check_vocabulary(model, tokenizer, says=f"{PATH} = {options.name}")
     if options.eos_token is not None:
@@ -74,14 +83,20 @@ def load_policy(
     return model, tokenizer
 
 
-def load_frozen(options: ModelOptions, dtype: torch.dtype, *, key: str = PATH) -> PreTrainedModel:
+def load_frozen(
+    options: ModelOptions,
+    dtype: torch.dtype,
+    *,
+    key: str = PATH,
+    mesh: DeviceMesh | None = None,
+) -> PreTrainedModel:
     """Loads the base model (`model.base`, else `model.path`) in `dtype`, without gradients.
 
-    `key` is the option that names the path. Raises `UserError` if the base's tokenizer is not the
-    policy's.
+    `key` is the option that names the path, and `mesh` is as in `load_policy`. Raises `UserError`
+    if the base's tokenizer is not the policy's.
     """
     if options.base is None:
-        return _load(options, dtype, key=key).requires_grad_(False)
+        return _load(options, dtype, key=key, mesh=mesh).requires_grad_(False)
     base = _base_of(options)
     tokenizer = load_tokenizer(base, key=BASE)
     if tokenizer.get_vocab() != load_tokenizer(options).get_vocab():
@@ -91,7 +106,7 @@ def load_frozen(options: ModelOptions, dtype: torch.dtype, *, key: str = PATH) -
         )
     # A run that quantized its base model computed the features with the quantized weights.
     rounded = options.path is not None and _had_quantized_base(Path(options.path).expanduser())
-    model = _load(base, dtype, key=BASE, rounded=rounded)
+    model = _load(base, dtype, key=BASE, rounded=rounded, mesh=mesh)
     check_vocabulary(model, tokenizer, says=f"{BASE} = {options.base}")
     return model.requires_grad_(False)
 
@@ -110,13 +125,20 @@ def load_outline(options: ModelOptions) -> tuple[PreTrainedModel, PreTrainedToke
     says, source = f"{key} = {options.path}", _source(options, key)
     path = source["pretrained_model_name_or_path"]
     check_configuration(path, source["revision"], says=says, remedy=ACCEPTED)
-    with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path), torch.device("meta"):
-        config = AutoConfig.from_pretrained(**source)
-        model = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=options.trust_remote_code
-        )
+    with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path):
+        model = _outline(source)
     check_vocabulary(model, tokenizer, says=says)
-    return cast("PreTrainedModel", model), tokenizer
+    return model, tokenizer
+
+
+def _outline(source: Mapping[str, Any]) -> PreTrainedModel:
+    """The model without its weights, on the meta device. Raises what transformers raises."""
+    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(**source, return_dict=True)
+        model = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=source["trust_remote_code"]
+        )
+    return cast("PreTrainedModel", model)
 
 
 def load_tokenizer(options: ModelOptions, *, key: str = PATH) -> PreTrainedTokenizerBase:
@@ -186,6 +208,7 @@ def _load(
     quantize: bool = False,
     rounded: bool = False,
     merge_adapter: bool = True,
+    mesh: DeviceMesh | None = None,
 ) -> PreTrainedModel:
     device, adapter = resolve_device(options.device), adapter_folder(options)
     if adapter is not None and options.base is None:
@@ -194,7 +217,7 @@ def _load(
             "that it was trained from"
         )
     if adapter is None:
-        model = _load_model(options, key, dtype)
+        model = _load_model(options, key, dtype, mesh=None if quantize or rounded else mesh)
     else:
         model = _load_model(_base_of(options), BASE, dtype)
     keep_caps(model)
@@ -211,9 +234,12 @@ def _load(
     return cast("PreTrainedModel", model.eval())
 
 
-def _load_model(options: ModelOptions, key: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Loads a model that is not an adapter, or makes a new one. Raises `UserError` if its files
-    lack weights, or its configuration makes no model."""
+def _load_model(
+    options: ModelOptions, key: str, dtype: torch.dtype, *, mesh: DeviceMesh | None = None
+) -> PreTrainedModel:
+    """Loads a model that is not an adapter, or makes a new one. With a `mesh`, a model that is
+    loaded has only this process's rows. Raises `UserError` if its files lack weights, or its
+    configuration makes no model."""
     if (new := options.from_config) is not None:
         with refusing(f"{KEY}.config: makes no model", "change its sizes", folder=None):
             return _with_attention(options.attention, partial(new_model, new, dtype))
@@ -222,21 +248,29 @@ def _load_model(options: ModelOptions, key: str, dtype: torch.dtype) -> PreTrain
     check_configuration(path, source["revision"], says=says, remedy=ACCEPTED)
 
     def load(attention: str | None) -> tuple[PreTrainedModel, dict[str, Any]]:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            **source,
-            dtype=dtype,
-            attn_implementation=attention,
-            return_dict=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            output_loading_info=True,
-        )
+        how = {
+            "dtype": dtype,
+            "attn_implementation": attention,
+            "use_safetensors": True,
+            "ignore_mismatched_sizes": True,  # they are refused below, by name
+            "output_loading_info": True,
+        }
+        if mesh is not None:
+            from ebft.models.rows import load_rows
+            from ebft.models.write_rows import tensors_on_disk
+
+            outline = _outline(source)
+            if tensors_on_disk(outline) is not None:
+                return load_rows(outline, source, how, mesh)
+            log.info("%s: %s", says, CONVERTED)
+        model, info = AutoModelForCausalLM.from_pretrained(**source, **how, return_dict=True)
         return model, info
 
     with refusing(f"{says}: cannot be loaded", ACCEPTED, folder=path):
         model, info = _with_attention(options.attention, load)
     if (problem := not_arrived(model, info)) is not None:
-        raise UserError(f"{says}: {problem}")
+        where = "" if mesh is None or not info["mismatched_keys"] else "of a process's rows, "
+        raise UserError(f"{says}: {where}{problem}")
     return model
 
 

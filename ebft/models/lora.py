@@ -24,6 +24,7 @@ from ebft.models.layers import linear_layers
 from ebft.models.options import LoraOptions
 from ebft.models.quantize import dense, is_quantized
 from ebft.models.refused import refusing
+from ebft.models.rows import rows_like, set_aside, without_memory
 from ebft.models.whole import twins
 from ebft.parts.packages import missing
 
@@ -62,7 +63,12 @@ def add_adapter(policy: PreTrainedModel, options: LoraOptions, *, seed: int) -> 
     )
     experts = _experts(policy)
     # peft makes an adapter on the CPU, with torch's global generator, and then moves it.
-    with torch.random.fork_rng(devices=[]), _fitting_packages():
+    # It takes a divided weight for one of a tensor-parallel layer, which has its rows alone.
+    with (
+        torch.random.fork_rng(devices=[]),
+        _fitting_packages(),
+        set_aside(policy, without_memory),
+    ):
         torch.default_generator.manual_seed(seed)
         # By its configuration peft also knows layers that an architecture does not call.
         modules = _Modules(policy) if experts else policy
@@ -301,7 +307,8 @@ def _base_layer(module: nn.Module) -> nn.Module | None:
 def _merged_layer(module: nn.Module) -> nn.Module | None:
     base: Any = _base_layer(module)
     if base is not None:
-        whole = _in_float32(base.weight) + cast(Any, module).get_delta_weight(ADAPTER_NAME)
+        delta = cast(Any, module).get_delta_weight(ADAPTER_NAME)
+        whole = rows_like(delta, _in_float32(base.weight)) + delta
     elif isinstance(module, nn.Linear) and _in_float32(module.weight) is not module.weight:
         base, whole = module, _in_float32(module.weight)
     else:

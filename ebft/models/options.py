@@ -34,7 +34,7 @@ class LoraOptions(Options):
     quantize_base: bool = Field(
         False,
         description="QLoRA: keep the base model's linear layers in 4 bits (NF4), the frozen "
-        "feature network's included, which are the same; in one process",
+        "feature network's included, which are the same; every process has all of them",
     )
 
     def missing(self) -> list[str]:

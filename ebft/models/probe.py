@@ -21,6 +21,7 @@ from ebft.errors import NumericalError, UserError, first_line, is_out_of_memory
 from ebft.models.attention import on_tree, own_attention
 from ebft.models.forward import decode
 from ebft.models.tree_log_probs import TreeLogProbs, tree_log_probs
+from ebft.models.whole import whole
 from ebft.parts.interfaces import Plan
 from ebft.rollout.contexts import make_contexts
 from ebft.rollout.records import Contexts, Document, Rollouts
@@ -90,8 +91,8 @@ def check_layout(
 ) -> None:
     """Compares the policy's log-probs with those of single texts, and logs the largest difference.
 
-    `tried`: its layout was chosen by trying it. Call it before the weights are sharded or cast.
-    Raises as `probe_tree` does.
+    `tried`: its layout was chosen by trying it. Call it before the weights are cast. Raises
+    as `probe_tree` does.
     """
     gap = probe_tree(policy, documents, plan, tried=tried)
     layout = "a tree" if on_tree(policy) else "rows of a batch"
@@ -121,9 +122,10 @@ def mixes_branches(policy: PreTrainedModel, rollouts: Rollouts) -> str | None:
 def _hidden(policy: PreTrainedModel, rollouts: Rollouts) -> Float[Tensor, "M d"]:
     """The hidden states of the tree, without those of the first branches."""
     tree = grow(rollouts, steps=rollouts.tokens.shape[-1])
+    hidden = whole(policy, decode, policy, tree.tokens, tree.positions, tree.mask)
     kept = torch.ones(tree.tokens.shape[1], dtype=torch.bool, device=tree.tokens.device)
     kept[tree.rollout_at[:, 0]] = False
-    return decode(policy, tree.tokens, tree.positions, tree.mask)[0, kept]
+    return hidden[0, kept]
 
 
 def gap_or_reason(measure: Callable[[], float]) -> float | str:
@@ -164,11 +166,15 @@ def gap_to_rows(policy: PreTrainedModel, rollouts: Rollouts, found: TreeLogProbs
     that others of its context could leak into.
     """
     with own_attention(policy):  # the reference shares no code with the tree
-        gaps = [
-            gap
-            for document in range(len(rollouts.contexts.documents))
-            for gap in _gaps(policy, rollouts, found, document)
-        ]
+        return whole(policy, _gap, policy, rollouts, found)
+
+
+def _gap(policy: PreTrainedModel, rollouts: Rollouts, found: TreeLogProbs) -> float:
+    gaps = [
+        gap
+        for document in range(len(rollouts.contexts.documents))
+        for gap in _gaps(policy, rollouts, found, document)
+    ]
     return float(torch.cat(gaps).abs().max())
 
 

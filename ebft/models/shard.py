@@ -7,26 +7,31 @@ forward) are gathered by a root module around the whole computation: `models.who
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from ebft.models.decoder import decoder_blocks
 from ebft.models.export import WholeWeights
 from ebft.models.lora import has_adapter, merged
+from ebft.models.quantize import is_quantized
+from ebft.models.rows import rows_like, set_aside, without_values
 from ebft.models.whole import Root, roots
+from ebft.models.write_rows import tensors_on_disk
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.nn import Parameter
     from transformers import PreTrainedModel
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, precision: torch.dtype) -> None:
-    """Shards the model's weights over the processes of `mesh`, in place.
+    """Shards the model's weights over the processes of `mesh`, in place. Those that are divided
+    already, of which each process has read its rows (`models.rows`), stay where they are.
 
     Weights, gradients and optimizer moments stay float32. On GPUs the layers' weights are gathered
     in `precision`; weights outside the layers are gathered in float32, because the residual stream
@@ -39,21 +44,28 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, precision: torch.dtype) -> N
         reduced = torch.float32 if on_gpu else None
         return MixedPrecisionPolicy(gathered, reduced, cast_forward_inputs=False)
 
+    # In 4 bits they are an eighth of what FSDP would gather, so every process has all of them.
+    whole = {p for p in model.parameters() if is_quantized(p)}
     root = Root(model, keep)
     _, layers = decoder_blocks(model)
     rounded = precision if on_gpu and precision != torch.float32 else None
-    for module, gathered in (*((layer, rounded) for layer in layers), (root, None)):
-        fully_shard(module, mesh=mesh, mp_policy=policy(gathered), reshard_after_forward=True)
+    # FSDP divides weights that have no values yet, and takes the rows when it begins.
+    with set_aside(model, without_values):
+        for module, gathered in (*((layer, rounded) for layer in layers), (root, None)):
+            fully_shard(
+                module, mesh=mesh, mp_policy=policy(gathered), reshard_after_forward=True,
+                ignored_params=whole,
+            )  # fmt: skip
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     roots[model] = root
-    root(lambda: None)  # the first forward tells FSDP which one is the root
 
 
 def keep(root: Root, kept: bool) -> None:
     """Gathers all weights and keeps them after every forward; if not `kept`, shards them again."""
+    root(lambda: None)  # the first forward tells FSDP which one is the root
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(not kept, recurse=False)
@@ -63,13 +75,29 @@ def keep(root: Root, kept: bool) -> None:
                 module.reshard()
 
 
-def gather_weights(policy: PreTrainedModel, *, merge_adapter: bool) -> WholeWeights:
-    """Returns the weights that `save_policy` writes, on the CPU of the main process; the other
-    processes get none."""
-    if not has_adapter(policy):
-        return WholeWeights(whole_weights(policy), {})
-    adapter = whole_weights(policy, trained_alone=True)
-    return WholeWeights(whole_weights(merged(policy)) if merge_adapter else {}, adapter)
+class SavedWeights(NamedTuple):
+    """The weights of a checkpoint: `whole` ones, which the main process has on its CPU, and those
+    of which each process writes its own `rows`, by their names on disk."""
+
+    whole: WholeWeights
+    rows: dict[str, Tensor]
+
+
+def weights_to_save(policy: PreTrainedModel, *, merge_adapter: bool) -> SavedWeights:
+    """Returns the weights of a checkpoint, without a copy of the model's unless an adapter is
+    merged. All processes must call it.
+
+    The main process gets the whole adapter. It gets the whole model if weights are on disk in
+    another form than in the model.
+    """
+    adapter = whole_weights(policy, trained_alone=True) if has_adapter(policy) else {}
+    if has_adapter(policy) and not merge_adapter:
+        return SavedWeights(WholeWeights({}, adapter), {})
+    model = merged(policy)
+    rows = tensors_on_disk(model)
+    if rows is None:
+        return SavedWeights(WholeWeights(whole_weights(model), adapter), {})
+    return SavedWeights(WholeWeights({}, adapter), rows)
 
 
 def whole_weights(model: PreTrainedModel, *, trained_alone: bool = False) -> dict[str, Tensor]:
@@ -111,8 +139,19 @@ def sharded_like(parameter: Tensor, value: Any) -> Any:
     """Returns this process's shard of a value of the parameter's shape; other values unchanged."""
     if not (isinstance(parameter, DTensor) and isinstance(value, Tensor)):
         return value
-    if value.shape != parameter.shape:
-        return value
-    mesh, placements = parameter.device_mesh, parameter.placements
-    # Every process has read the same file, so nothing has to be sent.
-    return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)
+    return rows_like(parameter, value) if value.shape == parameter.shape else value
+
+
+def unsharded_parameters(model: PreTrainedModel) -> list[Parameter]:
+    """Returns the trained parameters that forwards compute with, whose gradients are whole until
+    FSDP reduces them. They are the same objects in every forward. All processes must call it."""
+    found = []
+    for module in roots[model].modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
+            # A module inside that has a group of its own is still sharded.
+            found += [
+                p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor)
+            ]
+            module.reshard()
+    return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from ebft.models.quantize import dense
+from ebft.models.rows import evenly_spaced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,11 +88,13 @@ def _is_of_decoder(name: str, modules: Mapping[str, nn.Module], outside: Collect
 
 
 def digest_weights(model: PreTrainedModel) -> str:
-    """A digest of the names and shapes of all weights, and of evenly spaced values of each."""
+    """A digest of the names and shapes of all weights, and of evenly spaced values of each.
+
+    If the weights are divided over processes, all of them must call it.
+    """
     digest = blake2b(digest_size=16)
     for name, weight in model.state_dict().items():
-        flat = dense(weight.detach()).flatten()
-        values = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu()
+        values = evenly_spaced(dense(weight.detach()), SAMPLED).cpu()
         digest.update(f"{name}\0{tuple(weight.shape)}\0".encode())
         digest.update(values.numpy().tobytes())
     return digest.hexdigest()

@@ -45,18 +45,22 @@ def whole(model: nn.Module, function: Callable[..., Result], *arguments: Any) ->
 
 
 @contextmanager
-def kept_whole(model: nn.Module) -> Iterator[None]:
-    """Context manager in which every process has all weights, and may compute independently. Not
-    for training."""
-    root = _root(model)
-    if root is None:
-        yield
-        return
-    root.keep(root, True)
+def kept_whole() -> Iterator[None]:
+    """Context manager in which every process has all weights of the models that are sharded, and
+    may compute independently. Not for training."""
+    kept = list(roots.values())
+    for root in kept:
+        root.keep(root, True)
     try:
         yield
     finally:
-        root.keep(root, False)
+        for root in kept:
+            root.keep(root, False)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the model's weights are sharded over processes."""
+    return _root(model) is not None
 
 
 def _root(model: nn.Module) -> Root | None:

@@ -52,9 +52,10 @@ def register_feature_maps() -> Parts:
     """Feature maps: build to a `FeatureMap`, rollouts → features φ of samples and references.
 
     The part derives from `ebft.FeatureMapPart`. It computes no gradients. `resources.load_base()`
-    returns a frozen copy of the base model. The map is called once per step; `rollouts.split()`
-    iterates over micro-batches that fit into memory. `base_depth()` is the fraction of the base
-    model's layers that the map runs, for the cost estimate of `--dry-run`; by default all layers.
+    returns a frozen copy of the base model, whose weights `ebft.models.whole.whole` gathers. The
+    map is called once per step; `rollouts.split()` iterates over micro-batches that fit into
+    memory. `base_depth()` is the fraction of the base model's layers that the map runs, for the
+    cost estimate of `--dry-run`; by default all layers.
     """
 
 

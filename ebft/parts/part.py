@@ -57,8 +57,9 @@ class Resources:
     """What a part may use when it is built: the policy, its tokenizer and its environment.
 
     `load_base` returns the frozen base model on `device`: a copy of its weights in `precision`, or
-    the policy's own weights without the adapter if it is trained with LoRA. `load_other` returns
-    another frozen model that has the policy's tokens, such as a teacher, by its folder or hub id.
+    the policy's own weights without the adapter if it is trained with LoRA. With several processes
+    the weights of both models are sharded. `load_other` returns another frozen model that has the
+    policy's tokens, such as a teacher, by its folder or hub id; every process has all of it.
     `processes` are those that train together, each with its share of the documents.
     """
 
@@ -101,8 +102,8 @@ class Part(Options):
         """Why the part cannot be used in a run of several processes; None if it can.
 
         In such a run the part gets this process's share of a step. It must sum its statistics of
-        contexts (a mean, a moment) over `resources.processes`. It must compute with the policy
-        inside `ebft.models.whole.whole`, and in every process.
+        contexts (a mean, a moment) over `resources.processes`. It must compute with the policy and
+        with the base model inside `ebft.models.whole.whole`, and in every process.
         """
         return None
 

@@ -195,6 +195,15 @@ def bias_problems(parts: Mapping[str, Part], objective: ObjectiveOptions) -> Ite
         )
 
 
+def problems_in(size: int, options: FineTuneOptions) -> list[str]:
+    """One line for each problem of a fine-tuning recipe that is run in `size` processes."""
+    problems = process_problems(
+        size, options.parts(), options.training, options.model,
+        replicas=options.parallel.replicas,
+    )  # fmt: skip
+    return list(problems)
+
+
 def process_problems(
     size: int,
     parts: Mapping[str, Part],
@@ -221,16 +230,12 @@ def process_problems(
             f"parallel.replicas = {replicas}: {size} processes cannot be divided into {replicas} "
             "groups; set it to a divisor of their number"
         )
-    every = training.measure_gradients_every
-    quantized = model.lora is not None and model.lora.quantize_base
-    for is_set, setting, off in (
-        (every is not None, f"training.measure_gradients_every = {every}", "null"),
-        (training.compile, "training.compile = true", "false"),
-        (quantized, "model.lora.quantize_base = true", "false"),
-    ):
-        if is_set:
-            yield f"{setting}: works in one process only, not in {size}; set it to {off}"
-    if ":" in model.device:
+    yield from shared_device_problems(size, model)
+
+
+def shared_device_problems(size: int, model: ModelOptions) -> Iterator[str]:
+    """A device with a number belongs to one process."""
+    if size > 1 and ":" in model.device:
         yield (
             f"model.device = {model.device}: {size} processes cannot share it; set auto or cuda, "
             "which give each process its own GPU"

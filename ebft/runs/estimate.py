@@ -141,6 +141,10 @@ class StepEstimate:
             shards=max(1, processes // options.parallel.replicas),
             keep_logits=keep_logits,
             decoded=self._decoded(micro_batch, processes),
+            loads_whole=model.from_config is not None
+            or adapter_folder(model) is not None
+            or (lora is not None and lora.quantize_base),
+            evaluates=options.evaluation.anything(),
         )  # fmt: skip
 
     def _decoded(self, micro_batch: int, processes: int) -> int:

@@ -31,7 +31,7 @@ from ebft.report.card import base_name, model_card
 from ebft.report.loggers import LoggedRun, MetricLogger
 from ebft.report.rollouts_log import RolloutsLog
 from ebft.report.surroundings import Started
-from ebft.runs.checks import process_problems
+from ebft.runs.checks import problems_in
 from ebft.runs.failures import blame, named_evaluators, saving_last_step
 from ebft.runs.folder import OutputFolder, Start
 from ebft.runs.measuring import Measuring, is_due
@@ -95,11 +95,10 @@ class FineTuning:
         self._start = start = Start(options, recipe, folder, checkpoints, processes)
         self.prepared = prepared = prepare(options, start, processes)
         loop, digests = prepared.loop, prepared.digests
-        known = None
-        if processes.size == 1:  # with several, some might not see the file, and all would hang
-            known = remembered(
-                options.evaluation, registry, digests, model=options.model, seed=options.seed
-            )
+        known = remembered(
+            options.evaluation, registry, digests,
+            model=options.model, seed=options.seed, processes=processes,
+        )  # fmt: skip
         state = None if start.resumed is None else start.resumed.restore_loop(loop)
         if processes.is_main:
             policy, optimizer = prepared.resources.policy, loop.optimizer
@@ -144,10 +143,7 @@ class FineTuning:
     def _join(self) -> Processes:
         """Joins the other processes, if there are any, after checking the recipe for them."""
         options, launch = self._options, Launch.of_environment()
-        problems = process_problems(
-            launch.size, options.parts(), options.training, options.model,
-            replicas=options.parallel.replicas,
-        )  # fmt: skip
+        problems = problems_in(launch.size, options)
         if lines := [f"{self._source}: {problem}" for problem in problems]:
             raise UserError(*lines)
         set_seed(options.seed)

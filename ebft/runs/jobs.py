@@ -68,6 +68,7 @@ class Evaluate(Job[EvaluateOptions]):
     """Measures a model on held-out documents, without training it."""
 
     schema: ClassVar[type[EvaluateOptions]] = EvaluateOptions
+    several_processes: ClassVar[bool] = True
 
     def problems(self) -> list[str]:
         found, options = [], self.options

@@ -82,6 +82,7 @@ class Measuring(Observer):
             self._loop.policy, contexts, scored, self._loop.objective,
             precision=self._loop.precision,
             gradient_checkpointing=self._training.gradient_checkpointing,
+            processes=self._loop.processes,
         )  # fmt: skip
         log.info("gradients: %s", ", ".join(f"{k} {v:.3g}" for k, v in measured.items()))
         self._progress.log(measured, done)
@@ -109,7 +110,7 @@ class Measuring(Observer):
 
     def _measure(self, done: int) -> dict[str, Measurement]:
         m = self._loop
-        with kept_whole(m.policy):  # so that processes can measure independently
+        with kept_whole():  # so that processes can measure independently
             return measure(
                 m.policy, self._sets,
                 micro_batch=m.micro_batch, processes=m.processes, steps_done=done,

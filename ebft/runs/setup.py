@@ -48,6 +48,7 @@ from ebft.training.gradients import trained_weights
 from ebft.training.parts import LoopParts, RolloutParts
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.nn import Parameter
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -122,7 +123,7 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     if (larger := with_turns(budget, options, documents.train.documents)) is not None:
         budget = larger
         micro_batch = make_micro_batch(budget, processes, before=start.micro_batch)
-    place_weights(resources, has_lora=options.model.lora is not None)
+    cast_frozen(resources, has_lora=options.model.lora is not None)
     loop = make_loop_parts(
         options, resources, plan, documents.train.documents, micro_batch,
         keep_logits=budget.keeps_logits(micro_batch.documents),
@@ -169,15 +170,9 @@ def digest_base(resources: Resources, *, another: bool) -> str:
     return f"{digest} {digest_weights(resources.load_base())}" if another else digest
 
 
-def place_weights(resources: Resources, *, has_lora: bool) -> None:
-    """Shards the weights over the processes. In one process with LoRA, casts the frozen weights to
-    the precision of forwards."""
-    processes = resources.processes
-    if processes.mesh is not None:
-        from ebft.models.shard import shard
-
-        shard(resources.policy, processes.mesh, resources.precision)
-    elif has_lora:
+def cast_frozen(resources: Resources, *, has_lora: bool) -> None:
+    """In one process with LoRA, casts the frozen weights to the precision of forwards."""
+    if has_lora and resources.processes.mesh is None:
         cast_base(resources.policy, resources.precision)
 
 
@@ -190,7 +185,8 @@ def make_resources(
     cost_on_rows: Callable[[], str] = str,
     merge_adapter: bool = True,
 ) -> Resources:
-    """Loads the policy, chooses its layout, and adds an adapter if the recipe has LoRA.
+    """Loads the policy, chooses its layout, and adds an adapter if the recipe has LoRA. With
+    several processes, its weights are sharded over them.
 
     `depth` is that of the documents and rollouts; `cost_on_rows` returns the sentence that is shown
     if `model.attention = auto` takes rows. Raises `UserError` for an architecture that is exact on
@@ -204,7 +200,14 @@ def make_resources(
 
     def load(attention: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         chosen = model.model_copy(update={"attention": attention})
-        return load_policy(chosen, merge_adapter=merge_adapter)
+        policy, tokenizer = load_policy(chosen, merge_adapter=merge_adapter, mesh=processes.mesh)
+        if processes.mesh is not None:
+            from ebft.models.shard import shard
+
+            if model.lora is not None:  # before FSDP, which divides the adapter too
+                add_adapter(policy, model.lora, seed=seed)
+            shard(policy, processes.mesh, precision)
+        return policy, tokenizer
 
     def sample(
         policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, contexts: Contexts
@@ -221,17 +224,20 @@ def make_resources(
         )  # fmt: skip
     if processes.size > 1 and not on_tree(policy):
         raise UserError(
-            f"model.attention = rows: works in one process so far, and this is one of "
-            f"{processes.size}; start one process"
+            f"model.attention = rows: works in one process only, not in {processes.size}: how "
+            "often layers run depends on the documents, so processes would not stay in step; start "
+            "one process"
         )
     model = model.model_copy(update={"attention": loaded.attention})
-    load_base: Callable[[], PreTrainedModel] = partial(load_frozen, model, precision)
+    load_base: Callable[[], PreTrainedModel] = partial(
+        load_base_model, model, precision, processes.mesh
+    )
 
     @cache
     def load_other(path: str) -> PreTrainedModel:
         return load_teacher(path, model, tokenizer, depth=depth, sample=sample).to(precision)
 
-    if model.lora is not None:
+    if model.lora is not None and processes.mesh is None:
         add_adapter(policy, model.lora, seed=seed)
     if has_adapter(policy) and (model.lora is None or model.base is None):
         load_base = partial(without_adapter, policy)
@@ -245,6 +251,18 @@ def make_resources(
         seed=seed,
         processes=processes,
     )
+
+
+def load_base_model(
+    model: ModelOptions, precision: torch.dtype, mesh: DeviceMesh | None
+) -> PreTrainedModel:
+    """Loads the frozen base model; with a `mesh` it is sharded like the policy."""
+    base = load_frozen(model, precision, mesh=mesh)
+    if mesh is not None:
+        from ebft.models.shard import shard
+
+        shard(base, mesh, precision)
+    return base
 
 
 def depth_of(options: ModelRecipeOptions) -> Depth:

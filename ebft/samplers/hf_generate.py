@@ -45,9 +45,6 @@ class HfGenerate(SamplerPart):
     def claim(self) -> Claim:
         return Claim(True, "it samples from the policy that is trained")
 
-    def single_process(self) -> str:
-        return "generate stops when its last rollout ends, so processes would not stay in step"
-
     def build(self, resources: Resources) -> HfGenerateSampler:
         return HfGenerateSampler(self, resources)
 
@@ -69,22 +66,28 @@ class HfGenerateSampler:
     def __init__(self, options: HfGenerate, resources: Resources) -> None:
         self.n = options.n
         self._options, self._resources = options, resources
-        self._model = plain(resources.policy)
+        self._policy, self._model = resources.policy, plain(resources.policy)
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Uses the policy itself; there is nothing to copy."""
-        self._model = plain(policy)
+        self._policy, self._model = policy, plain(policy)
         return {}
 
     @no_grad
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         from ebft.models.forward import autocast
         from ebft.models.layers import eager
+        from ebft.models.whole import whole
 
         resources = self._resources
+        own = list(batches(contexts, self._options.batch))
+        # Processes that share weights forward as often as each other: some sample a batch again.
+        count = resources.processes.gather(torch.tensor([len(own)])).max()
+        again = own[-1:] * (int(count) - len(own))
         with autocast(resources.device, resources.precision), eager(self._model):
-            parts = [self._sample(part, step) for part in batches(contexts, self._options.batch)]
-        tokens, log_probs = (torch.cat(column) for column in zip(*parts, strict=True))
+            parts = [whole(self._policy, self._sample, part, step) for part in [*own, *again]]
+        columns = zip(*parts[: len(own)], strict=True)
+        tokens, log_probs = (torch.cat(column) for column in columns)
         return make_rollouts(
             contexts, tokens, log_probs,
             tokenizer=resources.tokenizer, temperature=self._options.temperature,
@@ -106,6 +109,8 @@ class HfGenerateSampler:
                     max_new_tokens=G, do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=0
                 ),
                 logits_processor=transformers.LogitsProcessorList([draws]),
+                # Continues until the last rollout of all processes has ended.
+                synced_gpus=self._resources.processes.size > 1,
             )
         drawn, log_probs = (
             torch.stack(column, -1).view(len(contexts), n, -1)

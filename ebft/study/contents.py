@@ -40,7 +40,7 @@ class Description:
 
     `arms` are all arms with the same recipe; the run is named after the first. `tflop` is None for
     a model whose shape is not known. `starts_from` is the name of the run whose trained model it
-    starts from.
+    starts from, and `processes` are those that train together.
     """
 
     arms: Annotated[Sequence[ArmName], Field(min_length=1)]
@@ -49,6 +49,7 @@ class Description:
     tflop: Amount | None
     keep_checkpoints: Flag
     starts_from: FolderName | None = None
+    processes: Annotated[Count, Field(ge=1)] = 1
 
 
 class Result(BaseModel, frozen=True):

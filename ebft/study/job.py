@@ -250,6 +250,7 @@ class Study(Job[StudyOptions]):
                 tflop=tflop,
                 keep_checkpoints=self.options.keep_checkpoints or run.name in self._starts,
                 starts_from=None if run.start is None else run.start.name,
+                processes=self.options.processes,
             )
         )
 

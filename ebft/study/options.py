@@ -135,6 +135,11 @@ class StudyOptions(RecipeOptions):
         "", description="a sentence at the top of the report, such as what its figures do not show"
     )
     budget: BudgetOptions = BudgetOptions()
+    processes: PositiveInt = Field(
+        1,
+        description="processes on this machine that torchrun starts for each run, for example one "
+        "for each GPU; 1: each run is one process",
+    )
     keep_checkpoints: bool = Field(
         False, description="keep the checkpoints of completed runs; each is as large as a model"
     )

@@ -14,6 +14,7 @@ from ebft.config.read import read_recipe
 from ebft.config.recipe import JOBS, find_job
 from ebft.errors import UserError
 from ebft.parts.registry import default_registry
+from ebft.runs.checks import problems_in
 from ebft.runs.jobs import not_on_this_machine
 from ebft.runs.options import FineTuneOptions
 from ebft.study.arms import Arm, arms
@@ -158,6 +159,11 @@ def _problems(options: StudyOptions) -> Iterator[str]:
         yield f"base_recipe = {', '.join(missing)}: no such file"
         return
     planned = plan_arms(options)
+    yield from dict.fromkeys(
+        f"processes = {options.processes}: {found.arms[0].label}: {problem}"
+        for found in planned
+        for problem in problems_in(options.processes, found.options)
+    )
     labels = [arm.label for found in planned for arm in found.arms]
     if options.reference is not None and options.reference not in labels:
         yield f"reference = {options.reference}: no such arm; there are: {', '.join(labels)}"

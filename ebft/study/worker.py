@@ -6,6 +6,7 @@ ends, which closes its standard input.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +100,36 @@ def _finish(run: RunFolder) -> bool:
         started = start.description()
         assert started is not None, "it is written before the run begins"
         here["model.path"] = str(start.trained(started.steps))
+    if description.processes > 1:
+        return _finish_in(description.processes, run, here)
     overrides = [override(key, value, origin=origin) for key, value in here.items()]
     return run_job(load_recipe(run.recipe, overrides).job)
+
+
+def _finish_in(processes: int, run: RunFolder, here: Mapping[str, Any]) -> bool:
+    """Runs the recipe in processes that torchrun starts. They write into the run's log, as this
+    one does. Raises `RunsFailedError` with the error there."""
+    from ebft.distributed.torchrun import torchrun
+    from ebft.errors import RunsFailedError
+
+    before = run.log.stat().st_size if run.log.exists() else 0
+    overrides = [f"{key}={json.dumps(value)}" for key, value in here.items()]
+    status = torchrun(
+        ["--standalone", "--nproc_per_node", str(processes)],
+        ["run", str(run.recipe), *overrides],
+    )
+    if status == 0:
+        return True
+    if status == STOPPED:
+        return False
+    if status == 128 + signal.SIGTERM:
+        raise SystemExit(status)
+    with run.log.open("rb") as log:
+        log.seek(before)
+        lines = log.read().decode(errors="replace").splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    said = errors or [line for line in lines if line.startswith("process ")]
+    raise RunsFailedError(said[-1] if said else f"its processes ended with status {status}")
 
 
 def _result(began: float, *, error: str | None) -> Result:

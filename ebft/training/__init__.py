@@ -7,4 +7,5 @@ parts                 the loop's inputs, and what it reports of each step
 checks                what parts must return; which document a NaN is in
 metrics               a step's metrics
 gradients, sketch     single documents' gradients, their norms and noise; sketches of them
+  sharded_gradients     the same where weights are sharded over processes
 """

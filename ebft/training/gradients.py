@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ebft.distributed.processes import ONE_PROCESS
+from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.models.layers import eager, recompute_layers
 from ebft.scoring.estimators import gradient_noise
-from ebft.training.losses import count, cross_entropy, policy_gradient, policy_log_probs
+from ebft.training.losses import Counts, count, cross_entropy, policy_gradient, policy_log_probs
 from ebft.training.objective import ObjectiveOptions
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Gradient = tuple[Tensor, ...]
 """A gradient in the policy's trained weights, in their order."""
+OfDocument = Callable[["Contexts", slice], Tensor]
+"""The loss of one of a step's documents, from its place: its share of the step's loss."""
 
 
 def trained_weights(policy: PreTrainedModel) -> list[Parameter]:
@@ -45,16 +47,7 @@ def policy_gradients(
     sampled from. The policy's `.grad` is not changed.
     """
     counts = count(contexts, scored, objective, ONE_PROCESS)
-
-    def loss(one: Contexts, place: slice) -> Tensor:
-        rollouts = scored.rollouts.of(one, place)
-        log_probs = policy_log_probs(
-            policy, one, rollouts, precision=precision, train_documents=False
-        )
-        return policy_gradient(
-            log_probs, rollouts, scored.advantages[place], objective, counts
-        ).loss
-
+    loss = _policy_gradient_loss(policy, scored, objective, counts, precision)
     return _each(policy, contexts, loss, gradient_checkpointing)
 
 
@@ -68,20 +61,45 @@ def cross_entropy_gradients(
 ) -> Iterator[Gradient]:
     """Yields the gradient of L_CE, without γ, of each document, as `policy_gradients` does."""
     counts = count(contexts, None, objective, ONE_PROCESS)
+    loss = _cross_entropy_loss(policy, objective, counts, precision)
+    return _each(policy, contexts, loss, gradient_checkpointing)
 
+
+def _policy_gradient_loss(
+    policy: PreTrainedModel,
+    scored: Scored,
+    objective: ObjectiveOptions,
+    counts: Counts,
+    precision: torch.dtype,
+) -> OfDocument:
+    def loss(one: Contexts, place: slice) -> Tensor:
+        rollouts = scored.rollouts.of(one, place)
+        log_probs = policy_log_probs(
+            policy, one, rollouts, precision=precision, train_documents=False
+        )
+        return policy_gradient(
+            log_probs, rollouts, scored.advantages[place], objective, counts
+        ).loss
+
+    return loss
+
+
+def _cross_entropy_loss(
+    policy: PreTrainedModel, objective: ObjectiveOptions, counts: Counts, precision: torch.dtype
+) -> OfDocument:
     def loss(one: Contexts, _place: slice) -> Tensor:
         log_probs = policy_log_probs(
             policy, one, None, precision=precision, entropies=objective.needs_entropies
         )
         return cross_entropy(log_probs, one, objective, counts).loss
 
-    return _each(policy, contexts, loss, gradient_checkpointing)
+    return loss
 
 
 def _each(
     policy: PreTrainedModel,
     contexts: Contexts,
-    loss: Callable[[Contexts, slice], Tensor],
+    loss: OfDocument,
     gradient_checkpointing: bool,
 ) -> Iterator[Gradient]:
     parameters = trained_weights(policy)
@@ -101,60 +119,65 @@ def measure_gradients(
     *,
     precision: torch.dtype,
     gradient_checkpointing: bool,
+    processes: Processes = ONE_PROCESS,
 ) -> dict[str, float]:
     """Returns the norms of the gradients of L_FM and γ·L_CE, their ratio, and their noise scales.
 
     Noise scales are in documents (`ebft.scoring.estimators`); a step of one document has none.
-    Without rollouts (`scored` is None), the policy gradient is left out.
+    Without rollouts (`scored` is None), the policy gradient is left out. The figures are those of
+    the whole step, whose documents are divided over the processes.
     """
-    how: _How = {"precision": precision, "gradient_checkpointing": gradient_checkpointing}
+
+    def squares(loss: OfDocument) -> Squares:
+        if processes.size == 1:
+            return _summed(_each(policy, contexts, loss, gradient_checkpointing))
+        from ebft.training.sharded_gradients import sum_sharded
+
+        documents = processes.size * len(contexts.documents)
+        squared_norms, squared_sum = sum_sharded(
+            policy, contexts, loss, gradient_checkpointing, processes
+        )
+        return Squares([documents**2 * it for it in squared_norms], squared_sum)
+
     parts = {}
     if scored is not None:
-        parts["policy_gradient"] = _summed(
-            policy_gradients(policy, contexts, scored, objective, **how)
+        counts = count(contexts, scored, objective, processes)
+        parts["policy_gradient"] = squares(
+            _policy_gradient_loss(policy, scored, objective, counts, precision)
         )
-    parts["cross_entropy"] = _summed(
-        cross_entropy_gradients(policy, contexts, objective, **how), scale=objective.gamma
-    )
-    measured = {f"{name}_grad_norm": total.mean_squared() ** 0.5 for name, total in parts.items()}
+    counts = count(contexts, None, objective, processes)
+    parts["cross_entropy"] = squares(
+        _cross_entropy_loss(policy, objective, counts, precision)
+    ).scaled(objective.gamma)
+    measured = {f"{name}_grad_norm": of.mean_squared**0.5 for name, of in parts.items()}
     if scored is not None and measured["cross_entropy_grad_norm"] > 0:
         policy_gradient_norm, cross_entropy_norm = measured.values()
         measured["grad_norm_ratio"] = policy_gradient_norm / cross_entropy_norm
-    if len(contexts.documents) > 1:
-        for name, total in parts.items():
-            noise = gradient_noise(total.squared_norms, total.mean_squared())
+    for name, of in parts.items():
+        if len(of.squared_norms) > 1:
+            noise = gradient_noise(of.squared_norms, of.mean_squared)
             measured[f"{name}_noise_scale"] = noise.scale
     return measured
 
 
-class _How(TypedDict):
-    precision: torch.dtype
-    gradient_checkpointing: bool
+class Squares(NamedTuple):
+    """|g_k|² of the gradient of each of K documents, and |1/K Σ g_k|² of their mean."""
+
+    squared_norms: list[float]
+    mean_squared: float
+
+    def scaled(self, by: float) -> Squares:
+        """Returns those of the gradients times `by`."""
+        return Squares([by**2 * it for it in self.squared_norms], by**2 * self.mean_squared)
 
 
-def _summed(gradients: Iterator[Gradient], scale: float = 1.0) -> _Sum:
+def _summed(gradients: Iterator[Gradient]) -> Squares:
     first = next(gradients)
-    total = _Sum(first, scale)
+    total, squared_norms = [torch.zeros_like(g) for g in first], []
     for gradient in chain([first], gradients):
-        total.add(gradient)
-    return total
-
-
-class _Sum:
-    """The sum of gradients, and the squared norm of each, times `scale`."""
-
-    def __init__(self, like: Gradient, scale: float) -> None:
-        self._sum = [torch.zeros_like(g) for g in like]
-        self._scale = scale
-        self.squared_norms: list[float] = []
-
-    def add(self, gradient: Gradient) -> None:
-        self.squared_norms.append(self._scale**2 * _squared(gradient))
-        torch._foreach_add_(self._sum, list(gradient))
-
-    def mean_squared(self) -> float:
-        """|1/K Σ g_k|²."""
-        return self._scale**2 * _squared(self._sum) / len(self.squared_norms) ** 2
+        squared_norms.append(_squared(gradient))
+        torch._foreach_add_(total, list(gradient))
+    return Squares(squared_norms, _squared(total) / len(squared_norms) ** 2)
 
 
 def _squared(gradient: Iterable[Tensor]) -> float:

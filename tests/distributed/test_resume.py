@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -111,9 +112,50 @@ def newest(run):
     return int(saved[-1].name.removeprefix("step-")) if saved else 0
 
 
+def kill_all(process, rng, _saves):
+    """All of them, at a random moment."""
+    time.sleep(rng.uniform(0, 0.5))
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def kill_one(process, rng, saves):
+    """One of the two, at a random moment of the next checkpoint's writing."""
+    since = time.time()
+    while len(workers := workers_of(process)) < 2:
+        assert time.time() < since + 60
+        time.sleep(0.05)
+    begun = time.time()
+    while not any(changed_since(partial, begun) for partial in saves.glob("*.partial")):
+        assert time.time() < begun + 60
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.1))
+    rng.choice(workers).kill()
+
+
+def changed_since(partial, moment):
+    """Whether it is not what an earlier kill has left."""
+    try:
+        return partial.stat().st_mtime > moment
+    except FileNotFoundError:
+        return False
+
+
+def workers_of(process):
+    children = psutil.process_iter(["ppid", "cmdline"])  # without those that end meanwhile
+    return [
+        child
+        for child in children
+        if child.info["ppid"] == process.pid and "ebft.cli.main" in (child.info["cmdline"] or [])
+    ]
+
+
+KILLS = ((1, kill_all), (2, kill_one), (4, kill_one), (5, kill_all), (7, kill_one))
+"""The step that is done, and what is killed then."""
+
+
 @pytest.mark.slow
 def test_two_processes_that_are_killed_go_on_by_themselves(tiny_run, environment, tmp_path):
-    """kill -9 of all of them at random moments; the same command each time."""
+    """kill -9 at random moments; the same command each time."""
     rng, log = random.Random(0), (tmp_path / "log").open("w")
 
     def start(folder):
@@ -127,16 +169,15 @@ def test_two_processes_that_are_killed_go_on_by_themselves(tiny_run, environment
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(whole).wait(300) == 0, (tmp_path / "log").read_text()
-    for reached in (1, 4, 7):  # steps that are done, and then some moment
+    for reached, kill in KILLS:
         process = start(killed)
         while newest(killed) < reached:
             assert process.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.05)
-        time.sleep(rng.uniform(0, 0.5))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill(process, rng, killed / "checkpoints")
+        assert process.wait(60) != 0
+        assert newest(killed) >= reached
         saved = Checkpoints(killed / "checkpoints", keep=2).saved()
-        assert saved
         assert [find_damage(path) for path in saved] == [None] * len(saved)
     assert start(killed).wait(300) == 0, (tmp_path / "log").read_text()
     final = "checkpoints/step-000010"

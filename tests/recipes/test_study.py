@@ -294,3 +294,36 @@ def test_a_run_whose_process_is_killed_does_not_take_the_study_along(study, tmp_
     assert sorted(results(out).values()) == ["done", "failed"]
     (failed,) = [name for name, status in results(out).items() if status == "failed"]
     assert "signal SIGKILL" in StudyFolder(out).run(failed).result().error
+
+
+@pytest.mark.slow
+def test_each_run_in_two_processes(study, tmp_path):
+    """The figures of one process; a run that fails says why, and the others are completed."""
+    plain = {
+        "optimizer._component_": "torch.optim.SGD",
+        "optimizer.momentum": 0.5,
+        "lr_scheduler": None,
+    }
+    factor = {"optimizer.lr": [1.0e-2, 1.0e30]}
+    file = study(grid=factor, variants={"v": {"overrides": plain}}, keep_checkpoints=True)
+    one, two = tmp_path / "out", tmp_path / "two"
+    for processes, folder in ((1, one), (2, two)):
+        process = start("study", str(file), f"processes={processes}", f"output_dir={folder}")
+        assert process.wait(300) == 1
+        assert list(results(folder).values()) == ["done", "failed"]
+    done, failed = results(two)
+    assert "step 2: " in StudyFolder(two).run(failed).result().error
+    shards = two / "runs" / done / "output" / "checkpoints" / "step-000003" / "run" / "shards"
+    assert len(list(shards.iterdir())) == 2, "one of each process"
+    tables = [pd.read_csv(folder / "report" / "effects.csv") for folder in (one, two)]
+    assert len(tables[0]) > 0
+    pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-6)
+
+
+def test_runs_that_cannot_be_divided_are_refused(ebft, study):
+    file = study(processes=2, grid={"training.documents_per_step": [4, 5]})
+    status, _, err = ebft("study", str(file))
+    assert status == 2
+    (line,) = [line for line in err.splitlines() if "cannot be divided over 2 processes" in line]
+    assert "processes = 2: " in line
+    assert "training.documents_per_step = 5" in line

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Mixtr
 
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.attention import TREE
-from ebft.models.cost import DocumentTree, flops, memory
+from ebft.models.cost import QUANTIZED, DocumentTree, flops, memory
 from ebft.models.lora import add_adapter, without_adapter
 from ebft.models.options import LoraOptions
 from ebft.models.shape import ModelShape
@@ -182,6 +182,30 @@ def test_on_gpus_nothing_of_an_update_is_whole_and_no_layer_is_cast():
     whole = of(shards=1, adapter=100, quantized=True)
     assert whole.loading == 0, "a base in 4 bits arrives layer by layer"
     assert of(on_cpu=True, adapter=100, quantized=True).loading == 4 * shape.parameters
+
+
+def test_processes_share_all_but_what_they_gather():
+    """Each has its part of the policy and of the frozen model, and for an evaluation all of both;
+    matrices in 4 bits are in each."""
+    shape = ModelShape.of(GATED)
+    N, layers = shape.parameters, shape.layers * shape.layer_weights
+    outside = N - layers
+    of = partial(
+        memory, shape, DocumentTree(64, [8, 16], 2, 4),
+        micro_batch=1, bytes_per_value=4, on_cpu=True, shards=4,
+    )  # fmt: skip
+    found, gathered = of(), 2 * shape.layer_weights + outside
+    assert found.weights == found.frozen == 4 * (N / 4 + gathered)
+    assert found.loading == 4 * N / 4
+    assert of(loads_whole=True).loading == 4 * N
+    assert of(shards=1).evaluation == of(evaluates=False).evaluation == 0
+    without_gradients = found.process + found.weights + found.frozen + found.optimizer
+    shares = 2 * 4 * N / 4
+    assert without_gradients - found.process - found.optimizer - 2 * 4 * gathered == shares
+    assert found.weights + found.frozen + found.evaluation == shares + 2 * 4 * N
+    quantized = of(adapter=100, quantized=True, frozen=False)
+    assert quantized.weights == QUANTIZED * layers + 4 * ((outside + 100) / 4 + outside)
+    assert quantized.evaluation == 0, "the rest is gathered in any forward"
 
 
 def test_sampling_has_a_cache_and_four_copies_of_some_rows_of_logits():

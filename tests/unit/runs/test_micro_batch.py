@@ -110,7 +110,9 @@ def test_processes_share_the_weights_and_the_documents():
     assert shared.update == alone.update / 4
     assert alone.weights / 4 < shared.weights < alone.weights
     assert shared.activations == alone.activations, "each has a micro-batch of its own"
-    assert shared.frozen == alone.frozen
+    assert alone.frozen / 4 < shared.frozen < alone.frozen
+    assert shared.loading == alone.loading / 4
+    assert shared.evaluation > 0 == alone.evaluation, "all weights, in each"
     copies = estimate_memory(options("parallel.replicas=2"), 1, processes=4)
     assert copies.optimizer == alone.optimizer / 2
     assert estimate_memory(options("parallel.replicas=2"), 1) == alone

@@ -42,17 +42,7 @@ REFUSED = [
     ("training.documents_per_step=5", "= 5: cannot be divided over 2 processes; set 4 or 6"),
     ("training.documents_per_step=1", "= 1: cannot be divided over 2 processes; set 2"),
     ("parallel.replicas=3", "parallel.replicas = 3: 2 processes cannot be divided"),
-    (
-        "training.measure_gradients_every=1",
-        "training.measure_gradients_every = 1: works in one",
-    ),
     ("model.device=cuda:0", "model.device = cuda:0: 2 processes cannot share it"),
-    ("training.compile=true", "training.compile = true: works in one process only"),
-    (
-        "model.lora={quantize_base: true}",
-        "model.lora.quantize_base = true: works in one",
-    ),
-    ("sampler=hf_generate", "sampler: HfGenerate works in one process only, not in 2: generate"),
 ]
 
 

@@ -37,6 +37,7 @@ DESCRIBED = {
     "steps": 4,
     "tflop": None,
     "keep_checkpoints": True,
+    "processes": 1,
 }
 
 
@@ -61,6 +62,9 @@ def test_a_description_is_read_back(tmp_path):
     assert run.description() is None
     run.write_description(description)
     assert (tmp_path / "run.json").read_text(encoding="utf-8") == as_written(DESCRIBED)
+    assert run.description() == description
+    older = {key: value for key, value in DESCRIBED.items() if key != "processes"}
+    (tmp_path / "run.json").write_text(as_written(older), encoding="utf-8")
     assert run.description() == description
 
 
