@@ -95,7 +95,9 @@ def _spawn(
 
 
 def _send(connection: Connection, message: tuple[str, tuple[Any, ...]]) -> None:
-    with suppress(OSError):  # the process has ended, which the wait for the answer reports
+    # The process has ended, which the wait for the answer reports; or `close` was called meanwhile,
+    # and a closed connection has None for its handle.
+    with suppress(OSError, TypeError):
         connection.send(message)
 
 
