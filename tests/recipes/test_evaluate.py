@@ -92,7 +92,7 @@ def test_a_run_that_trained_is_not_overwritten(ebft, tiny, tiny_run, tmp_path):
     assert ebft(*tiny_run("training.steps=1"))[0] == 0
 
     def times():
-        """Of all files but the lock, which some versions of filelock write whenever they take it."""
+        """Of all files but the lock, which some versions of filelock write when they take it."""
         files = (path for path in run.rglob("*") if path.is_file() and path.name != ".lock")
         return {path: path.stat().st_mtime_ns for path in files}
 
