@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ebft.evaluation.history import Evaluations
 from ebft.evaluation.lines import DocumentsLine, Line
 from ebft.report.page import embedded, render
-from ebft.report.panels import Steps, held_out_panels, step_panels
+from ebft.report.panels import FEWEST, Steps, held_out_panels, step_panels
 from ebft.report.rollouts_log import ShownContext, by_step
 from ebft.report.surroundings import Started, merged
 from ebft.scoring.interval import TOO_FEW, mean_interval
@@ -49,6 +49,7 @@ def run_page(run: RunFiles) -> str:
         name=run.name,
         done=done,
         wanted=run.steps_wanted,
+        fewest=FEWEST,
         commands=list(dict.fromkeys(start.command for start in run.starts)),
         starts=[start.at for start in run.starts],
         seed=run.seed,
