@@ -130,8 +130,9 @@ class CheckpointTarget:
 
     def _loop(self) -> LoopParts:
         return make_loop_parts(
-            self._options, self._resources, self._plan, self._documents, MicroBatch(2)
-        )
+            self._options, self._resources, self._plan, self._documents, MicroBatch(2),
+            keep_logits=False,
+        )  # fmt: skip
 
 
 TARGETS = {"recipe": RecipeTarget, "data": DataTarget, "checkpoint": CheckpointTarget}

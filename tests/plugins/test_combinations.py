@@ -17,15 +17,20 @@ SWAPS = {"sampler": "samplers", "feature_map": "feature_maps", "reward": "reward
 # What parts that have an option without a default are given beside their name.
 BAG, POOL = "{feature_map: {_component_: bag_of_tokens}}", "{feature_map: {_component_: mean_pool}}"
 MATCH, SHARE = "{reward: {_component_: feature_matching}}", "{reward: {_component_: token_overlap}}"
+# TEACHER stands for the folder of a model.
 NEEDED = {
     "concat": [f"feature_map.maps=[{BAG}, {POOL}]"],
+    "teacher_references": [
+        "feature_map.feature_map={_component_: mean_pool}", "feature_map.teacher=TEACHER",
+    ],
     "weighted_sum": [f"reward.rewards=[{MATCH}, {SHARE}]"],
-}
+    "reverse_kl": ["reward.teacher=TEACHER"],
+}  # fmt: skip
 CHOICES = {
     key: [name for name, part in load_registry().kinds()[kind].items() if "ebft (" in part.origin]
     for key, kind in SWAPS.items()
 }
-FEATURELESS = ("token_overlap", "verifiable")
+FEATURELESS = {"token_overlap": "RLVR", "verifiable": "RLVR", "reverse_kl": "distillation"}
 COMBINATIONS = cover_pairs(CHOICES)
 PLANS = {
     "ebft_full": ["plan.start=8", "plan.stride=8", "plan.rollout_length=4"],
@@ -49,7 +54,8 @@ def load(tiny_model, python_folder, tmp_path):
         }[recipe]  # fmt: skip
         small = ["documents.length=40", "training.documents_per_step=3", "training.micro_batch=2",
                  f"model.path={tiny_model}", f"output_dir={tmp_path / 'run'}"]  # fmt: skip
-        return load_recipe(RECIPES / f"{recipe}.yaml", [*data, *small, *PLANS[recipe], *swaps])
+        given = [swap.replace("TEACHER", str(tiny_model)) for swap in swaps]
+        return load_recipe(RECIPES / f"{recipe}.yaml", [*data, *small, *PLANS[recipe], *given])
 
     return load
 
@@ -64,7 +70,9 @@ def test_two_steps(load, choice, recipe):
     plan = options.plan.build(resources)
     documents = make_documents(options.data, options.documents, resources, plan)
     before = {name: p.clone() for name, p in resources.policy.named_parameters()}
-    loop = make_loop_parts(options, resources, plan, documents.train.documents, MicroBatch(2))
+    loop = make_loop_parts(
+        options, resources, plan, documents.train.documents, MicroBatch(2), keep_logits=False
+    )
     steps = list(train(loop, range(2)))
     assert len(steps) == 2
     for step in steps:
@@ -85,7 +93,7 @@ NO_FEATURES = ["feature_map=null", "evaluation.evaluators=[]"]
 def test_rewards_say_whether_they_need_a_feature_map(load, reward):
     swaps = [f"reward={reward}", *NEEDED.get(reward, ()), *NO_FEATURES]
     if reward in FEATURELESS:
-        assert load("ebft_full", *swaps).options.method == "RLVR"
+        assert load("ebft_full", *swaps).options.method == FEATURELESS[reward]
         return
     with pytest.raises(ValueError, match=r"feature_map: missing, but the reward \w+ uses features"):
         load("ebft_full", *swaps)

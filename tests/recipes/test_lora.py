@@ -28,7 +28,9 @@ def run(arguments, steps=2):
     resources = make_resources(options.model, seed=options.seed, depth=depth_of(options))
     plan = options.plan.build(resources)
     documents = make_documents(options.data, options.documents, resources, plan)
-    loop = make_loop_parts(options, resources, plan, documents.train.documents, MicroBatch(2))
+    loop = make_loop_parts(
+        options, resources, plan, documents.train.documents, MicroBatch(2), keep_logits=False
+    )
     return list(train(loop, range(steps))), loop, resources
 
 

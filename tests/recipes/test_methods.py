@@ -36,7 +36,9 @@ def machinery_of(arguments):
     resources = make_resources(options.model, seed=options.seed, depth=depth_of(options))
     plan = options.plan.build(resources)
     documents = make_documents(options.data, options.documents, resources, plan)
-    return make_loop_parts(options, resources, plan, documents.train.documents, MicroBatch(2))
+    return make_loop_parts(
+        options, resources, plan, documents.train.documents, MicroBatch(2), keep_logits=False
+    )
 
 
 def steps_of(arguments, steps=2):

@@ -169,13 +169,13 @@ class TestDryRun:
         # 40 tokens, anchors 8, 16, 24, 32, each with 4 rollouts of 4 tokens.
         _, out, _ = ebft(*tiny_run(), "--dry-run")
         assert "# A document of 40 tokens has 4 anchors, each with 4 rollouts of 4 tokens." in out
-        assert re.search(r"# sampling +88 ", out)  # 40 + 4·4·3
-        assert re.search(r"# features +104 ", out)  # 40 + 4·4·4
-        assert re.search(r"# training +88 ", out)
+        assert re.search(r"# sampling +80 ", out)  # 32 + 4·4·3: up to the last anchor
+        assert re.search(r"# features +100 ", out)  # 36 + 4·4·4: up to the last reference's end
+        assert re.search(r"# training +88 ", out)  # 40 + 4·4·3
 
     def test_it_says_whose_sampling_it_counts(self, ebft, tiny_run):
         _, out, _ = ebft(*tiny_run("sampler=hf_generate"), "--dry-run")
-        assert re.search(r"# sampling \* +88 ", out)
+        assert re.search(r"# sampling \* +80 ", out)
         assert "# * with hf_tree" in out
 
     def test_a_model_that_is_not_here_leaves_the_recipe(self, ebft, tiny_run):

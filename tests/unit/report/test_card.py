@@ -50,7 +50,7 @@ def test_what_the_hub_reads():
     assert metadata(card) == {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["ebft", "ebft"],
+        "tags": ["ebft"],
         "base_model": "Qwen/Qwen2.5-0.5B",
         "datasets": ["nvidia/OpenCodeInstruct"],
     }
