@@ -252,7 +252,9 @@ def test_documents_in_memory_are_those_that_were_given():
         found = kept[place]
         assert found.tokens.dtype == torch.int64
         assert found.tokens.tolist() == given[place].tokens.tolist()
-        assert replace(found, tokens=None) == replace(given[place], tokens=None)
+        # Python 3.13 compares field by field, and a tensor of several numbers is not true or false.
+        one = torch.tensor([0])
+        assert replace(found, tokens=one) == replace(given[place], tokens=one)
     for place in (3, -4):
         with pytest.raises(IndexError):
             kept[place]
