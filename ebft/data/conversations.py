@@ -59,8 +59,9 @@ def conversation_documents(
     if places == [len(example.messages) - 1]:
         yield _document_of_last(example, tokenizer, start)
         return
-    tokens = encode(tokenizer, [_render(tokenizer, example, example.messages)])[0]
-    _check_answers(tokenizer, example)
+    whole = _render(tokenizer, example, example.messages)
+    tokens = encode(tokenizer, [whole])[0]
+    _check_answers(tokenizer, example, whole)
     spans = [_span(tokenizer, example, place, tokens) for place in places]
     turns = [span for span in spans if span is not None]
     if len(turns) == len(spans):
@@ -129,7 +130,7 @@ def _document_of_last(
     """Returns the document of a conversation that ends with its only turn to train on."""
     place = len(example.messages) - 1
     whole = _render(tokenizer, example, example.messages)
-    _check_answers(tokenizer, example)
+    _check_answers(tokenizer, example, whole)
     tokens = encode(tokenizer, [whole])[0]
     if (span := _span(tokenizer, example, place, tokens)) is not None:
         return _document(example, tokens, [span], start)
@@ -186,14 +187,14 @@ def _check_used(example: Example, place: int, text: str, turn: str) -> None:
             )
 
 
-def _check_answers(tokenizer: PreTrainedTokenizerBase, example: Example) -> None:
-    """Raises `UserError` if the template leaves out the answers of tools."""
+def _check_answers(tokenizer: PreTrainedTokenizerBase, example: Example, whole: str) -> None:
+    """Raises `UserError` if the template, whose text is `whole`, leaves out an answer of a tool."""
     answers = [place for place, it in enumerate(example.messages) if it.role == TOOL]
     for place in answers:
         # A template may quote an answer, so its text says nothing; another one must change it.
         other = replace(example.messages[place], content=f"{example.messages[place].content} 0")
         changed = [*example.messages[:place], other, *example.messages[place + 1 :]]
-        if _render(tokenizer, example, changed) == _render(tokenizer, example, example.messages):
+        if _render(tokenizer, example, changed) == whole:
             raise UserError(
                 f"data: {example.name}: the chat template does not write the answer of a tool in "
                 f"message {place + 1}; give a model whose template has tools, or leave the row out"

@@ -17,10 +17,9 @@ from ebft.models.options import resolve_device
 from ebft.models.probe import check_layout
 from ebft.rollout.micro_batches import tree_tokens
 from ebft.runs.estimate import memory_need
-from ebft.runs.memory import MemoryBudget, free_memory
+from ebft.runs.memory import MemoryBudget, free_memory, make_micro_batch
 from ebft.runs.setup import (
     cast_frozen,
-    make_micro_batch,
     make_resources,
     read_splits,
     tokenize_split,
@@ -74,8 +73,7 @@ class Subject:
             log.warning("--documents %d: the data has %d to train on", count, len(corpus))
         order, used = DocumentOrder(options.seed, len(corpus)), min(count, len(corpus))
         chosen = [corpus[place] for place in order(0, min(used + others, len(corpus)))]
-        tried = options.model.attention == "auto"
-        check_layout(resources.policy, chosen, plan, tried=tried)
+        check_layout(resources.policy, chosen, plan, tried=options.model.tries_layouts)
         cast_frozen(resources, has_lora=options.model.lora is not None)
         sketch = Sketch(trained_weights(resources.policy), seed=options.seed)
         return cls(resources, chosen[:used], chosen[used:] or chosen[:others], free, sketch)

@@ -125,6 +125,11 @@ class ModelOptions(Options):
         assert self.path is not None, "validated"
         return self.path
 
+    @property
+    def tries_layouts(self) -> bool:
+        """Whether the layout is chosen by trying the model when it is loaded."""
+        return self.attention == "auto"
+
     @field_validator("device")
     @classmethod
     def _is_a_device(cls, device: str) -> str:

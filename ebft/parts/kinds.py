@@ -48,8 +48,8 @@ class RewardPart(Part):
         return "EBFT" if self.uses_features() else "RLVR"
 
     def per_token(self) -> bool:
-        """Whether the reward scores each token by itself: its terms have
-        a row for each of the G tokens of a context, [P·G, n], one after another."""
+        """Whether the reward scores each token by itself: its terms have a row for each of the G
+        tokens of a context, [P·G, n], one after another."""
         return False
 
 

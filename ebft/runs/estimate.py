@@ -169,7 +169,7 @@ class StepEstimate:
             if tree.rollouts
             else "no rollouts."
         )
-        unsure = self.options.model.attention == "auto" and tree.rollouts > 0
+        unsure = self.options.model.tries_layouts and tree.rollouts > 0
         on_rows = replace(self, typical=replace(tree, on_rows=True)).flops() / per_step
         other = any(work.name.endswith("*") for work in rows)
         lines = [

@@ -106,8 +106,7 @@ def make_sets(options: EvaluateOptions, resources: Resources) -> list[Evaluation
     sets = make_evaluation_sets(options.evaluation, resources, documents)
     chosen = [document for one in sets for document in one.documents]
     if probed := [document for document in chosen if PROBED.accepts(document)]:
-        tried = options.model.attention == "auto"
-        probe_tree(resources.policy, probed, PROBED, tried=tried)
+        probe_tree(resources.policy, probed, PROBED, tried=options.model.tries_layouts)
     cast_base(resources.policy, resources.precision)  # the probe is in float32
     return sets
 

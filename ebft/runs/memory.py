@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
+from ebft.data.on_demand import OnDemand
 from ebft.errors import MemoryShortError, UserError, is_out_of_memory
 from ebft.lazy import torch
 from ebft.models.cost import GIB
+from ebft.parts.interfaces import Plan
+from ebft.rollout.micro_batches import MicroBatch
+from ebft.runs.estimate import memory_need, recipe_tree, tree_of
 
 if TYPE_CHECKING:
     from ebft.checkpoints.checkpointer import Checkpointer
+    from ebft.distributed.processes import Processes
+    from ebft.rollout.records import Document
     from ebft.runs.estimate import MemoryNeed
-    from ebft.runs.options import StepOptions
+    from ebft.runs.options import FineTuneOptions, StepOptions
     from ebft.training.parts import LoopParts
 
 SHARE = 0.8
@@ -102,6 +108,38 @@ class MemoryBudget:
         advice.append("a smaller documents.length, sampler.n or plan.rollout_length")
         need = self.describe(micro_batch)
         return MemoryShortError(f"out of memory: {need}; set {', or '.join(advice)}")
+
+
+def make_micro_batch(
+    budget: MemoryBudget, processes: Processes, *, before: int | None
+) -> MicroBatch:
+    """The micro-batch of the recipe, or for auto one that fits: `before`, if that fits."""
+    documents = budget.choose_micro_batch(before=before)
+    # The smallest of all processes, because they compute micro-batches in lockstep.
+    return MicroBatch(int(processes.gather(torch.tensor([documents])).min()))
+
+
+def with_turns(
+    budget: MemoryBudget, options: FineTuneOptions, documents: Sequence[Document]
+) -> MemoryBudget | None:
+    """The budget for conversations, if one needs more memory than the longest document of one
+    turn, for which the budget is; otherwise None."""
+    plan, sampler = options.plan, options.sampler
+    if isinstance(documents, OnDemand) or sampler is None or not isinstance(plan, Plan):
+        return None  # on demand, each turn is a document
+    of_turn = sampler.n * plan.rollout_length
+    largest = max(documents, key=lambda it: it.tokens.numel() + of_turn * len(it.turns))
+    longest = recipe_tree(options)
+    tree = tree_of(largest, plan, sampler, on_rows=longest.on_rows)
+    if not largest.turns or tree.columns <= longest.columns:
+        return None
+    if options.training.micro_batch == "auto":
+        log.info(
+            "%s is a conversation of %d turns, which needs more memory",
+            largest.name,
+            len(largest.turns),
+        )
+    return replace(budget, need=memory_need(options, processes=budget.processes, tree=tree))
 
 
 def describe_need(need: Callable[[int], float], micro_batch: int) -> str:

@@ -138,7 +138,7 @@ class EvaluateOptions(ModelRecipeOptions):
 class FineTuneOptions(ModelRecipeOptions):
     """A fine-tuning recipe: `recipe: finetune`.
 
-    With sampler, reward and baseline the method is EBFT, or RLVR if the reward uses no features.
+    With sampler, reward and baseline the reward names the method, such as EBFT or RLVR.
     Without the three it is SFT, on the documents that the plan accepts.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from torch.optim.lr_scheduler import ConstantLR
 
 from ebft.data.corpus import digest_documents
 from ebft.data.documents import DocumentOptions, Tokenized, tokenize
-from ebft.data.on_demand import OnDemand
 from ebft.data.order import DocumentOrder, told_apart
 from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.errors import UserError
@@ -38,9 +37,9 @@ from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Contexts, Document, Rollouts
-from ebft.runs.estimate import describe_rows, memory_need, recipe_tree, tree_of
+from ebft.runs.estimate import describe_rows, memory_need
 from ebft.runs.folder import Start
-from ebft.runs.memory import MemoryBudget, free_memory
+from ebft.runs.memory import MemoryBudget, free_memory, make_micro_batch, with_turns
 from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
 from ebft.runs.trial import INSTEAD
 from ebft.samplers.hf_tree import HfTree
@@ -118,8 +117,9 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     }
     if start.resumed is not None:
         start.resumed.check_digests(digests)
-    tried = options.model.attention == "auto"
-    check_layout(resources.policy, documents.train.documents, plan, tried=tried)
+    check_layout(
+        resources.policy, documents.train.documents, plan, tried=options.model.tries_layouts
+    )
     if (larger := with_turns(budget, options, documents.train.documents)) is not None:
         budget = larger
         micro_batch = make_micro_batch(budget, processes, before=start.micro_batch)
@@ -129,38 +129,6 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
         keep_logits=budget.keeps_logits(micro_batch.documents),
     )  # fmt: skip
     return Prepared(budget, resources, documents, sets, digests, loop)
-
-
-def make_micro_batch(
-    budget: MemoryBudget, processes: Processes, *, before: int | None
-) -> MicroBatch:
-    """The micro-batch of the recipe, or for auto one that fits: `before`, if that fits."""
-    documents = budget.choose_micro_batch(before=before)
-    # The smallest of all processes, because they compute micro-batches in lockstep.
-    return MicroBatch(int(processes.gather(torch.tensor([documents])).min()))
-
-
-def with_turns(
-    budget: MemoryBudget, options: FineTuneOptions, documents: Sequence[Document]
-) -> MemoryBudget | None:
-    """The budget for conversations, if one needs more memory than the longest document of one
-    turn, for which the budget is; otherwise None."""
-    plan, sampler = options.plan, options.sampler
-    if isinstance(documents, OnDemand) or sampler is None or not isinstance(plan, Plan):
-        return None  # on demand, each turn is a document
-    of_turn = sampler.n * plan.rollout_length
-    largest = max(documents, key=lambda it: it.tokens.numel() + of_turn * len(it.turns))
-    longest = recipe_tree(options)
-    tree = tree_of(largest, plan, sampler, on_rows=longest.on_rows)
-    if not largest.turns or tree.columns <= longest.columns:
-        return None
-    if options.training.micro_batch == "auto":
-        log.info(
-            "%s is a conversation of %d turns, which needs more memory",
-            largest.name,
-            len(largest.turns),
-        )
-    return replace(budget, need=memory_need(options, processes=budget.processes, tree=tree))
 
 
 def digest_base(resources: Resources, *, another: bool) -> str:

@@ -11,8 +11,7 @@ from ebft.errors import UserError
 from ebft.models.cost import DocumentTree
 from ebft.rollout.records import Document
 from ebft.runs.estimate import StepEstimate, memory_need, recipe_tree
-from ebft.runs.memory import SHARE, MemoryBudget, container_room, free_memory
-from ebft.runs.setup import with_turns
+from ebft.runs.memory import SHARE, MemoryBudget, container_room, free_memory, with_turns
 from tests.conftest import RECIPES
 
 
