@@ -15,8 +15,8 @@ from ebft.lazy import Tensor, no_grad, torch
 from ebft.models.shape import layer_index
 from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.part import Claim, Resources
+from ebft.rollout.merge import grow_merged
 from ebft.rollout.records import Features, Rollouts
-from ebft.rollout.tree import grow
 
 Combine = Literal["concat", "stack", "mean"]
 
@@ -91,7 +91,10 @@ class HiddenStatesMap:
     ) -> list[tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]]:
         from ebft.models.forward import autocast
 
-        tree, contexts = grow(rollouts.without_tails(), steps=rollouts.longest), rollouts.contexts
+        tree, contexts = (
+            grow_merged(rollouts.without_tails(), steps=rollouts.longest),
+            rollouts.contexts,
+        )
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.mask)
         G = contexts.rollout_length

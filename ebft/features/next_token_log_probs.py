@@ -11,8 +11,8 @@ from ebft.lazy import Tensor, no_grad, torch
 from ebft.models.shape import ROWS
 from ebft.parts.kinds import FeatureMapPart
 from ebft.parts.part import Claim, Resources
+from ebft.rollout.merge import grow_merged
 from ebft.rollout.records import Features, Rollouts
-from ebft.rollout.tree import grow
 from ebft.transforms.project import projection
 
 
@@ -67,7 +67,10 @@ class NextTokenLogProbsMap:
     ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
         from ebft.models.whole import whole
 
-        tree, contexts = grow(rollouts.without_tails(), steps=rollouts.longest), rollouts.contexts
+        tree, contexts = (
+            grow_merged(rollouts.without_tails(), steps=rollouts.longest),
+            rollouts.contexts,
+        )
         (hidden,) = self._read(tree.tokens, tree.positions, tree.mask)
         rollout_hidden = tree.of_rollouts(hidden[0], contexts.rollout_length).flatten(0, 1)
         # The head is not in the layers that `_read` gathers; with LoRA it may be sharded.

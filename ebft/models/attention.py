@@ -8,8 +8,9 @@ probabilities again, so no [queries, keys] matrix is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -29,6 +30,7 @@ from ebft.rollout.tree_mask import TreeMask
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Attention = Callable[..., tuple[Tensor, None]]
 TREE = "ebft_tree"
 FLEX = "ebft_flex"
 """`ebft.models.flex`, registered there."""
@@ -286,10 +288,44 @@ def unfold(x: Float[Tensor, "H_kv Q R d"], H: int) -> Float[Tensor, "N H d"]:
     return split.permute(1, 3, 0, 2, 4).reshape(-1, H, d)
 
 
+def of_merged(attention: Attention) -> Attention:
+    """Returns an attention over trees that also takes merged ones.
+
+    Queries, keys and values of the tokens that were computed are spread out to the whole row, and
+    what the same tokens attend to is returned. While branches are sampled, the cache has spread out
+    keys and values already.
+    """
+
+    @wraps(attention)
+    def spread_out(
+        module: torch.nn.Module,
+        query: Float[Tensor, "B H N d"],
+        key: Float[Tensor, "B H_kv K d"],
+        value: Float[Tensor, "B H_kv K v"],
+        attention_mask: Tensor | None,
+        *,
+        tree_mask: TreeMask | None = None,
+        **others: Any,
+    ) -> tuple[Float[Tensor, "B N H v"], None]:
+        merged = None if tree_mask is None else tree_mask.merged
+        if merged is None:
+            return attention(
+                module, query, key, value, attention_mask, tree_mask=tree_mask, **others
+            )
+        assert tree_mask is not None
+        query = query.index_select(2, merged.spread)
+        if tree_mask.newest is None:
+            key, value = (x.index_select(2, merged.spread) for x in (key, value))
+        out, _ = attention(module, query, key, value, attention_mask, tree_mask=tree_mask, **others)
+        return out.index_select(1, merged.kept), None
+
+    return spread_out
+
+
 # Not compiled: its loops depend on the tree, so every tree would recompile it.
 for _name, _attention in ((TREE, tree_attention), (DENSE, dense_attention)):
     AttentionInterface.register(
         _name,
-        torch.compiler.disable(_attention),  # type: ignore[no-untyped-call]
+        torch.compiler.disable(of_merged(_attention)),  # type: ignore[no-untyped-call]
     )
     AttentionMaskInterface.register(_name, sdpa_mask)

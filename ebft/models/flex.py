@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from ebft.errors import UserError
-from ebft.models.attention import FLEX, in_autocast, scoring, without_tree
+from ebft.models.attention import FLEX, in_autocast, of_merged, scoring, without_tree
 from ebft.models.branch_attention import Scoring
 from ebft.rollout.tree_mask import Intervals, TreeMask
 
@@ -161,5 +161,5 @@ def _padded_intervals(intervals: Intervals) -> Intervals:
     return Intervals(*(pad(x, more, value=v) for x, v in zip(intervals, (0, 1, 1, 0), strict=True)))
 
 
-AttentionInterface.register(FLEX, flex_tree_attention)
+AttentionInterface.register(FLEX, of_merged(flex_tree_attention))
 AttentionMaskInterface.register(FLEX, sdpa_mask)

@@ -23,7 +23,7 @@ from transformers import Cache
 from ebft.models.attention import in_autocast, needs_mask, no_mask, on_tree
 from ebft.models.decoder import decoder
 from ebft.rollout.rows import Rows, as_rows, to_columns
-from ebft.rollout.tree_mask import TreeMask
+from ebft.rollout.tree_mask import Merged, TreeMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,13 +120,15 @@ def decode_with_layers(
         last = decode(model, tokens, positions, tree_mask)
     if batches is None:
         return [*(each for (each,) in kept), last]
-    return [*(to_columns(parts, batches)[None] for parts in kept), last]
+    return [*(_in_columns(parts, batches, tree_mask) for parts in kept), last]
 
 
 def _decode_rows(
     decoder: PreTrainedModel, tokens: Int[Tensor, "1 T"], tree_mask: TreeMask
 ) -> Float[Tensor, "1 T d"]:
     batches = as_rows(tree_mask)
+    if tree_mask.merged is not None:
+        tokens = tokens[:, tree_mask.merged.spread]
 
     # Without a mask: no token sees the padding after it, and a query that is padding would see no
     # key at all through a sliding window, which makes gradients NaN.
@@ -141,7 +143,14 @@ def _decode_rows(
     if len(batches) > 1 and torch.is_grad_enabled():
         # Backward computes a batch again, so that only one at a time is in memory.
         again = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
-    return to_columns([again(batch) for batch in batches], batches)[None]
+    return _in_columns([again(batch) for batch in batches], batches, tree_mask)
+
+
+def _in_columns(
+    parts: Sequence[Float[Tensor, "_ d"]], batches: Sequence[Rows], tree_mask: TreeMask
+) -> Float[Tensor, "1 T d"]:
+    values = to_columns(parts, batches)[None]
+    return values if tree_mask.merged is None else values[:, tree_mask.merged.kept]
 
 
 def _each_token(output: Tensor, R: int, L: int) -> Float[Tensor, "R L D"]:
@@ -166,6 +175,8 @@ class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self.writes_to = slice(0)
         """The columns of the tokens of the next forward."""
+        self.merged: Merged | None = None
+        """Which tokens the next forward computes, if not all that it writes."""
 
     def update(
         self,
@@ -180,6 +191,9 @@ class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
         The first are the trunks', which begin the row and see nothing else: it returns them alone.
         """
         new = in_autocast(key_states), in_autocast(value_states)
+        if self.merged is not None:
+            keys, values = (x.index_select(2, self.merged.spread) for x in new)
+            new = keys, values
         if layer_idx not in self._kept:
             keys, values = (x.new_zeros(*x.shape[:2], self._columns, x.shape[3]) for x in new)
             self._kept[layer_idx] = keys, values

@@ -12,8 +12,9 @@ from torch.nn.functional import pad
 from ebft.models.forward import decode
 from ebft.models.log_probs import token_log_probs, token_log_probs_and_entropies
 from ebft.models.whole import whole
+from ebft.rollout.merge import distinct, grow_merged
 from ebft.rollout.records import Contexts, Rollouts
-from ebft.rollout.tree import Tree, grow, plant
+from ebft.rollout.tree import Tree, plant
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,16 +88,20 @@ def _log_probs(
 ) -> tuple[Float[Tensor, "P n G"], DocumentLogProbs]:
     # The last token of the longest rollout predicts nothing, so it is left out.
     longest = rollouts.longest
-    tree = grow(rollouts, steps=longest - 1)
+    tree = grow_merged(rollouts, steps=longest - 1)
     hidden = decode(policy, tree.tokens, tree.positions, tree.mask)[0]
+    tokens = rollouts.tokens[..., :longest]
+    # Tokens with the same prefix have the same log-prob.
+    once = distinct(tokens, rollouts.mask[..., :longest])
+    at = once.kept.flatten().nonzero()[:, 0]
     sampled = token_log_probs(
         policy,
-        hidden[tree.logit_index.flatten()],
-        rollouts.tokens[..., :longest].flatten(),
+        hidden[tree.logit_index.flatten()[at]],
+        tokens.flatten()[at],
         rollouts.temperature,
         keep_logits=keep_logits,
     )
-    sampled = pad(sampled.view(tree.logit_index.shape), (0, rollouts.tokens.shape[-1] - longest))
+    sampled = pad(once.spread(sampled), (0, rollouts.tokens.shape[-1] - longest))
     with torch.set_grad_enabled(torch.is_grad_enabled() and train_documents):
         documents = _of_trunks(policy, rollouts.contexts, tree, hidden, likeliest, keep_logits)
     return sampled, documents

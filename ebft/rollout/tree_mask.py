@@ -79,6 +79,17 @@ class NewestGroups(NamedTuple):
     groups: list[Group]
 
 
+class Merged(NamedTuple):
+    """The queries of a row when those with the same prefix are computed once (`rollout.merge`).
+
+    `spread` has the number of the computed token for each query of the row, and `kept` the number
+    of the query that is computed.
+    """
+
+    spread: Int[Tensor, " Q"]
+    kept: Int[Tensor, " N"]
+
+
 @dataclass(frozen=True, eq=False)  # compared by identity: it is the key of a cache
 class TreeMask:
     """The attention mask of a row of trees.
@@ -87,7 +98,8 @@ class TreeMask:
     sees the first `anchors[q]` tokens of its trunk. Keys are all tokens of the row. Queries are all
     tokens too, unless `newest` is set (while branches are sampled): then they are token number
     `newest` of every branch. `prepared` is set by `at`. `known` are the anchors as Python's
-    numbers, if they have been read from the device already.
+    numbers, if they have been read from the device already. If some tokens are `merged`, only
+    those kept are computed, and attention spreads them out to this row.
     """
 
     trunks: tuple[int, ...]
@@ -97,6 +109,7 @@ class TreeMask:
     newest: int | None = None
     prepared: NewestGroups | None = None
     known: tuple[int, ...] | None = None
+    merged: Merged | None = None
 
     @property
     def trunk(self) -> int:
@@ -123,9 +136,9 @@ class TreeMask:
         """The columns of each trunk."""
         return _consecutive(self.trunks)
 
-    def at(self, step: int) -> TreeMask:
+    def at(self, step: int, merged: Merged | None = None) -> TreeMask:
         """The same row; the only queries are token number `step` of every branch."""
-        return replace(self, newest=step, prepared=self._for_newest)
+        return replace(self, newest=step, prepared=self._for_newest, merged=merged)
 
     @cached_property
     def _for_newest(self) -> NewestGroups:

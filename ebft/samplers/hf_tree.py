@@ -14,10 +14,11 @@ from ebft.models.shape import ROWS
 from ebft.parts.kinds import SamplerPart
 from ebft.parts.part import Claim, Resources
 from ebft.rollout.contexts import make_rollouts
+from ebft.rollout.merge import alike
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.streams import uniforms
 from ebft.rollout.tree import plant
-from ebft.rollout.tree_mask import TreeMask
+from ebft.rollout.tree_mask import Merged, TreeMask
 from ebft.samplers.draw import draw
 from ebft.samplers.row_contexts import RowReader, read_contexts
 from ebft.samplers.truncate import truncate
@@ -31,15 +32,18 @@ LOOKS_EVERY = 8
 after a rollout's end are not used."""
 Uniform = Callable[[int], Float[Tensor, "P n"]]
 """Random numbers in [0, 1) for a token of all rollouts, by the token's number."""
+Read = Callable[[Int[Tensor, " N"], int, Merged | None], Float[Tensor, "N d"]]
+"""Reads a token of each branch, by its number, or of those kept of the merged ones."""
 
 
 class HfTree(SamplerPart):
     """Samples from the policy with transformers: exact, and without a second copy of the weights.
 
     Each document is prefilled once, up to its last anchor. The n·A branches of its A anchors then
-    decode together on that cache, one token at a time, with n·A·(G−1) token-forwards. Micro-batches
-    with few branches decode together. A model on rows (`model.attention`) decodes the branches of
-    one anchor together, with caches of its own.
+    decode together on that cache, one token at a time, with at most n·A·(G−1) token-forwards: on a
+    CPU, branches that are the same so far are one. Micro-batches with few branches decode together.
+    A model on rows (`model.attention`) decodes the branches of one anchor together, with caches of
+    its own.
     """
 
     temperature: float = Field(
@@ -85,6 +89,8 @@ class HfTreeSampler:
         # Processes decode in lockstep, and another may have rollouts that have not ended.
         self._stops = resources.processes.size == 1
         self._looks_every = 1 if resources.device.type == "cpu" else LOOKS_EVERY
+        # On a GPU a token takes as long for fewer branches, and it would wait for their number.
+        self._merges = resources.device.type == "cpu"
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Uses the policy itself; there is nothing to copy."""
@@ -135,16 +141,21 @@ class HfTreeSampler:
         def hidden_states(
             tokens: Int[Tensor, " N"], columns: slice, tree_mask: TreeMask
         ) -> Float[Tensor, "N d"]:
-            cache.writes_to = columns
-            return decode(policy, tokens[None], tree.positions[:, columns], tree_mask, cache)[0]
+            cache.writes_to, cache.merged = columns, tree_mask.merged
+            positions = tree.positions[:, columns]
+            if tree_mask.merged is not None:
+                positions = positions[:, tree_mask.merged.kept]
+            return decode(policy, tokens[None], positions, tree_mask, cache)[0]
 
-        def read(tokens: Int[Tensor, " N"], number: int) -> Float[Tensor, "N d"]:
+        def read(
+            tokens: Int[Tensor, " N"], number: int, merged: Merged | None
+        ) -> Float[Tensor, "N d"]:
             # Token `number` of every branch.
             columns = slice(trunk + number, None, tree.mask.steps)
-            return hidden_states(tokens, columns, tree.mask.at(number))
+            return hidden_states(tokens, columns, tree.mask.at(number, merged))
 
         hidden = hidden_states(tree.tokens[0, :trunk], slice(trunk), tree.mask.trunks_only())
-        return self._continue(contexts, hidden[tree.context_at], uniform, read)
+        return self._continue(contexts, hidden[tree.context_at], uniform, read, merges=self._merges)
 
     def _on_rows(
         self, contexts: Contexts, uniform: Uniform
@@ -158,7 +169,7 @@ class HfTreeSampler:
             )
             reader = RowReader(branches)
             drawn, their_log_probs = self._continue(
-                contexts, rows.newest, partial(_part_of, uniform, place), reader
+                contexts, rows.newest, partial(_part_of, uniform, place), reader, merges=False
             )
             if log_probs is None:
                 log_probs = their_log_probs.new_zeros(shape)
@@ -171,21 +182,35 @@ class HfTreeSampler:
         contexts: Contexts,
         hidden: Float[Tensor, "p d"],
         uniform: Uniform,
-        read: Callable[[Int[Tensor, " N"], int], Float[Tensor, "N d"]],
+        read: Read,
+        *,
+        merges: bool,
     ) -> tuple[Int[Tensor, "p n G"], Float[Tensor, "p n G"]]:
         """Samples after p contexts with the last hidden states `hidden`. `read` takes token number
-        i of all branches, and returns the hidden states that predict the next."""
+        i of all branches, and returns the hidden states that predict the next; if it `merges`, of
+        the branches that have not ended, and once for those that are the same so far."""
         p, n, G = len(hidden), self.n, contexts.rollout_length
+        branch = torch.arange(p * n, device=hidden.device)
+        prefix, ended = branch // n, torch.zeros_like(branch, dtype=torch.bool)
         # n draws from one distribution for each context.
         drawn = [self._draw(hidden, uniform(0))]
-        ended = torch.zeros_like(drawn[0][0], dtype=torch.bool)
         for t in range(1, G):
-            if contexts.stop_at_eos and self._stops:
-                ended |= drawn[-1][0] == self._resources.tokenizer.eos_token_id
-                if t % self._looks_every == 0 and ended.all():
+            last = drawn[-1][0].flatten()
+            if contexts.stop_at_eos:
+                ended |= last == self._resources.tokenizer.eos_token_id
+                if self._stops and t % self._looks_every == 0 and ended.all():
                     break
-            hidden = read(drawn[-1][0].flatten(), t - 1)
-            token, log_prob = self._draw(hidden, uniform(t).view(p * n, 1))
+            if merges:
+                merged = alike(prefix, last, ~ended)
+                prefix, kept = merged
+                hidden = read(last[kept], t - 1, merged)
+                # Again n draws from each: the branches that are the same so far differ from here.
+                token, log_prob = (
+                    x[prefix, branch % n] for x in self._draw(hidden, uniform(t)[kept // n])
+                )
+            else:
+                hidden = read(last, t - 1, None)
+                token, log_prob = self._draw(hidden, uniform(t).view(p * n, 1))
             drawn.append((token.view(p, n), log_prob.view(p, n)))
         tokens, log_probs = (torch.stack(column, -1) for column in zip(*drawn, strict=True))
         rest = (0, G - tokens.shape[-1])

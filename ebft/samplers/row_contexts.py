@@ -54,7 +54,9 @@ class RowReader:
     def __init__(self, branches: Decoded) -> None:
         self._branches = branches
 
-    def __call__(self, tokens: Int[Tensor, " N"], _number: int) -> Float[Tensor, "N d"]:
+    def __call__(
+        self, tokens: Int[Tensor, " N"], _number: int, _merged: object
+    ) -> Float[Tensor, "N d"]:
         """Reads the next token of each branch; returns the hidden states that predict one more."""
         self._branches = self._branches.read(tokens[:, None])
         return self._branches.newest

@@ -263,8 +263,8 @@ def test_it_decodes_no_further_than_the_longest_rollout(monkeypatch):
 
 
 def test_counted_token_forwards_and_logits(monkeypatch):
-    """The budget of the design's documents: S + nA(G−1) tokens to train, S + nAG for features, and
-    to sample what is before the last anchor and nA(G−1)."""
+    """At most S + nA(G−1) tokens to train, S + nAG for features, and to sample what is before the
+    last anchor and nA(G−1): each distinct prefix once, and none that the document has."""
     forwarded, predicted = [], []
     make = log_probs._logits
 
@@ -272,33 +272,54 @@ def test_counted_token_forwards_and_logits(monkeypatch):
         predicted.append(len(hidden))
         return make(hidden, *others)
 
+    def counted(work):
+        forwarded.clear()
+        predicted.clear()
+        with torch.no_grad():
+            result = work()
+        return sum(forwarded), sum(predicted), result
+
     monkeypatch.setattr(log_probs, "_logits", count)
     hook = POLICY.base_model.register_forward_pre_hook(
         lambda _m, _a, kwargs: forwarded.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     try:
-        c = Strided(start=8, stride=8, rollout_length=8)(tiny_documents([1024]))
-        assert len(c) == 127
-        r = HfTree(n=4).build(tiny_resources(POLICY))(c, step=0)
-        assert sum(forwarded) == 1016 + 4 * 127 * 7 == 4572
-        assert sum(predicted) == 127 + 4 * 127 * 7, "first tokens of a context share their logits"
-        forwarded.clear()
-        predicted.clear()
-        with torch.no_grad():
-            tree_log_probs(POLICY, r)
-        assert sum(forwarded) == 1024 + 4 * 127 * 7 == 4580, "nothing follows the last token"
-        assert sum(predicted) == 1023 + 4 * 127 * 8
-        forwarded.clear()
-        predicted.clear()
-        HiddenStates().build(tiny_resources(POLICY))(r)
-        assert sum(forwarded) == 1024 + 4 * 127 * 8 == 5088
-        assert not predicted
-        forwarded.clear()
-        ends = torch.tensor([2, 3, 1, 3]).view(1, 4, 1)
+        c = Strided(start=8, stride=16, rollout_length=8)(tiny_documents([1024]))
+        assert len(c) == 64
+        resources = tiny_resources(POLICY)
+        tokens, logits, r = counted(lambda: HfTree(n=8).build(resources)(c, step=0))
+        fed = r.first(7)
+        assert tokens == 1016 + len(prefixes(fed)) < 1016 + 8 * 64 * 7
+        assert logits == 64 + len(prefixes(fed)), "first tokens of a context share their logits"
+        tokens, logits, _ = counted(lambda: tree_log_probs(POLICY, r))
+        assert tokens == 1024 + len(prefixes(fed) - prefixes_of_document(c))
+        assert logits == 1023 + len(prefixes(r))
+        tokens, logits, _ = counted(lambda: HiddenStates().build(resources)(r))
+        assert (tokens, logits) == (1024 + len(prefixes(r) - prefixes_of_document(c)), 0)
+        ends = torch.tensor([2, 3, 1, 3, 1, 2, 3, 1]).view(1, 8, 1)
         ended = replace(r, mask=(torch.arange(8) < ends).expand_as(r.tokens))
-        with torch.no_grad():
-            tree_log_probs(POLICY, ended)
-        HiddenStates().build(tiny_resources(POLICY))(ended)
-        assert forwarded == [1024 + 4 * 127 * 2, 1024 + 4 * 127 * 3], "the longest has 3"
+        tokens, logits, _ = counted(lambda: tree_log_probs(POLICY, ended))
+        fed = ended.first(2)  # nothing follows the last token of the longest
+        assert tokens == 1024 + len(prefixes(fed) - prefixes_of_document(c)) < 1024 + 8 * 64 * 2
+        assert logits == 1023 + len(prefixes(ended))
     finally:
         hook.remove()
+
+
+def prefixes(r: Rollouts) -> set[tuple[int, tuple[int, ...]]]:
+    """What the rollout tokens of a document see, themselves included, with the context's number."""
+    return {
+        (p, tuple(tokens[: t + 1].tolist()))
+        for p in range(len(r.contexts))
+        for tokens, mask in zip(r.tokens[p], r.mask[p], strict=True)
+        for t in range(int(mask.sum()))
+    }
+
+
+def prefixes_of_document(c: Contexts) -> set[tuple[int, tuple[int, ...]]]:
+    """What the tokens of the references see."""
+    return {
+        (p, tuple(tokens[: t + 1].tolist()))
+        for p, (tokens, mask) in enumerate(zip(c.reference, c.reference_mask, strict=True))
+        for t in range(int(mask.sum()))
+    }
