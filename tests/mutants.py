@@ -57,6 +57,7 @@ LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "co
 DOCUMENTS, SPLIT, CONVERSATIONS = (
     f"tests/unit/data/test_{name}.py" for name in ("documents", "split", "conversations")
 )
+MERGE = "tests/property/test_merge.py"
 ARCHITECTURES = "tests/unit/models/test_architectures.py"
 LAYOUT, LOG_PROBS = (f"tests/unit/models/test_{name}.py" for name in ("layout", "log_probs"))
 TOKEN_WEIGHTS = "tests/unit/training/test_token_weights.py"
@@ -202,6 +203,16 @@ MUTANTS = [
     Mutant("rollout/records.py", "on_host[B + 1 + rows.start", "on_host[B + rows.start"),
     Mutant("rollout/records.py", "self.mask.any((0, 1)) * number", "self.mask.all(1).all(0) * number"),
     Mutant("rollout/tree.py", "begins.diff() * n", "begins.diff()"),
+    Mutant("rollout/merge.py", "tokens.where(mask, -1)", "tokens", MERGE),
+    Mutant("rollout/merge.py", ".cumprod(-1)\n        firsts", "\n        firsts", MERGE),
+    Mutant("rollout/merge.py", "kept = mask & (first", "kept = (first", MERGE),
+    Mutant("rollout/merge.py", "at < c.lengths[c.row, None], -1", "at < at + 1, -1", MERGE),
+    Mutant("rollout/merge.py", "(same & rollouts.mask[..., :steps]).cumprod(-1).bool()", "torch.zeros_like(same)", MERGE),
+    Mutant("rollout/merge.py", "own = mask & ~follows_document(rollouts, steps)", "own = mask", MERGE),
+    Mutant("rollout/merge.py", "(prefix << 32) | tokens", "tokens", "tests/property/test_tree.py"),
+    Mutant("models/attention.py", "out.index_select(1, merged.kept)", "out[:, : len(merged.kept)]", MERGE),
+    Mutant("samplers/hf_tree.py", "uniform(t)[kept // n]", "uniform(t)[prefix[kept]]", "tests/property/test_tree.py"),
+    Mutant("samplers/hf_tree.py", "alike(prefix, last, ~ended)", "alike(prefix, last, ~ended | True)", "tests/unit/samplers"),
     Mutant("rollout/transfer.py", ".to(device, non_blocking=True)", ".to(device)", WAITS),
     Mutant("rollout/tree_mask.py", "ON_CPU if device.type == \"cpu\" else ON_GPU", "ON_CPU", WAITS),
     Mutant("rollout/tree_mask.py", "repeat_interleave(branches, output_size=sum(self.branches))", "repeat_interleave(branches)", WAITS),

@@ -92,7 +92,7 @@ def _log_probs(
     hidden = decode(policy, tree.tokens, tree.positions, tree.mask)[0]
     tokens = rollouts.tokens[..., :longest]
     # Tokens with the same prefix have the same log-prob.
-    once = distinct(tokens, rollouts.mask[..., :longest])
+    once = distinct(tokens, rollouts.within[..., :longest])
     at = once.kept.flatten().nonzero()[:, 0]
     sampled = token_log_probs(
         policy,

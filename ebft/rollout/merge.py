@@ -41,7 +41,9 @@ class Distinct(NamedTuple):
 
 
 def distinct(tokens: Int[Tensor, "P n G"], mask: Bool[Tensor, "P n G"]) -> Distinct:
-    """Returns which tokens within `mask` have a prefix that no earlier rollout of the context has.
+    """Returns which tokens of `mask` have a prefix that no earlier rollout of the context has.
+
+    Only tokens before the first or after the last of a rollout may be outside the mask.
 
     >>> tokens = torch.tensor([[[1, 2, 3], [1, 2, 4], [1, 5, 3]]])
     >>> distinct(tokens, torch.ones_like(tokens, dtype=torch.bool)).kept.int()
@@ -90,17 +92,17 @@ def follows_document(rollouts: Rollouts, steps: int) -> Bool[Tensor, "P n steps"
     document = c.tokens[c.row[:, None], at.clamp(max=c.tokens.shape[1] - 1)]
     document = document.where(at < c.lengths[c.row, None], -1)
     same = rollouts.tokens[..., :steps] == document[:, None]
-    return (same & rollouts.mask[..., :steps]).cumprod(-1).bool()
+    return (same & rollouts.within[..., :steps]).cumprod(-1).bool()
 
 
 def grow_merged(rollouts: Rollouts, *, steps: int) -> Tree:
     """Returns the tree of `grow`, merged if that leaves out enough tokens.
 
-    The columns of a merged tree are those of its distinct tokens. Those of rollout tokens outside
-    the mask are 0.
+    The columns of a merged tree are those of its distinct tokens. Those after a rollout's end are
+    0.
     """
     tree = grow(rollouts, steps=steps)
-    mask = rollouts.mask[..., :steps]
+    mask = rollouts.within[..., :steps]
     own = mask & ~follows_document(rollouts, steps)
     found = distinct(rollouts.tokens[..., :steps], own)
     trunk = tree.mask.trunk

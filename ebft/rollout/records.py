@@ -166,6 +166,11 @@ class Rollouts:
         number = torch.arange(1, self.mask.shape[-1] + 1, device=self.mask.device)
         return int((self.mask.any((0, 1)) * number).max())
 
+    @property
+    def within(self) -> Bool[Tensor, "P n G"]:
+        """True up to the last token of each rollout that is in the mask."""
+        return self.mask.flip(-1).cumsum(-1).flip(-1) > 0
+
     def split(self) -> Iterator[tuple[slice, Rollouts]]:
         """The micro-batches, each with its place in the P dimension."""
         for place, contexts in self.contexts.split():

@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from ebft.distributed.processes import Processes
+from ebft.rollout.merge import distinct
 from ebft.rollout.records import Scored
 from ebft.scoring.kernel_scores import unbiased_cfm
 from ebft.training.parts import Step
@@ -41,14 +42,17 @@ def scored_metrics(scored: Scored, processes: Processes) -> dict[str, float]:
     `cfm` is the unbiased feature-matching loss of this step's documents, in the features that the
     reward uses; absent for n = 1, where it is undefined. `alignment` is the mean of the unary
     terms, and `diversity` is what the pairwise terms subtract: reward = alignment − diversity.
-    Rewards without features have none of these. `advantage_std` is the standard deviation of all
+    Rewards without features have none of these. `distinct_tokens` counts rollout tokens whose
+    prefix no earlier rollout of the context has. `advantage_std` is the standard deviation of all
     advantages of the step; absent if there is only one.
     """
-    n = scored.rollouts.tokens.shape[1]
+    rollouts = scored.rollouts
+    n, once = rollouts.tokens.shape[1], distinct(rollouts.tokens, rollouts.within).kept
     reward = float(processes.gather(scored.reward()).mean())
     metrics = {
         "reward": reward,
-        "rollout_tokens": float(processes.sum(scored.rollouts.mask.sum())),
+        "rollout_tokens": float(processes.sum(rollouts.mask.sum())),
+        "distinct_tokens": float(processes.sum(once.sum())),
     }
     if (advantages := processes.gather(scored.advantages)).numel() > 1:
         metrics["advantage_std"] = float(advantages.std())

@@ -126,21 +126,22 @@ def gradients_of(counts, lengths, *, at_once, model=None, gradient_checkpointing
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_a_micro_batch_waits_three_times(counts, gradient_checkpointing):
-    """For the longest rollout, the tree's sizes, and whether log-probs are finite."""
+def test_a_micro_batch_waits_five_times(counts, gradient_checkpointing):
+    """For the longest rollout, the tree's sizes, the tokens with prefixes of their own in it and of
+    those predicted, and whether log-probs are finite."""
     lengths = [40, 36, 30, 24]
     how = {"gradient_checkpointing": gradient_checkpointing}
     one, four = (gradients_of(counts, lengths, at_once=size, **how) for size in (4, 1))
-    assert four - one == 3 * 3
-    assert one <= 3 + 4
+    assert four - one == 3 * 5
+    assert one <= 5 + 4
 
 
-def test_features_wait_twice_for_a_micro_batch(counts):
+def test_features_wait_three_times_for_a_micro_batch(counts):
     feature_map = HiddenStates().build(resources_of(put(model_of())))
     *_, rollouts = sampled(counts, strided(), [40, 30, 24], at_once=1)
     counts.clear()
     feature_map(rollouts)
-    assert counts.waited <= 1 + 2 * 3
+    assert counts.waited <= 1 + 3 * 3
 
 
 def test_scoring_waits_as_often_for_any_number_of_contexts(counts):
