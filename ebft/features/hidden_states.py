@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from ebft.features.layers import FrozenLayers
-from ebft.features.pooling import POOLING, Pooling, pool
+from ebft.features.pooling import POOLING, Pooling, pool, without_end
 from ebft.lazy import Tensor, no_grad, torch
 from ebft.models.shape import layer_index
 from ebft.parts.kinds import FeatureMapPart
@@ -43,6 +43,11 @@ class HiddenStates(FeatureMapPart):
     combine: Combine = Field("concat", description="how the layers of a token become one vector")
     normalize: bool = Field(True, description="L2-normalise each token, as `combine` describes")
     pooling: Pooling = Field("last", description=POOLING)
+    end_token: bool = Field(
+        True,
+        description="whether the end-of-sequence token of a rollout that has ended is one of its "
+        "tokens; false: pool the tokens before it",
+    )
 
     def claim(self) -> Claim:
         return Claim(True, "a fixed function of each rollout and its context")
@@ -98,15 +103,19 @@ class HiddenStatesMap:
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.mask)
         G = contexts.rollout_length
+        mask, reference_mask = rollouts.mask, contexts.reference_mask
+        if contexts.stop_at_eos and not self._options.end_token:
+            eos = self._resources.tokenizer.eos_token_id
+            mask = without_end(mask, rollouts.tokens == eos)
+            reference_mask = without_end(reference_mask, contexts.reference == eos)
         samples = self._combine([tree.of_rollouts(h[0], G) for h in hidden])  # [P, n, G, D]
         references = self._combine([h[0, tree.reference_at] for h in hidden])  # [P, G, D]
         pooling = self._options.pooling
 
         def first(length: int) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
-            mask, reference_mask = rollouts.mask[..., :length], contexts.reference_mask[:, :length]
             return (
-                pool(samples[..., :length, :], mask, pooling),
-                pool(references[..., :length, :], reference_mask, pooling)[:, None],
+                pool(samples[..., :length, :], mask[..., :length], pooling),
+                pool(references[..., :length, :], reference_mask[:, :length], pooling)[:, None],
             )
 
         return [first(length) for length in lengths]

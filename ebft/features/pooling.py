@@ -34,3 +34,15 @@ def pool(
         return masked.sum(-2) / mask.sum(-1, keepdim=True)
     assert pooling in ("all", "each"), pooling
     return torch.flatten(masked, -2)
+
+
+def without_end(mask: Bool[Tensor, "*N G"], is_end: Bool[Tensor, "*N G"]) -> Bool[Tensor, "*N G"]:
+    """Returns the mask without end-of-sequence tokens; the first token stays.
+
+    >>> mask = torch.tensor([[True, True, False], [True, False, False]])
+    >>> without_end(mask, torch.tensor([[False, True, False], [True, False, False]])).int()
+    tensor([[1, 0, 0],
+            [1, 0, 0]], dtype=torch.int32)
+    """
+    first = torch.arange(mask.shape[-1], device=mask.device) == 0
+    return mask & (first | ~is_end)

@@ -53,6 +53,12 @@ def needs_mask(model: PreTrainedModel) -> bool:
     return bool(text_config(model)._attn_implementation == DENSE)
 
 
+def pads_trunks(model: PreTrainedModel) -> bool:
+    """Returns whether the model's attention takes trunks that are padded to one length in the cache
+    (`TreeMask.padded`)."""
+    return bool(text_config(model)._attn_implementation == TREE)
+
+
 def put_on_rows(model: PreTrainedModel) -> bool:
     """Gives a model that was loaded with an attention for trees its own; returns whether that
     worked. Older architectures can only be loaded again."""

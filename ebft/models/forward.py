@@ -173,7 +173,7 @@ class TreeCache(Cache):  # type: ignore[misc]  # transformers is not typed
         super().__init__(layers=[])
         self._columns = columns
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self.writes_to = slice(0)
+        self.writes_to: slice | Int[Tensor, " N"] = slice(0)
         """The columns of the tokens of the next forward."""
         self.merged: Merged | None = None
         """Which tokens the next forward computes, if not all that it writes."""

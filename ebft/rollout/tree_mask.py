@@ -35,6 +35,8 @@ class GroupSize(NamedTuple):
 
 
 ON_CPU, ON_GPU = GroupSize(128, 32), GroupSize(1024, 1024)
+WASTE = 1.5
+"""Trunks are padded to one length for sampling if that makes them at most so many times as long."""
 
 
 def group_size(device: torch.device) -> GroupSize:
@@ -77,6 +79,7 @@ class NewestGroups(NamedTuple):
 
     starts: Int[Tensor, " Q"]
     groups: list[Group]
+    hidden: Bool[Tensor, "B b K"] | None
 
 
 class Merged(NamedTuple):
@@ -99,7 +102,8 @@ class TreeMask:
     tokens too, unless `newest` is set (while branches are sampled): then they are token number
     `newest` of every branch. `prepared` is set by `at`. `known` are the anchors as Python's
     numbers, if they have been read from the device already. If some tokens are `merged`, only
-    those kept are computed, and attention spreads them out to this row.
+    those kept are computed, and attention spreads them out to this row. `width` is set by
+    `padded`.
     """
 
     trunks: tuple[int, ...]
@@ -110,6 +114,7 @@ class TreeMask:
     prepared: NewestGroups | None = None
     known: tuple[int, ...] | None = None
     merged: Merged | None = None
+    width: int | None = None
 
     @property
     def trunk(self) -> int:
@@ -143,7 +148,58 @@ class TreeMask:
     @cached_property
     def _for_newest(self) -> NewestGroups:
         one = replace(self, newest=0)
-        return NewestGroups(one.starts, one.groups)
+        if self.width is not None:
+            return NewestGroups(one.starts, [], one.hidden_within(None))
+        return NewestGroups(one.starts, one.groups, None)
+
+    def padded(self) -> TreeMask:
+        """The same row, if that is worthwhile with keys of all trunks padded to one length while
+        branches are sampled.
+
+        The branches of all documents then attend together instead of document by document. It is
+        not if lengths or the numbers of branches differ much, or if a document has so many branches
+        that they attend in groups.
+        """
+        B, width = len(self.trunks), max(self.trunks)
+        alike = len(set(self.branches)) == 1 and self.branches[0] > 0
+        few = self.branches[0] <= group_size(self.anchors.device).newest
+        if not (B > 1 and alike and few and B * width <= WASTE * self.trunk):
+            return self
+        return replace(self, width=width)
+
+    @property
+    def cached_trunk(self) -> int:
+        """Columns of all trunks in the cache: the column of the first branch there."""
+        return self.trunk if self.width is None else len(self.trunks) * self.width
+
+    @property
+    def cached_columns(self) -> int:
+        """Columns of the cache."""
+        return self.cached_trunk + self.columns - self.trunk
+
+    @cached_property
+    def cached_trunk_at(self) -> slice | Int[Tensor, " N"]:
+        """The columns of the cache that the trunks' tokens are written to."""
+        if self.width is None:
+            return slice(self.trunk)
+        device = self.anchors.device
+        lengths = numbers(self.trunks, device)
+        padding = torch.arange(len(self.trunks), device=device) * self.width
+        padding -= lengths.cumsum(0) - lengths
+        each = padding.repeat_interleave(lengths, output_size=self.trunk)
+        return torch.arange(self.trunk, device=device) + each
+
+    def hidden_within(self, window: int | None) -> Bool[Tensor, "B b K"]:
+        """True for the keys of a padded trunk that the newest token of a branch does not see."""
+        if window is None and self.prepared is not None:
+            assert self.prepared.hidden is not None
+            return self.prepared.hidden
+        assert self.width is not None
+        assert self.newest is not None
+        key = torch.arange(self.width, device=self.anchors.device)
+        anchors = self.anchors.view(len(self.trunks), -1, 1)
+        hidden = key >= anchors
+        return hidden if window is None else hidden | (key <= anchors + self.newest - window)
 
     def trunks_only(self) -> TreeMask:
         """The trunks of the same row, without their branches."""

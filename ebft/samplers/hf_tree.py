@@ -18,7 +18,7 @@ from ebft.rollout.merge import alike
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.rollout.streams import uniforms
 from ebft.rollout.tree import plant
-from ebft.rollout.tree_mask import Merged, TreeMask
+from ebft.rollout.tree_mask import Merged
 from ebft.samplers.draw import draw
 from ebft.samplers.row_contexts import RowReader, read_contexts
 from ebft.samplers.truncate import truncate
@@ -131,30 +131,29 @@ class HfTreeSampler:
     def _on_tree(
         self, contexts: Contexts, uniform: Uniform
     ) -> tuple[Int[Tensor, "P n G"], Float[Tensor, "P n G"]]:
+        from ebft.models.attention import pads_trunks
         from ebft.models.forward import TreeCache, decode
 
         policy = self._policy
         # No branch sees what comes after the last anchor, and the last token is never fed back.
         tree = plant(contexts.ending_after(0), n=self.n, steps=contexts.rollout_length - 1)
-        trunk, cache = tree.mask.trunk, TreeCache(tree.mask.columns)
-
-        def hidden_states(
-            tokens: Int[Tensor, " N"], columns: slice, tree_mask: TreeMask
-        ) -> Float[Tensor, "N d"]:
-            cache.writes_to, cache.merged = columns, tree_mask.merged
-            positions = tree.positions[:, columns]
-            if tree_mask.merged is not None:
-                positions = positions[:, tree_mask.merged.kept]
-            return decode(policy, tokens[None], positions, tree_mask, cache)[0]
+        mask = tree.mask.padded() if pads_trunks(policy) else tree.mask
+        cache = TreeCache(mask.cached_columns)
 
         def read(
             tokens: Int[Tensor, " N"], number: int, merged: Merged | None
         ) -> Float[Tensor, "N d"]:
             # Token `number` of every branch.
-            columns = slice(trunk + number, None, tree.mask.steps)
-            return hidden_states(tokens, columns, tree.mask.at(number, merged))
+            cache.writes_to = slice(mask.cached_trunk + number, None, mask.steps)
+            cache.merged = merged
+            positions = tree.positions[:, mask.trunk + number :: mask.steps]
+            if merged is not None:
+                positions = positions[:, merged.kept]
+            return decode(policy, tokens[None], positions, mask.at(number, merged), cache)[0]
 
-        hidden = hidden_states(tree.tokens[0, :trunk], slice(trunk), tree.mask.trunks_only())
+        cache.writes_to = mask.cached_trunk_at
+        trunks = tree.tokens[:, : mask.trunk], tree.positions[:, : mask.trunk]
+        hidden = decode(policy, *trunks, mask.trunks_only(), cache)[0]
         return self._continue(contexts, hidden[tree.context_at], uniform, read, merges=self._merges)
 
     def _on_rows(

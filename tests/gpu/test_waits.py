@@ -100,6 +100,17 @@ def test_a_decoding_step_launches_as_few_kernels_for_many_branches(counts):
     assert few <= 100 * LAYERS
 
 
+def test_a_decoding_step_launches_as_few_kernels_for_many_documents(counts):
+    """Their trunks are padded to one length."""
+
+    def of_a_step(documents):
+        plans = [Completion(rollout_length=G) for G in (5, 6)]
+        launched = [sampled(counts, plan, [40] * documents, prompt=30)[1] for plan in plans]
+        return launched[1] - launched[0]
+
+    assert of_a_step(documents=2) == of_a_step(documents=12)
+
+
 def test_what_is_sampled_there_is_what_is_sampled_on_the_cpu(counts):
     for plan, prompt in ((strided(G=7), 0), (Completion(rollout_length=20), 20)):
         *_, rollouts = sampled(counts, plan, prompt=prompt)

@@ -12,6 +12,8 @@ from ebft.features.presets import LayerConcat, MeanPool
 from ebft.parts.registry import default_registry
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
+from ebft.rollout.contexts import make_rollouts
+from ebft.rollout.records import Document
 from ebft.samplers.hf_tree import HfTree
 from ebft.transforms.project import projection
 from tests.tiny import VOCAB, tiny_documents, tiny_policy, tiny_resources
@@ -47,6 +49,27 @@ def test_presets_are_hidden_states_with_the_paper_s_options(rollouts, preset, po
     assert torch.equal(features.references, expected.references)
     assert features.layers == expected.layers == 3
     assert preset().base_depth() == plain.base_depth() == 0.75
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_without_the_end_token_features_are_those_of_the_tokens_before_it(pooling):
+    c, eos = CONTEXTS["completion"], RESOURCES.tokenizer.eos_token_id
+    tokens = torch.randint(VOCAB, (3, 4, 6), generator=torch.Generator().manual_seed(0))
+    tokens = tokens.where(tokens != eos, eos + 1)
+    for j, end in enumerate([0, 1, 4]):  # the fourth has not ended
+        tokens[:, j, end] = eos
+    made = make_rollouts(
+        c, tokens, torch.zeros(tokens.shape), tokenizer=RESOURCES.tokenizer, temperature=1.0
+    )
+    how = {"depths": (0.5, 1.0), "pooling": pooling}
+    features = HiddenStates(**how, end_token=False).build(RESOURCES)(made)
+    part = HiddenStates(**how).build(RESOURCES)
+    for which, (p, j), prefix, text in continuations(made):
+        kept = text[:-1] if text[-1] == eos and len(text) > 1 else text
+        document = Document("alone", torch.cat([prefix, kept]), prompt_length=len(prefix))
+        alone = Completion(rollout_length=len(kept))([document])
+        expected = part(HfTree(n=1).build(RESOURCES)(alone, step=0)).references[0, 0]
+        torch.testing.assert_close(getattr(features, which)[p, j], expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("dimensions", [None, 7])

@@ -6,6 +6,7 @@ from ebft.models import log_probs
 from ebft.plans.strided import Strided
 from ebft.samplers import hf_tree
 from ebft.samplers.hf_tree import HfTree
+from tests.property.test_tree import prefixes
 from tests.tiny import at_a_time, tiny_documents, tiny_policy, tiny_resources
 
 
@@ -24,7 +25,9 @@ def test_rows_at_a_time_change_nothing(monkeypatch):
     monkeypatch.setattr(hf_tree, "ROWS", 5)
     parts = sampler(contexts, step=0)
     assert max(seen) == 5
-    assert sum(seen) == len(contexts) * (1 + 3 * 3), "a context's first tokens share theirs"
+    fed = len(prefixes(whole.first(3)))
+    assert sum(seen) == len(contexts) + fed, "a context's first tokens share theirs"
+    assert fed < len(contexts) * 3 * 3
     assert torch.equal(parts.tokens, whole.tokens)
     torch.testing.assert_close(parts.log_probs, whole.log_probs, atol=1e-12, rtol=0)
 
@@ -40,6 +43,9 @@ def test_micro_batches_of_few_branches_decode_together():
     with hook:
         parts = sampler(at_a_time(1, contexts), step=0)
     # Each has 2 anchors, the last at 7: four documents, then two.
-    assert forwarded == [4 * 7, 4 * 4, 4 * 4, 2 * 7, 2 * 4, 2 * 4]
+    firsts, seconds = (len(prefixes(whole.first(t))) for t in (1, 2))
+    assert [forwarded[0], forwarded[3]] == [4 * 7, 2 * 7]
+    assert forwarded[1] + forwarded[4] == firsts
+    assert forwarded[2] + forwarded[5] == seconds - firsts
     assert torch.equal(parts.tokens, whole.tokens)
     torch.testing.assert_close(parts.log_probs, whole.log_probs, atol=1e-12, rtol=0)
