@@ -265,7 +265,11 @@ def _cosine(result: Result) -> str:
 
 def _spread(result: Result) -> str:
     found = result.figures.spread
-    return NONE if found is None else f"{found.mean:.0%} ± {found.half_width:.0%}"
+    if found is None:
+        return NONE
+    # An estimate from a few contexts with nearly all of the variance may even be above 1.
+    told = found.half_width < found.mean
+    return f"{found.mean:.0%} ± {found.half_width:.0%}" if told else NOT_TOLD
 
 
 def _agreement(name: str, result: Result) -> str:

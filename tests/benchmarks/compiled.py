@@ -16,7 +16,7 @@ import torch
 from ebft.models.layers import compile_layers
 from tests.benchmarks.machine import ROOT, commit, hardware
 from tests.benchmarks.peak import MIB
-from tests.benchmarks.tree import Bench, Measured, best, measure
+from tests.benchmarks.tree import Bench, Measured, measure, together
 
 PAGE = ROOT / "docs" / "benchmarks" / "compiled.md"
 LENGTHS, REPEATS = (256, 512), 3
@@ -42,7 +42,7 @@ def run(length: int) -> tuple[str, float]:
     bench.run("tree", "step")  # so that the optimizer has its state
 
     def repeated() -> Measured:
-        return best([measure(bench, bench.tree_train) for _ in range(REPEATS)])
+        return together([measure(bench, bench.tree_train) for _ in range(REPEATS)])
 
     plain = repeated()
     compile_layers(bench.policy)
