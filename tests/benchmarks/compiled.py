@@ -28,7 +28,7 @@ HEADER = """\
 {date}, commit {commit}, {hardware}, torch {torch}, float32.
 
 Forward and backward of SmolLM2-135M over the tree of one document, as in
-[the tree's benchmark](tree.md), without and with `training.compile`. Each time is the fastest of
+[the tree's benchmark](tree.md), without and with `training.compile`. Times are medians of
 {repeats}. The first forward and backward took {compiling:.0f} s more.
 
 | S | as it is, s | compiled, s | **faster** | peak memory, MiB | compiled |

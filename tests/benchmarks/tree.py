@@ -5,7 +5,8 @@
 All in one process with the same weights, documents and random numbers, taken in turns; before
 anything is timed, all must sample the same tokens and give the same features, loss and gradient.
 The public layout is measured with the attention that it is published with, and with fused attention
-(`LAYOUTS`). Times are medians of some rounds, with the fastest and the slowest. Memory is the peak above what the process holds
+(`LAYOUTS`). Times are medians of some rounds, with the fastest and the slowest. Memory is the peak
+above what the process holds
 before the phase: weights, frozen weights, optimizer state.
 """
 
@@ -281,7 +282,8 @@ def run(length: int, rounds: int) -> list[str]:
         "",
         (
             "| | tree, s | predicted, s | public layout, s | **faster** | fused, s | faster | "
-            "by FLOPs | tokens | at most | public | peak memory, MiB | public | **less** | fused | less |"
+            "by FLOPs | tokens | at most | public | peak memory, MiB | public | **less** | fused | "
+            "less |"
         ),
         "| --- |" + " ---: |" * 15,
     ]
@@ -295,7 +297,8 @@ def run(length: int, rounds: int) -> list[str]:
         lines.append(
             f"| {name} | {a.spread} | {predicted[phase]:.2f} | {b.spread} | "
             f"**{b.seconds / a.seconds:.1f}×** | {c.spread} | {c.seconds / a.seconds:.1f}× | "
-            f"{theirs[phase] / ours[phase]:.1f}× | {a.tokens:,} | {tokens[phase]:,} | {b.tokens:,} | "
+            f"{theirs[phase] / ours[phase]:.1f}× | {a.tokens:,} | {tokens[phase]:,} | "
+            f"{b.tokens:,} | "
             f"{a.memory / MIB:,.0f} | {b.memory / MIB:,.0f} | **{b.memory / a.memory:.1f}×** | "
             f"{c.memory / MIB:,.0f} | {c.memory / a.memory:.1f}× |"
         )
@@ -325,10 +328,13 @@ layers, logits at every position, transformers' eager attention. `fused` is the 
 attention (SDPA), which neither uses: what is left there is owed to the tree alone. All draw with
 the tree's random numbers, and before timing they are held to the same tokens, features, loss and
 gradient. A whole step has clipping and AdamW in it. Times are medians of {rounds} rounds (fastest
-to slowest), the layouts taken in turns. Peak memory is what is resident above weights, frozen weights and optimizer
-state; training's has the gradients in it (513 MiB). Not in the public layout's step: two more
+to slowest), the layouts taken in turns. Peak memory is what is resident above weights, frozen
+weights and optimizer state; training's has the gradients in it (513 MiB). Not in the public layout's step: two more
 forwards of the feature network for the figures of a classifier that is not trained, in the
 authors' code.
+
+`tokens` are those that the tree computed, `at most` those of rollouts that have nothing in common,
+which the cost model counts: prefixes that rollouts or the document share are computed once.
 
 What limits it: features are a single forward in either layout, so the tree saves the trunk's copies
 and what is above the deepest layer read; so it is with training, which forwards no token from which
