@@ -329,9 +329,9 @@ attention (SDPA), which neither uses: what is left there is owed to the tree alo
 the tree's random numbers, and before timing they are held to the same tokens, features, loss and
 gradient. A whole step has clipping and AdamW in it. Times are medians of {rounds} rounds (fastest
 to slowest), the layouts taken in turns. Peak memory is what is resident above weights, frozen
-weights and optimizer state; training's has the gradients in it (513 MiB). Not in the public layout's step: two more
-forwards of the feature network for the figures of a classifier that is not trained, in the
-authors' code.
+weights and optimizer state; training's has the gradients in it (513 MiB). Not in the public
+layout's step: two more forwards of the feature network for the figures of a classifier that is not
+trained, in the authors' code.
 
 `tokens` are those that the tree computed, `at most` those of rollouts that have nothing in common,
 which the cost model counts: prefixes that rollouts or the document share are computed once.
