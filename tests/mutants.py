@@ -213,7 +213,7 @@ MUTANTS = [
     Mutant("rollout/merge.py", ".cumprod(-1)\n        firsts", "\n        firsts", MERGE),
     Mutant("rollout/merge.py", "kept = mask & (first", "kept = (first", MERGE),
     Mutant("rollout/merge.py", "at < c.lengths[c.row, None], -1", "at < at + 1, -1", MERGE),
-    Mutant("rollout/merge.py", "(same & rollouts.mask[..., :steps]).cumprod(-1).bool()", "torch.zeros_like(same)", MERGE),
+    Mutant("rollout/merge.py", "(same & rollouts.within[..., :steps]).cumprod(-1).bool()", "torch.zeros_like(same)", MERGE),
     Mutant("rollout/merge.py", "own = mask & ~follows_document(rollouts, steps)", "own = mask", MERGE),
     Mutant("rollout/merge.py", "(prefix << 32) | tokens", "tokens", "tests/property/test_tree.py"),
     Mutant("models/attention.py", "out.index_select(1, merged.kept)", "out[:, : len(merged.kept)]", MERGE),
