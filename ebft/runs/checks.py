@@ -27,7 +27,6 @@ def find_problems(options: FineTuneOptions) -> list[str]:
         *rollout_problems(sampler, reward, baseline, options.objective),
         *feature_problems(reward, options.feature_map, options.transforms, sampler),
         *pair_problems(sampler, reward, baseline),
-        *micro_batch_problems(training),
         *length_problems(plan, options.documents.length),
         *adapter_problems(options.model, options.checkpoint),
         *upload_problems(options.checkpoint),
@@ -104,16 +103,6 @@ def pair_problems(
             f"sampler.n = {sampler.n}: the baseline {type(baseline).__name__} needs "
             f"{baseline.fewest_rollouts} rollouts of a context or more; set "
             f"sampler.n={baseline.fewest_rollouts} or baseline=moving_average"
-        )
-
-
-def micro_batch_problems(training: StepOptions) -> Iterator[str]:
-    """A micro-batch cannot have more documents than a step."""
-    micro_batch, documents = training.micro_batch, training.documents_per_step
-    if micro_batch != "auto" and micro_batch > documents:
-        yield (
-            f"training.micro_batch = {micro_batch}: is more than training.documents_per_step = "
-            f"{documents}; set training.micro_batch={documents} or less"
         )
 
 

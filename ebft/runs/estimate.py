@@ -172,6 +172,8 @@ class StepEstimate:
         unsure = self.options.model.tries_layouts and tree.rollouts > 0
         on_rows = replace(self, typical=replace(tree, on_rows=True)).flops() / per_step
         other = any(work.name.endswith("*") for work in rows)
+        limit = training.micro_batch
+        capped = limit != "auto" and limit > micro_batch
         lines = [
             f"Estimate for {of}.",
             f"A document of {tree.length:,} tokens has {rollouts}",
@@ -196,7 +198,8 @@ class StepEstimate:
             *(f"{name:<14}{size / GIB:>10.2f}" for name, size in peak.named().items()),
             (
                 f"with {micro_batch} documents of {self.tree.length:,} tokens at a time "
-                f"(training.micro_batch = {training.micro_batch})"
+                f"(training.micro_batch = {limit}"
+                f"{', capped at the documents of a step' if capped else ''})"
             ),
             *self._with_logits(micro_batch),
             *self._with_turns(micro_batch),

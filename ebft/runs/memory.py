@@ -55,15 +55,15 @@ class MemoryBudget:
     processes: int = 1
 
     def choose_micro_batch(self, *, before: int | None = None) -> int:
-        """`training.micro_batch`; for auto, the number of the longest documents that fit.
+        """`training.micro_batch`, or the documents of a process's step if these are fewer; for
+        auto, the number of the longest documents that fit.
 
         `before` is the number of a resumed run. It is kept if it fits, so that results are bitwise
         the same. Raises `UserError` if the need cannot be estimated.
         """
-        chosen = self.training.micro_batch
-        if chosen != "auto":
-            return chosen
-        most = self.training.documents_per_step // self.processes
+        most = self.training.largest_micro_batch(self.processes)
+        if self.training.micro_batch != "auto":
+            return most
         try:
             needed = [self.need(count) for count in range(1, most + 1)]
         except ValueError as error:

@@ -27,9 +27,10 @@ class StepOptions(Options):
     documents_per_step: PositiveInt = Field(description="documents whose gradients make one step")
     micro_batch: PositiveInt | Literal["auto"] = Field(
         "auto",
-        description="documents in one forward pass: this many of the longest, or more shorter ones "
-        "with as many tokens; changes memory, not results. auto: as many as fit into the free "
-        "memory by the estimate of --dry-run",
+        description="the most documents in one forward pass: this many of the longest, or more "
+        "shorter ones with as many tokens; at most those that a process has of a step. It changes "
+        "memory, not results. auto: as many as fit into the free memory by the estimate of "
+        "--dry-run",
     )
     gradient_checkpointing: bool = Field(
         False,
@@ -56,6 +57,12 @@ class StepOptions(Options):
         description="steps between measurements of the size and noise of the gradients of the "
         "policy-gradient loss and of γ·CE; each costs as much as a step; null: never",
     )
+
+    def largest_micro_batch(self, processes: int = 1) -> int:
+        """The most documents of a micro-batch: `micro_batch`, but not more than each process has of
+        a step; for auto, all that it has."""
+        each = self.documents_per_step // processes
+        return each if self.micro_batch == "auto" else min(self.micro_batch, each)
 
 
 class CheckpointOptions(Options):

@@ -91,7 +91,6 @@ def last_line(err: str) -> str:
         ("documents.length=11", "documents.length = 11: leaves no anchor"),
         ("plan.rollout_length=40", "documents.length = 40: leaves no anchor"),
         ("plan.stride=0", "plan.stride = 0: must be greater than or equal to 1"),
-        ("training.micro_batch=9", "is more than training.documents_per_step = 4"),
         ("model.path=./nowhere", "model.path = ./nowhere: no such folder; give"),
         ("model.device=cuda:99", "model.device = cuda:99"),
         ("model.device=gpu", "model.device = gpu: no such device; give auto, cpu, cuda"),

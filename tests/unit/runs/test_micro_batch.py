@@ -39,8 +39,25 @@ def step_flops(options):
     return StepEstimate.of(options).flops()
 
 
-def test_a_number_is_a_number():
-    assert choose_micro_batch(options("training.micro_batch=3"), 0) == 3
+@pytest.mark.parametrize(
+    ("limit", "processes", "most"), [(3, 1, 3), (8, 1, 8), (64, 1, 8), (64, 2, 4), (3, 2, 3)]
+)
+def test_a_number_is_a_limit_and_a_process_has_no_more_documents_of_a_step(limit, processes, most):
+    recipe = options(f"training.micro_batch={limit}")
+    assert choose_micro_batch(recipe, 0, processes=processes) == most
+    assert recipe.training.micro_batch == limit, "the recipe that is recorded"
+
+
+def test_the_dry_run_is_for_the_documents_that_a_step_has():
+    small, inherited = (
+        load_recipe(RECIPES / "ebft_full.yaml", [
+            "training.documents_per_step=2", f"training.micro_batch={limit}",
+        ]).job.estimate()
+        for limit in (2, 64)
+    )  # fmt: skip
+    assert "with 2 documents of 256 tokens at a time (training.micro_batch = 2)" in small
+    said = "(training.micro_batch = 64, capped at the documents of a step)"
+    assert inherited == small.replace("(training.micro_batch = 2)", said)
 
 
 @pytest.mark.parametrize("count", [1, 5, 8])
