@@ -208,7 +208,9 @@ class Answers(BaseHTTPRequestHandler):
         )
 
     def info(self, _content, repo):
-        found = self.hub.repositories[repo]
+        if (found := self.hub.repositories.get(repo)) is None:
+            self.answer({}, 404, **{"X-Error-Code": "RepoNotFound"})
+            return
         self.answer(
             {
                 "id": repo,
@@ -220,6 +222,9 @@ class Answers(BaseHTTPRequestHandler):
                 "siblings": [{"rfilename": name} for name in found.files],
             }
         )
+
+    def may_write(self, _content, repo):
+        self.answer({}, 200 if repo in self.hub.repositories else 404)
 
     def resolve(self, _content, repo, name):
         repository = self.hub.repositories[repo]
@@ -247,6 +252,7 @@ ROUTES = [
     ("POST", "/lfs/verify", Answers.verify),
     ("POST", f"/api/models/{REPO}/commit/main", Answers.commit),
     ("GET", f"/api/models/{REPO}/tree/main", Answers.tree),
+    ("GET", f"/api/models/{REPO}/auth-check/write", Answers.may_write),
     ("GET", f"/api/models/{REPO}(/revision/main)?", Answers.info),
     ("GET", rf"/{REPO}/resolve/\w+/(?P<name>.+)", Answers.resolve),
     ("HEAD", rf"/{REPO}/resolve/\w+/(?P<name>.+)", Answers.resolve),

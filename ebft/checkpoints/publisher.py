@@ -14,11 +14,12 @@ from pydantic import TypeAdapter
 from ebft.checkpoints.folder import Checkpoints, step_of
 from ebft.checkpoints.hub import HubOptions
 from ebft.checkpoints.manifest import MANIFEST
-from ebft.checkpoints.upload import Answer, Request, Upload
+from ebft.checkpoints.upload import POLL, Answer, Request, Upload
+from ebft.errors import UserError
 from ebft.files import parse_json, read_text, record, write_whole
 
-POLL = 0.2
-"""Seconds between checks of the last upload."""
+ASKING = 15.0
+"""Seconds after which a run begins although the hub has not said whether it may upload."""
 
 log = logging.getLogger("ebft")
 
@@ -48,6 +49,28 @@ class Publisher:
         self._waiting: Path | None = None
         self._missing: Path | None = None
         self._failed = False
+
+    def check_access(self) -> None:
+        """Asks the hub, before a run, whether checkpoints can be uploaded; makes the repository.
+
+        Raises `UserError` if the hub refuses the token. If it cannot be asked, that is only logged.
+        """
+        hub = self._options
+        if hub is None:
+            return
+        log.info("asking the hub about %s …", hub.repo)
+        answer = Upload(Request(hub.repo, hub.private), timeout=ASKING).wait()
+        says = f"checkpoint.hub.repo = {hub.repo}"
+        if answer.refused:
+            raise UserError(
+                f"{says}: nothing can be uploaded: {answer.failure}, or set checkpoint.hub=null"
+            )
+        if answer.failure is not None:
+            log.warning(
+                "%s: the hub did not say whether checkpoints can be uploaded (%s); the run begins, "
+                "and uploads are tried",
+                says, answer.failure,
+            )  # fmt: skip
 
     def saved(self, checkpoint: Path, *, is_last: bool) -> None:
         """Uploads a checkpoint that has been saved, if that is due."""

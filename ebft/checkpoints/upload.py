@@ -1,4 +1,4 @@
-"""Uploads a checkpoint to the Hugging Face Hub, in a process of its own.
+"""Uploads a checkpoint to the Hugging Face Hub, or asks whether it may, in a process of its own.
 
 Requests of huggingface_hub have no time limit, and its uploads run native code with threads. A
 process can be ended at any moment, and neither a hang nor a crash in it reaches the run.
@@ -30,6 +30,8 @@ from ebft.files import parse_json, record
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 """Files in the repository that are deleted unless the checkpoint has them too: weights of an
 earlier upload in another number of files, or those of an adapter, would be loaded as well."""
+POLL = 0.2
+"""Seconds between checks of an upload that runs."""
 REFUSED = {
     401: "the token is not valid; run `hf auth login` or set HF_TOKEN",
     403: "the token may not write there; give it the right to, or name another repository",
@@ -38,21 +40,30 @@ REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is uploaded: a folder without the files that match the `excluded` patterns."""
+    """What is uploaded: a folder without the files that match the `excluded` patterns.
+
+    Without a folder, the repository is made if there is none, and it is asked whether the token may
+    write there.
+    """
 
     repo: str
     private: bool
-    folder: str
-    excluded: tuple[str, ...]
-    message: str
+    folder: str | None = None
+    excluded: tuple[str, ...] = ()
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The address of the commit, or why the upload failed."""
+    """The address of the commit, or why the upload failed; of a request without a folder, why
+    uploads would fail, or nothing.
+
+    `refused` says that the token is why.
+    """
 
     commit: str | None = None
     failure: str | None = None
+    refused: bool = False
 
 
 class Upload:
@@ -90,6 +101,15 @@ class Upload:
             how = f"its process ended with status {self._process.returncode}"
             return Answer(failure=f"{how}: {errors}" if errors else how)
 
+    def wait(self) -> Answer:
+        """Waits until the upload has ended, and returns how."""
+        try:
+            while (answer := self.answer()) is None:
+                time.sleep(POLL)
+            return answer
+        finally:  # also if Ctrl-C ends the waiting
+            self.end()
+
     def end(self) -> None:
         """Ends the process, if it has not ended."""
         self._process.kill()
@@ -100,12 +120,16 @@ class Upload:
 
 
 def upload(request: Request) -> Answer:
-    """Makes the repository if there is none, and commits the folder's files."""
+    """Makes the repository if there is none, and commits the folder's files, if there is one."""
     from huggingface_hub import HfApi
 
     api = HfApi(library_name="ebft")
     try:
         api.create_repo(request.repo, private=request.private, exist_ok=True)
+        if request.folder is None:
+            # Making a repository succeeds for one that is there, also if the token only reads.
+            api.auth_check(request.repo, write=True)
+            return Answer()
         commit = api.upload_folder(
             repo_id=request.repo,
             folder_path=request.folder,
@@ -114,12 +138,12 @@ def upload(request: Request) -> Answer:
             delete_patterns=list(WEIGHTS),
         )
     except Exception as error:  # its own, those of httpx and of the native code
-        return Answer(failure=describe(error))
+        return failed(error)
     return Answer(commit=commit.commit_url)
 
 
-def describe(error: BaseException) -> str:
-    """Returns in one line why an upload failed."""
+def failed(error: BaseException) -> Answer:
+    """Returns the answer of an upload that failed, with the reason in one line."""
     from huggingface_hub.errors import HfHubHTTPError
 
     cause: BaseException | None = error
@@ -127,9 +151,11 @@ def describe(error: BaseException) -> str:
         if isinstance(cause, HfHubHTTPError):
             status = cause.response.status_code
             said = cause.server_message or first_line(cause)
-            return f"{status} {REFUSED.get(status, said)}"
+            return Answer(
+                failure=f"{status} {REFUSED.get(status, said)}", refused=status in REFUSED
+            )
         cause = cause.__cause__
-    return f"{type(error).__name__}: {first_line(error)}"
+    return Answer(failure=f"{type(error).__name__}: {first_line(error)}")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -93,6 +93,8 @@ class FineTuning:
             locked = output.locked(overwrite=options.overwrite)
             folder = opened.enter_context(locked)
         self._start = start = Start(options, recipe, folder, checkpoints, processes)
+        self._publisher = Publisher(hub, checkpoints, output.uploaded)
+        self._publisher.check_access()
         self.prepared = prepared = prepare(options, start, processes)
         loop, digests = prepared.loop, prepared.digests
         known = remembered(
@@ -125,7 +127,6 @@ class FineTuning:
             metrics=self._metrics, history=history,
             best=checkpoint.best, merge_adapter=checkpoint.merge_adapter,
         )  # fmt: skip
-        self._publisher = Publisher(hub, checkpoints, output.uploaded)
         opened.callback(self._publisher.stop)
         self._measuring = Measuring(
             loop, prepared.sets, history, progress, known,

@@ -22,6 +22,7 @@ def test_one_of_two_processes_uploads(tiny_run, environment, tmp_path):
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert hub.repositories["me/tiny"].commits == ["Step 3"]
-    assert hub.requests.count("POST /api/repos/create") == 1
+    assert hub.requests.count("GET /api/models/me/tiny/auth-check/write") == 1
+    assert hub.requests.count("POST /api/repos/create") == 2, "before the run, and by the upload"
     whole = tmp_path / "run" / "checkpoints" / "step-000003" / "model.safetensors"
     assert hub.repositories["me/tiny"].files["model.safetensors"] == whole.read_bytes()

@@ -38,7 +38,9 @@ def test_the_checkpoints_of_a_run_and_none_twice(ebft, tiny_run, hub, tmp_path):
     requests = len(hub.requests)
     status, _, err = ebft(*tiny_run(REPO, "checkpoint.resume=auto"))
     assert status == 0, err
-    assert len(hub.requests) == requests
+    asked = hub.requests[requests:]
+    assert asked[-1] == "GET /api/models/me/tiny/auth-check/write"
+    assert not any("commit" in request or "lfs" in request for request in asked)
     status, _, err = ebft(*tiny_run(REPO, "checkpoint.resume=auto", "training.steps=4"))
     assert status == 0, err
     assert commits[-1] == "Step 4"
@@ -49,6 +51,7 @@ def test_a_hub_that_fails_does_not_end_the_run(ebft, tiny_run, hub, tmp_path):
     status, out, err = ebft(*tiny_run(REPO))
     assert status == 0, err
     assert "before → after" in out
+    assert "the hub did not say whether checkpoints can be uploaded (500 refused with 500)" in err
     folder = tmp_path / "run" / "checkpoints" / "step-000003"
     assert "step-000003 was not uploaded (500 refused with 500)" in err
     assert f"{folder} is not on the hub; upload it with: hf upload me/tiny {folder} . " in err
@@ -73,11 +76,25 @@ def test_a_run_that_ends_with_an_error_says_what_is_not_uploaded(
     )
 
 
+@pytest.mark.parametrize(("status", "says"), [(401, "is not valid"), (403, "may not write there")])
+def test_a_refused_token_ends_the_run_before_the_model_is_loaded(
+    ebft, tiny_run, hub, tmp_path, status, says
+):
+    hub.fail(status)
+    status, _, err = ebft(*tiny_run(REPO))
+    assert status == 2
+    *phases, line = err.strip().splitlines()
+    assert line.startswith("checkpoint.hub.repo = me/tiny: nothing can be uploaded: ")
+    assert says in line
+    assert phases == ["importing torch and transformers …", "asking the hub about me/tiny …"]
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
 def test_no_token(ebft, tiny_run, hub, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN")
     status, _, err = ebft(*tiny_run(REPO))
     assert status == 2
-    (line,) = err.strip().splitlines()
+    *_, line = err.strip().splitlines()
     assert "there is no token of the Hugging Face Hub; run `hf auth login` or set HF_TOKEN" in line
     assert not (tmp_path / "run").exists()
     status, out, _ = ebft("validate", *tiny_run(REPO)[1:])

@@ -20,6 +20,7 @@ from ebft.checkpoints.publisher import Publisher
 from ebft.checkpoints.snapshot import Snapshot
 from ebft.checkpoints.upload import Request, Upload
 from ebft.config.about import About
+from ebft.errors import UserError
 from tests.hub import TOKEN, Hub, serving
 from tests.tiny import plain_policy, tiny_tokenizer
 
@@ -165,6 +166,51 @@ def test_an_upload_that_fails_is_made_with_the_next_checkpoint(
     assert len(warnings(caplog)) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "where", "says"),
+    [
+        (401, "", "401 the token is not valid; run `hf auth login` or set HF_TOKEN, or set"),
+        (403, "create", "403 the token may not write there; give it the right to, or name"),
+        (403, "auth-check", "403 the token may not write there; give it the right to, or name"),
+    ],
+)
+def test_a_token_that_is_refused_is_a_mistake_before_the_run(hub, run, status, where, says):
+    publisher, _ = run()
+    hub.fail(status, where)
+    with pytest.raises(UserError) as error:
+        publisher.check_access()
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"checkpoint.hub.repo = me/tiny: nothing can be uploaded: {says}")
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [(500, "500 refused with 500"), (404, "404 "), ("hang", "it took longer than 4 s")],
+)
+def test_a_hub_that_cannot_be_asked_is_no_mistake(hub, run, caplog, monkeypatch, status, says):
+    monkeypatch.setattr("ebft.checkpoints.publisher.ASKING", 4.0)
+    publisher, save = run()
+    hub.fail(status, "auth-check")
+    publisher.check_access()
+    (warning,) = warnings(caplog)
+    assert "the hub did not say whether checkpoints can be uploaded (" in warning
+    assert says in warning
+    assert "; the run begins, and uploads are tried" in warning
+    hub.open()
+    publisher.saved(save(2), is_last=True)
+    publisher.finish()
+    assert hub.repositories["me/tiny"].commits == ["Step 2"]
+
+
+def test_a_hub_that_agrees_has_made_the_repository(hub, run, caplog):
+    publisher, _ = run()
+    publisher.check_access()
+    assert warnings(caplog) == []
+    repository = hub.repositories["me/tiny"]
+    assert repository.private
+    assert repository.commits == []
+
+
 @pytest.mark.parametrize("where", ["create", pytest.param("/lfs/", marks=pytest.mark.slow)])
 def test_a_hub_that_does_not_answer(hub, run, caplog, where):
     publisher, save = run(timeout=4.0)
@@ -191,12 +237,14 @@ def test_no_hub_at_all_and_the_command_that_uploads_later(hub, run, caplog, monk
     with socket.socket() as taken:  # bound and not listening: a connection is refused
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        publisher.check_access()
         publisher.saved(save(1), is_last=False)
         wait(publisher)
         checkpoint = save(2)
         publisher.saved(checkpoint, is_last=True)
         publisher.finish()
-    first, second, last = warnings(caplog)
+    asked, first, second, last = warnings(caplog)
+    assert "did not say whether checkpoints can be uploaded (ConnectError: " in asked
     assert "step-000001 was not uploaded (ConnectError: " in first
     assert "step-000002 was not uploaded (ConnectError: " in second
     said, _, command = last.partition("; upload it with: ")
@@ -280,6 +328,7 @@ def test_a_run_that_stops_does_not_wait(hub, run, caplog):
 
 def test_without_options_nothing_happens(tmp_path):
     publisher = Publisher(None, Checkpoints(tmp_path, keep=1), tmp_path / "hub.json")
+    publisher.check_access()
     publisher.saved(tmp_path / "step-000001", is_last=True)
     publisher.poll()
     publisher.finish()
