@@ -138,6 +138,7 @@ def tokenize(
     if options.on_demand is True or (options.on_demand == "auto" and is_large(examples)):
         log.info("%s: documents are tokenized on demand (documents.on_demand)", split)
         return Tokenized(_on_demand(examples, tokenizer, options, start, why_not), {})
+    log.info("tokenizing %s: %s texts …", split, f"{len(examples):,}")
     dropped: Counter[str] = Counter()
     too_long: list[int] = []
 

@@ -121,6 +121,8 @@ def why_not_exact(loaded: Loaded, depth: Depth, sample: Sample) -> str | None:
     that is longer than a text has no effect on it. Weights that are not finite decide nothing here.
     A policy whose backward raises is not exact either.
     """
+    layout = "the tree" if on_tree(loaded.policy) else "rows"
+    log.info("trying the model on %s, with %s random tokens …", layout, f"{depth.document:,}")
 
     def measure() -> float:
         few = _contexts(loaded, Depth(min(SHORT, depth.document), min(FEW, depth.rollout)))
@@ -185,6 +187,7 @@ def choose_caching(loaded: Loaded, depth: Depth, sample: Sample) -> None:
     the weights are small grows with them. Raises `UserError` if the policy cannot even be sampled
     from without a cache.
     """
+    log.info("trying the model's cache on rows …")
     contexts = _contexts(loaded, depth)
 
     def gap_with(how: Caching) -> float | str:

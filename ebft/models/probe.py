@@ -94,6 +94,7 @@ def check_layout(
     `tried`: its layout was chosen by trying it. Call it before the weights are cast. Raises
     as `probe_tree` does.
     """
+    log.info("comparing log-probs of documents with those of single texts …")
     gap = probe_tree(policy, documents, plan, tried=tried)
     layout = "a tree" if on_tree(policy) else "rows of a batch"
     log.info("log-probs in %s and of single texts differ by at most %.1g nats", layout, gap)

@@ -16,6 +16,9 @@ from ebft.parts.packages import untested
 from ebft.runs.checks import find_problems
 from ebft.runs.options import EvaluateOptions, FineTuneOptions, ModelRecipeOptions
 
+IMPORTING = "importing torch and transformers …"
+"""The first line of a run: it takes seconds, or half a minute from a slow disk."""
+
 log = logging.getLogger("ebft")
 
 
@@ -58,6 +61,7 @@ class FineTune(Job[FineTuneOptions]):
         )
 
     def run(self) -> bool:
+        log.info(IMPORTING)
         from ebft.runs.finetune import FineTuning
 
         with FineTuning(self.options, self.registry, source=self.source) as run:
@@ -90,6 +94,7 @@ class Evaluate(Job[EvaluateOptions]):
         return f"set {fewer}a smaller documents.length or another model.path"
 
     def run(self) -> bool:
+        log.info(IMPORTING)
         from ebft.runs.evaluate import evaluate
 
         evaluate(self.options, self.registry)

@@ -183,6 +183,7 @@ def make_resources(
         alone = Resources(policy, tokenizer, lambda: policy, device, torch.float32, seed)
         return HfTree(n=2).build(alone)(contexts, step=0)
 
+    log.info("loading %s …", model.name)
     loaded = load_exact(load, model.attention, depth=depth, sample=sample)
     policy, tokenizer = loaded.policy, loaded.tokenizer
     if loaded.why_rows is not None:
@@ -203,6 +204,7 @@ def make_resources(
 
     @cache
     def load_other(path: str) -> PreTrainedModel:
+        log.info("loading %s …", path)
         return load_teacher(path, model, tokenizer, depth=depth, sample=sample).to(precision)
 
     if model.lora is not None and processes.mesh is None:
@@ -225,6 +227,7 @@ def load_base_model(
     model: ModelOptions, precision: torch.dtype, mesh: DeviceMesh | None
 ) -> PreTrainedModel:
     """Loads the frozen base model; with a `mesh` it is sharded like the policy."""
+    log.info("loading the frozen base model …")
     base = load_frozen(model, precision, mesh=mesh)
     if mesh is not None:
         from ebft.models.shard import shard
@@ -258,6 +261,7 @@ def read_splits(data: Part, options: DocumentOptions, resources: Resources) -> S
     """
     check_context_length(options.length, resources.policy.config, key="documents.length")
     source: DataSource = data.build(resources)
+    log.info("reading the data …")
     return source()
 
 
