@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,8 +20,6 @@ from ebft.runs.setup import held_out_documents, read_splits, tokenize_split
 from ebft.training.objective import cross_entropy_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from transformers import PreTrainedTokenizerBase
 
     from ebft.parts.interfaces import Plan
@@ -32,8 +31,17 @@ SHOWN = 3
 BATCH = 64
 
 
-def preview(options: ModelRecipeOptions) -> Iterator[Text]:
-    """Yields the counts of each split, and three documents of the first one, evenly spaced.
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What is shown of a recipe's data, and what of it was not read."""
+
+    texts: Sequence[Text]
+    unread: Sequence[str]
+
+
+def preview(options: ModelRecipeOptions) -> Preview:
+    """Reads the data. Shows the counts of each split, and three documents of the first one, evenly
+    spaced.
 
     The documents are those of a run: to train on, or in an evaluation those held out. Raises
     `UserError` for a tokenizer or a configuration that is not there, and for data that cannot be
@@ -51,13 +59,18 @@ def preview(options: ModelRecipeOptions) -> Iterator[Text]:
         trained = options.objective.cross_entropy_tokens
         splits["train"] = tokenize_split(texts.train, "train", options.documents, resources, plan)
     splits |= held_out_documents(texts, options.documents, resources, plan)
-    for name, split in splits.items():
-        yield _counts(name, split, plan, trained)
+    shown = [_counts(name, split, plan, trained) for name, split in splits.items()]
     first = next(iter(splits.values())).documents
     for number in range(min(SHOWN, len(first))):
         document = first[number * len(first) // min(SHOWN, len(first))]
-        yield from _shown(document, plan, trained, tokenizer)
-    yield Text(f"\n{LEGEND}")
+        shown += _shown(document, plan, trained, tokenizer)
+    unread = [
+        f"most documents of {name}, which are tokenized on demand"
+        for name, split in splits.items()
+        if isinstance(split.documents, OnDemand)
+    ]
+    unread += [f"the data of {one.name} (evaluation.sets)" for one in options.evaluation.sets]
+    return Preview([*shown, Text(f"\n{LEGEND}")], unread)
 
 
 def _counts(name: str, split: Tokenized, plan: Plan, trained: Trained) -> Text:

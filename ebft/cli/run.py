@@ -12,6 +12,7 @@ from ebft.console import say, show
 from ebft.errors import UserError
 
 if TYPE_CHECKING:
+    from ebft.cli.preview import Preview
     from ebft.config.load import Recipe
     from ebft.config.recipe import RecipeOptions
 
@@ -51,6 +52,8 @@ examples:
   ebft validate my_recipe.yaml sampler.n=8
   ebft validate my_recipe.yaml --data           also show documents as the model will see them
 """
+RECIPE = "the keys and values of the recipe, and that its parts fit together"
+"""What `ebft validate` checks of any recipe."""
 
 
 def add_run(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -139,7 +142,8 @@ def add_validate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     parser = add_recipe_command(
         subparsers, "validate", validate,
         help="find the mistakes in a recipe",
-        description="Checks a recipe without running it, and prints one line for each mistake. "
+        description="Checks a recipe without running it, and prints one line for each mistake, or what "
+        "was checked and what was not. "
         "The modules in its `plugins` are imported.",
         epilog=VALIDATE_EXAMPLES,
     )  # fmt: skip
@@ -154,20 +158,31 @@ def validate(arguments: argparse.Namespace) -> int:
     """Checks a recipe. Raises `UserError` for mistakes; files that are missing on this machine are
     only listed."""
     from ebft.config.load import load_recipe
+    from ebft.runs.options import ModelRecipeOptions
 
     recipe = load_recipe(arguments.file, arguments.overrides)
-    missing = recipe.job.missing()
+    if missing := recipe.job.missing():
+        say(f"{arguments.file}: valid, but not on this machine:", *(f"  {it}" for it in missing))
+    data = read_data(recipe) if arguments.data else None
+    if not missing:
+        say(f"{arguments.file}: valid")
+    if data is None:
+        has_data = isinstance(recipe.options, ModelRecipeOptions)
+        unread = "the model, and the data, which --data reads" if has_data else "models and data"
+        say(f"  checked: {RECIPE}", f"  not checked: {unread}")
+        return 0
     say(
-        f"{arguments.file}: valid" + (", but not on this machine:" if missing else ""),
-        *(f"  {line}" for line in missing),
+        f"  checked: {RECIPE}; the tokenizer; the data",
+        f"  not checked: {', '.join([*data.unread, 'the weights of the model'])}",
     )
-    if arguments.data:
-        show_data(recipe)
+    for text in data.texts:
+        show(text)
     return 0
 
 
-def show_data(recipe: Recipe) -> None:
-    """Prints documents of a recipe. Raises `UserError` for a recipe without data of its own."""
+def read_data(recipe: Recipe) -> Preview:
+    """Reads the data of a recipe. Raises `UserError` for data that cannot be used, and for a recipe
+    without data of its own."""
     from ebft.runs.options import ModelRecipeOptions
 
     if not isinstance(recipe.options, ModelRecipeOptions):
@@ -177,8 +192,7 @@ def show_data(recipe: Recipe) -> None:
         )
     from ebft.cli.preview import preview
 
-    for text in preview(recipe.options):
-        show(text)
+    return preview(recipe.options)
 
 
 def add_recipe_command(

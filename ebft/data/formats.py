@@ -25,6 +25,7 @@ from ebft.data.jsonl import (
     unreadable,
 )
 from ebft.data.messages import MESSAGES, check_row
+from ebft.data.mistakes import Mistakes
 from ebft.data.tools import TOOLS
 from ebft.data.values import check_columns, listed, safe_name
 from ebft.errors import UserError
@@ -46,27 +47,46 @@ def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dic
     """Yields the texts of each row as `check_row` does; `columns` maps options to columns.
 
     `key` is the recipe key of the path. A row without tools may lack their column. Raises
-    `UserError` naming the file, or the column and the row.
+    `UserError` naming the file, or the column and the row; with a line for each of several rows.
     """
     where, source = f"{key} = {path}", safe_name(path.name)
     reader = READERS[format_of(path) or ""]
     places = {option: f"data.{option} = {column}: {source}" for option, column in columns.items()}
-    try:
-        has_tools, there = False, ""
-        for number, row in enumerate(reader(path, where, columns), 1):
-            if number == 1 and TOOLS in row and MESSAGES in columns and TOOLS not in columns:
-                log.warning("%s: its column tools is not read; set data.tools=tools", source)
-            at = {option: f"{place}, row {number}" for option, place in places.items()}
-            has_tools, there = has_tools or columns.get(TOOLS) in row, there or listed(row)
-            values = {
-                option: _value(row, column, at[option], optional=option == TOOLS)
-                for option, column in columns.items()
-            }
-            yield check_row(values, at)
-        if TOOLS in columns and there and not has_tools:
-            raise UserError(f"{places[TOOLS]} has no such column; there are: {there}")
-    except (*UNREADABLE, pa.ArrowException) as error:
-        raise unreadable(where, error) from error
+    with Mistakes() as mistakes:
+        try:
+            has_tools, there = False, ""
+            for number, row in enumerate(reader(path, where, columns), 1):
+                if number == 1:
+                    _check_first(row, columns, places, source)
+                has_tools, there = has_tools or columns.get(TOOLS) in row, there or listed(row)
+                at = {option: f"{place}, row {number}" for option, place in places.items()}
+                try:
+                    texts = check_row(_values(row, columns, at), at)
+                except UserError as error:
+                    mistakes.add(error)
+                else:
+                    yield texts
+            if TOOLS in columns and there and not has_tools:
+                raise UserError(f"{places[TOOLS]} has no such column; there are: {there}")
+        except (*UNREADABLE, pa.ArrowException) as error:
+            raise unreadable(where, error) from error
+
+
+def _check_first(
+    row: Row, columns: Mapping[str, str], places: Mapping[str, str], source: str
+) -> None:
+    """Raises `UserError` for a column that the first row lacks: other rows are likely to lack it
+    too, and it is one mistake."""
+    _values(row, columns, {option: f"{place}, row 1" for option, place in places.items()})
+    if TOOLS in row and MESSAGES in columns and TOOLS not in columns:
+        log.warning("%s: its column tools is not read; set data.tools=tools", source)
+
+
+def _values(row: Row, columns: Mapping[str, str], at: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        option: _value(row, column, at[option], optional=option == TOOLS)
+        for option, column in columns.items()
+    }
 
 
 def _value(row: Row, column: str, where: str, *, optional: bool) -> Any:

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from pydantic import Field, model_validator
 
 from ebft.data.messages import MESSAGES, check_row, from_text
+from ebft.data.mistakes import Mistakes
 from ebft.data.tools import TOOLS
 from ebft.data.values import listed
 from ebft.errors import UserError
@@ -119,12 +120,17 @@ class Rows(Sequence[Example]):
             if column not in batch:
                 raise UserError(f"{places[option]} has no such column; there are: {listed(batch)}")
         examples = []
-        for i, number in enumerate(numbers.tolist()):
-            row = {option: batch[column][i] for option, column in columns.items()}
-            if self._columns is not None:
-                at = {option: f"{place}, row {number + 1}" for option, place in places.items()}
-                row = check_row(row, at)
-            examples.append(_example(f"{self._source}:{number + 1}", row))
+        with Mistakes() as mistakes:
+            for i, number in enumerate(numbers.tolist()):
+                row = {option: batch[column][i] for option, column in columns.items()}
+                if self._columns is not None:
+                    at = {option: f"{place}, row {number + 1}" for option, place in places.items()}
+                    try:
+                        row = check_row(row, at)
+                    except UserError as error:
+                        mistakes.add(error)
+                        continue
+                examples.append(_example(f"{self._source}:{number + 1}", row))
         return examples
 
 

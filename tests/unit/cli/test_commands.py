@@ -199,8 +199,43 @@ def test_validate_says_what_is_not_here(ebft, tiny_run):
     assert "valid, but not on this machine:" in out
     assert "data.path = /nowhere: no such file or folder" in out
     assert "model.path = /nowhere/either: no such folder" in out
+
+
+CHECKED = "  checked: the keys and values of the recipe, and that its parts fit together"
+
+
+@pytest.mark.parametrize(
+    ("more", "checked", "unread"),
+    [
+        ([], "", "the model, and the data, which --data reads"),
+        (["--data"], "; the tokenizer; the data", "the weights of the model"),
+        (
+            ["--data", "documents.on_demand=true"], "; the tokenizer; the data",
+            "most documents of train, which are tokenized on demand, most documents of held-out, "
+            "which are tokenized on demand, the weights of the model",
+        ),
+        (
+            ["--data", "evaluation.sets=[{name: Sums, length: 99, data: {_component_: "
+             "arithmetic_traces}, evaluators: [{_component_: cross_entropy}]}]"],
+            "; the tokenizer; the data",
+            "the data of Sums (evaluation.sets), the weights of the model",
+        ),
+    ],
+)  # fmt: skip
+def test_validate_says_what_it_checked_and_what_not(ebft, tiny_run, more, checked, unread):
     _, *arguments = tiny_run()
-    assert ebft("validate", *arguments)[1].rstrip().endswith(": valid")
+    status, out, err = ebft("validate", *arguments, *more)
+    assert status == 0, err
+    head, said, not_said, *shown = out.splitlines()
+    assert head.endswith("ebft_full.yaml: valid")
+    assert said == CHECKED + checked
+    assert not_said == f"  not checked: {unread}"
+    assert bool(shown) == ("--data" in more)
+
+
+def test_validate_of_a_study_names_no_option_that_it_lacks(ebft):
+    _, out, _ = ebft("validate", str(RECIPES / "ablations" / "baselines.yaml"))
+    assert out.splitlines()[1:] == [CHECKED, "  not checked: models and data"]
 
 
 def test_validate_converts_nothing(ebft, tiny_run, monkeypatch, tmp_path):
@@ -210,7 +245,7 @@ def test_validate_converts_nothing(ebft, tiny_run, monkeypatch, tmp_path):
     _, *arguments = tiny_run("model.path=smollm2-135m-instruct")
     status, out, err = ebft("validate", *arguments)
     assert status == 0, err
-    assert out.rstrip().endswith(": valid")
+    assert "ebft_full.yaml: valid\n" in out
     assert not (tmp_path / "cache").exists()
 
 
