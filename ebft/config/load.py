@@ -98,7 +98,10 @@ def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
         key = f"{error.full_key}: " if error.full_key else ""
         problem = str(error).splitlines()[0]
         if (found := MISSING.search(problem)) is not None:
-            problem = f"refers to ${{{found[1]}}}, which does not exist; give a value in its place"
+            problem = (
+                f"refers to ${{{found[1]}}}, which does not exist; set {found[1]}, or give a value "
+                "in its place"
+            )
         raise UserError(f"{path}: {key}{problem}") from error
     return cast(dict[str, Any], resolved)
 

@@ -8,6 +8,7 @@ one.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -19,11 +20,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ebft.errors import UserError, suggest
+from ebft.printable import cut_short
 
 log = logging.getLogger("ebft")
 
 Tree = dict[str, Any] | list[Any]
 COMMAND_LINE = "command line"
+SHOWN = 40
+"""Characters of a dropped value in a message."""
 NOT_YAML = (
     yaml.YAMLError, OmegaConfBaseException,
     # PyYAML raises these if a value does not fit its tag: `!!float x`, `!!int`, …
@@ -147,14 +151,25 @@ def _choose(section: dict[str, Any], component: str, override: Override) -> None
     replaced = section["_component_"]
     if component == replaced:
         return
-    dropped = ", ".join(key for key in section if key != "_component_")
+    path = ".".join(key for key in override.keys if key != "_component_")
+    dropped = ", ".join(
+        f"{path}.{key}={_shown(value)}" for key, value in section.items() if key != "_component_"
+    )
     section.clear()
     section["_component_"] = component
-    options = f"; options of {replaced} dropped: {dropped}" if dropped else ""
-    path = ".".join(key for key in override.keys if key != "_component_")
+    options = (
+        f"; options of {replaced} dropped: {dropped}; add those that {component} has too"
+        if dropped
+        else ""
+    )
     # Options of the file are not visible on the command line, so this is a warning there.
     level = logging.WARNING if override.origin == COMMAND_LINE else logging.DEBUG
     log.log(level, "%s: %s instead of %s%s", path, component, replaced, options)
+
+
+def _shown(value: Any) -> str:
+    """A value as an override has it, cut if it is long."""
+    return cut_short(value if isinstance(value, str) else json.dumps(value, default=str), SHOWN)
 
 
 def _delete(tree: dict[str, Any], override: Override) -> None:

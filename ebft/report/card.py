@@ -27,6 +27,8 @@ CITATION = """\
   journal = {arXiv preprint arXiv:2603.12248},
   year    = {2026}
 }"""
+PLACE = "PATH_OR_REPO"
+"""Stands for the checkpoint in the code that loads it."""
 LOADING = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -77,7 +79,7 @@ def model_card(about: About, evaluations: Evaluations, *, method: str, adapter: 
         "",
         "## How to load it",
         "",
-        "```python", LOADING_ADAPTER.format(base=base) if adapter else LOADING, "```",
+        "```python", _loading(recipe, LOADING_ADAPTER.format(base=base) if adapter else LOADING), "```",
         "",
         "## Citation",
         "",
@@ -85,6 +87,12 @@ def model_card(about: About, evaluations: Evaluations, *, method: str, adapter: 
         "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _loading(recipe: Mapping[str, Any], code: str) -> str:
+    """Returns the code with the name of the repository, if checkpoints are uploaded to one."""
+    hub = recipe["checkpoint"]["hub"]
+    return code if hub is None else code.replace(PLACE, hub["repo"])
 
 
 def base_name(model: Mapping[str, Any]) -> str:

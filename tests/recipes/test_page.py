@@ -14,7 +14,7 @@ def test_a_run_leaves_its_page(ebft, tiny_run, tmp_path):
     page = (run / "report.html").read_text()
     assert "<h1>EBFT of model" in page
     assert "6 of 6 steps" in page
-    assert all(f"<summary>step {step}</summary>" in page for step in range(1, 7))
+    assert all(f"<summary>rollouts of step {step}</summary>" in page for step in range(1, 7))
     assert page.count("<img") > 10
     # Made again it is the same, and it says what is wrong with a file that it cannot read.
     (run / "report.html").unlink()

@@ -85,6 +85,17 @@ def test_an_adapter_is_loaded_with_its_base():
     assert "Held-out figures" not in card
 
 
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_code_that_loads_it_names_the_repository(adapter):
+    hub = about("checkpoint.hub={repo: me/tiny}")
+    named, unnamed = (
+        model_card(it, Evaluations(), method="EBFT", adapter=adapter) for it in (hub, about())
+    )
+    assert named.count('"me/tiny")') == 2
+    assert "PATH_OR_REPO" not in named
+    assert named.replace("me/tiny", "PATH_OR_REPO") == unnamed
+
+
 def test_labels_make_no_markup_and_few_clusters_no_interval():
     card = model_card(
         about(), evaluations("<b>CE</b> | [x](y)", clusters=[0] * 12), method="EBFT", adapter=False

@@ -67,6 +67,23 @@ def test_it_shows_the_figures_the_rollouts_the_recipe_and_the_environment():
         assert text in page
 
 
+@pytest.mark.parametrize(("metric", "explained"), [("alignment", True), ("ce", False)])
+def test_alignment_is_explained_where_it_is_shown(metric, explained):
+    page = run_page(files(steps={step: {metric: 1.0} for step in range(1, FEWEST + 1)}))
+    assert f'alt="{metric} over the run"' in page
+    assert ("2·φ(ŷ)·φ(y) with the reward feature_matching; higher is nearer" in page) == explained
+
+
+def test_the_parts_of_a_context_say_what_they_are():
+    page = run_page(files())
+    order = [
+        "rollouts of step 10", "context: the end of what the policy read of f.py:1", "a b",
+        "reference: the text's own continuation", "rollouts: what the policy wrote instead",
+        "+0.50",
+    ]  # fmt: skip
+    assert sorted(map(page.index, order)) == [page.index(text) for text in order]
+
+
 def test_it_needs_no_other_file():
     page = run_page(files())
     assert page.count("<img") == 2  # held-out CE, and the cross-entropy of steps
@@ -105,7 +122,7 @@ def test_a_single_evaluation_is_a_value_with_its_interval():
 
 def test_only_the_first_and_the_newest_steps_of_many_are_shown():
     page = run_page(files(rollouts=[shown(step) for step in range(1, 40)]))
-    steps = [int(step) for step in re.findall(r"<summary>step (\d+)", page)]
+    steps = [int(step) for step in re.findall(r"<summary>rollouts of step (\d+)", page)]
     assert steps == [*range(39, 39 - SHOWN_STEPS + 1, -1), 1]
 
 
