@@ -115,6 +115,7 @@ def _run(
     parts: Mapping[str, Any],
     overrides: Mapping[str, Any],
 ) -> Run:
+    log_to(sys.stderr)  # before anything imports transformers
     registry = default_registry()
     values = dict(parts)
     if output_dir is not None:
@@ -126,7 +127,6 @@ def _run(
         *changes(_files(model, tokenizer, data, held_out, folder), registry, origin="in the call"),
         *wanted,
     ]
-    log_to(sys.stderr)
     loaded = load_recipe(source, wanted, importable=modules_of([parts, overrides]))
     if not isinstance(loaded.options, kind):
         raise UserError(

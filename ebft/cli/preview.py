@@ -64,11 +64,8 @@ def preview(options: ModelRecipeOptions) -> Preview:
     for number in range(min(SHOWN, len(first))):
         document = first[number * len(first) // min(SHOWN, len(first))]
         shown += _shown(document, plan, trained, tokenizer)
-    unread = [
-        f"most documents of {name}, which are tokenized on demand"
-        for name, split in splits.items()
-        if isinstance(split.documents, OnDemand)
-    ]
+    on_demand = [name for name, it in splits.items() if isinstance(it.documents, OnDemand)]
+    unread = [f"most documents of {' and '.join(on_demand)} (on demand)"] if on_demand else []
     unread += [f"the data of {one.name} (evaluation.sets)" for one in options.evaluation.sets]
     return Preview([*shown, Text(f"\n{LEGEND}")], unread)
 

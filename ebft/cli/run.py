@@ -142,9 +142,8 @@ def add_validate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     parser = add_recipe_command(
         subparsers, "validate", validate,
         help="find the mistakes in a recipe",
-        description="Checks a recipe without running it, and prints one line for each mistake, or what "
-        "was checked and what was not. "
-        "The modules in its `plugins` are imported.",
+        description="Checks a recipe without running it, and prints one line for each mistake, or "
+        "what was checked and what was not. The modules in its `plugins` are imported.",
         epilog=VALIDATE_EXAMPLES,
     )  # fmt: skip
     parser.add_argument(

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 SPACES = ("▁", "Ġ")
 """How tokens write the space before a word: SentencePiece's, and byte-level BPE's."""
+PART = "\N{REPLACEMENT CHARACTER}"
+"""What stands for a part of a character."""
+MOST_PARTS = 8
+"""Tokens that are tried together: a character has at most four bytes."""
 NO_TEXT = "model.path: its tokenizer has tokens for no text; give another model"
 SURROGATE = re.compile("[\ud800-\udfff]")
 MARKS = ("\n", "|", "x")
@@ -110,16 +114,33 @@ def text_of(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def token_texts(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The text of each token by itself: with the space that it begins with, and as it is in the
-    vocabulary if it is only a part of a character."""
-    found = []
-    for token in tokens:
-        text, name = text_of([token], tokenizer), str(tokenizer.convert_ids_to_tokens(token))
-        if "\N{REPLACEMENT CHARACTER}" in text:
-            text = name
-        is_spaced = name.startswith(SPACES) and not text.startswith(" ")
-        found.append(f" {text}" if is_spaced else text)
+    """The text of each token by itself, with the space that it begins with.
+
+    Of tokens that make a character together, the last has the text of all of them, and the others
+    have none. Where they make none, each is as in the vocabulary.
+    """
+    names = [str(name) for name in tokenizer.convert_ids_to_tokens(list(tokens))]
+
+    def text(first: int, end: int) -> str:
+        whole = text_of(list(tokens[first:end]), tokenizer)
+        return f" {whole}" if names[first].startswith(SPACES) and whole[:1] != " " else whole
+
+    found: list[str] = []
+    while (first := len(found)) < len(tokens):
+        end = first + 1
+        while not (is_whole := PART not in text(first, end)) and _continues(tokens, end, tokenizer):
+            if (end := end + 1) - first > MOST_PARTS:
+                break
+        if is_whole:
+            found += [*[""] * (end - first - 1), text(first, end)]
+        else:
+            found.append(names[first])
     return found
+
+
+def _continues(tokens: Sequence[int], at: int, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether there is a token that is a part of a character too."""
+    return at < len(tokens) and PART in text_of([tokens[at]], tokenizer)
 
 
 def without_start(tokens: Sequence[int], start: Sequence[int]) -> list[int]:

@@ -75,11 +75,10 @@ def model_card(about: About, evaluations: Evaluations, *, method: str, adapter: 
         "",
         *_settings(recipe),
         "",
-        "The whole recipe is in `run/about.json`, unless only the model was uploaded.",
-        "",
+        *_whole_recipe(recipe),
         "## How to load it",
         "",
-        "```python", _loading(recipe, LOADING_ADAPTER.format(base=base) if adapter else LOADING), "```",
+        "```python", _loading(recipe, base=base if adapter else None), "```",
         "",
         "## Citation",
         "",
@@ -89,10 +88,19 @@ def model_card(about: About, evaluations: Evaluations, *, method: str, adapter: 
     return "\n".join(lines)
 
 
-def _loading(recipe: Mapping[str, Any], code: str) -> str:
-    """Returns the code with the name of the repository, if checkpoints are uploaded to one."""
+def _loading(recipe: Mapping[str, Any], *, base: str | None) -> str:
+    """Returns the code that loads the checkpoint, of an adapter that for its `base`; with the name
+    of the repository, if checkpoints are uploaded to one."""
     hub = recipe["checkpoint"]["hub"]
+    code = LOADING if base is None else LOADING_ADAPTER.format(base=base)
     return code if hub is None else code.replace(PLACE, hub["repo"])
+
+
+def _whole_recipe(recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Says where the recipe is, unless it is known that it is not uploaded."""
+    hub = recipe["checkpoint"]["hub"]
+    if hub is None or hub["state"]:
+        yield from ("The whole recipe is in `run/about.json`.", "")
 
 
 def base_name(model: Mapping[str, Any]) -> str:

@@ -21,7 +21,8 @@ ANCHOR, LIGHT, HEAVY = "▼", "│", "┃"
 STYLES = {False: "cyan", True: "bold green"}
 LEGEND = (
     f"{LIGHT} begins a token that is only read, {HEAVY} one of the cross-entropy; "
-    f"{ANCHOR} is an anchor, where rollouts start"
+    f"{ANCHOR} is an anchor, where rollouts start; a bar without text begins a part of the "
+    "character that follows"
 )
 
 

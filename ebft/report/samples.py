@@ -116,12 +116,17 @@ def summary(samples: Samples) -> list[list[str]]:
 def samples_table(samples: Samples) -> Table:
     """A row for each context, with a few rollouts of each model."""
     table = Table(title=samples.title, title_justify="left", show_lines=True)
-    table.add_column("context (end)", ratio=3)
+    table.add_column("context (end)", ratio=3, overflow="fold")
     has_references = any(one.reference is not None for one in samples.contexts)
     if has_references:
-        table.add_column("reference", ratio=2)
+        table.add_column("reference", ratio=2, overflow="fold")
     for role in samples.roles:
-        table.add_column(role, ratio=3)
+        table.add_column(role, ratio=3, overflow="fold")
+    if any(sample.alignment is not None for one in samples.contexts for it in
+           one.rollouts.values() for sample in it):  # fmt: skip
+        table.caption = (
+            "before a text: its alignment, the cosine of its features with the reference's"
+        )
     for one in samples.contexts:
         cells = [repr(one.context[-CONTEXT_LETTERS:])]
         if has_references:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LONGEST_WORD = len("out-of-distribution")
-CONTEXT_TOKENS = 12
+CONTEXT_TOKENS = 24
+"""The last tokens of a context: a chat template takes about eight of them."""
 
 
 def summary_table(history: Evaluations) -> Table:
@@ -113,10 +114,10 @@ def rollouts_table(
 ) -> Table:
     """A few contexts, evenly spaced over the step, with their reference, best and worst rollout."""
     table = Table(title=title, title_justify="left", show_lines=True)
-    table.add_column("context (end)", ratio=3)
-    table.add_column("reference", ratio=2)
-    table.add_column("highest reward", ratio=2)
-    table.add_column("lowest reward", ratio=2)
+    for column, ratio in {
+        "context (end)": 3, "reference": 2, "highest reward": 2, "lowest reward": 2,
+    }.items():  # fmt: skip
+        table.add_column(column, ratio=ratio, overflow="fold")  # templates write long words
     c = rollouts.contexts
 
     def cell(tokens: torch.Tensor, note: str = "") -> str:

@@ -42,7 +42,9 @@ class FineTune(Job[FineTuneOptions]):
 
         options, micro_batch = self.options, self.options.training.largest_micro_batch()
         estimate = StepEstimate.of(options)
-        if options.training.micro_batch == "auto":  # with a number, the device need not be on this machine
+        if (
+            options.training.micro_batch == "auto"
+        ):  # with a number, the device need not be on this machine
             free = free_memory(resolve_device(options.model.device))
             budget = MemoryBudget(options.training, memory_need(options), free)
             micro_batch = budget.choose_micro_batch()

@@ -104,7 +104,10 @@ def last_line(err: str) -> str:
             "metric_loggers.0: ebft.report.loggers.TensorBoardLogger(): missing a required",
         ),
         ("transforms=l2", "transforms = l2: must be a list: [l2]"),
-        ("~plan", "evaluation.evaluators[1].plan: refers to ${plan}, which does not exist; set plan,"),
+        (
+            "~plan",
+            "evaluation.evaluators[1].plan: refers to ${plan}, which does not exist; set plan,",
+        ),
         ("data.path=./nowhere", "data.path = nowhere: no such folder"),
         ("seed", "'seed': an override is key=value, or ~key to delete a key"),
         ("~sampler.q", "there is no 'q'"),

@@ -201,6 +201,10 @@ def test_validate_says_what_is_not_here(ebft, tiny_run):
     assert "model.path = /nowhere/either: no such folder" in out
 
 
+SUMS = (
+    "{name: Sums, length: 99, data: {_component_: arithmetic_traces}, "
+    "evaluators: [{_component_: cross_entropy}]}"
+)
 CHECKED = "  checked: the keys and values of the recipe, and that its parts fit together"
 
 
@@ -210,18 +214,17 @@ CHECKED = "  checked: the keys and values of the recipe, and that its parts fit 
         ([], "", "the model, and the data, which --data reads"),
         (["--data"], "; the tokenizer; the data", "the weights of the model"),
         (
-            ["--data", "documents.on_demand=true"], "; the tokenizer; the data",
-            "most documents of train, which are tokenized on demand, most documents of held-out, "
-            "which are tokenized on demand, the weights of the model",
+            ["--data", "documents.on_demand=true"],
+            "; the tokenizer; the data",
+            "most documents of train and held-out (on demand), the weights of the model",
         ),
         (
-            ["--data", "evaluation.sets=[{name: Sums, length: 99, data: {_component_: "
-             "arithmetic_traces}, evaluators: [{_component_: cross_entropy}]}]"],
+            ["--data", f"evaluation.sets=[{SUMS}]"],
             "; the tokenizer; the data",
             "the data of Sums (evaluation.sets), the weights of the model",
         ),
     ],
-)  # fmt: skip
+)
 def test_validate_says_what_it_checked_and_what_not(ebft, tiny_run, more, checked, unread):
     _, *arguments = tiny_run()
     status, out, err = ebft("validate", *arguments, *more)

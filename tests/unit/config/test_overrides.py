@@ -74,10 +74,11 @@ def test_choosing_a_part_drops_the_options_of_the_one_before(caplog):
 def test_the_dropped_options_are_shown_as_they_would_be_given(caplog):
     section = {"_component_": "old", "at": [0.5, 1], "off": None, "path": "a b", "long": "x" * 99}
     apply_overrides({"part": section}, [parse_override("part=new")])
-    assert caplog.messages == [
+    (said,) = caplog.messages
+    assert said == (
         "part: new instead of old; options of old dropped: part.at=[0.5, 1], part.off=null, "
         f"part.path=a b, part.long={'x' * 39}…; add those that new has too"
-    ]
+    )
 
 
 def test_choosing_the_part_that_is_there_keeps_its_options():

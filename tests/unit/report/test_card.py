@@ -93,7 +93,11 @@ def test_the_code_that_loads_it_names_the_repository(adapter):
     )
     assert named.count('"me/tiny")') == 2
     assert "PATH_OR_REPO" not in named
-    assert named.replace("me/tiny", "PATH_OR_REPO") == unnamed
+    where = "The whole recipe is in `run/about.json`.\n\n"
+    assert named.replace("me/tiny", "PATH_OR_REPO") == unnamed.replace(where, "")
+    whole = about("checkpoint.hub={repo: me/tiny, state: true}")
+    assert where in unnamed
+    assert where in model_card(whole, Evaluations(), method="EBFT", adapter=adapter)
 
 
 def test_labels_make_no_markup_and_few_clusters_no_interval():

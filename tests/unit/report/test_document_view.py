@@ -25,9 +25,22 @@ def test_every_token_has_its_bar():
 
 def test_a_part_of_a_character_and_an_escape():
     tokenizer = chat_tokenizer("ChatML")
-    ids = tokenizer("é\x1b").input_ids
-    view = document_view(ids, [False] * 3, set(), tokenizer)
-    assert [text for _, text in pieces(view)] == ["Ã", "©", "\\x1b"]
+    ids = tokenizer("é\x1b ü").input_ids
+    view = document_view(ids, [False] * len(ids), set(), tokenizer)
+    assert [text for _, text in pieces(view)] == ["", "é", "\\x1b", " ", "", "ü"]
+
+
+def test_a_part_of_a_character_without_the_rest():
+    tokenizer = chat_tokenizer("ChatML")
+    first, rest, letter = tokenizer("éa").input_ids
+    for ids, expected in (
+        ([first], ["Ã"]),
+        ([first, letter], ["Ã", "a"]),
+        ([rest, first], ["©", "Ã"]),
+        ([first, first, rest, letter], ["Ã", "", "é", "a"]),
+    ):
+        view = document_view(ids, [False] * len(ids), set(), tokenizer)
+        assert [text for _, text in pieces(view)] == expected
 
 
 def test_of_many_tokens_in_a_row_the_middle_is_left_out():

@@ -63,6 +63,7 @@ def test_it_shows_the_figures_the_rollouts_the_recipe_and_the_environment():
     before = line(0, 2.0).mean
     assert f"<td>{before:.4f}</td><td>{before - 0.5:.4f}</td>" in page
     assert '<td class="clear">-0.5000 ± 0.0000</td><td>12</td>' in page
+    assert "CE is the cross-entropy and CFM the feature-matching loss: lower is\nbetter" in page
     for text in ("step 10", "+0.50", "recipe: finetune", "ebft run it.yaml", "2.11", "<dd>3</dd>"):
         assert text in page
 
@@ -76,10 +77,10 @@ def test_alignment_is_explained_where_it_is_shown(metric, explained):
 
 def test_the_parts_of_a_context_say_what_they_are():
     page = run_page(files())
+    reference = "reference: the text's own continuation, up to the length of a rollout"
     order = [
         "rollouts of step 10", "context: the end of what the policy read of f.py:1", "a b",
-        "reference: the text's own continuation", "rollouts: what the policy wrote instead",
-        "+0.50",
+        reference, "rollouts: what the policy wrote instead", "+0.50",
     ]  # fmt: skip
     assert sorted(map(page.index, order)) == [page.index(text) for text in order]
 

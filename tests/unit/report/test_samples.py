@@ -71,8 +71,8 @@ def test_contexts_without_a_reference_do_not_count():
 
 def test_the_page_has_both_models_and_needs_no_other_file():
     page = samples_page(of(context(0, [0.25], [-0.5])))
-    for text in ("Samples of mine", "runs/mine", "context 0", "ref", "cos +0.25", "cos -0.50",
-                 "reward +0.50", 'width: 25%', 'width: 0%'):  # fmt: skip
+    for text in ("Samples of mine", "runs/mine", "context 0", "ref", "alignment +0.25",
+                 "alignment -0.50", "reward +0.50", 'width: 25%', 'width: 0%'):  # fmt: skip
         assert text in page
     assert not re.search(r"(src|href)=", page)
     assert "http" not in page
@@ -95,6 +95,8 @@ def test_the_table_has_a_column_of_references_if_there_are_any():
     console.print(samples_table(of(context(0, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]))))
     shown = console.export_text()
     assert all(text in shown for text in ("+0.10 'text'", "+0.20 'text'", "+0.40 'text'"))
+    assert "before a text: its alignment, the cosine of" in shown
+    assert samples_table(of(bare)).caption is None
 
 
 def test_the_file_has_a_line_for_each_context(tmp_path):
