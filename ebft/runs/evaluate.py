@@ -18,7 +18,7 @@ from ebft.evaluation.sets import make_evaluation_sets
 from ebft.models.folders import is_checkpoint
 from ebft.models.lora import cast_base
 from ebft.models.options import resolve_device
-from ebft.models.probe import probe_tree
+from ebft.models.probe import check_layout
 from ebft.parts.part import Resources
 from ebft.parts.registry import Registry
 from ebft.plans.strided import Strided
@@ -106,7 +106,7 @@ def make_sets(options: EvaluateOptions, resources: Resources) -> list[Evaluation
     sets = make_evaluation_sets(options.evaluation, resources, documents)
     chosen = [document for one in sets for document in one.documents]
     if probed := [document for document in chosen if PROBED.accepts(document)]:
-        probe_tree(resources.policy, probed, PROBED, tried=options.model.tries_layouts)
+        check_layout(resources.policy, probed, PROBED, tried=options.model.tries_layouts)
     cast_base(resources.policy, resources.precision)  # the probe is in float32
     return sets
 
@@ -123,6 +123,7 @@ def measure_sets(
     if not options.evaluation.anything():
         return
     history = History(sets, output.evaluations, processes=processes)
+    log.info("evaluating …")
     measured = measure(
         resources.policy, sets,
         micro_batch=MicroBatch(options.micro_batch), processes=processes, steps_done=0,
