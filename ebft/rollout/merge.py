@@ -43,7 +43,7 @@ class Distinct(NamedTuple):
 def distinct(tokens: Int[Tensor, "P n G"], mask: Bool[Tensor, "P n G"]) -> Distinct:
     """Returns which tokens of `mask` have a prefix that no earlier rollout of the context has.
 
-    Only tokens before the first or after the last of a rollout may be outside the mask.
+    In each rollout the tokens of the mask are consecutive.
 
     >>> tokens = torch.tensor([[[1, 2, 3], [1, 2, 4], [1, 5, 3]]])
     >>> distinct(tokens, torch.ones_like(tokens, dtype=torch.bool)).kept.int()
