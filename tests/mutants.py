@@ -54,6 +54,7 @@ TESTS = [
 FORMULAS = ("baselines", "plans", "rewards", "rollout", "scoring", "training", "transforms")
 """Packages whose mutants the property tests are likely to notice; of others it is the hostile."""
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
+AHEAD = "tests/unit/training/test_ahead.py"
 DOCUMENTS, SPLIT, CONVERSATIONS = (
     f"tests/unit/data/test_{name}.py" for name in ("documents", "split", "conversations")
 )
@@ -81,6 +82,14 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    Mutant("training/ahead.py", "pending.step == step", "True", AHEAD),
+    Mutant("training/ahead.py", "self._begin(step + 1))", "self._begin(step))", AHEAD),
+    Mutant("training/ahead.py", "        self._wait()\n        waited", "        waited", AHEAD),
+    Mutant("training/ahead.py", "self._pending = Pending(saved[\"step\"], samples)", "self._pending = None", AHEAD),
+    Mutant("training/ahead.py", "saved[\"processes\"] != self._processes.size", "False", AHEAD),
+    Mutant("training/ahead.py", "if len(tokens) != len(contexts):", "if False:", AHEAD),
+    Mutant("runs/setup.py", "if isinstance(loop.plan, Stateful):", "if False:", AHEAD),
+    Mutant("runs/checks.py", "if not sampler.has_own_weights():", "if False:", "tests/recipes/test_bad_input.py"),
     Mutant("rollout/records.py", "pairwise.sum(-1) / others", "pairwise.mean(-1)"),
     Mutant("rewards/similarity.py", "-2 * diversity", "-1 * diversity"),
     Mutant("rewards/similarity.py", "2 * alignment *", "alignment *"),

@@ -27,6 +27,7 @@ def find_problems(options: FineTuneOptions) -> list[str]:
         *rollout_problems(sampler, reward, baseline, options.objective),
         *feature_problems(reward, options.feature_map, options.transforms, sampler),
         *pair_problems(sampler, reward, baseline),
+        *ahead_problems(training, sampler, options.objective),
         *length_problems(plan, options.documents.length),
         *adapter_problems(options.model, options.checkpoint),
         *upload_problems(options.checkpoint),
@@ -103,6 +104,29 @@ def pair_problems(
             f"sampler.n = {sampler.n}: the baseline {type(baseline).__name__} needs "
             f"{baseline.fewest_rollouts} rollouts of a context or more; set "
             f"sampler.n={baseline.fewest_rollouts} or baseline=moving_average"
+        )
+
+
+def ahead_problems(
+    training: StepOptions, sampler: SamplerPart | None, objective: ObjectiveOptions
+) -> Iterator[str]:
+    """Sampling ahead needs rollouts, a sampler that can do it, and importance weights."""
+    if training.sample_ahead is None:
+        return
+    says = f"training.sample_ahead = {training.sample_ahead}"
+    if sampler is None:
+        yield f"{says}: there are no rollouts, because the recipe has no sampler; leave it out"
+        return
+    if not sampler.has_own_weights():
+        yield (
+            f"{says}: the sampler {type(sampler).__name__} computes with the policy's own weights, "
+            "which training changes meanwhile; take a sampler with a copy of them in another "
+            "process, or leave it out"
+        )
+    if objective.importance.level == "off":
+        yield (
+            f"{says}: rollouts are sampled from older weights than are trained; set "
+            "objective.importance.level=sequence, or leave it out"
         )
 
 

@@ -48,6 +48,13 @@ class StepOptions(Options):
         description="torch.compile the decoder's layers: less memory and a little less time, after "
         "half a minute of compiling; the same results to rounding",
     )
+    sample_ahead: Literal[1] | None = Field(
+        None,
+        description="1: sample a step's rollouts while the step before it trains, from the weights "
+        "that it starts with. They are one step off-policy, so objective.importance.level must not "
+        "be off, and the sampler needs its own copy of the weights; null: sample each step's from "
+        "its own weights",
+    )
     clip_grad_norm: float = Field(1.0, gt=0, description="larger gradient norms are clipped to it")
     show_rollouts_every: PositiveInt | None = Field(
         10, description="steps between tables of rollouts and their references; null: none"

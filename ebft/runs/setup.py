@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from ebft.parts.interfaces import DataSource, Plan
 from ebft.parts.kinds import RewardPart
 from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
+from ebft.parts.stateful import Stateful
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Contexts, Document, Rollouts
 from ebft.runs.estimate import describe_rows, memory_need
@@ -43,6 +44,7 @@ from ebft.runs.memory import MemoryBudget, free_memory, make_micro_batch, with_t
 from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
 from ebft.runs.trial import INSTEAD
 from ebft.samplers.hf_tree import HfTree
+from ebft.training.ahead import SamplerAhead
 from ebft.training.gradients import trained_weights
 from ebft.training.parts import LoopParts, RolloutParts
 
@@ -322,7 +324,7 @@ def make_loop_parts(
         chosen = told_apart([documents[i] for i in order(step, training.documents_per_step)])
         return [chosen[i] for i in processes.share([one.tokens.numel() for one in chosen])]
 
-    return LoopParts(
+    loop = LoopParts(
         policy=resources.policy,
         documents=of_step,
         plan=plan,
@@ -339,6 +341,20 @@ def make_loop_parts(
         device=resources.device,
         processes=processes,
     )
+    return loop if training.sample_ahead is None else sampling_ahead(loop)
+
+
+def sampling_ahead(loop: LoopParts) -> LoopParts:
+    """The loop with its sampler one step ahead. Raises `UserError` for a plan with state."""
+    parts = loop.rollout_parts
+    assert parts is not None, "checked"
+    if isinstance(loop.plan, Stateful):
+        raise UserError(
+            f"training.sample_ahead = 1: the plan {type(loop.plan).__name__} has state, and would "
+            "be asked for a step's contexts twice; leave it out, or take another plan"
+        )
+    ahead = SamplerAhead(parts.sampler, loop.contexts, loop.processes)
+    return replace(loop, rollout_parts=replace(parts, sampler=ahead))
 
 
 def make_optimizer(component: OptimizerComponent, parameters: list[Parameter]) -> Optimizer:

@@ -1,6 +1,7 @@
 """The algorithm.
 
 loop                  fine-tuning on one page: sample, score, accumulate, clip, update
+ahead                 sampling the next step's rollouts while a step trains
 losses                the two parts of the loss, for a micro-batch and summed over a step
 objective             the formulas of the losses, with importance weights
 parts                 the loop's inputs, and what it reports of each step

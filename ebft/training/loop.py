@@ -17,7 +17,6 @@ from torch.distributed.tensor import DTensor
 
 from ebft.distributed.processes import ONE_PROCESS, Processes
 from ebft.models.layers import recompute_layers
-from ebft.rollout.micro_batches import divide
 from ebft.rollout.records import Contexts, Scored, Terms
 from ebft.training.checks import Contract, check_gradients, check_log_probs, sync_figures
 from ebft.training.losses import (
@@ -42,10 +41,7 @@ def train(loop: LoopParts, steps: range, observer: Observer = NOBODY) -> Iterato
     """
     parts, optimizer = loop.rollout_parts, loop.optimizer
     for step in steps:
-        contexts = loop.plan(loop.documents(step))  # P of them
-        contexts = divide(
-            contexts, n=loop.n, budget=loop.micro_batch_tokens, processes=loop.processes
-        ).to(loop.device)
+        contexts = loop.contexts(step)  # P of them
         scored = None
         if parts is not None:
             observer.announce("sampling")

@@ -10,7 +10,7 @@ import torch
 
 from ebft.distributed.processes import Processes
 from ebft.parts.interfaces import Baseline, FeatureMap, Plan, Reward, Sampler, Transform
-from ebft.rollout.micro_batches import MicroBatch
+from ebft.rollout.micro_batches import MicroBatch, divide
 from ebft.rollout.records import Contexts, Document, Scored
 from ebft.training.losses import Losses
 from ebft.training.objective import ObjectiveOptions
@@ -56,6 +56,13 @@ class LoopParts:
     precision: torch.dtype
     device: torch.device
     processes: Processes
+
+    def contexts(self, step: int) -> Contexts:
+        """The contexts of a step's documents, in micro-batches. All processes must call it."""
+        contexts = self.plan(self.documents(step))
+        budget = self.micro_batch_tokens
+        divided = divide(contexts, n=self.n, budget=budget, processes=self.processes)
+        return divided.to(self.device)
 
     @property
     def micro_batch_tokens(self) -> int:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from ebft.checkpoints.folder import Checkpoints
 from ebft.checkpoints.manifest import find_damage
 from ebft.checkpoints.shards import read_shards
-from tests.resume.common import logged_steps
+from tests.resume.common import AHEAD, logged_steps
 
 STATEFUL = [
     "transforms=[{_component_: whiten_running, refresh_every: 3}]",
@@ -104,6 +104,16 @@ def test_an_adapter_goes_on_too(run, merge):
     _, resumed = run("two_resumed", 2, merged, after=five, **saved)
     assert_equal(ten, resumed)
     assert_close(ten, run("one", 1, merged, **saved)[1])
+
+
+@pytest.mark.slow
+def test_rollouts_that_were_sampled_ahead_go_on_too(run):
+    five, ten = run("two", 2, *AHEAD)
+    _, resumed = run("two_resumed", 2, *AHEAD, after=five)
+    assert_equal(ten, resumed)
+    # Pending rollouts are in the order in which processes have the documents.
+    weights = [load_file(it / "model.safetensors") for it in (ten, run("one", 1, *AHEAD)[1])]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-5)
 
 
 def newest(run):

@@ -14,6 +14,7 @@ from ebft.models.export import save_policy
 from ebft.parts.kinds import BASES
 from tests.tiny import plain_policy, tiny_tokenizer
 
+OWN_COPY = Path(__file__).parents[1] / "own_copy.py"
 COMPLETION = ["plan=completion", "~plan.start", "~plan.stride", "evaluation.evaluators=[]"]
 
 
@@ -91,6 +92,15 @@ def last_line(err: str) -> str:
         ("documents.length=11", "documents.length = 11: leaves no anchor"),
         ("plan.rollout_length=40", "documents.length = 40: leaves no anchor"),
         ("plan.stride=0", "plan.stride = 0: must be greater than or equal to 1"),
+        ("training.sample_ahead=2", "training.sample_ahead = 2: must be 1"),
+        (
+            ["training.sample_ahead=1", "objective.importance.level=sequence"],
+            "training.sample_ahead = 1: the sampler HfTree computes with the policy's own weights",
+        ),
+        (
+            [f"plugins=[{OWN_COPY}]", "sampler=own_copy", "training.sample_ahead=1"],
+            "rollouts are sampled from older weights than are trained; set objective.importance",
+        ),
         ("model.path=./nowhere", "model.path = ./nowhere: no such folder; give"),
         ("model.device=cuda:99", "model.device = cuda:99"),
         ("model.device=gpu", "model.device = gpu: no such device; give auto, cpu, cuda"),

@@ -178,6 +178,7 @@ def test_the_estimate_of_sft_is_of_documents_alone(ebft, tiny_run):
         (["objective.importance.level=token"], "importance.level = token: weights rollouts, but"),
         (["feature_map={_component_: mean_pool}"], "feature_map: MeanPool is for a reward, but"),
         (["transforms=[{_component_: l2}]"], "transforms: change features, but the recipe has no"),
+        (["training.sample_ahead=1"], "training.sample_ahead = 1: there are no rollouts, because"),
         (["reward={_component_: token_overlap}"], "sampler, baseline: missing, but the recipe has"),
     ],
 )

@@ -16,7 +16,14 @@ STATEFUL = [
     "checkpoint.keep=9",
     "evaluation.every=5",
 ]
-TIMES = {"tokens_per_second", "seconds", "memory_gib"}
+AHEAD = [
+    f"plugins=[{Path(__file__).parents[1] / 'own_copy.py'}]",
+    "sampler={_component_: own_copy, n: 4}",
+    "training.sample_ahead=1",
+    "objective.importance.level=sequence",
+]
+"""Rollouts are sampled a step ahead."""
+TIMES = {"tokens_per_second", "seconds", "memory_gib", "sampling_wait_seconds"}
 """Metrics that no two runs have in common."""
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from ebft.checkpoints.manifest import MANIFEST, write_manifest
 from ebft.checkpoints.nested import read_nested
 from ebft.runs.progress import Progress
-from tests.resume.common import STATEFUL, assert_same_checkpoints, checkpoint, logged_steps
+from tests.resume.common import AHEAD, STATEFUL, assert_same_checkpoints, checkpoint, logged_steps
 
 
 @pytest.fixture
@@ -46,6 +46,24 @@ def test_ten_steps_are_some_and_the_rest(ebft, tiny_run, tmp_path, stop_after, s
     assert logged_steps(parts) == list(range(1, 11))
     assert "before → after" in out
     AutoModelForCausalLM.from_pretrained(checkpoint(parts, 10))
+
+
+def test_rollouts_that_were_sampled_ahead_are_part_of_the_checkpoint(
+    ebft, tiny_run, tmp_path, stop_after
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert ebft(*tiny_run(*STATEFUL, *AHEAD, f"output_dir={whole}"))[0] == 0
+    stop_after(5)
+    assert ebft(*tiny_run(*STATEFUL, *AHEAD, f"output_dir={parts}"))[0] == 130
+    stop_after(None)
+    rest = [*STATEFUL, *AHEAD, f"output_dir={parts}", "checkpoint.resume=auto"]
+    status, _, err = ebft(*tiny_run(*rest))
+    assert status == 0, err
+    assert_same_checkpoints(checkpoint(whole, 10), checkpoint(parts, 10))
+    state = read_nested(checkpoint(parts, 10) / "run" / "state")
+    assert state["parts"]["sampler"]["pending"]["step"] == 10, "for a run with more steps"
+    assert all(0 < step["importance_effective"] < 1 for step in state["metrics"][1:])
+    assert "sampling_wait_seconds" in state["metrics"][0]
 
 
 def test_sft_is_resumed_too(ebft, tiny_run, tmp_path, stop_after):
