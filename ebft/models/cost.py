@@ -139,7 +139,8 @@ def flops(
     checkpointed = 0.0
     if gradient_checkpointing:
         # All of a layer except its last product, whose result backward does not need.
-        last = 0.0 if adapter else model.hidden * model.intermediate / model.layer_weights
+        of_mlp = model.experts_per_token * model.hidden * model.intermediate
+        last = 0.0 if adapter else of_mlp / model.active_weights
         checkpointed = weights * (1 - last) + adapted + attention
     if tree.on_rows and tree.rollouts:
         checkpointed += weights + adapted + attention
@@ -160,7 +161,7 @@ def flops(
 
 
 def _weights(model: ModelShape, tokens: int, layers: int) -> float:
-    return 2.0 * layers * model.layer_weights * tokens
+    return 2.0 * layers * model.active_weights * tokens
 
 
 def _attention(model: ModelShape, pairs: int, layers: int) -> float:
@@ -264,15 +265,19 @@ def memory(
     two layers at a time, and the weights outside the layers; if it `evaluates`, all weights. A
     process loads its shard, unless it `loads_whole` weights. `keep_logits`: for backward, besides
     those that forward is at. `decoded` is the number of documents whose rollouts are sampled
-    together; None: `micro_batch`.
+    together; None: `micro_batch`. Raises `ValueError` for experts in 4 bits.
     """
+    if quantized and model.is_mixture:
+        raise ValueError("how much of a mixture of experts is in 4 bits is known after loading")
     N, tokens = model.parameters, micro_batch * (tree.columns - tree.rollouts)
     trained = adapter or N
     # For each token of a layer, backward needs three float32 values around each of two norms …
     residual = 2 * 3 * 4 * model.hidden
     # … and in `bytes_per_value` the inputs of its matrices, the rotated queries and keys, the MLP.
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    mlp = 2 * (model.mlp_matrices - 1) * model.intermediate
+    mlp = 2 * (model.mlp_matrices - 1) * model.intermediate * model.experts_per_token
+    if model.is_mixture:  # a token's hidden state, and what comes out, for each of its experts
+        mlp += 2 * model.hidden * model.experts_per_token
     inner = 2 * model.hidden + 4 * queries + 4 * keys + mlp
     layer = residual + bytes_per_value * inner
     kept = model.layers * layer

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ROWS = 512
 """The number of tokens whose logits exist at a time."""
+EXPERTS = ("num_experts", "num_local_experts")
+"""What architectures call the number of experts of a layer."""
 
 
 def layer_index(depth: float, layers: int) -> int:
@@ -27,7 +29,9 @@ def layer_index(depth: float, layers: int) -> int:
 class ModelShape:
     """Dimensions of a decoder with grouped-query attention and the same kind of MLP in all layers.
 
-    `mlp_matrices` is 3 for a gated MLP (Llama, Qwen, …) and 2 for a plain one (GPT-NeoX, …).
+    `mlp_matrices` is 3 for a gated MLP (Llama, Qwen, …) and 2 for a plain one (GPT-NeoX, …). In a
+    mixture, each layer has a router and so many `experts`, of which a token goes through
+    `experts_per_token`, and `intermediate` is the width of one. Both are 1 in other models.
     """
 
     hidden: int
@@ -39,12 +43,17 @@ class ModelShape:
     vocab: int
     tied: bool
     mlp_matrices: int = 3
+    experts: int = 1
+    experts_per_token: int = 1
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> ModelShape:
         """Reads the dimensions from a transformers configuration. Raises `ValueError` for missing
-        keys, and for layers of another kind (mixtures of experts, …)."""
+        keys, and for layers of another kind (experts beside an MLP, …)."""
         text = config.get_text_config().to_dict()
+        experts = next((text[name] for name in EXPERTS if isinstance(text.get(name), int)), 1)
+        if experts > 1 and isinstance(text.get("moe_intermediate_size"), int):
+            text["intermediate_size"] = text["moe_intermediate_size"]
         names = (
             "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
             "vocab_size",
@@ -62,28 +71,59 @@ class ModelShape:
             vocab=vocab,
             tied=bool(text.get("tie_word_embeddings", True)),
             mlp_matrices=0,
+            experts=experts,
+            experts_per_token=text.get("num_experts_per_tok", 1) if experts > 1 else 1,
         )
-        mlp = _layer_weights(config) - without_mlp.layer_weights
-        matrices, rest = divmod(mlp, hidden * intermediate)
+        weights = _layer_weights(config)
+        if experts > 1 and len(set(weights)) > 1:
+            raise ValueError("not all of its layers are mixtures of experts")
+        mlp = weights[-1] - without_mlp.layer_weights
+        matrices, rest = divmod(mlp, hidden * intermediate * experts)
         if matrices not in (2, 3) or rest:
-            raise ValueError("its layers contain more than attention and one MLP")
+            inside = "one MLP" if experts == 1 else "experts with their router"
+            raise ValueError(f"its layers contain more than attention and {inside}")
         return replace(without_mlp, mlp_matrices=matrices)
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether layers have experts."""
+        return self.experts > 1
 
     @property
     def layer_weights(self) -> int:
         """The number of weights in the matrices of one layer."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        return attention + self.mlp_matrices * self.hidden * self.intermediate
+        return self._attention_weights + self.experts * self._mlp_weights
+
+    @property
+    def active_weights(self) -> int:
+        """The number of those that a token is multiplied with: fewer in a mixture of experts."""
+        return self._attention_weights + self.experts_per_token * self._mlp_weights
+
+    @property
+    def _attention_weights(self) -> int:
+        """Of attention, and of the router."""
+        router = self.hidden * self.experts if self.is_mixture else 0
+        return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads) + router
+
+    @property
+    def _mlp_weights(self) -> int:
+        return self.mlp_matrices * self.hidden * self.intermediate
 
     @property
     def projections(self) -> dict[str, tuple[int, int]]:
-        """The numbers of inputs and outputs of a layer's matrices, by their usual names."""
+        """The numbers of inputs and outputs of a layer's matrices that may have an adapter, by
+        their usual names: not those of experts."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return {
+        attention = {
             "q_proj": (self.hidden, queries),
             "k_proj": (self.hidden, keys),
             "v_proj": (self.hidden, keys),
             "o_proj": (queries, self.hidden),
+        }
+        if self.is_mixture:
+            return attention
+        return {
+            **attention,
             **({"gate_proj": (self.hidden, self.intermediate)} if self.mlp_matrices == 3 else {}),
             "up_proj": (self.hidden, self.intermediate),
             "down_proj": (self.intermediate, self.hidden),
@@ -133,15 +173,17 @@ SHAPES = {
 an estimate needs no download. Of any other model, the configuration is read."""
 
 
-def _layer_weights(config: PretrainedConfig) -> int:
-    """Returns the number of weights in a layer's matrices, counted on the meta device."""
+def _layer_weights(config: PretrainedConfig) -> list[int]:
+    """Returns the number of weights in each layer's matrices, counted on the meta device."""
     from transformers import AutoModelForCausalLM
 
     from ebft.models.decoder import decoder_blocks  # imports transformers
 
     with torch.device("meta"):
         _, layers = decoder_blocks(AutoModelForCausalLM.from_config(config))
-    return sum(weight.numel() for weight in layers[-1].parameters() if weight.dim() > 1)
+    return [
+        sum(weight.numel() for weight in layer.parameters() if weight.dim() > 1) for layer in layers
+    ]
 
 
 def context_length(config: PretrainedConfig) -> int | None:

@@ -143,6 +143,7 @@ class StepEstimate:
             decoded=self._decoded(micro_batch, processes),
             loads_whole=model.from_config is not None
             or adapter_folder(model) is not None
+            or self.model.is_mixture  # its experts have another form on disk
             or (lora is not None and lora.quantize_base),
             evaluates=options.evaluation.anything(),
         )  # fmt: skip

@@ -6,7 +6,15 @@ from functools import partial
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, MixtralConfig
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MixtralConfig,
+    Qwen2MoeConfig,
+    Qwen3MoeConfig,
+)
 
 from ebft.features.hidden_states import HiddenStates
 from ebft.models.attention import TREE
@@ -75,11 +83,41 @@ def test_parameters_are_the_model_s(name):
     assert ModelShape.of(config).parameters == matrices
 
 
-def test_a_mixture_of_experts_is_not_taken_for_a_dense_model():
-    config = MixtralConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, num_local_experts=4,
-    )  # fmt: skip
+MIXTURE = {
+    "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": None,
+}  # fmt: skip
+MIXTURES = {
+    "mixtral": MixtralConfig(**MIXTURE, num_local_experts=4, num_experts_per_tok=2),
+    "qwen3": Qwen3MoeConfig(
+        **MIXTURE, head_dim=8, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=16
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_has_all_experts_and_a_token_some_of_them(name):
+    config = MIXTURES[name]
+    policy, shape = AutoModelForCausalLM.from_config(config), ModelShape.of(config)
+    assert shape.parameters == sum(p.numel() for p in policy.parameters() if p.dim() > 1)
+    others = shape.experts - shape.experts_per_token
+    one = 3 * 32 * {"mixtral": 48, "qwen3": 16}[name]
+    assert shape.layer_weights - shape.active_weights == others * one
+    add_adapter(policy, LoraOptions(rank=2), seed=0)
+    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    assert shape.adapter_weights(rank=2) == trained, "experts have none"
+    with pytest.raises(ValueError, match="known after loading"):
+        memory(shape, DocumentTree(9, [4], 2, 2), micro_batch=1, bytes_per_value=4, quantized=True)
+
+
+def test_layers_of_other_kinds_are_not_estimated():
+    config = Qwen2MoeConfig(**MIXTURE, num_experts=4, moe_intermediate_size=16)
+    with pytest.raises(ValueError, match="more than attention and experts with their router"):
+        ModelShape.of(config)  # it has a shared expert too
+    config = Qwen3MoeConfig(**MIXTURE, num_experts=4, mlp_only_layers=[0])
+    with pytest.raises(ValueError, match="not all of its layers are mixtures"):
+        ModelShape.of(config)
+    config = DeepseekV2Config(**MIXTURE, first_k_dense_replace=2)
     with pytest.raises(ValueError, match="more than attention and one MLP"):
         ModelShape.of(config)
 
@@ -120,6 +158,10 @@ SIZES = {
 }  # fmt: skip
 GATED = LlamaConfig(**SIZES, num_key_value_heads=2)
 PLAIN = GPTNeoXConfig(**SIZES, tie_word_embeddings=False)
+MIXED = Qwen3MoeConfig(
+    **SIZES, num_key_value_heads=2, head_dim=32, num_experts=8, num_experts_per_tok=2,
+    moe_intermediate_size=96,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -131,10 +173,14 @@ PLAIN = GPTNeoXConfig(**SIZES, tie_word_embeddings=False)
         (GATED, True, True, 1.0),
         (PLAIN, False, False, 1.0),
         (PLAIN, True, False, 1.0),
+        (MIXED, False, False, 1.0),
+        (MIXED, True, True, 1.0),
     ],
 )
 def test_flops_of_a_step_are_torch_s_own_count_to_5_per_cent(config, checkpointing, lora, gamma):
     policy, shape = AutoModelForCausalLM.from_config(config).eval(), ModelShape.of(config)
+    if shape.is_mixture:
+        policy.set_experts_implementation("eager")  # of which torch counts every product
     adapter = 0
     if lora:
         add_adapter(policy, LoraOptions(rank=8), seed=0)
