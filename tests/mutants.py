@@ -55,6 +55,7 @@ FORMULAS = ("baselines", "plans", "rewards", "rollout", "scoring", "training", "
 """Packages whose mutants the property tests are likely to notice; of others it is the hostile."""
 LOOP, CONTRACT = (f"tests/unit/training/test_{name}.py" for name in ("loop", "contract"))
 AHEAD = "tests/unit/training/test_ahead.py"
+COST = "tests/unit/test_cost.py"
 DOCUMENTS, SPLIT, CONVERSATIONS = (
     f"tests/unit/data/test_{name}.py" for name in ("documents", "split", "conversations")
 )
@@ -90,6 +91,13 @@ MUTANTS = [
     Mutant("training/ahead.py", "if len(tokens) != len(contexts):", "if False:", AHEAD),
     Mutant("runs/setup.py", "if isinstance(loop.plan, Stateful):", "if False:", AHEAD),
     Mutant("runs/checks.py", "if not sampler.has_own_weights():", "if False:", "tests/recipes/test_bad_input.py"),
+    Mutant("models/cost.py", "model.active_weights * tokens", "model.layer_weights * tokens", COST),
+    Mutant("models/cost.py", "EXPERT_GRADIENTS * bytes_per_value", "bytes_per_value", COST),
+    Mutant("models/cost.py", "2 * model.hidden * model.experts_per_token", "model.hidden * model.experts_per_token", COST),
+    Mutant("models/shape.py", "self._attention_weights + self.experts_per_token", "self._attention_weights + self.experts", COST),
+    Mutant("models/shape.py", "self.hidden * self.experts if", "0 if", COST),
+    Mutant("models/shape.py", "experts > 1 and len(set(weights)) > 1", "False", COST),
+    Mutant("runs/estimate.py", "or self.model.is_mixture", "or False", "tests/benchmarks/test_scale.py"),
     Mutant("rollout/records.py", "pairwise.sum(-1) / others", "pairwise.mean(-1)"),
     Mutant("rewards/similarity.py", "-2 * diversity", "-1 * diversity"),
     Mutant("rewards/similarity.py", "2 * alignment *", "alignment *"),

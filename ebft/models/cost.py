@@ -177,6 +177,9 @@ QUANTIZED = 1 / 2 + 1 / 64
 """Bytes of a weight in 4 bits, with its share of an 8-bit scale (`models.quantize`)."""
 DECODING = 22.0
 """Bytes for each weight of a 4-bit matrix while it is decoded: indices, and two halves."""
+EXPERT_GRADIENTS = 3
+"""Values of the size of a hidden state that backward needs for each expert of a token, measured
+with transformers' `grouped_mm`, and that forward does not keep."""
 HOLES, HOLES_SHARE = 0.4 * GIB, 0.4
 """Heap fragmentation with an adapter on a CPU: bytes, and a share of the activations. A layer with
 an adapter frees temporary tensors between those that it keeps. Both were measured."""
@@ -283,6 +286,8 @@ def memory(
     kept = model.layers * layer
     if gradient_checkpointing:
         kept = model.layers * bytes_per_value * model.hidden + layer
+    if model.is_mixture:  # gradients of the same, of the layer that backward is at
+        kept += EXPERT_GRADIENTS * bytes_per_value * model.hidden * model.experts_per_token
     # Scores, probabilities and their gradients, of one group of branches and the trunk.
     group = (ON_CPU if on_cpu else ON_GPU).queries + tree.rollout_length
     scores = 3 * 4 * model.heads * group * (tree.length + tree.rollout_length)

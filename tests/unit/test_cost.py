@@ -110,6 +110,22 @@ def test_a_mixture_has_all_experts_and_a_token_some_of_them(name):
         memory(shape, DocumentTree(9, [4], 2, 2), micro_batch=1, bytes_per_value=4, quantized=True)
 
 
+def test_activations_of_a_mixture_are_those_of_the_experts_of_a_token():
+    """Kept for each of them: input and output, and gate, up, activation and product of its MLP."""
+    config = MIXTURES["qwen3"]
+    shape, tree = ModelShape.of(config), DocumentTree(9, [4], 2, 2)
+    tokens = 9 + 2 * 2 - 2
+
+    def activations(per_token, checkpointing=False):
+        of = replace(shape, experts_per_token=per_token)
+        how = {"micro_batch": 1, "bytes_per_value": 4, "gradient_checkpointing": checkpointing}
+        return memory(of, tree, **how).activations
+
+    each, gradients = 4 * (2 * 32 + 4 * 16), 4 * 3 * 32
+    assert activations(3) - activations(2) == tokens * (config.num_hidden_layers * each + gradients)
+    assert activations(3, True) - activations(2, True) == tokens * (each + gradients)
+
+
 def test_layers_of_other_kinds_are_not_estimated():
     config = Qwen2MoeConfig(**MIXTURE, num_experts=4, moe_intermediate_size=16)
     with pytest.raises(ValueError, match="more than attention and experts with their router"):
