@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ebft.diagnosis.quality import Quality
 from ebft.diagnosis.sets import ScoredSets, Scorers
+from ebft.diagnosis.shared_tokens import SharedTokens
 from ebft.errors import NumericalError
 from ebft.scoring.gradient_signal import gram
 from ebft.scoring.interval import Clusters
@@ -35,7 +36,7 @@ class RolloutEvidence:
     k's policy gradient, over all its rollouts, and document l's gradient of the cross-entropy.
     `spread` and `ranks` are those of `ebft.scoring.within_contexts`; `spread` is None for n = 1.
     `gap` is that of `Scorers.gap`, None where `union` is. `length` is the mean number of tokens of
-    a rollout.
+    a rollout, and `shared` says how many of them have prefixes of their own.
     """
 
     sets: Float[Tensor, "K 2 K 2"]
@@ -45,6 +46,7 @@ class RolloutEvidence:
     ranks: Mapping[str, Float[Tensor, "K 3"]]
     gap: float | None
     length: float
+    shared: SharedTokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,8 +118,9 @@ def gather_rollouts(
     """
     sets, unions, contexts, spreads, lengths = [], [], [], [], []
     ranks: dict[str, list[Tensor]] = {name: [] for name in qualities}
-    rollouts = None
+    rollouts, drawn = None, []
     for rollouts in steps:
+        drawn.append(rollouts)
         scored = scorers.score(rollouts)
         unbiased = unbiased and scored.keeps_terms
         of_sets = [measurer.policy_gradients(half, objective) for half in scored.halves]
@@ -146,6 +149,7 @@ def gather_rollouts(
         ranks={name: torch.cat(found) for name, found in ranks.items()},
         gap=scorers.gap(rollouts) if unbiased else None,
         length=float(torch.cat(lengths).mean()),
+        shared=SharedTokens.of(drawn),
     )
 
 

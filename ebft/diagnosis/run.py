@@ -156,7 +156,8 @@ class Diagnosis:
         estimate, costs = one.estimate(), None
         if estimate is not None:
             length = None if rollouts is None else rollouts.length
-            costs = Costs.of(estimate, contexts, length=length)
+            shared = None if rollouts is None else rollouts.shared
+            costs = Costs.of(estimate, contexts, length=length, shared=shared)
             self.flop += new * costs.of_cross_entropy()
             if options.sampler is not None and rollouts is not None:
                 union = rollouts.union is not None

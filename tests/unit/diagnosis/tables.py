@@ -7,6 +7,7 @@ import torch
 
 from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.diagnosis.evidence import Evidence, RolloutEvidence
+from ebft.diagnosis.shared_tokens import SharedTokens
 from ebft.rewards.feature_matching import FeatureMatching
 from ebft.rollout.records import Features
 from ebft.scoring.gradient_signal import gram
@@ -76,5 +77,6 @@ class TabularWorld:
             ranks={},
             gap=None,
             length=1.0,
+            shared=SharedTokens((0, 1) + (0,) * (2 * n - 1)),
         )
         return Evidence(None, gram(ce, ce)[:, 0, :, 0], rollouts)

@@ -138,6 +138,7 @@ def test_if_2n_rollouts_have_another_gradient_the_sets_alone_count():
         {"x": torch.ones(50, 3)},
         None,
         rollouts.length,
+        rollouts.shared,
     )
     found = figures_of(
         Evidence(None, evidence.cross_entropy, alone),
