@@ -150,6 +150,39 @@ def test_windows_caps_and_sinks(attend, newest, branches, name, monkeypatch):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("newest", [0, 2])
+@pytest.mark.parametrize("name", ["plain", *SCORINGS])
+def test_trunks_that_are_padded_in_the_cache_give_the_same(name, newest):
+    torch.manual_seed(0)
+    anchors = torch.tensor([5, 9, 2, 7, 8, 8])
+    row = TreeMask((9, 7, 8), (2, 2, 2), anchors, 3)
+    padded = row.padded()
+    assert (padded.width, padded.cached_columns) == (9, 27 + 18)
+    q, k, v = random(1, H, 6, D), random(1, KV, row.columns, D), random(1, KV, row.columns, D - 3)
+    cached = [x.new_zeros(1, KV, padded.cached_columns, x.shape[-1]) for x in (k, v)]
+    for there, here in zip(cached, (k, v), strict=True):
+        there[:, :, padded.cached_trunk_at] = here[:, :, : row.trunk]
+        there[:, :, padded.cached_trunk :] = here[:, :, row.trunk :]
+    options = SCORINGS.get(name, {})
+    expected, _ = tree_attention(
+        Grouped(), q, k, v, None, tree_mask=row.at(newest), scaling=0.3, **options
+    )
+    ours, _ = tree_attention(
+        Grouped(), q, *cached, None, tree_mask=padded.at(newest), scaling=0.3, **options
+    )
+    torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("trunks", "branches"),
+    [((9,), (2,)), ((9, 9), (2, 3)), ((9, 9), (0, 0)), ((90, 9), (2, 2)), ((9, 9), (33, 33))],
+)
+def test_trunks_that_are_left_as_they_are(trunks, branches):
+    """A single one, other numbers of branches, none, other lengths, and branches in groups."""
+    mask = TreeMask(trunks, branches, torch.full((sum(branches),), 4), 3)
+    assert mask.padded() is mask
+
+
 @pytest.mark.parametrize("name", SCORINGS)
 def test_texts_without_a_tree_have_the_same_caps_and_sinks(name):
     """SDPA would ignore sinks silently. A window is in the mask of a text."""
