@@ -91,8 +91,12 @@ class MissingProcessError(Lines, RuntimeError):
 class PolicyIntactError(Lines):
     """Something other than the policy failed, and the policy's weights are good.
 
-    A run that ends with a subclass of this error saves a checkpoint first. Exit status 1.
+    A run that ends with a subclass of this error saves a checkpoint first. A run of several
+    processes can do so if `in_all_processes` is set: the error is raised in all of them, at the
+    same place. Exit status 1.
     """
+
+    in_all_processes = False
 
 
 class EngineError(PolicyIntactError, RuntimeError):

@@ -142,14 +142,14 @@ class Checkpointer:
             return str(error)
         return f"checkpoint: {saved[-1]}" if saved else "there is no checkpoint yet"
 
-    def save_last_whole_step(self) -> bool:
+    def save_last_whole_step(self, *, together: bool = False) -> bool:
         """Saves the last complete step after a later step was interrupted.
 
-        Returns False and saves nothing if no step is complete, if the policy is in the middle of
-        an update, or with several processes: each has only a shard of the weights, and the others
-        may not be able to save theirs.
+        Returns False and saves nothing if no step is complete, or if the policy is in the middle of
+        an update. With several processes it saves only if they do it `together`: each has only a
+        shard of the weights, and the others may not be able to save theirs.
         """
-        if self._loop.processes.size > 1:
+        if self._loop.processes.size > 1 and not together:
             return False
         # The step may have failed after it had updated the policy.
         done = self._loop.lr_scheduler.last_epoch

@@ -45,8 +45,8 @@ def saving_last_step(
         yield
     except StepInterruptedError:
         checkpointer.save_last_whole_step()
-    except PolicyIntactError:
-        _save_after_error(checkpointer)
+    except PolicyIntactError as error:
+        _save_after_error(checkpointer, together=error.in_all_processes)
         raise
     except (NumericalError, StorageError, MemoryShortError):
         raise  # the policy may be damaged, or there is no room to save it
@@ -58,9 +58,9 @@ def saving_last_step(
         raise
 
 
-def _save_after_error(checkpointer: Checkpointer) -> None:
+def _save_after_error(checkpointer: Checkpointer, *, together: bool = False) -> None:
     try:
-        if checkpointer.save_last_whole_step():
+        if checkpointer.save_last_whole_step(together=together):
             log.warning("the policy is intact; %s", checkpointer.newest())
     except StorageError as error:  # only logged: the first error ended the run
         log.error("%s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ class InProcessEngine:
         threading.Thread(target=self._serve, name="vllm", daemon=True).start()
         self._engine: LocalEngine = self._ask("start", lambda: LocalEngine(start), start_timeout)
 
-    def load(self, weights: dict[str, Tensor]) -> None:
+    def load(self, weights: Mapping[str, Tensor]) -> None:
         self._ask("load weights", lambda: self._engine.load(weights.items()), self._timeout)
 
     def sample(self, job: Job) -> Samples:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -64,6 +65,11 @@ class LocalEngine:
         self._forget()
 
     def sample(self, job: Job) -> Samples:
+        """Returns n samples for each request of the job."""
+        return self.sample_all([job])[0]
+
+    def sample_all(self, jobs: Sequence[Job]) -> list[Samples]:
+        """Returns the samples of each job; all are computed in the same batches."""
         from vllm import SamplingParams
 
         parameters = [
@@ -77,14 +83,16 @@ class LocalEngine:
                 ignore_eos=True,
                 stop_token_ids=None if job.stop is None else [job.stop],
             )
+            for job in jobs
             for request in job.requests
         ]
         outputs = self._llm.generate(
-            [{"prompt_token_ids": request.tokens} for request in job.requests],
+            [{"prompt_token_ids": request.tokens} for job in jobs for request in job.requests],
             parameters,
             use_tqdm=False,
         )
-        return [[_sample(one) for one in output.outputs] for output in outputs]
+        each = iter([_sample(one) for one in output.outputs] for output in outputs)
+        return [list(islice(each, len(job.requests))) for job in jobs]
 
     def _forget(self) -> None:
         # The prefix cache has keys and values of the old weights.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -57,8 +57,11 @@ class Engine(Protocol):
     Every call raises `EngineError` if the engine is dead, does not answer in time or fails.
     """
 
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """Loads weights by their names in a state dict, and resets the prefix cache."""
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Loads weights by their names in a state dict, and resets the prefix cache.
+
+        Weights may be divided over the processes of a run. All of them must call this then.
+        """
         ...
 
     def sample(self, job: Job) -> Samples:
@@ -66,5 +69,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends the engine; a running call may be interrupted."""
+        """Ends the engine, or the connection to it; a running call may be interrupted."""
         ...

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ebft.parts.kinds import SamplerPart
 from ebft.parts.part import Claim
+from ebft_vllm.channel import Address
 
 OURS = frozenset(
     {
@@ -25,10 +27,18 @@ class VllmOptions(SamplerPart):
     temperature: float = Field(
         1.0, gt=0, description="divides the logits, when sampling and when training on them"
     )
-    engine: Literal["own_process", "in_process"] = Field(
+    engine: Literal["own_process", "in_process", "server"] = Field(
         "own_process",
         description="own_process: a child process, which can die without the trainer; "
-        "in_process: a thread of the trainer, which needs no shared copy of the weights",
+        "in_process: a thread of the trainer, which needs no shared copy of the weights; "
+        "server: `ebft-vllm serve`, also on another machine, which all processes of a run share",
+    )
+    address: str | None = Field(
+        None, description="host:port of the server; the host must be known to all processes"
+    )
+    token_file: Path | None = Field(
+        None,
+        description="the file with the server's token (--token-file); null: it asks for none",
     )
     devices: str | None = Field(
         None,
@@ -36,16 +46,22 @@ class VllmOptions(SamplerPart):
         "null: the trainer's",
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
-        None, description="dtype of the engine's weights; null: model.precision"
+        None, description="dtype of the engine's weights, a server's too; null: model.precision"
     )
     max_length: int | None = Field(
-        None, ge=2, description="the most tokens of context and rollout; null: the model's limit"
+        None,
+        ge=2,
+        description="the most tokens of context and rollout; null: the model's limit, or the "
+        "server's",
     )
-    kv_cache_gib: float = Field(1.0, gt=0, description="memory for the engine's KV cache, in GiB")
+    kv_cache_gib: float = Field(
+        1.0, gt=0, description="memory for the engine's KV cache, in GiB; a server has its own"
+    )
     block_size: int = Field(
         32,
         ge=1,
-        description="tokens of a block of the KV cache; prefixes are shared in whole blocks",
+        description="tokens of a block of the KV cache; prefixes are shared in whole blocks; a "
+        "server has its own",
     )
     probe_contexts: int = Field(4, ge=1, description="fixed contexts that a probe samples from")
     probe_tolerance: float | None = Field(
@@ -54,8 +70,15 @@ class VllmOptions(SamplerPart):
         description="largest |log p(engine) − log p(trainer)| of a probe; "
         "null: 0.005 if both compute in float32, 0.5 otherwise",
     )
-    start_timeout: float = Field(600, gt=0, description="seconds that the engine may take to start")
-    timeout: float = Field(600, gt=0, description="seconds that one sync or one sampling may take")
+    start_timeout: float = Field(
+        600, gt=0, description="seconds that the engine may take to start, or a server to be there"
+    )
+    timeout: float = Field(
+        600,
+        gt=0,
+        description="seconds that one sync or one sampling may take; of a server, seconds without "
+        "an answer",
+    )
     engine_options: dict[str, Any] = Field(
         default_factory=dict, description="more arguments of vllm.LLM, as vLLM names them"
     )
@@ -75,5 +98,33 @@ class VllmOptions(SamplerPart):
             )
         return options
 
-    def single_process(self) -> str:
-        return "the engine loads a policy's whole weights, and each process has only a part of them"
+    @field_validator("address")
+    @classmethod
+    def _is_an_address(cls, address: str | None) -> str | None:
+        if address is not None:
+            Address.parse(address)
+        return address
+
+    @model_validator(mode="after")
+    def _suits_the_engine(self) -> Self:
+        if self.engine == "server":
+            if self.address is None:
+                raise ValueError("address: missing; give host:port of `ebft-vllm serve`")
+            given = {"devices": self.devices, "engine_options": self.engine_options}
+            if taken := [key for key, value in given.items() if value]:
+                raise ValueError(
+                    f"{', '.join(taken)}: of an engine that the run starts, and sampler.engine = "
+                    "server; remove it, and set it where `ebft-vllm serve` is started"
+                )
+        elif self.address is not None or self.token_file is not None:
+            key = "token_file" if self.address is None else "address"
+            raise ValueError(f"{key}: of a server; set sampler.engine=server, or remove it")
+        return self
+
+    def single_process(self) -> str | None:
+        if self.engine == "server":
+            return None
+        return (
+            "the engine loads a policy's whole weights, and each process has only a part of them; "
+            "set sampler.engine=server, which all processes share"
+        )

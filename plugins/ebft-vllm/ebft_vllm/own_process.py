@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from ebft.distributed.helper_process import HelperProcess
 from ebft_vllm.messages import Job, Samples, Start
-from ebft_vllm.shared import SharedWeights
+from ebft_vllm.shared import SharedWeights, outline_of
 
 WHERE = "the vLLM engine's process"
 
 
 class OwnProcessEngine:
-    """Starts `ebft_vllm.server` and sends it requests; ends it when it does not answer in time.
+    """Starts `ebft_vllm.child` and sends it requests; ends it when it does not answer in time.
 
     The server's process ends by itself when this process has ended for any reason.
     """
@@ -28,7 +29,7 @@ class OwnProcessEngine:
         self._dtype = getattr(torch, start.dtype)
         self._shared: SharedWeights | None = None
         self._process = HelperProcess(
-            [sys.executable, "-m", "ebft_vllm.server"],
+            [sys.executable, "-m", "ebft_vllm.child"],
             what=WHERE,
             environment={} if devices is None else {"CUDA_VISIBLE_DEVICES": devices},
         )
@@ -39,9 +40,9 @@ class OwnProcessEngine:
         """The process id of the engine."""
         return self._process.pid
 
-    def load(self, weights: dict[str, Tensor]) -> None:
+    def load(self, weights: Mapping[str, Tensor]) -> None:
         if self._shared is None:
-            self._shared = SharedWeights(weights, self._dtype)
+            self._shared = SharedWeights(outline_of(weights, self._dtype))
         self._shared.write(weights)
         self._ask("load", self._shared.path, self._shared.layout)
 

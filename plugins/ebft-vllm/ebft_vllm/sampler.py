@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 
 from ebft.errors import EngineError, SamplerMismatchError
 from ebft.models.lora import has_adapter, merged
-from ebft.models.shape import context_length
 from ebft.parts.part import Resources
 from ebft.rollout.records import Contexts, Rollouts
-from ebft_vllm.available import require_vllm
-from ebft_vllm.in_process import InProcessEngine
-from ebft_vllm.messages import Engine, Start
+from ebft_vllm.engines import start_engine
 from ebft_vllm.options import VllmOptions
-from ebft_vllm.own_process import OwnProcessEngine
 from ebft_vllm.probe import largest_gap, probe_contexts
 from ebft_vllm.rollouts import check_lengths, make_job, rollouts_of
 
@@ -27,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger("ebft.vllm")
+Answer = TypeVar("Answer")
 
 EXACT, ROUNDED = 0.005, 0.5
 """Default tolerances of the probe, in nats: float32 on both sides, or bfloat16 on one.
@@ -40,7 +36,6 @@ class VllmSampler:
     """Samples rollouts from an engine, copies the policy's weights to it, and probes it."""
 
     def __init__(self, options: VllmOptions, resources: Resources) -> None:
-        require_vllm()
         self.n = options.n
         self._options, self._resources = options, resources
         policy = resources.policy
@@ -54,19 +49,18 @@ class VllmSampler:
                 "so updates that are small relative to the weights are lost; set "
                 "sampler.dtype=float32 to sample from what is trained", dtype,
             )  # fmt: skip
-        self._limit = options.max_length or context_length(policy.config)
+        since = perf_counter()
+        log.info("starting a vLLM engine (%s, %s) …", options.engine, dtype)
+        self.engine, self._limit, block_size = start_engine(options, resources, dtype)
         self._probe = probe_contexts(
             count=options.probe_contexts,
             vocabulary=policy.config.vocab_size,
-            block_size=options.block_size,
+            block_size=block_size,
             limit=self._limit,
         ).to(resources.device)
-        since = perf_counter()
-        log.info("starting a vLLM engine (%s, %s) …", options.engine, dtype)
-        self.engine = start_engine(options, policy, dtype)
         figures = self.sync(policy, step=BEFORE_TRAINING)
         log.info(
-            "vLLM engine (%s, %s) started in %.1f s; largest probe gap %.2g of %.2g allowed",
+            "vLLM engine (%s, %s) ready in %.1f s; largest probe gap %.2g of %.2g allowed",
             options.engine, dtype, perf_counter() - since, figures["probe_gap"], self._tolerance,
         )  # fmt: skip
 
@@ -81,10 +75,7 @@ class VllmSampler:
             seed=resources.seed,
             step=step,
         )
-        try:
-            samples = self.engine.sample(job)
-        except EngineError as error:
-            raise EngineError(f"{_when(step)}: {error}") from error
+        samples = self._in_all_processes(lambda: self.engine.sample(job), step)
         return rollouts_of(
             contexts, samples,
             n=self.n, tokenizer=resources.tokenizer, temperature=options.temperature,
@@ -100,68 +91,44 @@ class VllmSampler:
         # `named_parameters` leaves out a tied head, and vLLM would silently keep its old one; a
         # state dict has it.
         weights = {name: w.detach() for name, w in merged(policy).state_dict().items()}
-        try:
-            self.engine.load(weights)
-        except EngineError as error:
-            raise EngineError(f"{_when(step)}: {error}") from error
+        self._in_all_processes(lambda: self.engine.load(weights), step)
         seconds = perf_counter() - since
         gap = self.probe(policy, step=step)
         if gap > self._tolerance:
-            raise SamplerMismatchError(
+            error = SamplerMismatchError(
                 f"{_when(step)}: after the sync, the vLLM engine's log-probs differ from the "
                 f"trainer's by up to {gap:.3g} nats on the probe's contexts, more than "
                 f"sampler.probe_tolerance = {self._tolerance:g}: the weights were not copied "
                 "correctly, or the two compute differently"
             )
+            error.in_all_processes = True
+            raise error
         return {"sync_seconds": seconds, "probe_gap": gap}
 
     def probe(self, policy: PreTrainedModel, *, step: int) -> float:
-        """Returns the largest |log p(engine) − log p(trainer)|, in nats, on fixed contexts."""
-        return largest_gap(policy, self(self._probe, step=step), self._resources.precision)
+        """Returns the largest |log p(engine) − log p(trainer)|, in nats, on fixed contexts, of all
+        processes."""
+        gap = largest_gap(policy, self(self._probe, step=step), self._resources.precision)
+        return float(self._resources.processes.gather(torch.tensor([gap])).max())
+
+    def _in_all_processes(self, call: Callable[[], Answer], step: int) -> Answer:
+        """Returns the answer of the engine to this process. Raises `EngineError` in all processes
+        if the engine failed in one of them, so that all are at the same place when they save."""
+        answer, problem = None, None
+        try:
+            answer = call()
+        except EngineError as error:
+            problem = error
+        elsewhere = self._resources.processes.first(None if problem is None else str(problem))
+        if elsewhere is not None:
+            failure = EngineError(f"{_when(step)}: {elsewhere if problem is None else problem}")
+            failure.in_all_processes = True
+            raise failure from problem
+        return cast(Answer, answer)
 
 
 def _when(step: int) -> str:
     return "before the first step" if step == BEFORE_TRAINING else f"step {step + 1}"
-
-
-def start_engine(options: VllmOptions, policy: PreTrainedModel, dtype: str) -> Engine:
-    """Starts the engine with random weights. Raises `EngineError` if it does not start."""
-    with tempfile.TemporaryDirectory(prefix="ebft-vllm-") as folder:
-        save_config(policy, folder)
-        start = Start(
-            folder=folder,
-            dtype=dtype,
-            max_length=options.max_length,
-            kv_cache_bytes=int(options.kv_cache_gib * 2**30),
-            block_size=options.block_size,
-            options={**share_of_gpu(options, policy.device), **options.engine_options},
-        )
-        timeouts = {"start_timeout": options.start_timeout, "timeout": options.timeout}
-        if options.engine == "in_process":
-            return InProcessEngine(start, **timeouts)
-        return OwnProcessEngine(start, devices=options.devices, **timeouts)
-
-
-def share_of_gpu(options: VllmOptions, device: torch.device) -> dict[str, float]:
-    """Returns `gpu_memory_utilization` for an engine on the trainer's GPU.
-
-    vLLM does not start if less than this fraction of all memory is free, although it needs only
-    memory for the weights and `kv_cache_gib`.
-    """
-    if device.type != "cuda" or options.devices is not None:
-        return {}
-    free, total = torch.cuda.mem_get_info(device)
-    return {"gpu_memory_utilization": round(0.95 * free / total, 3)}
-
-
-def save_config(policy: PreTrainedModel, folder: str) -> None:
-    """Writes the config.json from which vLLM builds the same architecture."""
-    config = type(policy.config).from_dict(policy.config.to_dict())
-    config.architectures = [type(policy).__name__]
-    # It describes weights on disk, but the engine loads unquantised ones from memory.
-    if "quantization_config" in vars(config):
-        del config.quantization_config
-    config.save_pretrained(folder)
 
 
 class Vllm(VllmOptions):

@@ -14,28 +14,44 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 ALIGNMENT = 64
 """Bytes; every tensor starts at a multiple, for fast kernels."""
+Outline = list[tuple[str, str, list[int]]]
+"""The name, dtype and shape of each weight."""
+Layout = list[dict[str, Any]]
+"""The name, dtype, shape and offset (bytes) of each weight."""
+
+
+def outline_of(weights: Mapping[str, Tensor], dtype: torch.dtype) -> Outline:
+    """Returns the outline of weights in an engine, where floats have `dtype`."""
+    return [
+        (
+            name,
+            str(dtype if tensor.is_floating_point() else tensor.dtype).removeprefix("torch."),
+            list(tensor.shape),
+        )
+        for name, tensor in weights.items()
+    ]
+
+
+def gathered(weight: Tensor) -> Tensor:
+    """Returns the whole weight. All processes that a weight is divided over must call it."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 class SharedWeights:
-    """A block of memory for the policy's weights, with the same layout at every sync."""
+    """A block of memory for weights, with the same layout at every sync."""
 
-    def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        self.layout: list[dict[str, Any]] = []
+    def __init__(self, outline: Outline) -> None:
+        self.outline = outline
+        self.layout: Layout = []
         size = 0
-        for name, tensor in weights.items():
-            kept = dtype if tensor.is_floating_point() else tensor.dtype
-            self.layout.append(
-                {
-                    "name": name,
-                    "dtype": str(kept).removeprefix("torch."),
-                    "shape": list(tensor.shape),
-                    "offset": size,
-                }
-            )
-            size += -(-tensor.numel() * kept.itemsize // ALIGNMENT) * ALIGNMENT
+        for name, dtype, shape in outline:
+            self.layout.append({"name": name, "dtype": dtype, "shape": shape, "offset": size})
+            count = torch.Size(shape).numel() * getattr(torch, dtype).itemsize
+            size += -(-count // ALIGNMENT) * ALIGNMENT
         self._file = os.memfd_create("ebft-weights")
         os.ftruncate(self._file, size)
         self._memory = mmap.mmap(self._file, size)
@@ -48,17 +64,27 @@ class SharedWeights:
             names = sorted(weights.keys() ^ self._views.keys())
             raise ValueError(f"the policy's weights have changed their names: {names[:3]}")
         for name, view in self._views.items():
-            view.copy_(weights[name])
+            view.copy_(gathered(weights[name]))
+
+    def buffers(self) -> Iterator[memoryview]:
+        """Yields the bytes of each weight, to be written to, in the layout's order."""
+        for view in self._views.values():
+            yield bytes_of(view)
 
     def close(self) -> None:
-        """Frees the memory."""
+        """Frees the memory, as soon as no tensor views it."""
         self._views.clear()
-        self._memory.close()
+        del self._memory
         os.close(self._file)
 
 
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Returns the bytes of a contiguous tensor on the CPU, which share its memory."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
 @contextmanager
-def open_weights(path: str, layout: list[dict[str, Any]]) -> Iterator[dict[str, Tensor]]:
+def open_weights(path: str, layout: Layout) -> Iterator[dict[str, Tensor]]:
     """Maps the weights of the `SharedWeights` at `path`; the tensors are views, not copies."""
     descriptor = os.open(path, os.O_RDWR)
     try:
@@ -69,7 +95,7 @@ def open_weights(path: str, layout: list[dict[str, Any]]) -> Iterator[dict[str, 
     yield dict(_views(memory, layout))
 
 
-def _views(memory: mmap.mmap, layout: list[dict[str, Any]]) -> Iterator[tuple[str, Tensor]]:
+def _views(memory: mmap.mmap, layout: Layout) -> Iterator[tuple[str, Tensor]]:
     for entry in layout:
         shape, dtype = entry["shape"], getattr(torch, entry["dtype"])
         count = torch.Size(shape).numel()

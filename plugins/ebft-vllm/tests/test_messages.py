@@ -11,8 +11,8 @@ from ebft_vllm.messages import Sample
 from ebft_vllm.rollouts import check_lengths, make_job, rollouts_of
 from ebft_vllm.shared import SharedWeights
 
-from ebft import stack
 from ebft.errors import EngineError, UserError
+from ebft.parts import packages
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
 from tests.tiny import Eos, tiny_documents
@@ -141,7 +141,7 @@ def test_a_missing_or_old_version_is_one_line_with_the_command(monkeypatch, inst
 @pytest.mark.parametrize(("version", "warns"), [("0.32.4.post1+cu130", 0), ("99.1", 1)])
 def test_a_newer_version_is_used_with_a_warning(monkeypatch, version, warns):
     said = []
-    for module in (available, stack):
+    for module in (available, packages):
         monkeypatch.setattr(module, "installed", {"vllm": version}.get)
     monkeypatch.setattr(available.log, "warning", lambda form, line: said.append(line))
     available.require_vllm()
