@@ -50,8 +50,12 @@ class Compared(NamedTuple):
     others: list[Difference]
 
 
-def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
+def compare(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, same_results: Sequence[str] = ()
+) -> Compared:
     """Compares two resolved recipes key by key.
+
+    `same_results` are keys of parts' options that change results by rounding only.
 
     A key that one recipe does not have is null in the other if ebft got the option later and the
     recipe does not use it: that is no difference. A key of the schedule that equals
@@ -74,7 +78,7 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
         )
         if follows_steps:
             compared.schedule.append(difference)
-        elif is_below(key, SAME_MATHEMATICS):
+        elif is_below(key, (*SAME_MATHEMATICS, *same_results)):
             compared.others.append(difference)
         else:
             compared.mathematics.append(difference)

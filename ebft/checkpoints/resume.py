@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,12 +98,13 @@ def find_resumption(
     recipe: Mapping[str, Any],
     *,
     may_differ: tuple[str, ...],
+    same_results: Sequence[str] = (),
     overwrite: bool,
     verified: bool = False,
 ) -> Resumption | None:
     """Finds the checkpoint that `checkpoint.resume` names; None to start from the beginning.
 
-    `own` are the checkpoints of the recipe's output_dir. With `verified`, another process has
+    `own` are the checkpoints of the recipe's output_dir, and `same_results` is as in `compare`. With `verified`, another process has
     checked the checkpoint: its checksums and later checkpoints are not checked again, because this
     process may see renamed folders late. Raises `UserError` if no checkpoint is whole, or if it has
     another format or belongs to a run with other mathematics, and `StorageError` if it cannot be
@@ -124,7 +125,7 @@ def find_resumption(
             f"checkpoint.resume = {folder}: the run continued to {later[-1].name}, which would be "
             "lost; choose another output_dir, or set overwrite=true"
         )
-    compared = compare(about.recipe, recipe)
+    compared = compare(about.recipe, recipe, same_results=same_results)
     if refused := [d for d in compared.mathematics if not is_below(d.key, may_differ)]:
         raise _refusal(folder, refused)
     for difference in (*compared.mathematics, *compared.schedule, *compared.others):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import (
     BeforeValidator,
@@ -75,6 +75,9 @@ class Resources:
 
 class Part(Options):
     """An interchangeable part: registered under a name, chosen by a recipe's `_component_`."""
+
+    same_results: ClassVar[tuple[str, ...]] = ()
+    """Options that change results by rounding only: a run may be resumed with other values."""
 
     def build(self, resources: Resources) -> Any:  # noqa: ARG002
         """The object that the loop calls: by default the part itself. Parts with state or a network

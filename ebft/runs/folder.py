@@ -110,8 +110,15 @@ class LockedFolder(OutputFolder):
                 f"choose another with output_dir=…, {resuming}or overwrite=true"
             )
 
-    def check_restart(self, recipe: Mapping[str, Any], *, may_differ: Sequence[str]) -> None:
-        """Raises `UserError` if the folder holds a run with another recipe.
+    def check_restart(
+        self,
+        recipe: Mapping[str, Any],
+        *,
+        may_differ: Sequence[str],
+        same_results: Sequence[str] = (),
+    ) -> None:
+        """Raises `UserError` if the folder holds a run with another recipe, except for keys that
+        may differ and those that change results by rounding only.
 
         A run with the same recipe was stopped before its first checkpoint, and starts again.
         """
@@ -119,7 +126,7 @@ class LockedFolder(OutputFolder):
             return
         existing, differ = self._existing_recipe(), "it has no recipe.yaml"
         if existing is not None:
-            found = compare(existing, recipe).mathematics
+            found = compare(existing, recipe, same_results=same_results).mathematics
             keys = [one.key for one in found if not is_below(one.key, may_differ)]
             if not keys:
                 return
@@ -272,18 +279,21 @@ class Start:
             self.resumed.drop_later(self._checkpoints)
 
     def _choose(self, resume: str | None) -> Resumption | None:
-        wanted = self._options.checkpoint
+        wanted, same_results = self._options.checkpoint, self._options.same_results()
         resumed = find_resumption(
             resume,
             self._checkpoints,
             self._recipe,
             may_differ=wanted.may_differ,
+            same_results=same_results,
             overwrite=self._options.overwrite,
             verified=not self._processes.is_main,  # the main process has verified it
         )
         if self._folder is not None:
             if wanted.resume == AUTO and resumed is None:
-                self._folder.check_restart(self._recipe, may_differ=wanted.may_differ)
+                self._folder.check_restart(
+                    self._recipe, may_differ=wanted.may_differ, same_results=same_results
+                )
             else:
                 self._folder.check(resume=self._in_place(resumed))
             self._check_sources(resumed)

@@ -206,3 +206,7 @@ class FineTuneOptions(ModelRecipeOptions):
         }
         named |= {f"transforms.{i}": part for i, part in enumerate(self.transforms)}
         return {key: part for key, part in named.items() if part is not None}
+
+    def same_results(self) -> list[str]:
+        """The keys of the parts' options that change results by rounding only."""
+        return [f"{key}.{name}" for key, part in self.parts().items() for name in part.same_results]

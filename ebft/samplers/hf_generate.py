@@ -32,6 +32,7 @@ class HfGenerate(SamplerPart):
     whole context, so nested contexts (plan `strided`) cost far more than with `hf_tree`.
     """
 
+    same_results = ("batch",)
     temperature: float = Field(
         1.0, gt=0, description="divides the logits, when sampling and when training on them"
     )

@@ -65,7 +65,7 @@ def start_engine(options: VllmOptions, resources: Resources, dtype: str) -> Star
 def connect(options: VllmOptions, resources: Resources, dtype: str) -> Started:
     """Connects all processes to the server, the main process first."""
     processes = resources.processes
-    run = None
+    run, engine = None, None
     if not processes.is_main and (run := processes.broadcast(None)) is None:
         raise FailedElsewhereError
     assert options.address is not None, "checked with the options"
@@ -81,6 +81,8 @@ def connect(options: VllmOptions, resources: Resources, dtype: str) -> Started:
         limit, own = engine.hello["max_length"], options.max_length
         check_settings(options, engine.hello["dtype"], dtype, limit)
     except BaseException:
+        if engine is not None:
+            engine.close()
         if processes.is_main:
             processes.broadcast(None)
         raise

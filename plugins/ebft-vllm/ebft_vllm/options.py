@@ -24,6 +24,10 @@ OURS = frozenset(
 class VllmOptions(SamplerPart):
     """The options of sampler `vllm`."""
 
+    same_results = (
+        "engine", "address", "token_file", "devices", "kv_cache_gib", "block_size",
+        "probe_contexts", "probe_tolerance", "start_timeout", "timeout",
+    )  # fmt: skip
     temperature: float = Field(
         1.0, gt=0, description="divides the logits, when sampling and when training on them"
     )

@@ -89,8 +89,8 @@ class RemoteEngine:
                 return self._try_to_connect()
             except AuthenticationError as error:
                 raise UserError(
-                    f"sampler.address = {self._address}: the server has another token; set "
-                    "sampler.token_file to the file of `ebft-vllm serve --token-file`"
+                    f"sampler.address = {self._address}: the server has another token, or "
+                    "none; set sampler.token_file to the file of `ebft-vllm serve --token-file`"
                 ) from error
             except (OSError, EOFError) as error:
                 if time.monotonic() > until:
@@ -136,6 +136,8 @@ class RemoteEngine:
             kind, answer = self._channel.receive()
         except (OSError, EOFError) as error:
             raise self._failure(name, error, option) from error
+        if kind == "refused":
+            raise EngineError(f"{self.where} {answer}")
         if kind == "failed":
             raise EngineError(f"{self.where} failed at `{name}`: {answer}")
         return answer

@@ -1,7 +1,8 @@
 """A server whose engine the processes of a run share, one run after the other.
 
 Each connection has a thread, which receives requests, and one thread makes all calls of the engine.
-A request is `[name, argument]`, an answer `["done", result]` or `["failed", reason]`.
+A request is `[name, argument]`, an answer `["done", result]`, `["failed", reason]` or, to `open`,
+`["refused", reason]`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ HANDSHAKE = 10.0
 """Seconds that a new connection may take to prove that it knows the token."""
 EVERY = 0.5
 """Seconds between checks that a trainer still waits for its answer."""
+PATIENCE = 5.0
+"""Seconds that a new run waits for another one to end."""
 JOB = TypeAdapter(Job)
 OUTLINE = TypeAdapter(Outline)
 
@@ -64,7 +67,7 @@ class Server:
         self._hello = {**hello, "server": secrets.token_hex(8)}
         self._calls: SimpleQueue[Call] = SimpleQueue()
         self._run: Run | None = None
-        self._lock = threading.Lock()
+        self._free = threading.Condition()
         self._weights: SharedWeights | None = None
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
 
@@ -124,7 +127,9 @@ class Server:
         name, wanted = channel.receive()
         if name != "open":
             raise ValueError(f"the first request is `open`, not `{name}`")
-        with self._lock:
+        with self._free:
+            if wanted is None:  # another run may be just about to end
+                self._free.wait_for(lambda: self._run is None, timeout=PATIENCE)
             begins = wanted is None and self._run is None
             if begins:
                 self._run = Run(secrets.token_hex(8), peer)
@@ -133,8 +138,8 @@ class Server:
             if run is not None and fits:
                 run.processes += 1
         if run is None or not fits:
-            where = "that has ended" if run is None else f"of {run.peer}, one at a time"
-            channel.send(["failed", f"it serves another run, {where}"])
+            how = "has ended this run" if run is None else f"already serves a run of {run.peer}"
+            channel.send(["refused", how])
             return None
         if begins:
             log.info("serving a run of %s", peer)
@@ -147,10 +152,11 @@ class Server:
         return run
 
     def _leave(self, run: Run) -> None:
-        with self._lock:
+        with self._free:
             run.processes -= 1
             if run.processes == 0 and run is self._run:
                 self._run = None
+                self._free.notify_all()
                 log.info("the run of %s has ended", run.peer)
 
     def _answer(self, channel: Channel, name: str, argument: Any) -> None:

@@ -1,4 +1,4 @@
-"""A real engine, in both modes: sync, probe, streams."""
+"""A real engine, in each mode: sync, probe, streams."""
 
 import pytest
 import torch
@@ -15,10 +15,14 @@ pytestmark = pytest.mark.slow
 STRIDED = Strided(start=40, stride=16, rollout_length=6)
 
 
-@pytest.fixture(scope="module", params=["in_process", "own_process"])
-def sampler(request, make_policy, make_resources):
+@pytest.fixture(scope="module", params=["in_process", "own_process", "server"])
+def sampler(request, make_policy, make_resources, serve):
     policy = make_policy()
-    options = Vllm(n=3, temperature=0.8, engine=request.param, kv_cache_gib=0.1, start_timeout=200)
+    address = serve(real=True).address if request.param == "server" else None
+    options = Vllm(
+        n=3, temperature=0.8, engine=request.param, address=address, kv_cache_gib=0.1,
+        start_timeout=200,
+    )  # fmt: skip
     sampler = options.build(make_resources(policy))
     sampler.policy = policy
     yield sampler
@@ -45,7 +49,7 @@ def test_a_tied_head_that_is_not_among_the_weights_is_found(sampler, make_policy
     if type(sampler.engine).__name__ == "InProcessEngine":
         sampler.engine.load(dict(sampler.policy.named_parameters()))
     else:
-        # Shared memory has a place for each weight, so an old head replaces a missing one.
+        # There is a place for each weight, so an old head replaces a missing one.
         old = {"lm_head.weight": make_policy().lm_head.weight.detach()}
         sampler.engine.load(dict(sampler.policy.state_dict()) | old)
     assert sampler.probe(sampler.policy, step=0) > 0.05

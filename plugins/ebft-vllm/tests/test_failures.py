@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from transformers import AutoModelForCausalLM
 from ebft.errors import EngineError
 from ebft.runs.metrics_log import read_metrics
 from tests.conftest import RECIPES
-from tests.tiny import tiny_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -57,28 +55,14 @@ def register_samplers():
 
 
 @pytest.fixture
-def run(tmp_path, make_policy):
+def run(tmp_path, recipe):
     """Runs recipes/ebft_vllm.yaml on a tiny model with a faulty sampler, as a user would."""
-    model, texts = tmp_path / "model", tmp_path / "texts"
-    make_policy().save_pretrained(model)
-    tiny_tokenizer().save_pretrained(model)
-    texts.mkdir()
-    rng = random.Random(0)
-    for number in range(12):
-        text = "".join(rng.choice("abcdefgh =") for _ in range(70))
-        (texts / f"file{number}.py").write_text(text)
     (tmp_path / "sabotaged.py").write_text(PLUGIN)
 
     def run(*more):
-        arguments = [
-            str(RECIPES / "ebft_vllm.yaml"), f"plugins=[{tmp_path / 'sabotaged.py'}]",
-            "sampler=sabotaged", f"model.path={model}", f"data.path={texts}", "data.held_out=0.25",
-            "documents.length=64", "plan.start=40", "plan.stride=8", "plan.rollout_length=4",
-            "evaluation.documents=3", "training.steps=3", "sampler.kv_cache_gib=0.1",
-            "optimizer.lr=0.01", "lr_scheduler=null", f"output_dir={tmp_path / 'run'}", *more,
-        ]  # fmt: skip
+        plugin = [f"plugins=[{tmp_path / 'sabotaged.py'}]", "sampler=sabotaged"]
         return subprocess.run(
-            [sys.executable, "-m", "ebft.cli.main", "run", *arguments],
+            [sys.executable, "-m", "ebft.cli.main", "run", *recipe(*plugin, *more)],
             capture_output=True, text=True, timeout=300, cwd=RECIPES.parent,
         )  # fmt: skip
 

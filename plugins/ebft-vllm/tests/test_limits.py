@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from ebft_vllm import Vllm, sampler
+from ebft_vllm import Vllm, engines
 from ebft_vllm.messages import Sample
 from ebft_vllm.probe import BLOCKS, LENGTH
 from transformers import AutoModelForCausalLM
@@ -32,8 +32,8 @@ class StandIn:
 
 @pytest.fixture
 def build(monkeypatch, make_policy, make_resources):
-    monkeypatch.setattr(sampler, "require_vllm", lambda: None)
-    monkeypatch.setattr(sampler, "start_engine", lambda *arguments: StandIn())
+    monkeypatch.setattr(engines, "require_vllm", lambda: None)
+    monkeypatch.setattr(engines, "OwnProcessEngine", lambda start, **options: StandIn())
 
     def build(changes, **options):
         config = copy.deepcopy(make_policy().config)
@@ -68,7 +68,7 @@ def test_contexts_and_the_probe_keep_to_what_the_model_reads(build, changes, opt
 
 
 def test_a_model_that_names_no_limit_has_none(build, monkeypatch):
-    monkeypatch.setattr(sampler, "context_length", lambda config: None)
+    monkeypatch.setattr(engines, "context_length", lambda config: None)
     vllm = build({})
     assert vllm.engine.longest == BLOCKS * 32 + 1
     assert torch.equal(vllm(contexts(300), step=0).tokens, torch.zeros(1, 1, 4, dtype=torch.long))

@@ -9,7 +9,7 @@ import torch
 from ebft_vllm import Vllm, available
 from ebft_vllm.messages import Sample
 from ebft_vllm.rollouts import check_lengths, make_job, rollouts_of
-from ebft_vllm.shared import SharedWeights
+from ebft_vllm.shared import SharedWeights, outline_of
 
 from ebft.errors import EngineError, UserError
 from ebft.parts import packages
@@ -93,7 +93,7 @@ def test_a_context_beyond_the_limit_names_document_and_option():
 
 def test_weights_cross_processes_bit_for_bit_and_again():
     weights = {"a": torch.randn(3, 5), "b.c": torch.arange(7), "d": torch.tensor(2.5)}
-    shared = SharedWeights(weights, torch.bfloat16)
+    shared = SharedWeights(outline_of(weights, torch.bfloat16))
     program = (
         "import sys, json; from ebft_vllm.shared import open_weights\n"
         "with open_weights(sys.argv[1], json.loads(sys.argv[2])) as w:\n"
