@@ -104,11 +104,11 @@ def find_resumption(
 ) -> Resumption | None:
     """Finds the checkpoint that `checkpoint.resume` names; None to start from the beginning.
 
-    `own` are the checkpoints of the recipe's output_dir, and `same_results` is as in `compare`. With `verified`, another process has
-    checked the checkpoint: its checksums and later checkpoints are not checked again, because this
-    process may see renamed folders late. Raises `UserError` if no checkpoint is whole, or if it has
-    another format or belongs to a run with other mathematics, and `StorageError` if it cannot be
-    read.
+    `own` are the checkpoints of the recipe's output_dir, and `same_results` is as in `compare`.
+    With `verified`, another process has checked the checkpoint: its checksums and later checkpoints
+    are not checked again, because this process may see renamed folders late. Raises `UserError`
+    if no checkpoint is whole, or if it has another format or belongs to a run with other
+    mathematics, and `StorageError` if it cannot be read.
     """
     if resume is None:
         return None

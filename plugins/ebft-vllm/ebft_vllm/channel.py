@@ -18,6 +18,8 @@ from ebft.errors import UserError
 
 PIECE = 2**26
 """Bytes of weights in one message."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""The files of an adapter that peft has saved, in the order in which they are sent."""
 SHORTEST = 16
 """Characters of a token."""
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}

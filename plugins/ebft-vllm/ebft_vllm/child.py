@@ -37,6 +37,8 @@ class Server:
                 return self._engine.sample(*arguments)
             case "load":
                 return self._engine.load_mapped(*arguments)
+            case "load_adapter":
+                return self._engine.load_adapter(*arguments)
         raise AssertionError(name)
 
 

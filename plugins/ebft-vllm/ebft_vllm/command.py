@@ -92,6 +92,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--block-size", type=_positive(int), default=32, metavar="TOKENS",
         help="of a block of the KV cache; prefixes are shared in whole blocks (default: 32)",
     )  # fmt: skip
+    add(
+        "--max-lora-rank", type=_positive(int), metavar="RANK",
+        help="take adapters of this rank or less, for recipes with sampler.sync=adapter",
+    )  # fmt: skip
     add("--revision", help="branch, tag or commit of a hub id")
     add("--trust-remote-code", action="store_true", help="run Python code that comes with a hub id")
     add(
@@ -117,7 +121,7 @@ def serve(arguments: argparse.Namespace) -> NoReturn:
     from ebft.models.options import ModelOptions
     from ebft.models.shape import context_length
     from ebft_vllm.available import require_vllm
-    from ebft_vllm.engines import save_config
+    from ebft_vllm.engines import lora_options, save_config
     from ebft_vllm.identity import identity
     from ebft_vllm.local import LocalEngine
     from ebft_vllm.messages import Start
@@ -129,6 +133,8 @@ def serve(arguments: argparse.Namespace) -> NoReturn:
         revision=arguments.revision,
         trust_remote_code=arguments.trust_remote_code,
     )
+    rank = arguments.max_lora_rank
+    adapters = {} if rank is None else lora_options(rank)
     model, tokenizer = load_outline(options)
     listening = listen(arguments.host, arguments.port)
     address = Address(*listening.getsockname()[:2])
@@ -137,6 +143,7 @@ def serve(arguments: argparse.Namespace) -> NoReturn:
         "dtype": arguments.dtype,
         "max_length": arguments.max_length or context_length(model.config),
         "block_size": arguments.block_size,
+        "max_lora_rank": arguments.max_lora_rank,
     }
     server = Server(listening, token, hello)
     log.info("starting a vLLM engine (%s, %s) …", arguments.model, arguments.dtype)
@@ -148,7 +155,7 @@ def serve(arguments: argparse.Namespace) -> NoReturn:
             max_length=arguments.max_length,
             kv_cache_bytes=int(arguments.kv_cache_gib * 2**30),
             block_size=arguments.block_size,
-            options=arguments.engine_options,
+            options={**adapters, **arguments.engine_options},
         )
         try:
             engine = LocalEngine(start)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ebft.errors import FailedElsewhereError, UserError
+from ebft.models.lora import ADAPTER_NAME, has_adapter
 from ebft.models.shape import context_length
 from ebft.parts.part import Resources
 from ebft_vllm.available import require_vllm
@@ -21,6 +23,10 @@ from ebft_vllm.remote import RemoteEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The largest ranks that vLLM has kernels for."""
 
 
 class Started(NamedTuple):
@@ -51,7 +57,11 @@ def start_engine(options: VllmOptions, resources: Resources, dtype: str) -> Star
             max_length=options.max_length,
             kv_cache_bytes=int(options.kv_cache_gib * 2**30),
             block_size=options.block_size,
-            options={**share_of_gpu(options, policy.device), **options.engine_options},
+            options={
+                **share_of_gpu(options, policy.device),
+                **(lora_options(rank_of(policy)) if options.sync == "adapter" else {}),
+                **options.engine_options,
+            },
         )
         timeouts = {"start_timeout": options.start_timeout, "timeout": options.timeout}
         engine: Engine
@@ -79,7 +89,9 @@ def connect(options: VllmOptions, resources: Resources, dtype: str) -> Started:
             timeout=options.timeout,
         )
         limit, own = engine.hello["max_length"], options.max_length
-        check_settings(options, engine.hello["dtype"], dtype, limit)
+        check_settings(options, engine.hello, dtype)
+        if options.sync == "adapter":
+            check_rank(options, engine.hello["max_lora_rank"], rank_of(resources.policy))
     except BaseException:
         if engine is not None:
             engine.close()
@@ -91,9 +103,13 @@ def connect(options: VllmOptions, resources: Resources, dtype: str) -> Started:
     return Started(engine, own or limit, engine.hello["block_size"])
 
 
-def check_settings(options: VllmOptions, server: str, dtype: str, limit: int | None) -> None:
+def check_settings(options: VllmOptions, hello: Mapping[str, Any], dtype: str) -> None:
     """Raises `UserError` for a recipe that a server with this dtype and limit does not suit."""
-    says = f"sampler.address = {options.address}"
+    says, server, limit = (
+        f"sampler.address = {options.address}",
+        hello["dtype"],
+        hello["max_length"],
+    )
     if server != dtype:
         raise UserError(
             f"{says}: the server's weights are {server}, and the recipe asks for {dtype}; start "
@@ -105,6 +121,38 @@ def check_settings(options: VllmOptions, server: str, dtype: str, limit: int | N
             f"sampler.max_length={limit}, or start `ebft-vllm serve --max-length "
             f"{options.max_length}`"
         )
+
+
+def check_rank(options: VllmOptions, most: int | None, rank: int) -> None:
+    """Raises `UserError` if a server does not take adapters of this rank."""
+    if most is None or rank > most:
+        what = "no adapters" if most is None else f"adapters of rank {most} at most"
+        raise UserError(
+            f"sampler.sync = adapter: the server at {options.address} takes {what}; start "
+            f"`ebft-vllm serve --max-lora-rank {rank}`, or set sampler.sync=merged"
+        )
+
+
+def rank_of(policy: PreTrainedModel) -> int:
+    """Returns the rank of the policy's adapter. Raises `UserError` if it has none."""
+    if not has_adapter(policy):
+        raise UserError(
+            "sampler.sync = adapter: the policy has no adapter; set sampler.sync=merged, or "
+            "model.lora"
+        )
+    rank: int = policy.peft_config[ADAPTER_NAME].r
+    return rank
+
+
+def lora_options(rank: int) -> dict[str, Any]:
+    """Returns arguments of `vllm.LLM` for one adapter of at most this rank."""
+    takes = next((most for most in RANKS if rank <= most), None)
+    if takes is None:
+        raise UserError(
+            f"model.lora.rank = {rank}: vLLM takes adapters of rank {RANKS[-1]} at most; set "
+            "sampler.sync=merged"
+        )
+    return {"enable_lora": True, "max_lora_rank": takes}
 
 
 def share_of_gpu(options: VllmOptions, device: torch.device) -> dict[str, float]:

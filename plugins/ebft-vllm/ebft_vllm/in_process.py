@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -40,6 +41,9 @@ class InProcessEngine:
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         self._ask("load weights", lambda: self._engine.load(weights.items()), self._timeout)
+
+    def load_adapter(self, folder: Path) -> None:
+        self._ask("load an adapter", lambda: self._engine.load_adapter(folder), self._timeout)
 
     def sample(self, job: Job) -> Samples:
         samples: Samples = self._ask("sample", lambda: self._engine.sample(job), self._timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -54,14 +55,29 @@ class LocalEngine:
             **options,
         )
 
+        self._adapter: Any = None
+
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Loads weights from this process's memory."""
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self._adapter = None
         self._forget()
 
     def load_mapped(self, path: str, layout: list[dict[str, Any]]) -> None:
         """Loads weights from shared memory that the engine's workers open by path."""
         self._llm.collective_rpc("load_from_memory", args=(path, layout))
+        self._adapter = None
+        self._forget()
+
+    def load_adapter(self, folder: Path) -> None:
+        """Loads an adapter from a folder, which may be deleted then. It is used until `load`."""
+        from vllm.lora.request import LoRARequest
+
+        # By this request it is loaded again; requests that sample with it must not ask for that.
+        named = {"lora_name": "policy", "lora_int_id": 1, "lora_path": str(folder)}
+        if not self._llm.llm_engine.add_lora(LoRARequest(**named, load_inplace=True)):
+            raise RuntimeError("vLLM did not load the adapter")
+        self._adapter = LoRARequest(**named)
         self._forget()
 
     def sample(self, job: Job) -> Samples:
@@ -90,6 +106,7 @@ class LocalEngine:
             [{"prompt_token_ids": request.tokens} for job in jobs for request in job.requests],
             parameters,
             use_tqdm=False,
+            lora_request=self._adapter,
         )
         each = iter([_sample(one) for one in output.outputs] for output in outputs)
         return [list(islice(each, len(job.requests))) for job in jobs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -62,6 +63,11 @@ class Engine(Protocol):
 
         Weights may be divided over the processes of a run. All of them must call this then.
         """
+        ...
+
+    def load_adapter(self, folder: Path) -> None:
+        """Loads an adapter that peft has saved, in place of the one before, and resets the prefix
+        cache. It is used until `load` is called."""
         ...
 
     def sample(self, job: Job) -> Samples:

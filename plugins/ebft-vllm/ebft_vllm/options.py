@@ -25,7 +25,7 @@ class VllmOptions(SamplerPart):
     """The options of sampler `vllm`."""
 
     same_results = (
-        "engine", "address", "token_file", "devices", "kv_cache_gib", "block_size",
+        "engine", "sync", "address", "token_file", "devices", "kv_cache_gib", "block_size",
         "probe_contexts", "probe_tolerance", "start_timeout", "timeout",
     )  # fmt: skip
     temperature: float = Field(
@@ -48,6 +48,11 @@ class VllmOptions(SamplerPart):
         None,
         description="CUDA_VISIBLE_DEVICES of an engine in its own process ('1', '2,3'); "
         "null: the trainer's",
+    )
+    sync: Literal["merged", "adapter"] = Field(
+        "merged",
+        description="of a policy with an adapter: merged: all weights in every step, with the "
+        "adapter merged; adapter: the base model's weights once, then the adapter alone",
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
         None, description="dtype of the engine's weights, a server's too; null: model.precision"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,6 +46,9 @@ class OwnProcessEngine:
             self._shared = SharedWeights(outline_of(weights, self._dtype))
         self._shared.write(weights)
         self._ask("load", self._shared.path, self._shared.layout)
+
+    def load_adapter(self, folder: Path) -> None:
+        self._ask("load_adapter", folder)
 
     def sample(self, job: Job) -> Samples:
         samples: Samples = self._ask("sample", job)

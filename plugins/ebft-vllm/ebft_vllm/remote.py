@@ -8,13 +8,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ebft.errors import EngineError, UserError
-from ebft_vllm.channel import Address, AuthenticationError, Channel
+from ebft_vllm.channel import ADAPTER_FILES, Address, AuthenticationError, Channel
 from ebft_vllm.identity import difference
 from ebft_vllm.messages import Job, Sample, Samples
 from ebft_vllm.shared import bytes_of, gathered, outline_of
@@ -73,6 +74,18 @@ class RemoteEngine:
             raise self._failure("load", problem) from problem
         if self._sends:
             self._answer("load")
+
+    def load_adapter(self, folder: Path) -> None:
+        if not self._sends:
+            return
+        files = [memoryview((folder / name).read_bytes()) for name in ADAPTER_FILES]
+        self._send("load_adapter", [len(file) for file in files])
+        try:
+            for file in files:
+                self._channel.send_buffer(file)
+        except OSError as error:
+            raise self._failure("load_adapter", error) from error
+        self._answer("load_adapter")
 
     def sample(self, job: Job) -> Samples:
         answer = self._ask("sample", asdict(job))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 
 from ebft.errors import EngineError, SamplerMismatchError
-from ebft.models.lora import has_adapter, merged
+from ebft.models.export import save_adapter
+from ebft.models.lora import has_adapter, merged, without_adapter
+from ebft.models.quantize import dense
+from ebft.models.shard import whole_weights
+from ebft.models.whole import is_sharded
 from ebft.parts.part import Resources
 from ebft.rollout.records import Contexts, Rollouts
 from ebft_vllm.engines import start_engine
@@ -43,12 +49,13 @@ class VllmSampler:
         dtype = options.dtype or precision
         exact = dtype == precision == "float32"
         self._tolerance = options.probe_tolerance or (EXACT if exact else ROUNDED)
-        if has_adapter(policy) and dtype != "float32":
+        if has_adapter(policy) and dtype != "float32" and options.sync == "merged":
             log.warning(
                 "sampler.dtype = %s: the engine rounds weights with the adapter's updates in them, "
-                "so updates that are small relative to the weights are lost; set "
-                "sampler.dtype=float32 to sample from what is trained", dtype,
+                "so updates that are small relative to the weights are lost; to sample from what "
+                "is trained, set sampler.sync=adapter or sampler.dtype=float32", dtype,
             )  # fmt: skip
+        self._base_of: PreTrainedModel | None = None
         since = perf_counter()
         log.info("starting a vLLM engine (%s, %s) …", options.engine, dtype)
         self.engine, self._limit, block_size = start_engine(options, resources, dtype)
@@ -82,16 +89,19 @@ class VllmSampler:
         )  # fmt: skip
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:
-        """Copies the policy's weights to the engine, merged if it has an adapter, and probes it.
+        """Copies the policy's weights to the engine, as `sampler.sync` says, and probes it.
 
         Returns `sync_seconds` and `probe_gap` (nats). Raises `SamplerMismatchError` if the gap is
         more than `probe_tolerance`.
         """
         since = perf_counter()
-        # `named_parameters` leaves out a tied head, and vLLM would silently keep its old one; a
-        # state dict has it.
-        weights = {name: w.detach() for name, w in merged(policy).state_dict().items()}
-        self._in_all_processes(lambda: self.engine.load(weights), step)
+        if self._options.sync == "adapter":
+            if self._base_of is not policy:
+                self._load(without_adapter(policy), step)
+                self._base_of = policy
+            self._load_adapter(policy, step)
+        else:
+            self._load(merged(policy), step)
         seconds = perf_counter() - since
         gap = self.probe(policy, step=step)
         if gap > self._tolerance:
@@ -104,6 +114,19 @@ class VllmSampler:
             error.in_all_processes = True
             raise error
         return {"sync_seconds": seconds, "probe_gap": gap}
+
+    def _load(self, model: PreTrainedModel, step: int) -> None:
+        # `named_parameters` leaves out a tied head, and vLLM would silently keep its old one; a
+        # state dict has it.
+        weights = {name: dense(weight.detach()) for name, weight in model.state_dict().items()}
+        self._in_all_processes(lambda: self.engine.load(weights), step)
+
+    def _load_adapter(self, policy: PreTrainedModel, step: int) -> None:
+        weights = None if not is_sharded(policy) else whole_weights(policy, trained_alone=True)
+        with tempfile.TemporaryDirectory(prefix="ebft-vllm-") as folder:
+            if self._resources.processes.is_main:
+                save_adapter(policy, Path(folder), weights)
+            self._in_all_processes(lambda: self.engine.load_adapter(Path(folder)), step)
 
     def probe(self, policy: PreTrainedModel, *, step: int) -> float:
         """Returns the largest |log p(engine) − log p(trainer)|, in nats, on fixed contexts, of all

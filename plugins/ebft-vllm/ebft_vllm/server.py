@@ -10,18 +10,20 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
 
-from pydantic import TypeAdapter
+from pydantic import NonNegativeInt, TypeAdapter
 
 from ebft.errors import first_line
-from ebft_vllm.channel import Address, AuthenticationError, Channel
+from ebft_vllm.channel import ADAPTER_FILES, Address, AuthenticationError, Channel
 from ebft_vllm.local import LocalEngine
 from ebft_vllm.messages import Job
 from ebft_vllm.shared import Outline, SharedWeights
@@ -33,6 +35,7 @@ EVERY = 0.5
 PATIENCE = 5.0
 """Seconds that a new run waits for another one to end."""
 JOB = TypeAdapter(Job)
+SIZES = TypeAdapter(list[NonNegativeInt])
 OUTLINE = TypeAdapter(Outline)
 
 log = logging.getLogger("ebft.vllm")
@@ -159,8 +162,8 @@ class Server:
                 self._free.notify_all()
                 log.info("the run of %s has ended", run.peer)
 
-    def _answer(self, channel: Channel, name: str, argument: Any) -> None:
-        match name:
+    def _answer(self, channel: Channel, request: str, argument: Any) -> None:
+        match request:
             case "sample":
                 self._wait(channel, Call(job=JOB.validate_python(argument)))
             case "load":
@@ -168,8 +171,17 @@ class Server:
                 self._wait(
                     channel, Call(lambda engine: engine.load_mapped(weights.path, weights.layout))
                 )
+            case "load_adapter":
+                with tempfile.TemporaryDirectory(prefix="ebft-vllm-") as name:
+                    folder = Path(name)
+                    sizes = zip(ADAPTER_FILES, SIZES.validate_python(argument), strict=True)
+                    for file, size in sizes:
+                        content = bytearray(size)
+                        channel.receive_buffer(memoryview(content))
+                        (folder / file).write_bytes(content)
+                    self._wait(channel, Call(lambda engine: engine.load_adapter(folder)))
             case _:
-                raise ValueError(f"there is no request `{name}`")
+                raise ValueError(f"there is no request `{request}`")
 
     def _receive(self, channel: Channel, outline: Outline) -> SharedWeights:
         """Receives weights into memory that the engine's workers can map."""

@@ -3,12 +3,14 @@
 Its samples and log-probs are exact, and those of a request do not depend on others.
 """
 
+import copy
 import sys
 
 import torch
 from ebft_vllm import available, command, local
 from ebft_vllm.messages import Sample
 from ebft_vllm.shared import open_weights
+from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
 
@@ -16,11 +18,16 @@ class StandIn:
     def __init__(self, start):
         if "no_such_option" in start.options:
             raise TypeError("no_such_option")
-        self.model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(start.folder))
+        self.base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(start.folder))
+        self.model = self.base
 
     def load_mapped(self, path, layout):
         with open_weights(path, layout) as weights:
-            self.model.load_state_dict(weights)
+            self.base.load_state_dict(weights)
+        self.model = self.base
+
+    def load_adapter(self, folder):
+        self.model = PeftModel.from_pretrained(copy.deepcopy(self.base), folder).eval()
 
     @torch.no_grad()
     def sample_all(self, jobs):

@@ -21,7 +21,6 @@ def sampler(request, make_policy, make_resources, serve):
     address = serve(real=True).address if request.param == "server" else None
     options = Vllm(
         n=3, temperature=0.8, engine=request.param, address=address, kv_cache_gib=0.1,
-        start_timeout=200,
     )  # fmt: skip
     sampler = options.build(make_resources(policy))
     sampler.policy = policy

@@ -1,4 +1,4 @@
-"""A policy with an adapter: the engine loads the merged weights, and computes the same."""
+"""A policy with an adapter: the engine loads merged weights, or the adapter alone."""
 
 import pytest
 import torch
@@ -20,11 +20,15 @@ def move(policy):
                 parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-@pytest.mark.parametrize("engine", ["in_process", "own_process"])
-def test_lora_arrives_merged(make_policy, make_resources, engine, monkeypatch):
+@pytest.mark.parametrize("sync", ["merged", "adapter"])
+@pytest.mark.parametrize("engine", ["in_process", "own_process", "server"])
+def test_lora_arrives(make_policy, make_resources, serve, engine, sync, monkeypatch):
     policy = make_policy()
     add_adapter(policy, LoraOptions(rank=4), seed=0)
-    options = Vllm(n=3, engine=engine, kv_cache_gib=0.1, start_timeout=200)
+    address = None
+    if engine == "server":
+        address = serve("--max-lora-rank", "4", real=True).address
+    options = Vllm(n=3, engine=engine, address=address, sync=sync, kv_cache_gib=0.1)
     sampler = options.build(make_resources(policy))
     try:
         for step in range(2):
@@ -33,8 +37,10 @@ def test_lora_arrives_merged(make_policy, make_resources, engine, monkeypatch):
             assert sampler.sync(policy, step=step)["probe_gap"] < 1e-3
         contexts = Strided(start=40, stride=16, rollout_length=6)(tiny_documents([90]))
         assert sampler(contexts, step=0).tokens.shape == (len(contexts), 3, 6)
-        # Without merging, the engine would load the base's weights and the probe would fail.
+        # Without the adapter, the engine would sample from the base and the probe would fail.
         monkeypatch.setattr("ebft_vllm.sampler.merged", lambda policy: make_policy())
+        monkeypatch.setattr(sampler.engine, "load_adapter", lambda folder: None)
+        move(policy)
         with pytest.raises(SamplerMismatchError, match="step 3"):
             sampler.sync(policy, step=2)
     finally:

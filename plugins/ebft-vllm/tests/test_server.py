@@ -22,6 +22,8 @@ from ebft_vllm.shared import open_weights
 from transformers import AutoModelForCausalLM
 
 from ebft.errors import EngineError, UserError
+from ebft.models.lora import add_adapter, merged, without_adapter
+from ebft.models.options import LoraOptions
 from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
 from tests.tiny import tiny_documents, tiny_tokenizer
@@ -39,6 +41,11 @@ def token(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(serve, token):
     return serve("--token-file", str(token))
+
+
+@pytest.fixture(scope="module")
+def lora_server(serve):
+    return serve("--max-lora-rank", "4")
 
 
 @pytest.fixture
@@ -66,6 +73,13 @@ def moved(policy, by=0.05):
     return policy
 
 
+def moved_adapter(policy):
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+
+
 class TestSampling:
     def test_weights_arrive_and_rollouts_are_those_of_the_policy(self, connect, policy):
         sampler = connect(policy, temperature=0.8)
@@ -77,6 +91,37 @@ class TestSampling:
         assert rollouts.tokens.shape == (len(CONTEXTS), 3, 6)
         assert torch.equal(sampler(CONTEXTS, step=4).tokens, rollouts.tokens)
         assert not torch.equal(sampler(CONTEXTS, step=5).tokens, rollouts.tokens)
+
+    @pytest.mark.parametrize("sync", ["merged", "adapter"])
+    def test_an_adapter_arrives(self, lora_server, connect, policy, sync):
+        add_adapter(policy, LoraOptions(rank=4), seed=0)
+        moved_adapter(policy)
+        where = {"address": lora_server.address, "token_file": None}
+        sampler = connect(policy, sync=sync, **where)
+        sizes = []
+        send = sampler.engine._channel.send_buffer
+        sampler.engine._channel.send_buffer = lambda buffer: (
+            sizes.append(len(buffer)),
+            send(buffer),
+        )
+        for step in range(2):
+            moved_adapter(policy)
+            assert sampler.probe(policy, step=step) > 0.02, "the engine is stale"
+            assert sampler.sync(policy, step=step)["probe_gap"] < 1e-4
+        whole = sum(weight.nbytes for weight in merged(policy).state_dict().values())
+        assert (sum(sizes) < whole) == (sync == "adapter")
+        sampler.engine.close()
+        # Of this run, nothing is left to the next one.
+        assert connect(moved(without_adapter(policy)), **where).n == 3
+
+    def test_a_server_or_a_policy_without_adapters(self, connect, lora_server, policy):
+        with pytest.raises(UserError, match=r"sampler.sync = adapter: the policy has no adapter"):
+            connect(policy, sync="adapter")
+        add_adapter(policy, LoraOptions(rank=5), seed=0)
+        with pytest.raises(UserError, match=r"takes no adapters; start `ebft-vllm serve --max-lor"):
+            connect(policy, sync="adapter")
+        with pytest.raises(UserError, match=r"takes adapters of rank 4 at most; .*-lora-rank 5"):
+            connect(policy, sync="adapter", address=lora_server.address, token_file=None)
 
     def test_rollouts_end_with_end_of_sequence(self, connect):
         contexts = Completion(rollout_length=24)(tiny_documents([40] * 6, prompt_length=10))

@@ -100,10 +100,20 @@ def steps_of(folder):
 @pytest.mark.parametrize(
     ("fault", "says", "steps"),
     [
-        ("kill", "ended during `sample`", 1),
-        ("kill_in_sync", "ended during `load`", 2),
-        ("hang", "did not answer `sample` in time; if it was only slow, raise sampler.timeout", 1),
-        ("restart", "was restarted, and has lost the policy's weights, during `sample`", 1),
+        pytest.param("kill", "ended during `sample`", 1, id="kill"),
+        pytest.param("kill_in_sync", "ended during `load`", 2, id="kill_in_sync"),
+        pytest.param(
+            "hang",
+            "did not answer `sample` in time; if it was only slow, raise sampler.timeout",
+            1,
+            id="hang",
+        ),
+        pytest.param(
+            "restart",
+            "was restarted, and has lost the policy's weights, during `sample`",
+            1,
+            id="restart",
+        ),
     ],
 )
 def test_a_server_that_fails_ends_the_run_with_one_line_and_a_checkpoint(
@@ -147,13 +157,15 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(serve, run, tmp_path)
 
 SGD = ["optimizer._component_=torch.optim.SGD", "optimizer.lr=0.01"]
 """Weights move by their gradients as they are; Adam would make rounding as large as they are."""
+LORA = ("model.lora={rank: 4, alpha: 8}",)
 NOT_COMPARED = ("seconds", "per_second", "probe_gap", "memory", "time")
 
 
 @pytest.mark.parametrize("real", [False, REAL], ids=["stand_in", "real"])
-@pytest.mark.parametrize("lora", [(), ("model.lora={rank: 4, alpha: 8}",)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [(), LORA, (*LORA, "sampler.sync=adapter")],
+                         ids=["full", "merged", "adapter"])  # fmt: skip
 def test_two_processes_that_share_a_server_do_what_one_does(serve, run, tmp_path, lora, real):
-    server = serve(real=real)
+    server = serve("--max-lora-rank", "4", real=real)
     for name, command in (("one", ONE), ("two", TWO)):
         done = run(server, *SGD, *lora, f"output_dir={tmp_path / name}", command=command)
         assert done.returncode == 0, done.stderr
