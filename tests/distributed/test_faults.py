@@ -26,12 +26,12 @@ SEEN = []
 class Faulty(FeatureMatching):
     """feature_matching, until the second step of process 1."""
 
-    fault: Literal["nan", "dies", "hangs", "raises"]
+    fault: Literal["nan", "dies", "hangs", "raises", "engine"]
 
     def __call__(self, rollouts, features):
         terms = super().__call__(rollouts, features)
         SEEN.append(rollouts)
-        if len(SEEN) == 2 and os.environ["RANK"] == "1":
+        if len(SEEN) == 2 and (os.environ["RANK"] == "1" or self.fault == "engine"):
             terms = getattr(self, self.fault)(terms)
         return terms
 
@@ -46,6 +46,11 @@ class Faulty(FeatureMatching):
 
     def raises(self, terms):
         raise LookupError("a bug in a plug-in")
+
+    def engine(self, terms):
+        error = ebft.EngineError("the engine has ended")
+        error.in_all_processes = True
+        raise error
 
 
 @ebft.hookimpl
@@ -114,6 +119,15 @@ class TestOneProcessOfTwo:
         assert "faulty.py:" in line
         assert not said(lines, "process 0 is")
         assert not said(lines, "Traceback")
+
+    def test_and_the_other_lose_an_engine(self, fail, tmp_path):
+        status, lines = fail("engine", "checkpoint.every=null")
+        assert status == 1
+        (line,) = said(lines, "error")
+        assert line.endswith("the engine has ended")
+        (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+        assert saved.name == "step-000001"
+        assert find_damage(saved) is None
 
     def test_has_a_bug(self, fail):
         status, lines = fail("raises")

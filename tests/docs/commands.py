@@ -51,6 +51,10 @@ def check(words: list[str], more: list[str]) -> None:
             ours = tune.parse(rest)
             assert ours, f"torchtune's, not ours: {words}"
             check_ebft(["run", ours.file, *ours.rest], more)
+        case "ebft-vllm", _:
+            parse_server(rest)
+        case "openssl", ["rand", "-hex", "32", ">", _]:
+            pass
         case "make", [*targets]:
             for word in targets:
                 variable, equals, _ = word.partition("=")
@@ -72,6 +76,15 @@ def check(words: list[str], more: list[str]) -> None:
             pass
         case tool, _:
             assert tool in TOOLS, f"tests/docs/commands.py does not know {tool!r}"
+
+
+def parse_server(words: list[str]) -> None:
+    from ebft_vllm.command import parse as parse_vllm
+
+    try:
+        parse_vllm(words)
+    except SystemExit as stop:
+        raise AssertionError(f"not a command line: ebft-vllm {shlex.join(words)}") from stop
 
 
 def check_ebft(words: list[str], more: list[str]) -> None:

@@ -95,6 +95,7 @@ class ServerProcess:
             [sys.executable, *program, "serve", str(model), "--port", str(port),
              "--kv-cache-gib", "0.1", *arguments],
             stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         self.said = []
         for line in self.process.stderr:

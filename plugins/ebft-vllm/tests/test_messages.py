@@ -107,6 +107,7 @@ def test_weights_cross_processes_bit_for_bit_and_again():
         seen = subprocess.run(
             [sys.executable, "-c", program, shared.path, json.dumps(shared.layout)],
             check=True, capture_output=True, text=True, timeout=120,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         cast = {k: v.bfloat16() if v.is_floating_point() else v for k, v in scaled.items()}
         expected = {k: v.double().tolist() for k, v in cast.items()}

@@ -3,17 +3,14 @@
 The engine is computed by transformers, so vLLM is not needed.
 """
 
-import re
-import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
-from ebft_vllm import Vllm, channel, command, identity
+from ebft_vllm import Vllm, channel, identity
 from ebft_vllm.channel import Address, Channel, read_token
 from ebft_vllm.messages import Job, Request
 from ebft_vllm.remote import RemoteEngine
@@ -80,6 +77,7 @@ def moved_adapter(policy):
                 parameter.add_(0.1 * torch.randn_like(parameter))
 
 
+@pytest.mark.slow
 class TestSampling:
     def test_weights_arrive_and_rollouts_are_those_of_the_policy(self, connect, policy):
         sampler = connect(policy, temperature=0.8)
@@ -144,6 +142,7 @@ class TestSampling:
                 connect(address=small.address, token_file=None, max_length=64)
 
 
+@pytest.mark.slow
 class TestRefusals:
     """One line each, before a step is made."""
 
@@ -337,78 +336,3 @@ class TestEngine:
 
 def job(count):
     return Job([Request([1, 2, 3], seed) for seed in range(count)], 2, 4, 1.0, None)
-
-
-class TestCommand:
-    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-    def test_other_machines_need_a_token(self, capsys, host):
-        assert command.main(["serve", "model", "--host", host]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"--host {host}: other machines could connect; give a token too")
-
-    def test_a_token_is_not_short(self, capsys, tmp_path):
-        file = tmp_path / "token"
-        for content in ("", "short\n", None):
-            if content is None:
-                file.unlink()
-            else:
-                file.write_text(content)
-            assert command.main(["serve", "model", "--token-file", str(file)]) == 2
-            (line,) = capsys.readouterr().err.splitlines()
-            assert line.startswith(f"--token-file = {file}: ")
-
-    @pytest.mark.parametrize(
-        ("arguments", "says"),
-        [
-            (["--port", "70000"], "70000: a port is a number below 65536"),
-            (["--kv-cache-gib", "-1"], "-1: not a number above 0"),
-            (["--max-length", "nan"], "nan: not a number above 0"),
-            (["--engine-options", "{"], "{: not JSON"),
-            (["--engine-options", "[1]"], "[1]: not an object"),
-            (["--engine-options", '{"seed": 1}'], "seed: set by the server itself"),
-        ],
-    )
-    def test_wrong_options(self, capsys, arguments, says):
-        with pytest.raises(SystemExit) as stop:
-            command.main(["serve", "model", *arguments])
-        assert stop.value.code == 2
-        assert says in capsys.readouterr().err
-
-    def test_a_port_in_use(self, capsys):
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-            with pytest.raises(UserError, match=f"--port {port}: cannot listen there: Address alr"):
-                command.listen("127.0.0.1", port)
-
-    def test_an_engine_that_cannot_start_says_why(self, serve):
-        with pytest.raises(AssertionError, match="error: the vLLM engine did not start: no_such_"):
-            serve("--engine-options", '{"no_such_option": 1}')
-
-    def test_sigterm_ends_it_with_one_line(self, serve):
-        server = serve()
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=20) == 130
-        server.reader.join()
-        assert server.said[-1] == "stopped"
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"engine": "server"}, "address: missing; give host:port of `ebft-vllm serve`"),
-        ({"engine": "server", "address": "here"}, "here: not an address"),
-        ({"engine": "server", "address": "a:0"}, "a:0: not an address"),
-        ({"engine": "server", "address": "::1:80"}, "::1:80: not an address"),
-        ({"address": "a:1"}, "address: of a server; set sampler.engine=server"),
-        ({"token_file": Path("a")}, "token_file: of a server; set sampler.engine=server"),
-        ({"engine": "server", "address": "a:1", "devices": "1"}, "devices: of an engine that the"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(options, says):
-    with pytest.raises(ValueError, match=re.escape(says)):
-        Vllm(**options)
-
-
-def test_addresses():
-    assert Address.parse("node1:29550") == ("node1", 29550)
-    assert str(Address.parse("[::1]:80")) == "[::1]:80"

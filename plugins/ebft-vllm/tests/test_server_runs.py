@@ -64,9 +64,7 @@ def until_it_listens(address):
 def register_samplers():
     return {"sabotaged": Sabotaged}
 '''
-REAL = pytest.param(
-    True, marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
-)
+VLLM = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 MAY_DIFFER = ["checkpoint.may_differ=[sampler.fault]"]
 ONE = [sys.executable, "-m", "ebft.cli.main", "run"]
 TWO = [sys.executable, "-m", "ebft.cli.tune", "run", "--nproc_per_node", "2"]
@@ -96,24 +94,19 @@ def steps_of(folder):
     return [line for line in lines if "probe_gap" in line]
 
 
-@pytest.mark.parametrize("real", [False, REAL], ids=["stand_in", "real"])
+SLOW = "did not answer `sample` in time; if it was only slow, raise sampler.timeout"
+RESTARTED = "was restarted, and has lost the policy's weights, during `sample`"
+
+
 @pytest.mark.parametrize(
-    ("fault", "says", "steps"),
+    ("fault", "says", "steps", "real"),
     [
-        pytest.param("kill", "ended during `sample`", 1, id="kill"),
-        pytest.param("kill_in_sync", "ended during `load`", 2, id="kill_in_sync"),
-        pytest.param(
-            "hang",
-            "did not answer `sample` in time; if it was only slow, raise sampler.timeout",
-            1,
-            id="hang",
-        ),
-        pytest.param(
-            "restart",
-            "was restarted, and has lost the policy's weights, during `sample`",
-            1,
-            id="restart",
-        ),
+        pytest.param("kill", "ended during `sample`", 1, False, id="kill"),
+        pytest.param("kill_in_sync", "ended during `load`", 2, False, id="kill_in_sync"),
+        pytest.param("hang", SLOW, 1, False, id="hang"),
+        pytest.param("hang", SLOW, 1, True, id="hang_vllm", marks=VLLM),
+        pytest.param("restart", RESTARTED, 1, False, id="restart"),
+        pytest.param("restart", RESTARTED, 1, True, id="restart_vllm", marks=VLLM),
     ],
 )
 def test_a_server_that_fails_ends_the_run_with_one_line_and_a_checkpoint(
@@ -161,9 +154,15 @@ LORA = ("model.lora={rank: 4, alpha: 8}",)
 NOT_COMPARED = ("seconds", "per_second", "probe_gap", "memory", "time")
 
 
-@pytest.mark.parametrize("real", [False, REAL], ids=["stand_in", "real"])
-@pytest.mark.parametrize("lora", [(), LORA, (*LORA, "sampler.sync=adapter")],
-                         ids=["full", "merged", "adapter"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lora", "real"),
+    [
+        pytest.param((), False, id="full"),
+        pytest.param(LORA, False, id="merged"),
+        pytest.param((), True, id="full_vllm", marks=VLLM),
+        pytest.param((*LORA, "sampler.sync=adapter"), True, id="adapter_vllm", marks=VLLM),
+    ],
+)
 def test_two_processes_that_share_a_server_do_what_one_does(serve, run, tmp_path, lora, real):
     server = serve("--max-lora-rank", "4", real=real)
     for name, command in (("one", ONE), ("two", TWO)):
