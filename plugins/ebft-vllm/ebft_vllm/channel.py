@@ -76,6 +76,7 @@ class Channel:
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(True)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():
             if (option := getattr(socket, name, None)) is not None:  # not on every system
