@@ -543,6 +543,7 @@ MUTANTS = [
     Mutant("models/tokenizer.py", "return whole[:at]", "return whole[max(at - 1, 0) : at]"),
     Mutant("plans/strided.py", "return max(self.start, document.begins)", "return self.start"),
     Mutant("training/objective.py", "max(start, document.begins, 1)", "max(start, 1)"),
+    Mutant("checkpoints/differences.py", "(*SAME_MATHEMATICS, *same_results)", "SAME_MATHEMATICS", "tests/unit/checkpoints/test_differences.py"),
     Mutant("printable.py", "if letter.isprintable() or letter in keep", "if True", "tests/unit/test_printable.py"),
     Mutant("printable.py", "if len(line) <= most", "if True", "tests/unit/test_printable.py"),
     Mutant("errors.py", "printable(line)", "line", "tests/unit/test_printable.py"),

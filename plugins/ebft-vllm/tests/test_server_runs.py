@@ -38,6 +38,8 @@ class SabotagedSampler(VllmSampler):
     def __call__(self, contexts, *, step):
         if step == 1 and self._options.fault in SIGNALS and RANK == "0":
             os.kill(PID, SIGNALS[self._options.fault])
+        if step == 1 and self._options.fault == "hang":
+            self.engine._timeout = 4.0
         if step == 1 and self._options.fault == "restart":
             until_it_listens(Address.parse(self._options.address))
         return super().__call__(contexts, step=step)
@@ -119,8 +121,9 @@ def test_a_server_that_fails_ends_the_run_with_one_line_and_a_checkpoint(
             server.process.wait()
             restarted.append(serve(real=real, port=server.port))
 
-        threading.Thread(target=restart, daemon=True).start()
-    done = run(server, f"sampler.fault={fault}", "sampler.timeout=8")
+        restarting = threading.Thread(target=restart, daemon=True)
+        restarting.start()
+    done = run(server, f"sampler.fault={fault}")
     assert done.returncode == 1, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last == f"error: step 2: the vLLM server at {server.address} {says}", done.stderr
@@ -129,6 +132,7 @@ def test_a_server_that_fails_ends_the_run_with_one_line_and_a_checkpoint(
     assert f"the policy is intact; checkpoint: {checkpoint}" in done.stderr
     AutoModelForCausalLM.from_pretrained(checkpoint)
     if fault == "restart":
+        restarting.join()
         again = run(restarted[0], "checkpoint.resume=auto", *MAY_DIFFER)
         assert again.returncode == 0, again.stderr
         gaps = [line["probe_gap"] for line in steps_of(tmp_path / "run")]
