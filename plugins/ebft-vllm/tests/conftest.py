@@ -90,7 +90,10 @@ class ServerProcess:
     """`ebft-vllm serve`, with vLLM or with the stand-in, once it answers trainers."""
 
     def __init__(self, model, *arguments, port=0, real=False):
-        program = ["-m", "ebft_vllm.command"] if real else [str(HERE / "stand_in.py")]
+        program = [str(HERE / "stand_in.py")]
+        if real:  # compiling would take longer than the tests
+            program = ["-m", "ebft_vllm.command"]
+            arguments = (*arguments, "--engine-options", '{"enforce_eager": true}')
         self.process = subprocess.Popen(
             [sys.executable, *program, "serve", str(model), "--port", str(port),
              "--kv-cache-gib", "0.1", *arguments],
