@@ -18,7 +18,7 @@ class OwnCopy(ebft.SamplerPart):
 
     fails_at: int = -1
 
-    def has_own_weights(self):
+    def has_own_weights(self, processes):
         return True
 
     def build(self, resources):

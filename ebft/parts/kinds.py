@@ -21,10 +21,11 @@ class SamplerPart(Part):
         model assumes. If not, `--dry-run` says that sampling may cost more."""
         return False
 
-    def has_own_weights(self) -> bool:
+    def has_own_weights(self, processes: int) -> bool:  # noqa: ARG002
         """Whether the sampler computes outside this process, with a copy of the weights that only
         `sync` changes: then it can sample while the policy trains (`training.sample_ahead`). It is
-        called in another thread for that, and must use neither the policy nor collectives."""
+        called in another thread for that, and must use neither the policy nor collectives of so
+        many processes."""
         return False
 
 

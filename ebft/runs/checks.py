@@ -117,7 +117,7 @@ def ahead_problems(
     if sampler is None:
         yield f"{says}: there are no rollouts, because the recipe has no sampler; leave it out"
         return
-    if not sampler.has_own_weights():
+    if not sampler.has_own_weights(processes=1):
         yield (
             f"{says}: the sampler {type(sampler).__name__} computes with the policy's own weights, "
             "which training changes meanwhile; take a sampler with a copy of them in another "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -35,7 +35,6 @@ from ebft.parts.interfaces import DataSource, Plan
 from ebft.parts.kinds import RewardPart
 from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
-from ebft.parts.stateful import Stateful
 from ebft.rollout.micro_batches import MicroBatch, tree_tokens
 from ebft.rollout.records import Contexts, Document, Rollouts
 from ebft.runs.estimate import describe_rows, memory_need
@@ -44,7 +43,7 @@ from ebft.runs.memory import MemoryBudget, free_memory, make_micro_batch, with_t
 from ebft.runs.options import FineTuneOptions, ModelRecipeOptions
 from ebft.runs.trial import INSTEAD
 from ebft.samplers.hf_tree import HfTree
-from ebft.training.ahead import SamplerAhead
+from ebft.training.ahead import sampling_ahead
 from ebft.training.gradients import trained_weights
 from ebft.training.parts import LoopParts, RolloutParts
 
@@ -341,20 +340,10 @@ def make_loop_parts(
         device=resources.device,
         processes=processes,
     )
-    return loop if training.sample_ahead is None else sampling_ahead(loop)
-
-
-def sampling_ahead(loop: LoopParts) -> LoopParts:
-    """The loop with its sampler one step ahead. Raises `UserError` for a plan with state."""
-    parts = loop.rollout_parts
-    assert parts is not None, "checked"
-    if isinstance(loop.plan, Stateful):
-        raise UserError(
-            f"training.sample_ahead = 1: the plan {type(loop.plan).__name__} has state, and would "
-            "be asked for a step's contexts twice; leave it out, or take another plan"
-        )
-    ahead = SamplerAhead(parts.sampler, loop.contexts, loop.processes)
-    return replace(loop, rollout_parts=replace(parts, sampler=ahead))
+    if training.sample_ahead is None:
+        return loop
+    assert options.sampler is not None, "checked"
+    return sampling_ahead(loop, options.sampler)
 
 
 def make_optimizer(component: OptimizerComponent, parameters: list[Parameter]) -> Optimizer:

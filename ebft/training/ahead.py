@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ebft.errors import UserError
 from ebft.parts.interfaces import check_returned
-from ebft.parts.stateful import load_part_states, part_states
+from ebft.parts.stateful import Stateful, load_part_states, part_states
 from ebft.rollout.records import Contexts, Rollouts
 from ebft.training.checks import sync_figures
 
@@ -23,8 +24,32 @@ if TYPE_CHECKING:
 
     from ebft.distributed.processes import Processes
     from ebft.parts.interfaces import Sampler
+    from ebft.parts.kinds import SamplerPart
+    from ebft.training.parts import LoopParts
 
 log = logging.getLogger("ebft")
+
+
+def sampling_ahead(loop: LoopParts, part: SamplerPart) -> LoopParts:
+    """The loop with its sampler, built from `part`, one step ahead.
+
+    Raises `UserError` for a plan with state, and for a sampler that cannot do it in so many
+    processes.
+    """
+    parts, says = loop.rollout_parts, "training.sample_ahead = 1"
+    assert parts is not None, "checked"
+    if isinstance(loop.plan, Stateful):
+        raise UserError(
+            f"{says}: the plan {type(loop.plan).__name__} has state, and would be asked for a "
+            "step's contexts twice; leave it out, or take another plan"
+        )
+    if not part.has_own_weights(loop.processes.size):
+        raise UserError(
+            f"{says}: the sampler {type(part).__name__} cannot sample while {loop.processes.size} "
+            "processes train; run one process, or leave it out"
+        )
+    ahead = SamplerAhead(parts.sampler, loop.contexts, loop.processes)
+    return replace(loop, rollout_parts=replace(parts, sampler=ahead))
 
 
 class Sampled(NamedTuple):

@@ -130,6 +130,10 @@ class VllmOptions(SamplerPart):
             raise ValueError(f"{key}: of a server; set sampler.engine=server, or remove it")
         return self
 
+    def has_own_weights(self, processes: int) -> bool:
+        # Several processes tell each other of a failure whenever they have sampled.
+        return self.engine != "in_process" and processes == 1
+
     def single_process(self) -> str | None:
         if self.engine == "server":
             return None

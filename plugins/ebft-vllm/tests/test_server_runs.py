@@ -217,3 +217,18 @@ def test_another_token_ends_two_processes_with_one_line(serve, run, tmp_path):
 
 def weights(folder, name="model.safetensors"):
     return load_file(folder / "checkpoints" / "step-000003" / name)
+
+
+def test_rollouts_are_sampled_while_a_step_trains_in_one_process(serve, run, tmp_path):
+    ahead = ["training.sample_ahead=1", "objective.importance.level=sequence"]
+    done = run(serve(), *ahead)
+    assert done.returncode == 0, done.stderr
+    first, *later = steps_of(tmp_path / "run")
+    assert first["importance_effective"] == pytest.approx(1, abs=1e-4)
+    assert len(later) == 2
+    for line in later:  # rollouts of the weights one step before
+        assert line["sampler_gap"] > 2 * first["sampler_gap"]
+        assert line["sampling_wait_seconds"] >= 0
+    refused = run(serve(), *ahead, f"output_dir={tmp_path / 'two'}", command=TWO)
+    assert refused.returncode == 2, refused.stderr
+    assert "the sampler Sabotaged cannot sample while 2 processes train" in refused.stderr

@@ -79,7 +79,7 @@ def test_tokens_of_n_rollouts_that_are_computed(n):
     both = SharedTokens.of([rollouts, rollouts])
     assert both.share(n) == pytest.approx(expected)
     assert both.share(1) == 1
-    assert both.share(8) == pytest.approx(both.share(4) ** 2 / both.share(2))
+    assert both.share(16) == pytest.approx(both.share(4) ** 3 / both.share(2) ** 2)
 
 
 def test_tokens_with_the_same_prefix_cost_nothing(options):
