@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ebft.api.given import changes, modules_of, write_model, write_rows
+from ebft.api.given import changes, check_model, modules_of, write_model, write_rows
 from ebft.api.results import Run
 from ebft.config.load import load_recipe
 from ebft.config.overrides import Override, apply_overrides
 from ebft.config.read import read_recipe, shipped_recipes
 from ebft.console import log_to
 from ebft.errors import UserError, suggest
+from ebft.files import check_writable, replacing
 from ebft.parts.registry import default_registry
+from ebft.runs.folder import LockedFolder
 from ebft.runs.jobs import run_job
 from ebft.runs.options import EvaluateOptions, FineTuneOptions
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     """A part: itself, its section in a recipe, or its name."""
 
 log = logging.getLogger("ebft")
+TRAIN, HELD_OUT = "train.jsonl", "held_out.jsonl"
+"""The files of rows in `output_dir/given`."""
 UNSET: Any = object()
 """The default of arguments for which None has a meaning of its own."""
 
@@ -82,7 +87,8 @@ def finetune(
     }  # fmt: skip
     return _run(
         recipe, FineTuneOptions, model, tokenizer, data, held_out, output_dir,
-        {key: part for key, part in parts.items() if part is not UNSET}, overrides or {},
+        {key: part for key, part in parts.items() if part is not UNSET},
+        {} if overrides is None else overrides,
     )  # fmt: skip
 
 
@@ -100,7 +106,15 @@ def evaluate(
     The arguments are those of `finetune`; `held_out` are the rows to measure on.
     """
     return _run(
-        recipe, EvaluateOptions, model, tokenizer, None, held_out, output_dir, {}, overrides or {}
+        recipe,
+        EvaluateOptions,
+        model,
+        tokenizer,
+        None,
+        held_out,
+        output_dir,
+        {},
+        {} if overrides is None else overrides,
     )
 
 
@@ -120,19 +134,28 @@ def _run(
     values = dict(parts)
     if output_dir is not None:
         values["output_dir"] = str(output_dir)
-    wanted = changes({**values, **overrides}, registry, origin="in the call")
+    wanted = [
+        *changes(values, registry, origin="in the call"),
+        *changes(overrides, registry, origin="in the call"),
+    ]
     source = recipe if isinstance(recipe, Mapping) else find_recipe(recipe)
     folder = _output_dir(source, wanted)
-    wanted = [
-        *changes(_files(model, tokenizer, data, held_out, folder), registry, origin="in the call"),
-        *wanted,
-    ]
-    loaded = load_recipe(source, wanted, importable=modules_of([parts, overrides]))
-    if not isinstance(loaded.options, kind):
-        raise UserError(
-            f"{loaded.source}: recipe = {loaded.options.recipe}: "
-            "finetune takes recipes of the kind finetune, and evaluate of the kind evaluate"
-        )
+    check_model(model, tokenizer)
+    # The files of the rows appear when everything is checked: until then those of a run that is
+    # there stay as they are.
+    with ExitStack() as files:
+        found = _model(model, folder) | _rows(data, held_out, folder, files)
+        wanted = [*changes(found, registry, origin="in the call"), *wanted]
+        loaded = load_recipe(source, wanted, importable=modules_of([parts, overrides]))
+        if not isinstance(loaded.options, kind):
+            raise UserError(
+                f"{loaded.source}: recipe = {loaded.options.recipe}: "
+                "finetune takes recipes of the kind finetune, and evaluate of the kind evaluate"
+            )
+        if found:
+            _check_folder(loaded.options)
+        if model is not None and not isinstance(model, str | Path):
+            write_model(model, tokenizer, _given(folder) / "model")
     if not run_job(loaded.job):
         log.warning("stopped; checkpoint.resume=auto resumes it")
     return Run(loaded.options.output_dir)
@@ -141,8 +164,12 @@ def _run(
 def find_recipe(recipe: str | Path) -> Path:
     """Returns the file of a recipe, which is given by its path or by the name of one of ebft's.
 
-    Raises `UserError` for a name that is neither.
+    Raises `UserError` for a name that is neither, and for another object.
     """
+    if not isinstance(recipe, str | Path):
+        raise UserError(
+            f"recipe: is a {type(recipe).__name__}; give the name of a recipe, a file or a dict"
+        )
     shipped, path = shipped_recipes(), Path(recipe)
     if str(recipe) in shipped:
         return shipped[str(recipe)]
@@ -151,26 +178,54 @@ def find_recipe(recipe: str | Path) -> Path:
     return path
 
 
-def _files(model: Any, tokenizer: Any, data: Any, held_out: Any, folder: Path) -> dict[str, Any]:
-    """Writes what is given as objects, and returns the values that name the files."""
-    given, values = folder / "given", dict[str, Any]()
-    if isinstance(model, str | Path):
-        values["model.path"] = str(model)
-    elif model is not None:
-        values["model.path"] = str(write_model(model, tokenizer, given / "model"))
-    if data is not None:
-        file = given / "train.jsonl"
-        columns = write_rows(data, file, key="data")
-        values["data"] = {"_component_": "files", "path": str(file), **columns}
+def _given(folder: Path) -> Path:
+    return folder / "given"
+
+
+def _model(model: Any, folder: Path) -> dict[str, Any]:
+    """Returns the value that names the model, also one that is still to be written."""
+    if model is None:
+        return {}
+    named = isinstance(model, str | Path)
+    return {"model.path": str(model if named else _given(folder) / "model")}
+
+
+def _rows(data: Any, held_out: Any, folder: Path, files: ExitStack) -> dict[str, Any]:
+    """Writes rows to files, which appear when `files` is closed without an error, and returns the
+    values that name them."""
+    columns = {
+        key: _write(rows, _given(folder) / name, files, key=key)
+        for key, rows, name in (("data", data, TRAIN), ("held_out", held_out, HELD_OUT))
+        if rows is not None
+    }
+    if not columns:
+        return {}
+    first, file = ("held_out", HELD_OUT) if data is None else ("data", TRAIN)
+    section = {"_component_": "files", "path": str(_given(folder) / file), **columns[first]}
     if held_out is not None:
-        file = given / "held_out.jsonl"
-        columns = write_rows(held_out, file, key="held_out")
-        if data is None:
-            values["data"] = {"_component_": "files", "path": str(file), **columns}
-        elif values["data"] | columns != values["data"]:
+        if section | columns["held_out"] != section:
             raise UserError("held_out: its columns are not those of data; give both the same")
-        values["data"]["held_out_path"] = str(file)
-    return values
+        section["held_out_path"] = str(_given(folder) / HELD_OUT)
+    return {"data": section}
+
+
+def _write(rows: Any, file: Path, files: ExitStack, *, key: str) -> dict[str, str]:
+    try:
+        check_writable(file.parent)
+    except OSError as error:
+        raise UserError(
+            f"output_dir = {file.parent.parent}: cannot be written: {error.strerror}"
+        ) from error
+    return write_rows(rows, files.enter_context(replacing(file)), key=key)
+
+
+def _check_folder(options: RecipeOptions) -> None:
+    """Raises `UserError` if the output folder holds another run, whose files would be replaced."""
+    resume = None
+    if isinstance(options, FineTuneOptions):
+        resume = options.checkpoint.resume is not None
+    assert isinstance(options, FineTuneOptions | EvaluateOptions)
+    LockedFolder(options.output_dir, overwrite=options.overwrite).check(resume=resume)
 
 
 def _output_dir(source: Path | Mapping[str, Any], wanted: list[Override]) -> Path:

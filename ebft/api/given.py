@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import IOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from ebft.config.overrides import Override, override
+from ebft.data.values import quoted
 from ebft.errors import UserError
-from ebft.files import replacing
 from ebft.options import Options
 from ebft.parts.part import Part
 
@@ -37,8 +40,14 @@ COLUMNS = {
 def changes(values: Mapping[str, Any], registry: Registry, *, origin: str) -> list[Override]:
     """Returns the overrides that set dotted keys to `values`, of which some may be parts.
 
-    A key `~key` deletes. Raises `UserError` for a part that a recipe cannot name.
+    A key `~key` deletes. Raises `UserError` for values that are no mapping of texts, and for one
+    that a recipe cannot have.
     """
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise UserError(
+            f"overrides: is {quoted(values)}; give a dict with dotted keys, such as "
+            '{"training.steps": 50}'
+        )
     return [
         override(key, plain(value, registry, key=key), origin=origin)
         for key, value in values.items()
@@ -48,7 +57,8 @@ def changes(values: Mapping[str, Any], registry: Registry, *, origin: str) -> li
 def plain(value: Any, registry: Registry, *, key: str) -> Any:
     """Returns the value as a recipe has it: parts as `{_component_: name, **options}`.
 
-    Raises `UserError` for a part whose class is defined inside of a function.
+    Scalars of numpy become numbers. Raises `UserError` for a part whose class is defined inside of
+    a function, and for an object that a recipe cannot have.
     """
     match value:
         case Options():
@@ -69,8 +79,22 @@ def plain(value: Any, registry: Registry, *, key: str) -> Any:
             return [plain(item, registry, key=f"{key}.{i}") for i, item in enumerate(value)]
         case Path():
             return str(value)
-        case _:
+        case np.generic():
+            return value.item()
+        case None | bool() | int() | float() | str():
             return value
+        case _:
+            is_class = isinstance(value, type)
+            named = f"the class {value.__name__}" if is_class else f"a {type(value).__name__}"
+            remedy = (
+                f"pass an object of it, {value.__name__}(…), or its name"
+                if is_class
+                else (
+                    "a recipe has numbers, texts, lists and dicts, and parts are objects of classes "
+                    "such as ebft.RewardPart"
+                )
+            )
+            raise UserError(f"{key}: is {named}; {remedy}")
 
 
 def name_of(part: Part, registry: Registry, key: str) -> str:
@@ -101,18 +125,44 @@ def modules_of(values: Iterable[Any]) -> set[str]:
     return found
 
 
-def write_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path
-) -> Path:
-    """Saves a model with its tokenizer, and returns the folder.
+def check_model(model: Any, tokenizer: Any) -> None:
+    """Raises `UserError` for a model that is neither named nor a `PreTrainedModel`, for one without
+    its tokenizer, and for a tokenizer that would be ignored."""
+    if model is None or isinstance(model, str | Path):
+        if tokenizer is not None:
+            raise UserError(
+                "tokenizer: is used only with a model that is an object, and a name or folder has "
+                "its own; load the model and pass both, or leave tokenizer out"
+            )
+        return
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    Raises `UserError` without a tokenizer.
-    """
+    if not isinstance(model, PreTrainedModel):
+        named = model.__name__ if isinstance(model, type) else f"a {type(model).__name__}"
+        raise UserError(
+            f"model: is {named}; give a name, a folder, or a PreTrainedModel of transformers "
+            "(of an adapter: model.merge_and_unload())"
+        )
     if tokenizer is None:
         raise UserError(
             f"tokenizer: missing, and model is a {type(model).__name__}; pass tokenizer=… with it, "
             "or pass the name or folder that it was loaded from as model"
         )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise UserError(
+            f"tokenizer: is a {type(tokenizer).__name__}; give the object, as "
+            "AutoTokenizer.from_pretrained(…) returns it"
+        )
+
+
+def write_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path
+) -> Path:
+    """Saves a model with its tokenizer, and returns the folder.
+
+    `check_model` says what they are.
+    """
+    assert tokenizer is not None
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -123,41 +173,59 @@ def write_model(
     return folder
 
 
-def write_rows(rows: Any, file: Path, *, key: str) -> dict[str, str]:
+def write_rows(rows: Any, stream: IO[bytes], *, key: str) -> dict[str, str]:
     """Writes rows as JSONL, and returns the options of the data source `files` that name the
     columns.
 
-    `rows` is a `datasets.Dataset`, a sequence of mappings, or a sequence of texts. Raises
-    `UserError` for rows of another form, and if their columns are not those that are read.
+    `rows` are those of `checked_rows`. A row may lack the column `tools`. Raises `UserError` for
+    rows of another form, and if their columns are not those that are read.
     """
-    if isinstance(rows, str | Path | bytes | Mapping) or not isinstance(rows, Iterable):
-        raise UserError(
-            f"{key}: is a {type(rows).__name__}; give a datasets.Dataset, a list of dicts or a "
-            'list of texts; for a file pass overrides={"data": "files", "data.path": …}'
-        )
     columns: dict[str, str] | None = None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as stream:
-        for number, row in enumerate(rows, 1):
-            if isinstance(row, str):
-                row = {"text": row}
-            if not isinstance(row, Mapping):
-                raise UserError(
-                    f"{key}: row {number} is a {type(row).__name__}; rows are dicts or texts"
-                )
-            if columns is None:
-                columns = columns_of(list(row), key=key)
-            if missing := [column for column in columns.values() if column not in row]:
-                raise UserError(f"{key}: row {number} has no {missing[0]!r}, which the first has")
-            kept = {column: row[column] for column in columns.values()}
-            try:
-                line = json.dumps(kept)
-            except TypeError as error:
-                raise UserError(f"{key}: row {number}: {error}; texts are needed") from error
-            stream.write(f"{line}\n".encode())
+    for number, row in enumerate(checked_rows(rows, key=key), 1):
+        if isinstance(row, str):
+            row = {"text": row}
+        if not isinstance(row, Mapping):
+            raise UserError(
+                f"{key}: row {number} is a {type(row).__name__}; rows are dicts or texts"
+            )
+        if columns is None:
+            columns = columns_of(list(row), key=key)
+        if row.get("tools") is not None and columns.keys() & {"messages", "prompt"}:
+            columns["tools"] = "tools"
+        if "check" in row and "check" not in columns:
+            raise UserError(f"{key}: row {number} has 'check', which the first lacks")
+        needed = [column for option, column in columns.items() if option != "tools"]
+        if missing := [column for column in needed if column not in row]:
+            raise UserError(f"{key}: row {number} has no {missing[0]!r}, which the first has")
+        kept = {column: row[column] for column in columns.values() if column in row}
+        try:
+            line = json.dumps(kept)
+        except TypeError as error:
+            raise UserError(f"{key}: row {number}: {error}; texts are needed") from error
+        stream.write(f"{line}\n".encode())
     if columns is None:
         raise UserError(f"{key}: has no rows")
     return columns
+
+
+def checked_rows(rows: Any, *, key: str) -> Iterable[Any]:
+    """Returns rows that are a data set of `datasets`, a sequence such as a list, or an iterator.
+
+    Raises `UserError` for other objects: a data frame or a dict yields its keys, a text its
+    characters, and a file its lines.
+    """
+    if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
+        return rows
+    if isinstance(rows, Iterator) and not isinstance(rows, IOBase):
+        return rows
+    from datasets import Dataset, IterableDataset
+
+    if isinstance(rows, Dataset | IterableDataset):
+        return rows
+    raise UserError(
+        f"{key}: is a {type(rows).__name__}; give a datasets.Dataset, a list of dicts or a list of "
+        'texts; of a data frame frame.to_dict("records"), of an array or a set list(…)'
+    )
 
 
 def columns_of(names: Sequence[str], *, key: str) -> dict[str, str]:

@@ -144,16 +144,23 @@ class Run:
         """
         from pandas import DataFrame
 
-        from ebft.api.given import changes, modules_of
+        from ebft.api.given import changes, checked_rows, modules_of
         from ebft.config.load import load_recipe
         from ebft.data.prompts import examples_of
         from ebft.parts.registry import default_registry
         from ebft.sample.sampling import sample_both
         from ebft.sample.two_models import recipe_of
 
-        asked = None if prompts is None else examples_of(prompts, "prompts", "prompts")
+        for name, count in (("n", n), ("contexts", contexts)):
+            if count is not None and (not isinstance(count, int) or count < 1):
+                raise UserError(f"{name} = {count}: give a number of 1 or more")
+        asked = None
+        if prompts is not None:
+            asked = examples_of(checked_rows(prompts, key="prompts"), "prompts", "prompts")
         checkpoint = str(self.checkpoint)
-        wanted = changes(overrides or {}, default_registry(), origin="in the call")
+        wanted = changes(
+            {} if overrides is None else overrides, default_registry(), origin="in the call"
+        )
         importable = {"__main__", *modules_of([overrides or {}])}
         recipe = load_recipe(recipe_of(checkpoint), wanted, importable=importable)
         samples = sample_both(

@@ -211,11 +211,17 @@ def _end(
     """Returns how many tokens a turn has up to the end-of-sequence token, which it includes; the
     template may write more after it."""
     eos = tokenizer.eos_token_id
-    if found := [number for number, token in enumerate(turn, 1) if token == eos]:
+    added = tokenizer.added_tokens_decoder
+    found = [number for number, token in enumerate(turn, 1) if token == eos]
+    # A token of ordinary text may be in the middle of an answer, which it does not end.
+    if (
+        found
+        and not text_of([it for it in turn[found[-1] :] if it not in added], tokenizer).strip()
+    ):
         return found[-1]
     written = [token for token in turn if text_of([token], tokenizer).strip()]
     remedy = "give a model whose template does"
-    if written and written[-1] in tokenizer.added_tokens_decoder:
+    if written and written[-1] in added:
         last = tokenizer.convert_ids_to_tokens(written[-1])
         remedy = f"it ends turns with {last}: set model.eos_token={last!r}"
     raise UserError(

@@ -2,20 +2,24 @@
 
 import json
 import logging
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
 from jaxtyping import Float
+from pandas import DataFrame
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import ebft
+from ebft.api.given import write_rows
 from ebft.baselines.leave_one_out import LeaveOneOut
 from ebft.errors import UserError
+from ebft.testing.tiny import CONFIG
 from tests.conftest import RECIPES
 
 ROWS = [
@@ -155,8 +159,32 @@ def local_part():
 
 MISTAKES = {
     "no such recipe": ({"recipe": "ebft_ful"}, "ebft_full"),
-    "a model without a tokenizer": ({"model": torch.nn.Linear(1, 1)}, "tokenizer: missing"),
+    "a model without a tokenizer": (
+        {"model": AutoModelForCausalLM.from_config(CONFIG)},
+        "tokenizer: missing",
+    ),
     "a class in a function": ({"reward": local_part()}, "reward: local_part.<locals>.Hidden"),
+    "another object as a model": (
+        {"model": torch.nn.Linear(1, 1), "tokenizer": "t"},
+        "model: is a Linear; give a name",
+    ),
+    "a tokenizer that would be ignored": ({"tokenizer": "t"}, "tokenizer: is used only with a"),
+    "overrides as texts": ({"overrides": ["training.steps=3"]}, "overrides: is ['training"),
+    "an object in an override": (
+        {"overrides": {"model.precision": torch.float32}},
+        "model.precision: is a dtype;",
+    ),
+    "a class as a part": ({"reward": Longer}, "reward: is the class Longer; pass an object of it"),
+    "a function as a part": (
+        {"reward": len},
+        "reward: is a builtin_function_or_method; a recipe has",
+    ),
+    "no recipe": ({"recipe": None}, "recipe: is a NoneType; give the name"),
+    "a data frame": ({"data": DataFrame(ROWS)}, "data: is a DataFrame; give"),
+    "a check that the first row lacks": (
+        {"data": [{"text": "a"}, {"text": "b", "check": "c"}]},
+        "data: row 2 has 'check', which",
+    ),
     "a file as data": ({"data": "rows.jsonl"}, "data: is a str"),
     "no rows": ({"data": []}, "data: has no rows"),
     "other columns": ({"data": [{"question": "?"}]}, "data: rows have the columns 'question'"),
@@ -167,8 +195,8 @@ MISTAKES = {
         {"data": [{"messages": [], "text": "a"}]},
         "data: rows have messages and text; leave one of them out",
     ),
-    "a conversation without messages": ({"data": [{"messages": []}] * 3}, "train.jsonl, row 1 has"),
-    "a number as text": ({"data": [{"text": 7}] * 3}, "train.jsonl, row 1"),
+    "a conversation without messages": ({"data": [{"messages": []}]}, "train.jsonl, row 1 has"),
+    "a number as text": ({"data": [{"text": 7}]}, "train.jsonl, row 1"),
     "two forms": (
         {"data": ROWS, "held_out": ["a text"]},
         "held_out: its columns are not those of data",
@@ -186,6 +214,30 @@ def test_mistakes_are_one_line(call, says, tiny_model, tmp_path):
         ebft.finetune(**call)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_rows_of_a_run_that_is_there_stay_as_they_are(tiny_model, tmp_path):
+    given = tmp_path / "given/train.jsonl"
+    given.parent.mkdir()
+    given.write_text("before")
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    call = {"model": str(tiny_model), "data": ROWS, "output_dir": tmp_path}
+    with pytest.raises(UserError, match="there is a run in that folder already"):
+        ebft.finetune("ebft_completion", **call)
+    with pytest.raises(UserError, match="unknown key"):
+        ebft.finetune("ebft_completion", **call, overrides={"training.stps": 3, "overwrite": True})
+    assert given.read_text() == "before"
+    assert [it.name for it in given.parent.iterdir()] == ["train.jsonl"]
+
+
+def test_tools_of_any_row_are_read():
+    talk = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": talk}, {"messages": talk, "tools": [{"name": "f"}]}, {"messages": talk}]
+    stream = BytesIO()
+    found = write_rows(rows, stream, key="data")
+    assert found == {"messages": "messages", "tools": "tools"}
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert lines == rows
 
 
 def test_a_folder_without_a_run(tmp_path):
@@ -207,3 +259,8 @@ def test_samples_are_rows_of_both_models(tiny_model, tmp_path):
     assert frame["reward"].isna().tolist() == [True] * 4 + [False] * 4
     with pytest.raises(UserError, match=r"^prompts, row 1 has no 'prompt'"):
         run.sample([{"question": "?"}])
+    for wrong in ("a text", {"prompt": "add"}):
+        with pytest.raises(UserError, match=r"^prompts: is a (str|dict); give"):
+            run.sample(wrong)
+    with pytest.raises(UserError, match=r"^contexts = 0: give a number of 1 or more"):
+        run.sample(contexts=0)

@@ -264,6 +264,12 @@ def test_another_end_of_turn_than_the_end_of_sequence(family, eos, says):
         documents_of([example(conversation(0, 1))], tokenizer)
 
 
+def test_an_end_of_sequence_in_the_middle_of_answers_does_not_end_them():
+    tokenizer = chat_tokenizer("ChatML", eos="t")  # "It is …"
+    with pytest.raises(UserError, match=r"it ends turns with <\|im_end\|>: set model\.eos_token"):
+        documents_of([example(conversation(0, 1))], tokenizer)
+
+
 def test_a_template_that_does_not_end_turns():
     tokenizer = chat_tokenizer("ChatML")
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
