@@ -84,17 +84,18 @@ def plain(value: Any, registry: Registry, *, key: str) -> Any:
         case None | bool() | int() | float() | str():
             return value
         case _:
-            is_class = isinstance(value, type)
-            named = f"the class {value.__name__}" if is_class else f"a {type(value).__name__}"
-            remedy = (
-                f"pass an object of it, {value.__name__}(…), or its name"
-                if is_class
+            kind, remedy = (
+                (f"the class {value.__name__}", f"pass an object of it, {value.__name__}(…)")
+                if isinstance(value, type)
                 else (
-                    "a recipe has numbers, texts, lists and dicts, and parts are objects of classes "
-                    "such as ebft.RewardPart"
+                    f"a {type(value).__name__}",
+                    (
+                        "a recipe has numbers, texts, lists and dicts, and parts, which are "
+                        "objects of classes such as ebft.RewardPart"
+                    ),
                 )
             )
-            raise UserError(f"{key}: is {named}; {remedy}")
+            raise UserError(f"{key}: is {kind}; {remedy}")
 
 
 def name_of(part: Part, registry: Registry, key: str) -> str:
@@ -221,7 +222,8 @@ def checked_rows(rows: Any, *, key: str) -> Iterable[Any]:
     from datasets import Dataset, IterableDataset
 
     if isinstance(rows, Dataset | IterableDataset):
-        return rows
+        found: Iterable[Any] = rows
+        return found
     raise UserError(
         f"{key}: is a {type(rows).__name__}; give a datasets.Dataset, a list of dicts or a list of "
         'texts; of a data frame frame.to_dict("records"), of an array or a set list(…)'
