@@ -89,7 +89,7 @@ MUTANTS = [
     Mutant("training/ahead.py", "self._pending = Pending(saved[\"step\"], samples)", "self._pending = None", AHEAD),
     Mutant("training/ahead.py", "saved[\"processes\"] != self._processes.size", "False", AHEAD),
     Mutant("training/ahead.py", "if len(tokens) != len(contexts):", "if False:", AHEAD),
-    Mutant("runs/setup.py", "if isinstance(loop.plan, Stateful):", "if False:", AHEAD),
+    Mutant("training/ahead.py", "if isinstance(loop.plan, Stateful):", "if False:", AHEAD),
     Mutant("runs/checks.py", "if not sampler.has_own_weights(processes=1):", "if False:", "tests/recipes/test_bad_input.py"),
     Mutant("models/cost.py", "model.active_weights * tokens", "model.layer_weights * tokens", COST),
     Mutant("models/cost.py", "EXPERT_GRADIENTS * bytes_per_value", "bytes_per_value", COST),

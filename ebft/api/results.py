@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = _folder(folder)
         self._files = OutputFolder(self.folder)
         if not (self.folder / RECIPE).is_file():
             raise UserError(f"{self.folder}: there is no run in it, because it has no {RECIPE}")
@@ -186,14 +187,17 @@ def compare(*runs: Run | str | Path) -> DataFrame:
     """Compares the last held-out figures of runs, as `ebft compare` does.
 
     `difference` is from the first run, paired document by document, with a 95 % half-width; `note`
-    says why figures cannot be paired. Raises `UserError` for runs that share no figure.
+    says why figures cannot be paired. Raises `UserError` for fewer than two runs, and for runs that
+    share no figure.
     """
     from pandas import DataFrame
 
     from ebft.report.compare import Unpaired, paired_difference, shared_names
     from ebft.report.read_runs import read_runs
 
-    found = read_runs([run.folder if isinstance(run, Run) else Path(run) for run in runs])
+    if len(runs) < 2:
+        raise UserError(f"compare: needs two runs or more, and got {len(runs)}")
+    found = read_runs([run.folder if isinstance(run, Run) else _folder(run) for run in runs])
     first, rows = found[0], []
     for name in shared_names(found):
         for run in found:
@@ -211,3 +215,9 @@ def compare(*runs: Run | str | Path) -> DataFrame:
                     row["difference_half_width_95"] = None if paired.too_few else paired.half_width
             rows.append(row)
     return DataFrame(rows)
+
+
+def _folder(given: object) -> Path:
+    if not isinstance(given, str | PathLike):
+        raise UserError(f"{given!r}: not a run; give the path of its output_dir, or a Run")
+    return Path(given).expanduser()

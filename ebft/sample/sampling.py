@@ -77,7 +77,7 @@ def sample_both(
         contexts = prompt_contexts(prompts, resources.tokenizer, rollout_length=length)
     check_rollouts_fit(contexts, context_length(resources.policy.config), where="contexts")
     contexts = contexts.one_by_one().to(resources.device)
-    chosen = ChosenParts.of(options, n=n)
+    chosen = ChosenParts.of(options, n=n, scores=bool(contexts.reference_mask.any()))
     models = {BASE: resources.load_base(), CHECKPOINT: resources.policy}
     sampler: Sampler = chosen.sampler.build(resources)
     written = {}
@@ -108,8 +108,9 @@ class ChosenParts:
     reward: RewardPart | None
 
     @classmethod
-    def of(cls, options: ModelRecipeOptions, *, n: int | None) -> ChosenParts:
-        """Chooses them. Raises `UserError` if n is too small for the reward."""
+    def of(cls, options: ModelRecipeOptions, *, n: int | None, scores: bool) -> ChosenParts:
+        """Chooses them. Raises `UserError` if n is too small for the reward, unless nothing is
+        scored, because there are no references."""
         sampler: SamplerPart = HfTree(n=N)
         feature_map, reward = None, None
         transforms: Sequence[Part] = ()
@@ -119,7 +120,7 @@ class ChosenParts:
             reward = options.reward
         if n is not None:
             sampler = sampler.model_copy(update={"n": n})
-        if reward is not None and reward.pairwise() and sampler.n < 2:
+        if scores and reward is not None and reward.pairwise() and sampler.n < 2:
             raise UserError(
                 f"--n {sampler.n}: the recipe's reward compares the rollouts of a context with "
                 "each other; give 2 or more"

@@ -38,7 +38,9 @@ def tools(value: object):
     """Overrides that read a conversation with these tools."""
 
     def make(inputs: Inputs) -> list[str]:
-        lines = [{"messages": conversation(i), "tools": value} for i in range(2)]
+        lines = [
+            {"messages": conversation(i), "tools": tool} for i, tool in enumerate([value, None])
+        ]
         file = inputs.write("tools.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         model = write_chat_model(inputs.folder / "model", "ChatML")
         named = [f"model.path={model}", "data=files", f"data.path={file}"]

@@ -144,6 +144,13 @@ def test_texts_and_the_base_of_a_mapping(tiny_model, tmp_path):
     )  # fmt: skip
     assert measured.evaluations["documents"].max() == 12
     assert set(ebft.compare(run, measured)["run"]) == {"sft", "eval"}
+    for call, says in (
+        (lambda: ebft.compare(run), "compare: needs two runs or more, and got 1"),
+        (lambda: ebft.compare(run, 5), "5: not a run; give the path of its output_dir"),
+        (lambda: ebft.Run(5), "5: not a run; give the path of its output_dir"),
+    ):
+        with pytest.raises(UserError, match=says):
+            call()
 
 
 def small_plan():

@@ -62,7 +62,7 @@ def test_prompts_are_continued_as_transformers_does(ebft, trained, tiny_model, t
     file = tmp_path / "p.txt"
     file.write_text("a b c\nd e f g h\n")
     status, _, err = ebft("sample", str(trained), "sampler.top_k=1", "--prompts", str(file),
-                          "--length", "5", "--n", "2")  # fmt: skip
+                          "--length", "5", "--n", "1")  # fmt: skip
     assert status == 0, err
     checkpoint = trained / "checkpoints" / "step-000002"
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -76,7 +76,7 @@ def test_prompts_are_continued_as_transformers_does(ebft, trained, tiny_model, t
                 **tokens, do_sample=False, max_new_tokens=5
             )[0, tokens.input_ids.shape[1] :]
             wrote = tokenizer.decode(made, clean_up_tokenization_spaces=False)
-            assert [it["text"] for it in one[role]] == [wrote] * 2
+            assert [it["text"] for it in one[role]] == [wrote]
             assert {it["alignment"] for it in one[role]} == {None}
 
 
