@@ -238,7 +238,7 @@ MUTANTS = [
     Mutant("rollout/merge.py", "(prefix << 32) | tokens", "tokens", "tests/property/test_tree.py"),
     Mutant("models/attention.py", "out.index_select(1, merged.kept)", "out[:, : len(merged.kept)]", MERGE),
     Mutant("samplers/hf_tree.py", "uniform(t)[kept // n]", "uniform(t)[prefix[kept]]", "tests/property/test_tree.py"),
-    Mutant("samplers/hf_tree.py", "alike(prefix, last, ~ended)", "alike(prefix, last, ~ended | True)", "tests/unit/samplers"),
+    Mutant("samplers/hf_tree.py", "alike(prefix, last, ~ended)", "alike(prefix, last, ~ended | True)", "tests/unit/samplers/test_hf_tree.py"),
     Mutant("rollout/transfer.py", ".to(device, non_blocking=True)", ".to(device)", WAITS),
     Mutant("rollout/tree_mask.py", "ON_CPU if device.type == \"cpu\" else ON_GPU", "ON_CPU", WAITS),
     Mutant("rollout/tree_mask.py", "repeat_interleave(branches, output_size=sum(self.branches))", "repeat_interleave(branches)", WAITS),

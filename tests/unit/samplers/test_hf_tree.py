@@ -3,6 +3,7 @@
 import torch
 
 from ebft.models import log_probs
+from ebft.plans.completion import Completion
 from ebft.plans.strided import Strided
 from ebft.samplers import hf_tree
 from ebft.samplers.hf_tree import HfTree
@@ -49,3 +50,19 @@ def test_micro_batches_of_few_branches_decode_together():
     assert forwarded[2] + forwarded[5] == seconds - firsts
     assert torch.equal(parts.tokens, whole.tokens)
     torch.testing.assert_close(parts.log_probs, whole.log_probs, atol=1e-12, rtol=0)
+
+
+def test_rollouts_that_have_ended_are_not_read_any_further():
+    policy, forwarded = tiny_policy(), []
+    resources = tiny_resources(policy)
+    contexts = Completion(rollout_length=20)(tiny_documents([30, 26], prompt_length=8))
+    sampler = HfTree(n=8).build(resources)
+    hook = policy.base_model.register_forward_pre_hook(
+        lambda _m, _a, others: forwarded.append(others["input_ids"].numel()), with_kwargs=True
+    )
+    with hook:
+        rollouts = sampler(contexts, step=0)
+    assert not rollouts.mask.all()
+    eos = resources.tokenizer.eos_token_id
+    read = [text for _, text in prefixes(rollouts.first(19)) if text[-1] != eos]
+    assert sum(forwarded) == 2 * 8 + len(read)
