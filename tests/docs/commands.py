@@ -61,7 +61,8 @@ def check(words: list[str], more: list[str]) -> None:
                 assert variable in (VARIABLES if equals else TARGETS), word
         case "python", ["-m", module, *arguments]:
             assert module in TOOLS or find_spec(module), module
-            assert all(Path(a).exists() for a in arguments if "/" in a), words
+            paths = [a for a in arguments if "/" in a and "=" not in a]  # and no overrides
+            assert all(Path(path).exists() for path in paths), words
         case "python", ["-c", source]:
             compile(source, "<page>", "exec")
         case "pip", ["install", *arguments]:
