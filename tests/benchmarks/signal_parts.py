@@ -80,6 +80,7 @@ class ArithmeticSampler(HfTreeSampler):
         super().__init__(options, resources)
         self._together = options.together
         self._points: Tensor | None = None
+        self._merges = False  # each branch has a point of its own
 
     def __call__(self, contexts: Contexts, *, step: int) -> Rollouts:
         parts = []

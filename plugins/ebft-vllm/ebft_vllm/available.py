@@ -13,17 +13,28 @@ INSTALL = f"run: pip install 'vllm>={TESTED['vllm'].oldest}' (on a machine witho
 log = logging.getLogger("ebft")
 
 
-def require_vllm() -> None:
-    """Raises `UserError` with the install command if vLLM is missing or older than tested.
-
-    Logs a warning for a newer version.
-    """
-    found = {name: there for name in DISTRIBUTIONS if (there := installed(name)) is not None}
-    if not found:
-        raise UserError(f"sampler = vllm: vLLM is not installed; {INSTALL}")
-    name, version = next(iter(found.items()))
+def missing_vllm() -> str | None:
+    """Returns one line with the install command if vLLM is missing or older than tested."""
+    found = _found()
+    if found is None:
+        return f"vLLM is not installed; {INSTALL}"
+    name, version = found
     how = outside(name, version)
     if how is not None and how.startswith("older"):
-        raise UserError(f"sampler = vllm: vLLM {version} is {how}; {INSTALL}")
-    if how is not None:
-        log.warning("%s", untested([name]))
+        return f"vLLM {version} is {how}; {INSTALL}"
+    return None
+
+
+def require_vllm() -> None:
+    """Raises `UserError` if vLLM is missing or older than tested; logs a warning if it is newer."""
+    if (problem := missing_vllm()) is not None:
+        raise UserError(f"sampler = vllm: {problem}")
+    found = _found()
+    if found is not None and outside(*found) is not None:
+        log.warning("%s", untested([found[0]]))
+
+
+def _found() -> tuple[str, str] | None:
+    """The distribution that is installed, and its version."""
+    found = ((name, installed(name)) for name in DISTRIBUTIONS)
+    return next(((name, version) for name, version in found if version is not None), None)

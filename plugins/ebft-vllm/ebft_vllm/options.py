@@ -80,10 +80,12 @@ class VllmOptions(SamplerPart):
         "null: 0.005 if both compute in float32, 0.5 otherwise",
     )
     start_timeout: float = Field(
-        600, gt=0, description="seconds that the engine may take to start, or a server to be there"
+        600.0,
+        gt=0,
+        description="seconds that the engine may take to start, or a server to be there",
     )
     timeout: float = Field(
-        600,
+        600.0,
         gt=0,
         description="seconds that one sync or one sampling may take; of a server, seconds without "
         "an answer",
@@ -129,6 +131,11 @@ class VllmOptions(SamplerPart):
             key = "token_file" if self.address is None else "address"
             raise ValueError(f"{key}: of a server; set sampler.engine=server, or remove it")
         return self
+
+    def missing(self) -> str | None:
+        from ebft_vllm.available import missing_vllm
+
+        return None if self.engine == "server" else missing_vllm()
 
     def has_own_weights(self, processes: int) -> bool:
         # Several processes tell each other of a failure whenever they have sampled.

@@ -3,6 +3,7 @@
 import copy
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,7 @@ from ebft.checkpoints.state import gather_state, restore_state
 from ebft.errors import EngineError, PluginError, UserError
 from ebft.plans.strided import Strided
 from ebft.rewards.token_overlap import TokenOverlap
-from ebft.runs.setup import sampling_ahead
-from ebft.training.ahead import SamplerAhead
+from ebft.training.ahead import SamplerAhead, sampling_ahead
 from ebft.training.loop import train
 from ebft.training.objective import ImportanceOptions, ObjectiveOptions
 from ebft.training.parts import RolloutParts
@@ -41,6 +41,10 @@ def loop_of(policy, *, lr=0.5, plan=PLAN, fails_at=-1):
     )
 
 
+def ahead_of(some):
+    return sampling_ahead(some, OwnCopy(n=3))
+
+
 def run(some, steps):
     """The rollouts and the losses of the steps, and the weights that each began with."""
     begins, done = [copy.deepcopy(some.policy.state_dict())], []
@@ -64,7 +68,7 @@ def same(one, two):
 
 
 def test_a_step_has_rollouts_of_the_weights_that_the_step_before_began_with():
-    ahead = sampling_ahead(loop_of(plain_policy()))
+    ahead = ahead_of(loop_of(plain_policy()))
     done, begins = run(ahead, range(4))
     expected = OwnCopy(n=3).build(tiny_resources(plain_policy()))
     other = plain_policy()
@@ -85,23 +89,23 @@ def test_a_step_has_rollouts_of_the_weights_that_the_step_before_began_with():
 def test_without_staleness_it_is_the_run_in_turns_bit_for_bit():
     """With a learning rate of 0, every step has the same weights."""
     in_turns, _ = run(loop_of(plain_policy(), lr=0.0), range(4))
-    ahead, _ = run(sampling_ahead(loop_of(plain_policy(), lr=0.0)), range(4))
+    ahead, _ = run(ahead_of(loop_of(plain_policy(), lr=0.0)), range(4))
     assert all(same(a, b) for a, b in zip(in_turns, ahead, strict=True))
-    moves, _ = run(sampling_ahead(loop_of(plain_policy())), range(4))
+    moves, _ = run(ahead_of(loop_of(plain_policy())), range(4))
     assert not same(moves[1], ahead[1])
 
 
 @pytest.mark.parametrize("stopped_at", [0, 1, 2])
 def test_it_goes_on_from_its_state_bit_for_bit(stopped_at, tmp_path):
-    whole, _ = run(sampling_ahead(loop_of(plain_policy())), range(4))
-    first = sampling_ahead(loop_of(plain_policy()))
+    whole, _ = run(ahead_of(loop_of(plain_policy())), range(4))
+    first = ahead_of(loop_of(plain_policy()))
     run(first, range(stopped_at))
     state, values = copy.deepcopy(gather_state(first)), weights(first.policy)
     assert (state["parts"]["sampler"]["pending"] is None) == (stopped_at == 0)
 
     policy = plain_policy()
     policy.load_state_dict(first.policy.state_dict())
-    second = sampling_ahead(loop_of(policy))
+    second = ahead_of(loop_of(policy))
     restore_state(second, state, step=stopped_at, shards=tmp_path)
     assert torch.equal(weights(second.policy), values)
     rest, _ = run(second, range(stopped_at, 4))
@@ -153,7 +157,7 @@ def test_it_returns_the_sampler_s_figures_and_its_own_wait():
 
 
 def test_a_failure_is_raised_in_its_step_and_the_state_before_has_no_rollouts():
-    ahead = sampling_ahead(loop_of(plain_policy(), fails_at=2))
+    ahead = ahead_of(loop_of(plain_policy(), fails_at=2))
     steps = train(ahead, range(4))
     assert [next(steps).number, next(steps).number] == [0, 1]
     assert gather_state(ahead)["parts"]["sampler"]["pending"] is None
@@ -165,7 +169,7 @@ def test_what_is_no_rollouts_is_refused_like_any_sampler_s():
     some = loop_of(plain_policy())
     some.rollout_parts.sampler.inner = lambda contexts, *, step: contexts.tokens
     with pytest.raises(PluginError, match="sampler: returned Tensor, and must return Rollouts"):
-        next(train(sampling_ahead(some), range(1)))
+        next(train(ahead_of(some), range(1)))
 
 
 def test_what_was_sampled_for_another_step_is_not_taken():
@@ -179,7 +183,7 @@ def test_what_was_sampled_for_another_step_is_not_taken():
 
 
 def test_rollouts_of_other_processes_are_sampled_again_and_that_is_said(caplog):
-    ahead = sampling_ahead(loop_of(plain_policy()))
+    ahead = ahead_of(loop_of(plain_policy()))
     run(ahead, range(1))
     state = copy.deepcopy(ahead.rollout_parts.sampler.state_dict())
     state["pending"]["processes"] = 2
@@ -189,7 +193,7 @@ def test_rollouts_of_other_processes_are_sampled_again_and_that_is_said(caplog):
 
 
 def test_the_state_of_other_documents_does_not_fit():
-    ahead = sampling_ahead(loop_of(plain_policy()))
+    ahead = ahead_of(loop_of(plain_policy()))
     run(ahead, range(1))
     state = copy.deepcopy(ahead.rollout_parts.sampler.state_dict())
     for name in ("tokens", "log_probs", "mask"):
@@ -208,4 +212,16 @@ def test_a_plan_with_state_cannot_be_asked_ahead():
 
     plan = Curriculum(start=4, stride=4, rollout_length=3)
     with pytest.raises(UserError, match="sample_ahead = 1: the plan Curriculum has state"):
-        sampling_ahead(loop_of(plain_policy(), plan=plan))
+        ahead_of(loop_of(plain_policy(), plan=plan))
+
+
+def test_a_sampler_that_cannot_do_it_in_so_many_processes_is_refused():
+    class Alone(OwnCopy):
+        def has_own_weights(self, processes):
+            return processes == 1
+
+    some = loop_of(plain_policy())
+    sampling_ahead(some, Alone(n=3))
+    two = replace(some, processes=SimpleNamespace(size=2))
+    with pytest.raises(UserError, match="the sampler Alone cannot sample while 2 processes train"):
+        sampling_ahead(two, Alone(n=3))
