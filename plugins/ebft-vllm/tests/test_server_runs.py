@@ -67,6 +67,8 @@ def register_samplers():
     return {"sabotaged": Sabotaged}
 '''
 VLLM = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+VARIANT = pytest.mark.skipif(find_spec("vllm") is None, reason="a variant, for `make test-vllm`")
+"""With the stand-in too, but each takes half a minute."""
 MAY_DIFFER = ["checkpoint.may_differ=[sampler.fault]"]
 ONE = [sys.executable, "-m", "ebft.cli.main", "run"]
 TWO = [sys.executable, "-m", "ebft.cli.tune", "run", "--nproc_per_node", "2"]
@@ -104,10 +106,12 @@ RESTARTED = "was restarted, and has lost the policy's weights, during `sample`"
     ("fault", "says", "steps", "real"),
     [
         pytest.param("kill", "ended during `sample`", 1, False, id="kill"),
-        pytest.param("kill_in_sync", "ended during `load`", 2, False, id="kill_in_sync"),
-        pytest.param("hang", SLOW, 1, False, id="hang"),
+        pytest.param(
+            "kill_in_sync", "ended during `load`", 2, False, id="kill_in_sync", marks=VARIANT
+        ),
+        pytest.param("hang", SLOW, 1, False, id="hang", marks=VARIANT),
         pytest.param("hang", SLOW, 1, True, id="hang_vllm", marks=VLLM),
-        pytest.param("restart", RESTARTED, 1, False, id="restart"),
+        pytest.param("restart", RESTARTED, 1, False, id="restart", marks=VARIANT),
         pytest.param("restart", RESTARTED, 1, True, id="restart_vllm", marks=VLLM),
     ],
 )
@@ -162,7 +166,7 @@ NOT_COMPARED = ("seconds", "per_second", "probe_gap", "memory", "time")
     ("lora", "real"),
     [
         pytest.param((), False, id="full"),
-        pytest.param(LORA, False, id="merged"),
+        pytest.param(LORA, False, id="merged", marks=VARIANT),
         pytest.param((), True, id="full_vllm", marks=VLLM),
         pytest.param((*LORA, "sampler.sync=adapter"), True, id="adapter_vllm", marks=VLLM),
     ],
@@ -187,7 +191,10 @@ def test_two_processes_that_share_a_server_do_what_one_does(serve, run, tmp_path
         assert two[key].numpy() == pytest.approx(one[key].numpy(), rel=1e-5, abs=1e-6), key
 
 
-@pytest.mark.parametrize(("fault", "steps"), [("kill", 1), ("kill_in_sync", 2)])
+@pytest.mark.parametrize(
+    ("fault", "steps"),
+    [("kill", 1), pytest.param("kill_in_sync", 2, marks=VARIANT)],
+)
 def test_two_processes_whose_server_ends_save_a_checkpoint(serve, run, tmp_path, fault, steps):
     server = serve()
     done = run(server, f"sampler.fault={fault}", command=TWO)
