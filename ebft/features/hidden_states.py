@@ -96,10 +96,8 @@ class HiddenStatesMap:
     ) -> list[tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]]:
         from ebft.models.forward import autocast
 
-        tree, contexts = (
-            grow_merged(rollouts.without_tails(), steps=rollouts.longest),
-            rollouts.contexts,
-        )
+        contexts = rollouts.contexts
+        tree = grow_merged(rollouts.without_tails(), steps=rollouts.longest)
         with autocast(self._resources.device, self._resources.precision):
             hidden = self._read(tree.tokens, tree.positions, tree.mask)
         G = contexts.rollout_length

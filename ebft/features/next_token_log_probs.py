@@ -67,10 +67,8 @@ class NextTokenLogProbsMap:
     ) -> tuple[Float[Tensor, "P n F"], Float[Tensor, "P 1 F"]]:
         from ebft.models.whole import whole
 
-        tree, contexts = (
-            grow_merged(rollouts.without_tails(), steps=rollouts.longest),
-            rollouts.contexts,
-        )
+        contexts = rollouts.contexts
+        tree = grow_merged(rollouts.without_tails(), steps=rollouts.longest)
         (hidden,) = self._read(tree.tokens, tree.positions, tree.mask)
         rollout_hidden = tree.of_rollouts(hidden[0], contexts.rollout_length).flatten(0, 1)
         # The head is not in the layers that `_read` gathers; with LoRA it may be sharded.

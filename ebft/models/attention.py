@@ -314,16 +314,14 @@ def of_merged(attention: Attention) -> Attention:
         **others: Any,
     ) -> tuple[Float[Tensor, "B N H v"], None]:
         merged = None if tree_mask is None else tree_mask.merged
-        if merged is None:
-            return attention(
-                module, query, key, value, attention_mask, tree_mask=tree_mask, **others
-            )
-        assert tree_mask is not None
-        query = query.index_select(2, merged.spread)
-        if tree_mask.newest is None:
-            key, value = (x.index_select(2, merged.spread) for x in (key, value))
-        out, _ = attention(module, query, key, value, attention_mask, tree_mask=tree_mask, **others)
-        return out.index_select(1, merged.kept), None
+        if tree_mask is not None and merged is not None:
+            query = query.index_select(2, merged.spread)
+            if tree_mask.newest is None:
+                key, value = (x.index_select(2, merged.spread) for x in (key, value))
+        out, weights = attention(
+            module, query, key, value, attention_mask, tree_mask=tree_mask, **others
+        )
+        return out if merged is None else out.index_select(1, merged.kept), weights
 
     return spread_out
 

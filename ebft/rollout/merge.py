@@ -88,7 +88,7 @@ def follows_document(rollouts: Rollouts, steps: int) -> Bool[Tensor, "P n steps"
     """Returns True for the rollout tokens up to which a rollout is what the document itself
     continues with."""
     c = rollouts.contexts
-    at = c.anchor[:, None] + torch.arange(steps, device=c.anchor.device)
+    at = _positions(c, steps)
     document = c.tokens[c.row[:, None], at.clamp(max=c.tokens.shape[1] - 1)]
     document = document.where(at < c.lengths[c.row, None], -1)
     same = rollouts.tokens[..., :steps] == document[:, None]
@@ -125,6 +125,10 @@ def grow_merged(rollouts: Rollouts, *, steps: int) -> Tree:
 
 def _columns_in_documents(contexts: Contexts, tree: Tree, steps: int) -> Int[Tensor, "P steps"]:
     """The columns of the tokens that follow each context in its document."""
-    S = tree.trunk_at.shape[1]
-    at = contexts.anchor[:, None] + torch.arange(steps, device=contexts.anchor.device)
-    return tree.trunk_at[contexts.row[:, None], at.clamp(max=S - 1)]
+    at = _positions(contexts, steps).clamp(max=tree.trunk_at.shape[1] - 1)
+    return tree.trunk_at[contexts.row[:, None], at]
+
+
+def _positions(contexts: Contexts, steps: int) -> Int[Tensor, "P steps"]:
+    """The positions after each anchor, which may be beyond the document's end."""
+    return contexts.anchor[:, None] + torch.arange(steps, device=contexts.anchor.device)
