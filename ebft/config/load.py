@@ -88,6 +88,8 @@ def load_recipe(
 
 def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
     if isinstance(folder := tree.get("output_dir"), str):
+        if not folder.strip():
+            raise UserError(f"{path}: output_dir: is empty; give a folder, such as runs/first")
         # Validation does not expand a logger's ${output_dir}/logs, which is not a path option.
         tree = {**tree, "output_dir": os.path.expanduser(folder)}
     try:

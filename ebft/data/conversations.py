@@ -77,7 +77,10 @@ def asked_document(
     """Returns the document of a conversation that the model is asked to continue: its messages with
     the generation prompt, without a turn to train on."""
     check_template(tokenizer)
-    tokens = encode(tokenizer, [_context(tokenizer, example, len(example.messages))])[0]
+    text = _context(tokenizer, example, len(example.messages))
+    _check_tools(example, text)
+    _check_answers(tokenizer, example, _render(tokenizer, example, example.messages))
+    tokens = encode(tokenizer, [text])[0]
     end = len(tokens)
     return _document(example, tokens, [(end, end)], start)
 
@@ -179,11 +182,16 @@ def _check_used(example: Example, place: int, text: str, turn: str) -> None:
             f"data: {example.name}: the chat template does not write the {REASONING} of message "
             f"{place + 1}; write it into the content as the template expects it, or leave it out"
         )
+    _check_tools(example, text)
+
+
+def _check_tools(example: Example, text: str) -> None:
+    """Raises `UserError` if the template's text has not the name of each tool."""
     for tool in json.loads(example.tools or "[]"):
         if (name := tool_name(tool)) is not None and name not in text:
             raise UserError(
                 f"data: {example.name}: the chat template does not describe the tool {name!r}; "
-                "give a model whose template has tools, or leave data.tools out"
+                "give a model whose template has tools, or leave them out (data.tools=null)"
             )
 
 

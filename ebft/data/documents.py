@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from ebft.console import Bar
 from ebft.data.conversations import check_template, conversation_documents
 from ebft.data.corpus import Corpus, InMemory
+from ebft.data.mistakes import Mistakes
 from ebft.data.on_demand import OnDemand
 from ebft.errors import UserError
 from ebft.lazy import torch
@@ -142,13 +143,20 @@ def tokenize(
     dropped: Counter[str] = Counter()
     too_long: list[int] = []
 
+    chats = 0
+
     def accepted() -> Iterator[Document]:
-        with Bar(
-            total=len(examples), desc=f"tokenizing {split}", delay=2, leave=False, disable=None
-        ) as bar:
+        nonlocal chats
+        with (
+            Mistakes() as mistakes,
+            Bar(
+                total=len(examples), desc=f"tokenizing {split}", delay=2, leave=False, disable=None
+            ) as bar,
+        ):
             for at in range(0, len(examples), BATCH):
                 batch = examples[at : at + BATCH]
-                for document in _documents(batch, tokenizer, options.length, start):
+                chats += sum(bool(example.messages) for example in batch)
+                for document in _documents(batch, tokenizer, options.length, start, mistakes):
                     if (reason := why_not(document)) is None:
                         yield document
                         continue
@@ -158,6 +166,11 @@ def tokenize(
                 bar.update(len(batch))
 
     documents = InMemory(accepted())
+    if 0 < chats < len(examples):
+        log.warning(
+            "%s: has %s conversations, and %s texts to which no chat template is applied",
+            split, f"{chats:,}", f"{len(examples) - chats:,}",
+        )  # fmt: skip
     if not documents:
         counts = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
         fix = (
@@ -239,8 +252,14 @@ def _on_demand(
 
 
 def _documents(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int, start: list[int]
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    start: list[int],
+    mistakes: Mistakes | None = None,
 ) -> Iterator[Document]:
+    """Yields the documents of the examples. Conversations that cannot be one are added to
+    `mistakes`; None: the first one raises `UserError`."""
     if any(example.messages for example in examples):
         check_template(tokenizer)
     texts = [example for example in examples if not example.messages]
@@ -249,7 +268,14 @@ def _documents(
     completions = iter(encode_completions(tokenizer, [e.completion for e in texts if e.prompt]))
     for example in examples:
         if example.messages:
-            yield from conversation_documents(example, tokenizer, start)
+            try:
+                turns = list(conversation_documents(example, tokenizer, start))
+            except UserError as error:
+                if mistakes is None:
+                    raise
+                mistakes.add(error, name=example.name)
+                continue
+            yield from turns
             continue
         if example.prompt:
             prompt, completion = next(prompts), next(completions)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,13 +23,11 @@ from ebft.data.jsonl import (
     open_text,
     unreadable,
 )
-from ebft.data.messages import MESSAGES, check_row
+from ebft.data.messages import check_row
 from ebft.data.mistakes import Mistakes
-from ebft.data.tools import TOOLS
+from ebft.data.tools import TOOLS, existing
 from ebft.data.values import check_columns, listed, safe_name
 from ebft.errors import UserError
-
-log = logging.getLogger("ebft")
 
 Row = Mapping[str, Any]
 AT_ONCE = 1000
@@ -57,7 +54,8 @@ def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dic
             has_tools, there = False, ""
             for number, row in enumerate(reader(path, where, columns), 1):
                 if number == 1:
-                    _check_first(row, columns, places, source)
+                    # Other rows are likely to lack a column that it lacks, and that is one mistake.
+                    _values(row, columns, {option: f"{at}, row 1" for option, at in places.items()})
                 has_tools, there = has_tools or columns.get(TOOLS) in row, there or listed(row)
                 at = {option: f"{place}, row {number}" for option, place in places.items()}
                 try:
@@ -66,20 +64,10 @@ def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dic
                     mistakes.add(error)
                 else:
                     yield texts
-            if TOOLS in columns and there and not has_tools:
+            if columns.get(TOOLS, TOOLS) != TOOLS and there and not has_tools:
                 raise UserError(f"{places[TOOLS]} has no such column; there are: {there}")
         except (*UNREADABLE, pa.ArrowException) as error:
             raise unreadable(where, error) from error
-
-
-def _check_first(
-    row: Row, columns: Mapping[str, str], places: Mapping[str, str], source: str
-) -> None:
-    """Raises `UserError` for a column that the first row lacks: other rows are likely to lack it
-    too, and it is one mistake."""
-    _values(row, columns, {option: f"{place}, row 1" for option, place in places.items()})
-    if TOOLS in row and MESSAGES in columns and TOOLS not in columns:
-        log.warning("%s: its column tools is not read; set data.tools=tools", source)
 
 
 def _values(row: Row, columns: Mapping[str, str], at: Mapping[str, str]) -> dict[str, Any]:
@@ -112,6 +100,7 @@ def _csv(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row]:
     _, names = next(records, (0, []))
     if not names:
         return
+    columns = existing(columns, names)
     check_columns(names, columns, safe_name(path.name))
     wanted = {column: names.index(column) for column in columns.values()}
     for line, record in records:
@@ -146,6 +135,7 @@ def _parquet(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row
     # An open file, because pyarrow may parse a path as a URI.
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         table = pq.ParquetFile(file)
+        columns = existing(columns, table.schema_arrow.names)
         check_columns(table.schema_arrow.names, columns, safe_name(path.name))
         names = sorted(set(columns.values()))
         for batch in table.iter_batches(AT_ONCE, columns=names):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ebft.data.jsonl import Repeating
-from ebft.data.tools import TOOL, TOOLS, read_call_fields, read_tools
+from ebft.data.tools import TOOL, TOOLS, read_call_fields, read_tools, tools_as_text
 from ebft.data.values import check_text, listed, quoted
 from ebft.errors import UserError
 from ebft.parts.splits import ASSISTANT, Message
@@ -46,7 +46,8 @@ def check_row(values: Mapping[str, Any], places: Mapping[str, str]) -> dict[str,
     if not conversations:
         if tools:
             raise UserError(
-                f"{places[TOOLS]} has tools, and the row has no conversation; leave it out"
+                f"{places[TOOLS]} has tools, and the row has no conversation in which a template "
+                "could describe them; set data.tools=null"
             )
         return texts
     for option in ("prompt", "completion"):
@@ -109,7 +110,7 @@ def from_text(text: str) -> tuple[tuple[Message, ...], str]:
     kept = json.loads(text)
     listed, tools = (kept, []) if isinstance(kept, list) else (kept[MESSAGES], kept[TOOLS])
     messages = tuple(Message(*fields) for fields in listed)
-    return messages, json.dumps(tools, ensure_ascii=False) if tools else ""
+    return messages, tools_as_text(tools)
 
 
 def _message(item: Any, where: str) -> Message:

@@ -19,12 +19,18 @@ class Mistakes:
     """
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._names: dict[tuple[str, str], list[str]] = {}
+        self._count = 0
 
-    def add(self, mistake: UserError) -> None:
-        """Adds the mistake of a row. Raises `UserError` if there are `MOST` of them."""
-        self._lines.append(str(mistake))
-        if len(self._lines) == MOST:
+    def add(self, mistake: UserError, *, name: str = "") -> None:
+        """Adds the mistake of a row. Those that differ only in the row's `name` are one line.
+
+        Raises `UserError` if there are `MOST` of them.
+        """
+        before, _, after = str(mistake).partition(name) if name else (str(mistake), "", "")
+        self._names.setdefault((before, after), []).append(name)
+        self._count += 1
+        if self._count == MOST:
             raise UserError(f"there may be more: reading stopped after {MOST} mistakes")
 
     def __enter__(self) -> Self:
@@ -36,7 +42,10 @@ class Mistakes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._lines or (error is not None and not isinstance(error, UserError)):
+        if not self._count or (error is not None and not isinstance(error, UserError)):
             return
+        lines = [
+            f"{before}{', '.join(names)}{after}" for (before, after), names in self._names.items()
+        ]
         last = [] if error is None else str(error).split("\n")
-        raise UserError(*self._lines, *last) from error
+        raise UserError(*lines, *last) from error

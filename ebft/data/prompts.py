@@ -1,8 +1,8 @@
 """Prompts to sample after: rows of a file or of a program, as examples and as documents.
 
 A row is a text; or it has a `prompt`, which is a text or a list of messages, and may have a
-`completion` to compare with; or it has `messages`. If the last message is the assistant's, it is
-what samples are compared with.
+`completion` to compare with; or it has `messages`. A conversation may have `tools`, which its
+template describes. If its last message is the assistant's, samples are compared with that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from ebft.data.conversations import asked_document, check_template, conversation_documents
 from ebft.data.jsonl import UNREADABLE, check_file, objects_of_json, open_text, unreadable
 from ebft.data.messages import MESSAGES, is_chat, read_messages
+from ebft.data.tools import TOOLS, read_tools, tools_as_text
 from ebft.data.values import check_text, listed, safe_name
 from ebft.errors import UserError
 from ebft.models.tokenizer import begins_with, encode, encode_completions, without_start
@@ -92,8 +93,15 @@ def _example(row: Any, where: str, name: str) -> Example:
         row = {"prompt": row}
     if not isinstance(row, Mapping):
         raise UserError(f"{where} is a {type(row).__name__}; a prompt is a text or a dict")
+    tools = read_tools(row.get(TOOLS), f"{where}: {TOOLS}")
     if MESSAGES in row:
-        return _conversation(read_messages(row[MESSAGES], f"{where}: messages"), where, name)
+        if row.get("completion"):
+            raise UserError(
+                f"{where} has messages and a completion; leave one of them out, or give prompt and "
+                "completion"
+            )
+        messages = read_messages(row[MESSAGES], f"{where}: messages")
+        return _conversation(messages, tools, where, name)
     if "prompt" not in row:
         raise UserError(f"{where} has no 'prompt' or 'messages'; there are: {listed(row)}")
     prompt, completion = row["prompt"], row.get("completion") or ""
@@ -104,7 +112,12 @@ def _example(row: Any, where: str, name: str) -> Example:
         elif completion:
             text = check_text(completion, f"{where}: completion")
             messages.append(Message(ASSISTANT, text))
-        return _conversation(messages, where, name)
+        return _conversation(messages, tools, where, name)
+    if tools:
+        raise UserError(
+            f"{where} has tools, and its prompt is no conversation in which a template could "
+            "describe them; give the prompt as a list of messages, or leave the tools out"
+        )
     return Example(
         name,
         check_text(completion, f"{where}: completion"),
@@ -113,13 +126,17 @@ def _example(row: Any, where: str, name: str) -> Example:
     )
 
 
-def _conversation(messages: Sequence[Message], where: str, name: str) -> Example:
+def _conversation(
+    messages: Sequence[Message], tools: Sequence[Any], where: str, name: str
+) -> Example:
     *before, last = messages
+    described = tools_as_text(tools)
     if last.role != ASSISTANT:
-        return Example.of_messages(name, messages)
+        return Example.of_messages(name, messages, tools=described)
     if not last.content.strip():
         raise UserError(f"{where}: the last message is empty; leave it out to have it written")
-    return Example.of_messages(name, [*before, replace(last, is_target=True)])
+    answered = [*before, replace(last, is_target=True)]
+    return Example.of_messages(name, answered, tools=described)
 
 
 def _document(

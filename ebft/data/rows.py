@@ -33,26 +33,29 @@ class RowOptions(Part):
         "with role and content, to which the tokenizer's chat template is applied",
     )
     tools: str | None = Field(
-        None,
+        TOOLS,
         description="column of the functions that the chat template describes to the model: a list "
-        "of JSON schemas, or its JSON text",
+        "of JSON schemas, or its JSON text; rows may lack `tools`. null: it is not read",
     )
     check: str | None = Field(
         None, description="column that a verifiable reward checks rollouts with, e.g. unit tests"
     )
 
     def columns(self) -> dict[str, str]:
-        """Returns the columns to read, by option."""
+        """Returns the columns to read, by option. Raw text has no tools."""
         named: dict[str, str | None] = {"prompt": self.prompt, "completion": self.completion}
         if self.messages is not None:
             named = {MESSAGES: self.messages}
-        named |= {TOOLS: self.tools, "check": self.check}
+        if self.messages is not None or self.prompt is not None:
+            named[TOOLS] = self.tools
+        named["check"] = self.check
         return {option: column for option, column in named.items() if column is not None}
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         own = type(self).model_fields["completion"].default
-        if self.tools is not None and self.messages is None and self.prompt is None:
+        named = self.tools not in (None, TOOLS)
+        if named and self.messages is None and self.prompt is None:
             raise ValueError(
                 f"tools = {self.tools}: are described in conversations, and the rows are raw text; "
                 "leave it out, or set messages"

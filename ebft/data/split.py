@@ -48,8 +48,9 @@ def choose(marks: Iterable[int], held_out: float, *, key: str) -> set[int]:
 def held_out_count(distinct: int, held_out: float, *, key: str) -> int:
     """Returns how many of `distinct` texts are held out. Raises `UserError` for fewer than two."""
     if distinct < 2:
+        found = "only one text, apart from copies" if distinct else "no texts"
         raise UserError(
-            f"{key}: {distinct} different texts; at least 2 are needed, to hold one out"
+            f"{key}: has {found}; at least 2 are needed, because one is held out; give more texts"
         )
     return min(max(round(held_out * distinct), 1), distinct - 1)
 

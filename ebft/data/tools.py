@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from ebft.data.values import check_text, quoted
@@ -11,13 +12,23 @@ from ebft.files import parse_json
 from ebft.parts.splits import ASSISTANT
 
 TOOLS = "tools"
-"""The option that names a column of functions that a chat template describes."""
+"""The option that names a column of functions that a chat template describes, and the column that
+is read unless the option names another."""
 TOOL = "tool"
 """The role of a tool's answer."""
 CALLS, ANSWERS = "tool_calls", ("tool_call_id", "name")
 """The fields of a message that calls tools, and those of a tool's answer."""
 OLDER = {"function_call": f"write {CALLS}", "function": f"write the role {TOOL}"}
 """An older form of calls and of answers."""
+
+
+def existing(columns: Mapping[str, str], there: Container[str]) -> dict[str, str]:
+    """Returns the columns to read by option, without a column `tools` that is not there."""
+    return {
+        option: column
+        for option, column in columns.items()
+        if not (option == column == TOOLS and column not in there)
+    }
 
 
 def read_tools(value: Any, where: str) -> list[Any]:
@@ -42,6 +53,11 @@ def read_tools(value: Any, where: str) -> list[Any]:
                 'function, such as {"type": "function", "function": {"name": …}}'
             )
     return [_without_null(tool) for tool in given]
+
+
+def tools_as_text(tools: Sequence[Any]) -> str:
+    """Returns a row's functions as the JSON text that an example has; empty for none."""
+    return json.dumps(list(tools), ensure_ascii=False) if tools else ""
 
 
 def tool_name(tool: Any) -> str | None:

@@ -258,8 +258,8 @@ def memory(
     """Estimates the memory of a run with float32 weights and Adam; `frozen`: with a base model;
     `others`: parameters of further frozen models, which are whole in every process.
 
-    On a CPU the estimate includes the process, and is within 15 % of what was measured
-    (docs/benchmarks/memory.md).
+    On a CPU the estimate includes the process. It counts all tokens of rollouts, so it is rather
+    above what is measured, where prefixes are shared (docs/benchmarks/memory.md).
 
     `bytes_per_value` is the size of a value in forwards: 4, or 2 for bfloat16, whose copies of the
     float32 weights count as activations. With an adapter, only its `adapter` weights are trained,

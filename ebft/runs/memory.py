@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ebft.training.parts import LoopParts
 
 SHARE = 0.8
-"""The fraction of the free memory to use: estimates are within 15 %, and other programs may run."""
+"""The fraction of the free memory to use: estimates may be 15 % too low, and other programs run."""
 CGROUP = Path("/proc/self/cgroup")
 MOUNT = Path("/sys/fs/cgroup")
 FILES = {

@@ -136,7 +136,7 @@ CASES = [
     Case("chat: tools that are no JSON", tools("[f()]"), "data.tools = tools: tools.jsonl, row 1 is no JSON (Expecting value"),
     Case("chat: tools nested too deeply", tools("[" * 500 + "]" * 500), "row 1 is no JSON (it is nested more than 100 levels deep)"),
     Case("chat: tools that the template loses", tools([{"name": "weather"}]), ": the chat template does not describe the tool 'weather'"),
-    Case("tools of a text", pairs("rows.jsonl", json.dumps(ROW | {"t": [{"name": "f"}]}) + "\n", "data.tools=t"), "data.tools = t: rows.jsonl, row 1 has tools, and the row has no conversation; leave it out"),
+    Case("tools of a text", pairs("rows.jsonl", json.dumps(ROW | {"t": [{"name": "f"}]}) + "\n", "data.tools=t"), "data.tools = t: rows.jsonl, row 1 has tools, and the row has no conversation in which a template could describe them; set data.tools=null"),
     Case("chat: half a surrogate pair", chat(said("user", "x\ud83d")), "row 1, message 1 has half a surrogate pair"),
     Case("chat: a role twice", pairs("x.jsonl", '{"m": [{"role": "a", "role": "b"}]}', "~data.prompt", "~data.completion", "data.messages=m"), "message 1 has role more than once"),
     Case("chat: no answer", chat(said("user", "u"), more=3), "row 4 has no message of the assistant"),

@@ -3,9 +3,9 @@
 
 import copy
 import json
-import logging
 from dataclasses import replace
 
+import datasets
 import pytest
 import torch
 
@@ -449,19 +449,25 @@ def test_conversations_that_differ_in_a_call_alone_are_no_copies():
     assert one.completion != other.completion
 
 
-def test_rows_without_tools_may_lack_their_column(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("ebft"), "propagate", True)
+def test_a_column_tools_is_read_where_a_row_has_it(tmp_path):
     rows = [{"messages": conversation(i, 1)} for i in range(3)]
-    rows[1]["tools"] = [TIME]
-    found = list(read(write(tmp_path / "some.jsonl", rows), messages="messages", tools="tools"))
-    assert [bool(example.tools) for example in found] == [False, True, False]
-    rows[1] = rows[2]
-    with pytest.raises(UserError, match=r"tools: none\.jsonl has no such column; there are: mess"):
-        list(read(write(tmp_path / "none.jsonl", rows), messages="messages", tools="tools"))
-    assert not caplog.messages
-    rows[0] = {**rows[0], "tools": [TIME]}
-    list(read(write(tmp_path / "unnamed.jsonl", rows), messages="messages"))
-    assert any("unnamed.jsonl: its column tools is not read; set" in it for it in caplog.messages)
+    rows[2]["tools"] = [TIME]
+    path = write(tmp_path / "some.jsonl", rows)
+    for _ in range(2):  # from the file, and from the cache
+        assert [bool(it.tools) for it in read(path, messages="messages")] == [False, False, True]
+    assert not any(it.tools for it in read(path, messages="messages", tools=None))
+    with pytest.raises(UserError, match=r"t: some\.jsonl has no such column; there are: messages"):
+        list(read(path, messages="messages", tools="t"))
+
+
+@pytest.mark.parametrize("has_tools", [True, False])
+def test_a_column_tools_of_a_parquet_file(tmp_path, has_tools):
+    rows = [{"messages": conversation(i, 1)} for i in range(2)]
+    if has_tools:
+        rows = [row | {"tools": json.dumps([TIME])} for row in rows]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "chat.parquet")
+    found = read(tmp_path / "chat.parquet", messages="messages")
+    assert [bool(example.tools) for example in found] == [has_tools] * 2
 
 
 def test_a_template_that_leaves_out_the_answers_of_tools(tmp_path):
@@ -471,7 +477,9 @@ def test_a_template_that_leaves_out_the_answers_of_tools(tmp_path):
         )
     )
     path = write(tmp_path / "calls.jsonl", [{"messages": called(0)}, {"messages": called(1)}])
-    with pytest.raises(UserError, match=r"calls\.jsonl:1: .* answer of a tool in message 3; give"):
+    with pytest.raises(
+        UserError, match=r"calls\.jsonl:1, calls\.jsonl:2: .* answer of a tool in message 3; give"
+    ):
         documents_of(read(path, messages="messages"), tokenizer, length=800)
 
 
@@ -479,12 +487,15 @@ def test_a_template_that_would_lose_them_without_a_word(tmp_path):
     tokenizer = chat_tokenizer("ChatML")
     path = write(tmp_path / "chat.jsonl", [{"messages": reasoned(i, 2)} for i in range(2)])
     with pytest.raises(
-        UserError, match=r"chat\.jsonl:1: .* reasoning_content of message 2; write it"
+        UserError,
+        match=r"chat\.jsonl:1, chat\.jsonl:2: .* reasoning_content of message 2; write it",
     ):
         documents_of(read(path, messages="messages"), tokenizer)
     rows = [{"messages": conversation(i, 1), "tools": [WEATHER]} for i in range(2)]
     path = write(tmp_path / "tools.jsonl", rows)
-    with pytest.raises(UserError, match=r"tools\.jsonl:1: .* the tool 'weather'; give a model"):
+    with pytest.raises(
+        UserError, match=r"tools\.jsonl:1, tools\.jsonl:2: .* the tool 'weather'; give a model"
+    ):
         documents_of(read(path, messages="messages", tools="tools"), tokenizer)
 
 

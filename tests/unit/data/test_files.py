@@ -138,7 +138,11 @@ class TestFiles:
             ("other.jsonl", '{"text": "x"}\n', r"data.completion = answer: .*row 1.*are: text"),
             ("null.jsonl", '{"answer": "x"}\n{"answer": null}\n', r"row 2 has None there"),
             ("true.json", '[{"answer": "x"}, {"answer": true}]', r"row 2 has True there"),
-            ("one.jsonl", '{"answer": "x"}\n', r"1 different texts"),
+            (
+                "one.jsonl",
+                '{"answer": "x"}\n',
+                r"has only one text, apart from copies; at least 2 are needed",
+            ),
             ("half.jsonl", '{"answer": "\\ud83d"}\n', r"row 1 has half a surrogate pair"),
             ("twice.jsonl", '{"answer": "x", "answer": "y"}\n', r"row 1 has this key more than"),
             ("twice.csv", "answer,answer\nx,y\n", r"twice.csv has 2 columns of this name"),

@@ -7,7 +7,7 @@ import pytest
 from ebft.data.prompts import examples_of, prompt_contexts, read_prompts
 from ebft.errors import UserError
 from ebft.models.tokenizer import text_of
-from tests.chat import FAMILIES, chat_tokenizer, conversation, said
+from tests.chat import FAMILIES, TOOLS, chat_tokenizer, conversation, said
 
 ASKED = [said("user", "Which one?")]
 
@@ -83,6 +83,9 @@ def test_files_of_texts_and_of_objects_are_the_same_prompts(tmp_path):
         ({"messages": [{"role": "user"}]}, "row 1: messages, message 1 has no 'content'"),
         ({"messages": [*ASKED, said("assistant", " ")]}, "row 1: the last message is empty"),
         ({"prompt": ASKED, "completion": 3}, "row 1: completion has 3 there; a text is needed"),
+        ({"messages": ASKED, "completion": "a"}, "row 1 has messages and a completion; leave one"),
+        ({"messages": ASKED, "tools": "[f()]"}, "row 1: tools is no JSON"),
+        ({"prompt": "a", "tools": [{"name": "f"}]}, "row 1 has tools, and its prompt is no conv"),
     ],
 )
 def test_a_row_that_is_no_prompt_is_named(row, says):
@@ -111,3 +114,17 @@ def test_a_prompt_without_tokens_is_refused():
         contexts([""], chat_tokenizer("ChatML"))
     with pytest.raises(UserError, match="rows:1: the chat template refuses the conversation"):
         contexts([{"messages": [said("system", "Be."), *ASKED]}], chat_tokenizer("Gemma"))
+
+
+@pytest.mark.parametrize("row", [{"messages": ASKED}, {"prompt": ASKED, "completion": "Yes."}])
+def test_the_template_describes_the_tools_of_a_prompt(row):
+    tokenizer = chat_tokenizer("ChatML")
+    tokenizer.chat_template = TOOLS
+    tool = {"type": "function", "function": {"name": "clock", "parameters": {}}}
+    ((asked, _),) = texts(contexts([row | {"tools": [tool]}], tokenizer), tokenizer)
+    assert asked == tokenizer.apply_chat_template(
+        ASKED, tools=[tool], tokenize=False, add_generation_prompt=True
+    )
+    assert "clock" in asked
+    with pytest.raises(UserError, match="rows:1: the chat template does not describe the tool"):
+        contexts([row | {"tools": [tool]}], chat_tokenizer("ChatML"))
