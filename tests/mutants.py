@@ -182,6 +182,7 @@ MUTANTS = [
     Mutant("scoring/within_contexts.py", "v.prod(1)", "v.mean(1).square()", "tests/property/test_within_contexts.py"),
     Mutant("scoring/within_contexts.py", "sqrt(ours * theirs)", "ours", "tests/property/test_within_contexts.py"),
     Mutant("training/sketch.py", "start = self._rotations[piece] + place", "start = place", "tests/unit/training/test_sketch.py"),
+    Mutant("rollout/rows.py", "column == 0, column != 0", "column == 0, column == 0", "tests/distributed/test_equality.py -k lora_rows"),
     Mutant("training/gradients.py", "documents**2 * it", "it", "tests/distributed/test_same_figures.py"),
     Mutant("training/gradients.py", "_squared(total) / len(squared_norms) ** 2", "_squared(total)", "tests/unit/training/test_gradients.py"),
     Mutant("models/rows.py", "skipped = -before % step", "skipped = 0", ROWS),

@@ -22,7 +22,8 @@ from transformers import Cache
 
 from ebft.models.attention import in_autocast, needs_mask, no_mask, on_tree
 from ebft.models.decoder import decoder
-from ebft.rollout.rows import Rows, as_rows, to_columns
+from ebft.models.whole import most_forwards
+from ebft.rollout.rows import Rows, as_rows, nothing_of_its_own, to_columns
 from ebft.rollout.tree_mask import Merged, TreeMask
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def decode(
     """
     if not on_tree(model):
         assert cache is None, "a model on rows has caches of its own"
-        return _decode_rows(decoder(model), tokens, tree_mask)
+        return _decode_rows(decoder(model), tokens, tree_mask, _batches(tree_mask))
     output = decoder(model)(
         input_ids=tokens,
         position_ids=positions,
@@ -103,7 +104,7 @@ def decode_with_layers(
 
     A layer that puts out several streams for each token has them one after another.
     """
-    batches = None if on_tree(model) else as_rows(tree_mask)
+    batches = None if on_tree(model) else _batches(tree_mask)
     kept: list[list[Tensor]] = [[] for _ in layers]
 
     def keep(place: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -117,16 +118,26 @@ def decode_with_layers(
     with ExitStack() as hooks:
         for place, layer in enumerate(layers):
             hooks.callback(layer.register_forward_hook(partial(keep, place)).remove)
-        last = decode(model, tokens, positions, tree_mask)
-    if batches is None:
-        return [*(each for (each,) in kept), last]
+        if batches is None:
+            last = decode(model, tokens, positions, tree_mask)
+            return [*(each for (each,) in kept), last]
+        last = _decode_rows(decoder(model), tokens, tree_mask, batches)
     return [*(_in_columns(parts, batches, tree_mask) for parts in kept), last]
 
 
-def _decode_rows(
-    decoder: PreTrainedModel, tokens: Int[Tensor, "1 T"], tree_mask: TreeMask
-) -> Float[Tensor, "1 T d"]:
+def _batches(tree_mask: TreeMask) -> list[Rows]:
+    """Returns the batches of rows, with as many forwards as other processes have."""
     batches = as_rows(tree_mask)
+    missing = most_forwards(len(batches)) - len(batches)
+    return [*batches, *[nothing_of_its_own(tree_mask.anchors.device)] * missing]
+
+
+def _decode_rows(
+    decoder: PreTrainedModel,
+    tokens: Int[Tensor, "1 T"],
+    tree_mask: TreeMask,
+    batches: Sequence[Rows],
+) -> Float[Tensor, "1 T d"]:
     if tree_mask.merged is not None:
         tokens = tokens[:, tree_mask.merged.spread]
 

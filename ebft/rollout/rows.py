@@ -66,6 +66,12 @@ def as_rows(tree_mask: TreeMask) -> list[Rows]:
     return rows
 
 
+def nothing_of_its_own(device: torch.device) -> Rows:
+    """Returns a batch of one token of which nothing is taken."""
+    column = torch.zeros(1, 1, dtype=torch.long, device=device)
+    return Rows(column, column == 0, column != 0)
+
+
 def pack_padded(lengths: Sequence[int], budget: int) -> list[int]:
     """Groups ascending lengths so that each group, padded to its longest, has at most `budget`
     tokens; returns how many lengths each group has. A longer one is a group by itself.

@@ -145,7 +145,8 @@ class StepEstimate:
             or adapter_folder(model) is not None
             or self.model.is_mixture  # its experts have another form on disk
             or (lora is not None and lora.quantize_base),
-            evaluates=options.evaluation.anything(),
+            # On rows, rollouts are sampled with all weights too.
+            evaluates=options.evaluation.anything() or self.tree.on_rows,
         )  # fmt: skip
 
     def _decoded(self, micro_batch: int, processes: int) -> int:

@@ -20,7 +20,6 @@ from ebft.errors import UserError
 from ebft.evaluation.measure import EvaluationSet
 from ebft.evaluation.options import HELD_OUT
 from ebft.evaluation.sets import make_evaluation_sets
-from ebft.models.attention import on_tree
 from ebft.models.layers import compile_layers
 from ebft.models.layout import Depth, load_exact
 from ebft.models.load import load_frozen, load_policy
@@ -192,12 +191,6 @@ def make_resources(
             "model.attention = auto: %s is computed on rows, because %s%s",
             type(policy).__name__, loaded.why_rows, cost_on_rows(),
         )  # fmt: skip
-    if processes.size > 1 and not on_tree(policy):
-        raise UserError(
-            f"model.attention = rows: works in one process only, not in {processes.size}: how "
-            "often layers run depends on the documents, so processes would not stay in step; start "
-            "one process"
-        )
     model = model.model_copy(update={"attention": loaded.attention})
     load_base: Callable[[], PreTrainedModel] = partial(
         load_base_model, model, precision, processes.mesh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ class HfTreeSampler:
         self.n = options.n
         self._options = options
         self._resources, self._policy = resources, resources.policy
-        # Processes decode in lockstep, and another may have rollouts that have not ended.
+        # Processes decode a tree in lockstep, and another may have rollouts that have not ended.
         self._stops = resources.processes.size == 1
         self._looks_every = 1 if resources.device.type == "cpu" else LOOKS_EVERY
         # On a GPU a token takes as long for fewer branches, and it would wait for their number.
@@ -102,14 +103,20 @@ class HfTreeSampler:
         from ebft.models.attention import on_tree
         from ebft.models.forward import autocast
         from ebft.models.layers import eager
-        from ebft.models.whole import whole
+        from ebft.models.whole import kept_whole, whole
         from ebft.rollout.micro_batches import joined
 
         resources = self._resources
+        on_rows = not on_tree(self._policy)
         # Processes decode in lockstep, and rows have caches of their own.
-        joins = resources.processes.size == 1 and on_tree(self._policy)
+        joins = resources.processes.size == 1 and not on_rows
         divided = joined(contexts, n=self.n) if joins else contexts
-        with autocast(resources.device, resources.precision), eager(self._policy):
+        with (
+            autocast(resources.device, resources.precision),
+            eager(self._policy),
+            # The number of forwards depends on the anchors, of which each process has its own.
+            kept_whole(self._policy) if on_rows else nullcontext(),
+        ):
             parts = [
                 whole(self._policy, self._sample, micro_batch, step)
                 for _, micro_batch in divided.split()

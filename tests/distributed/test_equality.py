@@ -12,6 +12,8 @@ PLAIN = [
 LOGITS = ["feature_map=next_token_log_probs", "evaluation.evaluators=[]"]
 """A feature map that needs the LM head, and no evaluation that would gather it."""
 CHECKPOINTED = "training.gradient_checkpointing=true"
+ROWS = "model.attention=rows"
+"""Then each process has as many forwards as its documents need, and others wait for them."""
 STATEFUL = [
     "baseline=moving_average",
     "transforms=[{_component_: whiten_running, refresh_every: 1}]",
@@ -67,9 +69,11 @@ def assert_same(one, many):
         pytest.param(2, "ebft_full", 1, [*PLAIN, CHECKPOINTED], id="accumulated"),
         pytest.param(2, "ebft_full", 1, STATEFUL, id="stateful"),
         pytest.param(4, "ebft_full", 1, [*PLAIN, "parallel.replicas=2"], id="replicated"),
+        pytest.param(2, "ebft_full", 1, [*PLAIN, ROWS], id="rows"),
         pytest.param(2, "sft_full", 1, PLAIN, id="sft"),
         pytest.param(2, "ebft_lora", 1, PLAIN, id="lora"),
         pytest.param(2, "ebft_lora", 1, [*PLAIN, *LOGITS], id="lora_logits"),
+        pytest.param(2, "ebft_lora", 1, [*PLAIN, ROWS, CHECKPOINTED], id="lora_rows"),
     ],
 )
 def test_processes_equal_one(steps_of, processes, recipe, micro_batch, overrides):
