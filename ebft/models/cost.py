@@ -254,6 +254,7 @@ def memory(
     decoded: int | None = None,
     loads_whole: bool = False,
     evaluates: bool = True,
+    samples_whole: bool = False,
 ) -> Memory:
     """Estimates the memory of a run with float32 weights and Adam; `frozen`: with a base model;
     `others`: parameters of further frozen models, which are whole in every process.
@@ -265,7 +266,8 @@ def memory(
     float32 weights count as activations. With an adapter, only its `adapter` weights are trained,
     and the matrices of the layers may be `quantized` to 4 bits. Weights, gradients and moments are
     divided into `shards`, one for each process, but not matrices in 4 bits. A process also gathers
-    two layers at a time, and the weights outside the layers; if it `evaluates`, all weights. A
+    two layers at a time, and the weights outside the layers; if it `evaluates`, all weights,
+    and if it `samples_whole`, the policy's. A
     process loads its shard, unless it `loads_whole` weights. `keep_logits`: for backward, besides
     those that forward is at. `decoded` is the number of documents whose rollouts are sampled
     together; None: `micro_batch`. Raises `ValueError` for experts in 4 bits.
@@ -318,11 +320,15 @@ def memory(
     else:
         weights = 4.0 * ((N + adapter) / shards + gathered) - (4.0 - of_matrix) * matrices
     of_frozen = float(bytes_per_value if frozen else 0)
-    evaluation = 0.0
-    if shards > 1 and evaluates:
-        of_gathered = 0 if quantized else 4 if on_cpu else bytes_per_value
-        evaluation = 4.0 * outside + of_gathered * matrices - 4.0 * gathered
-        evaluation += of_frozen * (N - gathered)
+    of_gathered = 0 if quantized else 4 if on_cpu else bytes_per_value
+    whole = 4.0 * outside + of_gathered * matrices - 4.0 * gathered if shards > 1 else 0.0
+    evaluation = whole + of_frozen * (N - gathered) if shards > 1 and evaluates else 0.0
+    sampling = 0.0
+    if tree.rollouts:
+        # Logits, scaled logits, their distances from the highest, and these padded to blocks.
+        sampling = 4.0 * 4 * min(LOGIT_ROWS, decoded * tree.rollouts) * model.vocab
+        sampling += 2.0 * bytes_per_value * model.layers * keys * decoded * cached
+        sampling += whole if samples_whole else 0.0
     return Memory(
         process=PROCESS if on_cpu else 0.0,
         # On a GPU a base in 4 bits is loaded layer by layer.
@@ -336,10 +342,6 @@ def memory(
         logits=4.0 * (rows + kept_rows) * model.vocab,
         # Roots of the second moments: of one weight at a time, but of all at once on a GPU.
         update=4.0 / shards * (min(2 * model.head_weights, trained) if on_cpu else trained),
-        # Logits, scaled logits, their distances from the highest, and these padded to blocks.
-        sampling=0.0
-        if tree.rollouts == 0
-        else 4.0 * 4 * min(LOGIT_ROWS, decoded * tree.rollouts) * model.vocab
-        + 2.0 * bytes_per_value * model.layers * keys * decoded * cached,
+        sampling=sampling,
         evaluation=evaluation,
     )

@@ -60,7 +60,8 @@ def whole(model: nn.Module, function: Callable[..., Result], *arguments: Any) ->
 def kept_whole(*models: nn.Module) -> Iterator[None]:
     """Context manager in which every process has all weights of these models, or of all models that
     are sharded, and may compute independently. Not for training."""
-    kept = [root for model in models if (root := _root(model))] if models else list(roots.values())
+    named = [root for model in models if (root := _root(model))] if models else roots.values()
+    kept = [root for root in named if not root.kept]  # contexts may be nested
     for root in kept:
         root.keep(root, True)
         root.kept = True

@@ -21,6 +21,10 @@ class SamplerPart(Part):
         model assumes. If not, `--dry-run` says that sampling may cost more."""
         return False
 
+    def keeps_weights(self) -> bool:
+        """Whether each of several processes has all weights of the policy while it samples."""
+        return False
+
     def has_own_weights(self, processes: int) -> bool:  # noqa: ARG002
         """Whether the sampler computes outside this process, with a copy of the weights that only
         `sync` changes: then it can sample while the policy trains (`training.sample_ahead`). It is

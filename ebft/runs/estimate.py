@@ -145,8 +145,9 @@ class StepEstimate:
             or adapter_folder(model) is not None
             or self.model.is_mixture  # its experts have another form on disk
             or (lora is not None and lora.quantize_base),
-            # On rows, rollouts are sampled with all weights too.
-            evaluates=options.evaluation.anything() or self.tree.on_rows,
+            evaluates=options.evaluation.anything(),
+            samples_whole=self.tree.on_rows
+            or (options.sampler is not None and options.sampler.keeps_weights()),
         )  # fmt: skip
 
     def _decoded(self, micro_batch: int, processes: int) -> int:

@@ -60,6 +60,12 @@ class HfTree(SamplerPart):
         "off-policy; null: all",
     )  # fmt: skip
 
+    keep_weights: bool = Field(
+        False,
+        description="in several processes: gather the weights once for all rollouts of a step, in "
+        "place of once for each token. Faster for long rollouts; each process has all of them",
+    )
+
     @property
     def truncated(self) -> bool:
         """Whether some tokens can never be sampled."""
@@ -67,6 +73,9 @@ class HfTree(SamplerPart):
 
     def shares_prefixes(self) -> bool:
         return True
+
+    def keeps_weights(self) -> bool:
+        return self.keep_weights
 
     def claim(self) -> Claim:
         if self.truncated:
@@ -87,11 +96,18 @@ class HfTreeSampler:
         self.n = options.n
         self._options = options
         self._resources, self._policy = resources, resources.policy
-        # Processes decode a tree in lockstep, and another may have rollouts that have not ended.
-        self._stops = resources.processes.size == 1
         self._looks_every = 1 if resources.device.type == "cpu" else LOOKS_EVERY
         # On a GPU a token takes as long for fewer branches, and it would wait for their number.
         self._merges = resources.device.type == "cpu"
+
+    @property
+    def _in_lockstep(self) -> bool:
+        """Whether all processes compute the same number of forwards, because each gathers weights.
+        On rows this number depends on the anchors, of which each process has its own."""
+        from ebft.models.attention import on_tree
+
+        keeps = self._options.keep_weights or not on_tree(self._policy)
+        return self._resources.processes.size > 1 and not keeps
 
     def sync(self, policy: PreTrainedModel, *, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Uses the policy itself; there is nothing to copy."""
@@ -107,15 +123,13 @@ class HfTreeSampler:
         from ebft.rollout.micro_batches import joined
 
         resources = self._resources
-        on_rows = not on_tree(self._policy)
-        # Processes decode in lockstep, and rows have caches of their own.
-        joins = resources.processes.size == 1 and not on_rows
+        # Rows have caches of their own.
+        joins = not self._in_lockstep and on_tree(self._policy)
         divided = joined(contexts, n=self.n) if joins else contexts
         with (
             autocast(resources.device, resources.precision),
             eager(self._policy),
-            # The number of forwards depends on the anchors, of which each process has its own.
-            kept_whole(self._policy) if on_rows else nullcontext(),
+            nullcontext() if self._in_lockstep else kept_whole(self._policy),
         ):
             parts = [
                 whole(self._policy, self._sample, micro_batch, step)
@@ -204,7 +218,7 @@ class HfTreeSampler:
             last = drawn[-1][0].flatten()
             if contexts.stop_at_eos:
                 ended |= last == self._resources.tokenizer.eos_token_id
-                if self._stops and t % self._looks_every == 0 and ended.all():
+                if not self._in_lockstep and t % self._looks_every == 0 and ended.all():
                     break
             if merges:
                 merged = alike(prefix, last, ~ended)

@@ -167,7 +167,7 @@ def seconds(cluster: Cluster) -> str:
 
 def decoding(cluster: Cluster) -> str:
     """Seconds in which a micro-batch of 4 documents samples, with weights gathered for each token
-    as they are now, and kept gathered."""
+    and kept gathered (`sampler.keep_weights`)."""
     rows = []
     for model in (SEVEN, MIXTURE):
         for what, stride, tokens in (("strided", 8, 8), ("completion", 512, 512)):
@@ -185,7 +185,7 @@ def decoding(cluster: Cluster) -> str:
                     (model, what, f"{rollouts} × {tokens}", str(layout.processes),
                      *(f"{it:.2f}" for it in times), f"{size / GIB:.1f}")
                 )  # fmt: skip
-    header = ("", "plan", "rollouts × tokens", "GPUs", "now, s", "kept, s", "kept, GiB more")
+    header = ("", "plan", "rollouts × tokens", "GPUs", "gathered, s", "kept, s", "kept, GiB more")
     return table(header, rows)
 
 

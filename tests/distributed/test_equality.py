@@ -12,6 +12,7 @@ PLAIN = [
 LOGITS = ["feature_map=next_token_log_probs", "evaluation.evaluators=[]"]
 """A feature map that needs the LM head, and no evaluation that would gather it."""
 CHECKPOINTED = "training.gradient_checkpointing=true"
+KEPT = "sampler.keep_weights=true"
 ROWS = "model.attention=rows"
 """Then each process has as many forwards as its documents need, and others wait for them."""
 STATEFUL = [
@@ -67,7 +68,7 @@ def assert_same(one, many):
     [
         pytest.param(2, "ebft_full", 2, PLAIN, id="plain"),
         pytest.param(2, "ebft_full", 1, [*PLAIN, CHECKPOINTED], id="accumulated"),
-        pytest.param(2, "ebft_full", 1, STATEFUL, id="stateful"),
+        pytest.param(2, "ebft_full", 1, [*STATEFUL, KEPT], id="stateful"),
         pytest.param(4, "ebft_full", 1, [*PLAIN, "parallel.replicas=2"], id="replicated"),
         pytest.param(2, "ebft_full", 1, [*PLAIN, ROWS], id="rows"),
         pytest.param(2, "sft_full", 1, PLAIN, id="sft"),

@@ -10,11 +10,13 @@ LAYERS, G, DEEPEST = 4, 4, 3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["ebft_full", "ebft_lora"])
-def test_weights_are_gathered_for_each_forward_of_a_micro_batch(tiny_run, environment, recipe):
+@pytest.mark.parametrize(
+    ("recipe", "keeps"), [("ebft_full", False), ("ebft_lora", False), ("ebft_full", True)]
+)
+def test_weights_are_gathered_for_each_forward(tiny_run, environment, recipe, keeps):
     _, *arguments = tiny_run(
         "training.micro_batch=1", "training.gradient_checkpointing=true",
-        "evaluation.evaluators=[]", recipe=recipe,
+        "evaluation.evaluators=[]", f"sampler.keep_weights={str(keeps).lower()}", recipe=recipe,
     )  # fmt: skip
     command = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
     done = subprocess.run(
@@ -26,5 +28,7 @@ def test_weights_are_gathered_for_each_forward_of_a_micro_batch(tiny_run, enviro
     assert micro_batches == 2
     # The weights outside the layers are a group of their own, which has no gradient with LoRA.
     reduced = LAYERS + (recipe == "ebft_full")
-    expected = (1 + G * LAYERS, 0, 1 + DEEPEST, 0, 2 * (1 + LAYERS), reduced)
+    # Kept weights are gathered once a step, those outside the layers twice.
+    sampling = (2 + LAYERS) / micro_batches if keeps else 1 + G * LAYERS
+    expected = (sampling, 0, 1 + DEEPEST, 0, 2 * (1 + LAYERS), reduced)
     assert [it / micro_batches for it in counts] == list(expected)
