@@ -74,6 +74,8 @@ class Contract:
     def rollouts(self, rollouts: Rollouts) -> Rollouts:
         """n rollouts of at least one token after each context."""
         check_returned("sampler", rollouts, Rollouts)
+        tokens, log_probs, mask = rollouts.tokens, rollouts.log_probs, rollouts.mask
+        _check_tensors("sampler", "rollouts", tokens=tokens, log_probs=log_probs, mask=mask)
         shape = (len(self.contexts), self.n, self.contexts.rollout_length)
         for name in ("tokens", "log_probs", "mask"):
             _check_shape("sampler", f"rollouts.{name}", getattr(rollouts, name), shape, "[P, n, G]")
@@ -87,6 +89,8 @@ class Contract:
     def features(self, features: Features, *, key: str) -> Features:
         """[P, n, D] and [P, m, D], in float32 if they came in less."""
         check_returned(key, features, Features)
+        samples, references = features.samples, features.references
+        _check_tensors(key, "features", samples=samples, references=references)
         P, n, D = self._rows, self.n, features.samples.shape[-1]
         m = features.references.shape[1] if features.references.ndim == 3 else 1
         _check_shape(key, "features.samples", features.samples, (P, n, D), "[P, n, D]")
@@ -100,6 +104,7 @@ class Contract:
     def of_rows(self, terms: Terms) -> Contract:
         """The checks of these terms: they may have a row for each token where features have not."""
         check_returned("reward", terms, Terms)
+        _check_tensors("reward", "terms", unary=terms.unary, pairwise=terms.pairwise)
         G = self.contexts.rollout_length
         by_token = len(terms.unary) == len(self.contexts) * G
         return replace(self, rows_per_context=G) if by_token else self
@@ -160,6 +165,15 @@ def sync_figures(returned: object) -> dict[str, float]:
                 "names to numbers"
             ) from error
     return figures
+
+
+def _check_tensors(key: str, record: str, **fields: object) -> None:
+    """Raises `PluginError` for a field that is no tensor, or a number without dimensions."""
+    for name, value in fields.items():
+        if not isinstance(value, Tensor):
+            raise PluginError(f"{key}: {record}.{name} is a {type(value).__name__}, not a tensor")
+        if value.ndim == 0:
+            raise PluginError(f"{key}: {record}.{name} is a single number; it needs dimensions")
 
 
 def _check_shape(key: str, name: str, value: Tensor, shape: Sequence[int], letters: str) -> None:

@@ -83,6 +83,26 @@ def sampler_of(**how):
             f"reward: terms.unary has shape [{P}]; [P, n] is [{P}, {N}]",
         ),
         (
+            {"reward": changed(FeatureMatching(), pairwise=lambda t: t.pairwise.numpy())},
+            "reward: terms.pairwise is a ndarray, not a tensor",
+        ),
+        (
+            {"reward": changed(FeatureMatching(), unary=lambda t: t.unary.mean())},
+            "reward: terms.unary is a single number; it needs dimensions",
+        ),
+        (
+            {"feature_map": changed(Likely(), samples=lambda f: f.samples.tolist())},
+            "feature_map: features.samples is a list, not a tensor",
+        ),
+        (
+            {"feature_map": changed(Likely(), samples=lambda f: f.samples.mean())},
+            "feature_map: features.samples is a single number; it needs dimensions",
+        ),
+        (
+            {"sampler": sampler_of(mask=lambda r: None)},
+            "sampler: rollouts.mask is a NoneType, not a tensor",
+        ),
+        (
             {"reward": changed(FeatureMatching(), pairwise=lambda t: t.pairwise + 1)},
             "reward: the diagonal of terms.pairwise is not zero",
         ),
