@@ -52,7 +52,9 @@ def read_tools(value: Any, where: str) -> list[Any]:
                 f"{where}, tool {number} is {quoted(tool)}; a tool is an object with the name of a "
                 'function, such as {"type": "function", "function": {"name": …}}'
             )
-    return [_without_null(tool) for tool in given]
+    tools = [_without_null(tool) for tool in given]
+    check_text(tools_as_text(tools), where)
+    return tools
 
 
 def tools_as_text(tools: Sequence[Any]) -> str:

@@ -134,6 +134,8 @@ CASES = [
     Case("chat: a tool without a name", tools([{"type": "function"}]), "data.tools = tools: tools.jsonl, row 1, tool 1 is {'type': 'function'}; a tool is an object with the name of a function"),
     Case("chat: tools in another form", tools({"name": "f"}), "row 1 has {'name': 'f'} there; tools are a list of functions"),
     Case("chat: tools that are no JSON", tools("[f()]"), "data.tools = tools: tools.jsonl, row 1 is no JSON (Expecting value"),
+    Case("chat: half a surrogate pair in a tool", tools([{"name": "x\ud83d"}]), "row 1 has half a surrogate pair"),
+    Case("chat: half a surrogate pair in a call", chat(said("user", "u"), said("assistant", "a") | {"tool_calls": [{"name": "f", "arguments": {"x": "\ud83d"}}]}), "row 1, message 2 has half a surrogate pair"),
     Case("chat: tools nested too deeply", tools("[" * 500 + "]" * 500), "row 1 is no JSON (it is nested more than 100 levels deep)"),
     Case("chat: tools that the template loses", tools([{"name": "weather"}]), ": the chat template does not describe the tool 'weather'"),
     Case("tools of a text", pairs("rows.jsonl", json.dumps(ROW | {"t": [{"name": "f"}]}) + "\n", "data.tools=t"), "data.tools = t: rows.jsonl, row 1 has tools, and the row has no conversation in which a template could describe them; set data.tools=null"),
