@@ -191,7 +191,8 @@ def _check_tools(example: Example, text: str) -> None:
         if (name := tool_name(tool)) is not None and name not in text:
             raise UserError(
                 f"data: {example.name}: the chat template does not describe the tool {name!r}; "
-                "give a model whose template has tools, or leave them out (data.tools=null)"
+                "give a model whose template has tools, or leave them out: of prompts, remove the "
+                "field tools; of a data set, data.tools=null"
             )
 
 

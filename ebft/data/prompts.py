@@ -93,9 +93,11 @@ def _example(row: Any, where: str, name: str) -> Example:
         row = {"prompt": row}
     if not isinstance(row, Mapping):
         raise UserError(f"{where} is a {type(row).__name__}; a prompt is a text or a dict")
+    # Data sets write null for the columns that other rows have.
+    row = {key: value for key, value in row.items() if value is not None}
     tools = read_tools(row.get(TOOLS), f"{where}: {TOOLS}")
     if MESSAGES in row:
-        if row.get("completion"):
+        if row.get("completion", "") != "":
             raise UserError(
                 f"{where} has messages and a completion; leave one of them out, or give prompt and "
                 "completion"
@@ -104,12 +106,17 @@ def _example(row: Any, where: str, name: str) -> Example:
         return _conversation(messages, tools, where, name)
     if "prompt" not in row:
         raise UserError(f"{where} has no 'prompt' or 'messages'; there are: {listed(row)}")
-    prompt, completion = row["prompt"], row.get("completion") or ""
+    prompt, completion = row["prompt"], row.get("completion", "")
     if is_chat(prompt):
         messages = read_messages(prompt, f"{where}: prompt")
         if is_chat(completion):
             messages += read_messages(completion, f"{where}: completion")
-        elif completion:
+            if messages[-1].role != ASSISTANT:
+                raise UserError(
+                    f"{where}: completion ends with a message of the {messages[-1].role}; it is "
+                    f"compared with samples, so the {ASSISTANT}'s must be the last"
+                )
+        elif completion != "":
             text = check_text(completion, f"{where}: completion")
             messages.append(Message(ASSISTANT, text))
         return _conversation(messages, tools, where, name)
@@ -122,7 +129,7 @@ def _example(row: Any, where: str, name: str) -> Example:
         name,
         check_text(completion, f"{where}: completion"),
         check_text(prompt, f"{where}: prompt"),
-        check_text(row.get("check") or "", f"{where}: check"),
+        check_text(row.get("check", ""), f"{where}: check"),
     )
 
 

@@ -62,6 +62,17 @@ def test_a_prompt_has_its_completion_as_reference_and_no_other():
     ]  # fmt: skip
 
 
+def test_columns_that_are_null_are_not_there():
+    tokenizer = chat_tokenizer("Mistral")
+    both = {"messages": None, "prompt": "a", "completion": "bc", "tools": None, "check": None}
+    asked = {"messages": ASKED, "prompt": None, "completion": None}
+    found, alone = (
+        texts(contexts(rows, tokenizer), tokenizer)
+        for rows in ([both, asked], [{"prompt": "a", "completion": "bc"}, {"messages": ASKED}])
+    )
+    assert found == alone
+
+
 def test_files_of_texts_and_of_objects_are_the_same_prompts(tmp_path):
     (tmp_path / "p.txt").write_text("in the\n\n  beginning\r\n")
     rows = [{"prompt": "in the"}, {"prompt": "  beginning"}]
@@ -84,7 +95,13 @@ def test_files_of_texts_and_of_objects_are_the_same_prompts(tmp_path):
         ({"messages": [*ASKED, said("assistant", " ")]}, "row 1: the last message is empty"),
         ({"prompt": ASKED, "completion": 3}, "row 1: completion has 3 there; a text is needed"),
         ({"messages": ASKED, "completion": "a"}, "row 1 has messages and a completion; leave one"),
+        ({"messages": ASKED, "completion": []}, "row 1 has messages and a completion; leave one"),
+        ({"prompt": "a", "completion": 0}, "row 1: completion has 0 there; a text is needed"),
+        ({"prompt": "a", "check": False}, "row 1: check has False there; a text is needed"),
+        ({"prompt": ASKED, "completion": ASKED}, "row 1: completion ends with a message of the us"),
+        ({"prompt": None, "messages": None}, "row 1 has no 'prompt' or 'messages'; there are: "),
         ({"messages": ASKED, "tools": "[f()]"}, "row 1: tools is no JSON"),
+        ({"messages": ASKED, "tools": [{"name": "\ud800"}]}, "row 1: tools has half a surrogate"),
         ({"prompt": "a", "tools": [{"name": "f"}]}, "row 1 has tools, and its prompt is no conv"),
     ],
 )
