@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebft.api.given import changes, check_model, modules_of, write_model, write_rows
 from ebft.api.results import Run
-from ebft.config.load import load_recipe
+from ebft.config.load import check_output_dir, load_recipe
 from ebft.config.overrides import Override, apply_overrides
 from ebft.config.read import read_recipe, shipped_recipes
 from ebft.console import log_to
@@ -230,7 +230,9 @@ def _check_folder(options: RecipeOptions) -> None:
 
 def _output_dir(source: Path | Mapping[str, Any], wanted: list[Override]) -> Path:
     """Returns the run's folder, as far as it can be known before the recipe is validated."""
-    found = apply_overrides(read_recipe(source).tree, wanted).get("output_dir")
+    written = read_recipe(source)
+    found = apply_overrides(written.tree, wanted).get("output_dir")
     if not isinstance(found, str) or "${" in found:
         raise UserError("output_dir: missing; pass output_dir=…")
+    check_output_dir(found, written.files[0])
     return Path(found).expanduser()

@@ -193,20 +193,28 @@ def write_rows(rows: Any, stream: IO[bytes], *, key: str) -> dict[str, str]:
             columns = columns_of(list(row), key=key)
         if row.get("tools") is not None and columns.keys() & {"messages", "prompt"}:
             columns["tools"] = "tools"
-        if "check" in row and "check" not in columns:
-            raise UserError(f"{key}: row {number} has 'check', which the first lacks")
+        for column in unread_columns(columns):
+            if row.get(column) is not None:
+                raise UserError(f"{key}: row {number} has {column!r}, which the first lacks")
         needed = [column for option, column in columns.items() if option != "tools"]
         if missing := [column for column in needed if column not in row]:
             raise UserError(f"{key}: row {number} has no {missing[0]!r}, which the first has")
-        kept = {column: row[column] for column in columns.values() if column in row}
-        try:
-            line = json.dumps(kept)
-        except TypeError as error:
-            raise UserError(f"{key}: row {number}: {error}; texts are needed") from error
-        stream.write(f"{line}\n".encode())
+        kept = [
+            f"{json.dumps(column)}: {_as_json(row[column], f'{key}: row {number}, {column}')}"
+            for column in columns.values()
+            if column in row
+        ]
+        stream.write(f"{{{', '.join(kept)}}}\n".encode())
     if columns is None:
         raise UserError(f"{key}: has no rows")
     return columns
+
+
+def _as_json(value: Any, where: str) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{where}: {error}; texts are needed") from error
 
 
 def checked_rows(rows: Any, *, key: str) -> Iterable[Any]:
@@ -252,8 +260,21 @@ def columns_of(names: Sequence[str], *, key: str) -> dict[str, str]:
             f"{key}: rows have the columns {', '.join(map(repr, names))}; name them prompt and "
             "completion, messages for conversations, or text for raw text"
         )
+    if {"completion", "text"} <= set(names):
+        raise UserError(f"{key}: rows have completion and text; leave one of them out")
     if found["completion"] == "text" and "prompt" in found:
         raise UserError(f"{key}: rows have prompt and text; name the second completion")
     if "prompt" not in found:  # raw text
         found.pop("tools", None)
     return found
+
+
+def unread_columns(columns: Mapping[str, str]) -> list[str]:
+    """Returns the columns that would be read if the first row had them.
+
+    >>> unread_columns({"messages": "messages"})
+    ['completion', 'check', 'text']
+    """
+    # Data sets of conversations often have a prompt too, and `columns_of` leaves it out.
+    read = {*columns.values(), "tools", *(["prompt"] if "messages" in columns else [])}
+    return [column for column in COLUMNS if column not in read]

@@ -99,12 +99,12 @@ def restore_state(
 
 
 def named_parts(loop: LoopParts) -> dict[str, Any]:
-    """The built parts by their keys in the recipe."""
+    """The built parts by their keys in the recipe, without a feature map that no part uses."""
     named: dict[str, Any] = {"plan": loop.plan}
     if (parts := loop.rollout_parts) is not None:
         named |= {
             "sampler": parts.sampler,
-            "feature_map": parts.feature_map,
+            **({} if parts.feature_map is None else {"feature_map": parts.feature_map}),
             **{f"transforms.{i}": transform for i, transform in enumerate(parts.transforms)},
             "reward": parts.reward,
             "baseline": parts.baseline,

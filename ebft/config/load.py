@@ -88,8 +88,7 @@ def load_recipe(
 
 def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
     if isinstance(folder := tree.get("output_dir"), str):
-        if not folder.strip():
-            raise UserError(f"{path}: output_dir: is empty; give a folder, such as runs/first")
+        check_output_dir(folder, path)
         # Validation does not expand a logger's ${output_dir}/logs, which is not a path option.
         tree = {**tree, "output_dir": os.path.expanduser(folder)}
     try:
@@ -106,6 +105,14 @@ def _resolve(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
             )
         raise UserError(f"{path}: {key}{problem}") from error
     return cast(dict[str, Any], resolved)
+
+
+def check_output_dir(folder: str, path: Path) -> None:
+    """Raises `UserError` for what is no name of a folder, in the recipe at `path`."""
+    if not folder.strip():
+        raise UserError(f"{path}: output_dir: is empty; give a folder, such as runs/first")
+    if "\0" in folder:
+        raise UserError(f"{path}: output_dir = {folder!r}: has a null character; remove it")
 
 
 def _validate(

@@ -52,6 +52,13 @@ class Longer(ebft.RewardPart):
         return False
 
 
+class Fails(Longer):
+    """A reward with a mistake in it."""
+
+    def __call__(self, rollouts, features) -> ebft.Terms:
+        raise KeyError("score")
+
+
 @pytest.fixture(autouse=True)
 def _no_handlers():
     yield
@@ -164,6 +171,8 @@ def local_part():
     return Hidden()
 
 
+CIRCLE: list = []
+CIRCLE.append(CIRCLE)
 MISTAKES = {
     "no such recipe": ({"recipe": "ebft_ful"}, "ebft_full"),
     "a model without a tokenizer": (
@@ -197,7 +206,20 @@ MISTAKES = {
     "other columns": ({"data": [{"question": "?"}]}, "data: rows have the columns 'question'"),
     "a row that differs": ({"data": [{"text": "a"}, {"txt": "b"}]}, "data: row 2 has no 'text'"),
     "rows of numbers": ({"data": [1, 2]}, "data: row 1 is a int"),
-    "a text of bytes": ({"data": [{"text": b"a"}]}, "data: row 1: Object of type bytes"),
+    "a text of bytes": ({"data": [{"text": b"a"}]}, "data: row 1, text: Object of type bytes"),
+    "a row in itself": ({"data": [{"text": CIRCLE}]}, "data: row 1, text: Circular reference"),
+    "a completion beside later messages": (
+        {"data": [{"messages": []}, {"messages": [], "completion": "a"}]},
+        "data: row 2 has 'completion', which the first lacks",
+    ),
+    "a prompt that the first row lacks": (
+        {"data": [{"completion": "a"}, {"prompt": "b", "completion": "c"}]},
+        "data: row 2 has 'prompt', which the first lacks",
+    ),
+    "two completions": (
+        {"data": [{"prompt": "a", "completion": "b", "text": "ab"}]},
+        "data: rows have completion and text; leave one of them out",
+    ),
     "conversations and texts": (
         {"data": [{"messages": [], "text": "a"}]},
         "data: rows have messages and text; leave one of them out",
@@ -235,6 +257,35 @@ def test_the_rows_of_a_run_that_is_there_stay_as_they_are(tiny_model, tmp_path):
         ebft.finetune("ebft_completion", **call, overrides={"training.stps": 3, "overwrite": True})
     assert given.read_text() == "before"
     assert [it.name for it in given.parent.iterdir()] == ["train.jsonl"]
+
+
+@pytest.mark.parametrize(("folder", "says"), [("", "is empty"), (" ", "is empty"), ("a\0", "null")])
+def test_a_folder_without_a_name_is_refused_before_anything_is_written(
+    folder, says, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"output_dir.*{says}"):
+        ebft.finetune("ebft_completion", data=ROWS, output_dir=folder)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reward_that_raises_is_named_where_no_part_uses_features(tiny_model, tmp_path):
+    with pytest.raises(KeyError) as raised:
+        ebft.finetune(
+            "ebft_completion", model=tiny_model, data=ROWS, output_dir=tmp_path / "run",
+            reward=Fails(), overrides=SMALL,
+        )  # fmt: skip
+    [note] = raised.value.__notes__
+    assert note.startswith("ebft: this was raised after 0 steps, in reward = ")
+    assert "Fails" in note
+
+
+def test_columns_that_are_null_or_not_read_may_differ():
+    talk = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    more = {"messages": talk, "prompt": "u", "completion": None, "id": 3}
+    stream = BytesIO()
+    assert write_rows([{"messages": talk}, more], stream, key="data") == {"messages": "messages"}
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [{"messages": talk}] * 2
 
 
 def test_tools_of_any_row_are_read():
