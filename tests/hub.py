@@ -227,7 +227,9 @@ class Answers(BaseHTTPRequestHandler):
         self.answer({}, 200 if repo in self.hub.repositories else 404)
 
     def resolve(self, _content, repo, name):
-        repository = self.hub.repositories[repo]
+        if (repository := self.hub.repositories.get(repo)) is None:
+            self.answer({}, 404, **{"X-Error-Code": "RepoNotFound"})
+            return
         if (found := repository.files.get(name)) is None:
             self.answer({}, 404, **{"X-Error-Code": "EntryNotFound"})
             return

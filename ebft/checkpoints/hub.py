@@ -60,7 +60,7 @@ class HubOptions(Options):
 
     def missing(self) -> Iterator[str]:
         """One line for each thing that uploads need and this machine lacks."""
-        from huggingface_hub import get_token, is_offline_mode
+        from huggingface_hub import constants, get_token, is_offline_mode
 
         says = f"checkpoint.hub.repo = {self.repo}"
         if is_offline_mode():
@@ -68,10 +68,20 @@ class HubOptions(Options):
                 f"{says}: nothing can be uploaded, because HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE "
                 "is set; unset it, or set checkpoint.hub=null"
             )
-        elif get_token() is None:
+        elif (token := get_token()) is None:
             yield (
                 f"{says}: there is no token of the Hugging Face Hub; run `hf auth login` or set "
                 "HF_TOKEN, with a token that may write"
+            )
+        elif not token.isascii():
+            yield (
+                f"{says}: the token of the Hugging Face Hub has letters that no token has; copy it "
+                "again, and run `hf auth login` or set HF_TOKEN"
+            )
+        if not constants.ENDPOINT.startswith(("http://", "https://")):
+            yield (
+                f"{says}: HF_ENDPOINT = {constants.ENDPOINT}: is no address of a hub; begin it "
+                "with https:// or http://, or unset it"
             )
 
     def command(self, checkpoint: Path) -> str:

@@ -18,7 +18,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 """The file that makes a folder one of an adapter."""
 ACCEPTED = (
     f"give {embedded.EMBEDDED} (the embedded model), a folder that save_pretrained wrote, "
-    "or a hub id"
+    "or a hub id (of a private model after `hf auth login`, or with HF_TOKEN)"
 )
 
 

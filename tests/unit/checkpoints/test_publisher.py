@@ -374,6 +374,15 @@ def test_what_this_machine_lacks(monkeypatch, tmp_path):
     )
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert list(hub.missing()) == []
+    monkeypatch.setenv("HF_TOKEN", "hf_ü")
+    (line,) = hub.missing()
+    assert "the token of the Hugging Face Hub has letters that no token has; copy it again" in line
+    assert "ü" not in line
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "hub.example")
+    (line,) = hub.missing()
+    assert "me/tiny: HF_ENDPOINT = hub.example: is no address of a hub; begin it with" in line
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.example")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (line,) = hub.missing()
     assert "because HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set; unset it" in line

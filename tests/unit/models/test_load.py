@@ -40,7 +40,7 @@ def test_a_local_folder(folder):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("./nowhere", r"model.path = ./nowhere: no such folder; give smollm2"),
+        ("./nowhere", r"model.path = ./nowhere: no such folder; give smollm2.* or with HF_TOKEN"),
         ("/", r"model.path = /: the folder has no config.json"),
         ("nobody/nothing", r"model.path = nobody/nothing: cannot be loaded .*; give smollm2"),
     ],
