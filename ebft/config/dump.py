@@ -77,7 +77,8 @@ def plain_options(value: Any, registry: Registry, *, defaults: bool = True) -> A
 
 
 def check_text(value: Any, *keys: str) -> None:
-    """Raises `UserError` for plain options that a file cannot store: a path that is not UTF-8.
+    """Raises `UserError` for plain options that a file cannot store, such as a path that is not
+    UTF-8, and for a null character, which no path can have.
 
     `keys` are the keys of the value, from the top.
     """
@@ -89,6 +90,8 @@ def check_text(value: Any, *keys: str) -> None:
             check_text(item, *keys, str(i))
     elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise UserError(f"{'.'.join(keys)} = {value}: is not UTF-8, as a recipe is; rename it")
+    elif isinstance(value, str) and "\0" in value:
+        raise UserError(f"{'.'.join(keys)} = {value!r}: has a null character; remove it")
 
 
 def _identity(plugin: str) -> str:

@@ -231,6 +231,10 @@ MISTAKES = {
         "held_out: its columns are not those of data",
     ),
     "a mistake in a value": ({"overrides": {"sampler.n": 0}}, "in the call: sampler.n = 0"),
+    "a null character": (
+        {"model": "a\0b", "data": ROWS},
+        r"model.path = 'a\x00b': has a null character; remove it",
+    ),
     "a kind that trains nothing": ({"recipe": "evaluate"}, "recipe = evaluate"),
     "a part of another kind": ({"reward": LeaveOneOut()}, "none of the rewards is named"),
 }
