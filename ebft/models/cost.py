@@ -266,11 +266,11 @@ def memory(
     float32 weights count as activations. With an adapter, only its `adapter` weights are trained,
     and the matrices of the layers may be `quantized` to 4 bits. Weights, gradients and moments are
     divided into `shards`, one for each process, but not matrices in 4 bits. A process also gathers
-    two layers at a time, and the weights outside the layers; if it `evaluates`, all weights,
-    and if it `samples_whole`, the policy's. A
-    process loads its shard, unless it `loads_whole` weights. `keep_logits`: for backward, besides
-    those that forward is at. `decoded` is the number of documents whose rollouts are sampled
-    together; None: `micro_batch`. Raises `ValueError` for experts in 4 bits.
+    two layers at a time, and the weights outside the layers; if it `evaluates`, all weights, and if
+    it `samples_whole`, the policy's. A process loads its shard, unless it `loads_whole` weights.
+    `keep_logits`: for backward, besides those that forward is at. `decoded` is the number of
+    documents whose rollouts are sampled together; None: `micro_batch`. Raises `ValueError` for
+    experts in 4 bits.
     """
     if quantized and model.is_mixture:
         raise ValueError("how much of a mixture of experts is in 4 bits is known after loading")

@@ -146,15 +146,19 @@ class StepEstimate:
             or self.model.is_mixture  # its experts have another form on disk
             or (lora is not None and lora.quantize_base),
             evaluates=options.evaluation.anything(),
-            samples_whole=self.tree.on_rows
-            or (options.sampler is not None and options.sampler.keeps_weights()),
+            samples_whole=self.tree.on_rows or self._keeps_weights,
         )  # fmt: skip
+
+    @property
+    def _keeps_weights(self) -> bool:
+        sampler = self.options.sampler
+        return sampler is not None and sampler.keeps_weights()
 
     def _decoded(self, micro_batch: int, processes: int) -> int:
         """The documents whose rollouts `hf_tree` samples together."""
         from ebft.rollout.micro_batches import decoded_together
 
-        if processes > 1 or self.tree.on_rows:
+        if self.tree.on_rows or (processes > 1 and not self._keeps_weights):
             return micro_batch
         together = micro_batch * decoded_together(micro_batch * self.tree.rollouts)
         return max(micro_batch, min(together, self.options.training.documents_per_step))

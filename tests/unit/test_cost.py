@@ -265,6 +265,9 @@ def test_processes_share_all_but_what_they_gather():
     shares = 2 * 4 * N / 4
     assert without_gradients - found.process - found.optimizer - 2 * 4 * gathered == shares
     assert found.weights + found.frozen + found.evaluation == shares + 2 * 4 * N
+    kept = of(samples_whole=True).sampling - found.sampling
+    assert found.weights + kept == 4 * N / 4 + 4 * N, "the policy's alone"
+    assert of(shards=1, samples_whole=True).sampling == of(shards=1).sampling
     quantized = of(adapter=100, quantized=True, frozen=False)
     assert quantized.weights == QUANTIZED * layers + 4 * ((outside + 100) / 4 + outside)
     assert quantized.evaluation == 0, "the rest is gathered in any forward"
