@@ -26,6 +26,7 @@ STEP_METRIC = {"held-out CE": "ce", "held-out CFM": "cfm"}
 """The metric of steps that is drawn below a held-out measurement."""
 SMOOTH = 8
 """The number of steps in the moving average of the lower panels."""
+ORANGE = "#c2571a"
 COLOURS = ("#8a94a0", "#1f5fa8")
 """The colours of the first and of the last evaluation."""
 
@@ -78,12 +79,16 @@ def draw_held_out(axes: Axes, history: Evaluations, name: str) -> None:
 def draw_steps(
     axes: Axes, done: Sequence[int], values: Sequence[float], *, title: str = ""
 ) -> None:
-    """Draws a metric of steps, and its moving average if there are enough of them."""
-    axes.plot(done, values, color="#b9c4d0", linewidth=1, label="training documents, each step")
-    if len(values) > SMOOTH:
+    """Draws a metric of steps: pale, with its moving average, if there are enough of them."""
+    few = len(values) <= SMOOTH
+    axes.plot(
+        done, values, color=ORANGE if few else "#b9c4d0", linewidth=1.6 if few else 1,
+        marker="o" if few else None, markersize=4, label="training documents, each step",
+    )  # fmt: skip
+    if not few:
         means = [sum(values[i - SMOOTH : i]) / SMOOTH for i in range(SMOOTH, len(values) + 1)]
         label = f"mean of {SMOOTH} steps"
-        axes.plot(done[SMOOTH - 1 :], means, color="#c2571a", linewidth=1.6, label=label)
+        axes.plot(done[SMOOTH - 1 :], means, color=ORANGE, linewidth=1.6, label=label)
     _style(axes, title, "")
 
 

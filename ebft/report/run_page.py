@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ebft.evaluation.history import Evaluations
 from ebft.evaluation.lines import DocumentsLine, Line
+from ebft.report.curves import SMOOTH
 from ebft.report.page import embedded, render
 from ebft.report.panels import FEWEST, Steps, held_out_panels, step_panels
 from ebft.report.rollouts_log import ShownContext, by_step
@@ -50,6 +51,7 @@ def run_page(run: RunFiles) -> str:
         done=done,
         wanted=run.steps_wanted,
         fewest=FEWEST,
+        smooth=SMOOTH,
         commands=list(dict.fromkeys(start.command for start in run.starts)),
         starts=[start.at for start in run.starts],
         seed=run.seed,

@@ -9,6 +9,7 @@ from ebft.errors import UserError
 from ebft.evaluation.history import Evaluations
 from ebft.evaluation.lines import DocumentsLine
 from ebft.parts.measurements import Measurement
+from ebft.report.curves import ORANGE, SMOOTH
 from ebft.report.panels import FEWEST, held_out_panels, step_panels
 from ebft.report.rollouts_log import (
     ENDS,
@@ -73,6 +74,21 @@ def test_alignment_is_explained_where_it_is_shown(metric, explained):
     page = run_page(files(steps={step: {metric: 1.0} for step in range(1, FEWEST + 1)}))
     assert f'alt="{metric} over the run"' in page
     assert ("2·φ(ŷ)·φ(y) with the reward feature_matching; higher is nearer" in page) == explained
+
+
+@pytest.mark.parametrize("done", [SMOOTH, SMOOTH + 1])
+def test_a_mean_over_steps_is_drawn_and_named_where_there_are_enough_steps(done):
+    steps = {step: {"ce": float(step)} for step in range(1, done + 1)}
+    lines = step_panels(steps, [])["ce"].axes[0].lines
+    page = run_page(files(steps=steps, evaluations=[line(0, 2.0)]))
+    if done > SMOOTH:
+        assert list(lines[1].get_ydata()) == [4.5, 5.5]  # the means of steps 1 to 8 and 2 to 9
+        assert f"Orange: mean of {SMOOTH} steps" in page
+        return
+    [only] = lines
+    assert only.get_color() == ORANGE
+    assert "Pale" not in page
+    assert "Each step, on its own documents." in page
 
 
 def test_the_parts_of_a_context_say_what_they_are():
