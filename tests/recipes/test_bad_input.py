@@ -39,7 +39,10 @@ def last_line(err: str) -> str:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("sampler.m=8", "command line: sampler.m = 8: unknown key; there are: keep_weights, n, temperature"),
+        (
+            "sampler.m=8",
+            "command line: sampler.m = 8: unknown key; there are: keep_weights, n, temperature",
+        ),
         ("trainin.steps=8", "unknown key; did you mean 'training'?"),
         ("sampler.n=0", "command line: sampler.n = 0: must be greater than or equal to 1"),
         ("sampler.n=four", "sampler.n = four: must be a valid integer"),
