@@ -137,9 +137,12 @@ def checked_row(row: dict[str, Any], fields: Mapping[str, type], where: str) -> 
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a JSON file has an object per line: its first line that is not empty is one."""
+    """Whether a JSON file has an object per line: its first line that is not empty is one, or all
+    are empty."""
     with open_text(path) as lines:
-        first = next((line for line in lines if line.strip()), "")
+        first = next((line for line in lines if line.strip()), None)
+    if first is None:
+        return True
     if not first.lstrip().startswith("{"):
         return False
     try:

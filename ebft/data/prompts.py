@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ebft.data.conversations import asked_document, check_template, conversation_documents
-from ebft.data.jsonl import UNREADABLE, check_file, objects_of_json, open_text, unreadable
+from ebft.data.jsonl import (
+    UNREADABLE,
+    check_file,
+    objects_of_json,
+    objects_of_lines,
+    open_text,
+    unreadable,
+)
 from ebft.data.messages import MESSAGES, is_chat, read_messages
 from ebft.data.tools import TOOLS, read_tools, tools_as_text
 from ebft.data.values import check_text, listed, safe_name
@@ -82,6 +89,8 @@ def prompt_contexts(
 
 
 def _rows(path: Path, where: str) -> Iterator[Any]:
+    if path.suffix == ".jsonl":  # a mistake in the first line does not make it a list
+        return (row for _, row in objects_of_lines(path, where))
     if path.suffix != TEXT:
         return objects_of_json(path, where)
     with open_text(path) as lines:

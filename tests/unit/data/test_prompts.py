@@ -113,17 +113,28 @@ def test_a_row_that_is_no_prompt_is_named(row, says):
 
 
 def test_no_prompts_and_files_that_are_none_are_refused(tmp_path):
-    empty, other = tmp_path / "p.txt", tmp_path / "p.csv"
-    empty.write_text("\n\n")
+    other = tmp_path / "p.csv"
     other.write_text("a")
+    empty = [tmp_path / f"{i}{end}" for i in "01" for end in (".txt", ".jsonl", ".json")]
+    for path in empty:
+        path.write_text("\n" * int(path.stem))
     for path, says in (
-        (empty, "has no prompts"),
+        *((path, "has no prompts$") for path in empty),
         (other, "ends in none of .jsonl, .json, .txt"),
         (tmp_path / "none.txt", "no such file"),
         (tmp_path, "it is a folder"),
     ):
         with pytest.raises(UserError, match=f"^--prompts = {path}: {says}"):
             read_prompts(path, "--prompts")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [('{"prompt":\n{"prompt": "b"}\n', 1), ('{"prompt": "a"}\n{"prompt":', 2)]
+)
+def test_the_line_with_a_mistake_is_named(text, line, tmp_path):
+    (tmp_path / "p.jsonl").write_text(text)
+    with pytest.raises(UserError, match=f": line {line} is not JSON .Expecting value"):
+        read_prompts(tmp_path / "p.jsonl", "--prompts")
 
 
 def test_a_prompt_without_tokens_is_refused():
