@@ -37,9 +37,11 @@ class UserError(Lines, ValueError):
 
 
 class PluginError(UserError):
-    """A plug-in that cannot be loaded, a name that two register, or a part with a wrong shape.
+    """A plug-in that cannot be loaded, a name that two register, a part that takes other arguments
+    or returns another shape than promised.
 
-    The message names the plug-in and its origin, or the key of the part and both shapes.
+    The message names the plug-in and its origin, or the key of the part with what it has and what
+    is promised.
     """
 
 

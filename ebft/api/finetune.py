@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +210,8 @@ def _rows(data: Any, held_out: Any, folder: Path, files: ExitStack) -> dict[str,
 
 
 def _write(rows: Any, file: Path, files: ExitStack, *, key: str) -> dict[str, str]:
+    absent = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
+    files.callback(_remove_empty, absent)
     try:
         check_writable(file.parent)
     except OSError as error:
@@ -217,6 +219,13 @@ def _write(rows: Any, file: Path, files: ExitStack, *, key: str) -> dict[str, st
             f"output_dir = {file.parent.parent}: cannot be written: {error.strerror}"
         ) from error
     return write_rows(rows, files.enter_context(replacing(file)), key=key)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Removes folders, the innermost first, up to one that has something in it."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _check_folder(options: RecipeOptions) -> None:

@@ -35,6 +35,9 @@ COLUMNS = {
     "text": "completion",
 }
 """The options of the data source `files` by the names of the columns that are read."""
+TEXTS = {"completion": "text"}
+"""The columns of rows that are texts."""
+SAME_COLUMNS = "give all rows the same columns"
 
 
 def changes(values: Mapping[str, Any], registry: Registry, *, origin: str) -> list[Override]:
@@ -184,6 +187,11 @@ def write_rows(rows: Any, stream: IO[bytes], *, key: str) -> dict[str, str]:
     columns: dict[str, str] | None = None
     for number, row in enumerate(checked_rows(rows, key=key), 1):
         if isinstance(row, str):
+            if columns not in (None, TEXTS):
+                raise UserError(
+                    f"{key}: row {number} is a text, and the first has "
+                    f"{' and '.join(columns.values())}; {SAME_COLUMNS}"
+                )
             row = {"text": row}
         if not isinstance(row, Mapping):
             raise UserError(
@@ -195,10 +203,14 @@ def write_rows(rows: Any, stream: IO[bytes], *, key: str) -> dict[str, str]:
             columns["tools"] = "tools"
         for column in unread_columns(columns):
             if row.get(column) is not None:
-                raise UserError(f"{key}: row {number} has {column!r}, which the first lacks")
+                raise UserError(
+                    f"{key}: row {number} has {column!r}, which the first lacks; {SAME_COLUMNS}"
+                )
         needed = [column for option, column in columns.items() if option != "tools"]
         if missing := [column for column in needed if column not in row]:
-            raise UserError(f"{key}: row {number} has no {missing[0]!r}, which the first has")
+            raise UserError(
+                f"{key}: row {number} has no {missing[0]!r}, which the first has; {SAME_COLUMNS}"
+            )
         kept = [
             f"{json.dumps(column)}: {_as_json(row[column], f'{key}: row {number}, {column}')}"
             for column in columns.values()
@@ -214,14 +226,15 @@ def _as_json(value: Any, where: str) -> str:
     try:
         return json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{where}: {error}; texts are needed") from error
+        raise UserError(f"{where}: {error}; give texts, lists and dicts") from error
 
 
 def checked_rows(rows: Any, *, key: str) -> Iterable[Any]:
     """Returns rows that are a data set of `datasets`, a sequence such as a list, or an iterator.
 
     Raises `UserError` for other objects: a data frame or a dict yields its keys, a text its
-    characters, and a file its lines.
+    characters, and a file its lines. As a data set a frame keeps its empty cells empty and its
+    lists lists, which `to_dict` does not.
     """
     if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
         return rows
@@ -234,8 +247,16 @@ def checked_rows(rows: Any, *, key: str) -> Iterable[Any]:
         return found
     raise UserError(
         f"{key}: is a {type(rows).__name__}; give a datasets.Dataset, a list of dicts or a list of "
-        'texts; of a data frame frame.to_dict("records"), of an array or a set list(…)'
+        f"texts; {_remedy(rows)}"
     )
+
+
+def _remedy(rows: Any) -> str:
+    if isinstance(rows, str | bytes | Path | IOBase):
+        return "of a file of JSON Lines [json.loads(line) for line in open(…)]"
+    if isinstance(rows, Mapping):
+        return "of one row [row], of splits one of them, of columns Dataset.from_dict(…)"
+    return "of a data frame Dataset.from_pandas(frame), of an array or a set list(…)"
 
 
 def columns_of(names: Sequence[str], *, key: str) -> dict[str, str]:
@@ -256,9 +277,10 @@ def columns_of(names: Sequence[str], *, key: str) -> dict[str, str]:
             )
         return {option: name for option, name in found.items() if option != "prompt"}
     if "completion" not in found:
+        there = f"the columns {', '.join(map(repr, names))}" if names else "no columns"
         raise UserError(
-            f"{key}: rows have the columns {', '.join(map(repr, names))}; name them prompt and "
-            "completion, messages for conversations, or text for raw text"
+            f"{key}: rows have {there}; name them prompt and completion, messages for "
+            "conversations, or text for raw text"
         )
     if {"completion", "text"} <= set(names):
         raise UserError(f"{key}: rows have completion and text; leave one of them out")

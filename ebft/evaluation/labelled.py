@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ebft.parts.interfaces import Evaluator
+from ebft.parts.interfaces import Evaluator, check_call
 from ebft.parts.kinds import EvaluatorPart
 from ebft.parts.measurements import CorpusMeasurement, Measurement
 from ebft.parts.part import Part, Resources
@@ -43,7 +43,7 @@ class LabelledEvaluator:
 
 def build_evaluator(part: Part, resources: Resources) -> Evaluator:
     """Builds the evaluator of a part, with its label if it has one."""
-    evaluator: Evaluator = part.build(resources)
+    evaluator: Evaluator = check_call("evaluators", part.build(resources), Evaluator)
     if isinstance(part, LabelledPart) and part.label:
         return LabelledEvaluator(evaluator, part.label)
     return evaluator

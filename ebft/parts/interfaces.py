@@ -7,7 +7,8 @@ letters are those of `ebft.rollout.records`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 
@@ -108,6 +109,33 @@ def check_returned(key: str, value: object, promised: type) -> None:
         raise PluginError(
             f"{key}: returned {type(value).__name__}, and must return {promised.__name__}{hint}"
         )
+
+
+def check_call(key: str, built: Any, kind: type) -> Any:
+    """Returns the built part at `key`. Raises `PluginError` if it cannot be called as `kind` is.
+
+    A call with other arguments fails before the part runs, so its traceback does not have the part.
+    """
+    called = list(signature(kind.__call__).parameters.values())[1:]
+    by_name = {it.name: it for it in called if it.kind is Parameter.KEYWORD_ONLY}
+    by_place = [it for it in called if it.name not in by_name]
+    listed = ", ".join([it.name for it in by_place] + [f"{name}=…" for name in by_name])
+    if not callable(built):
+        raise PluginError(
+            f"{key}: {type(built).__name__} has no __call__; the run calls it with ({listed})"
+        )
+    try:
+        takes = signature(built)
+    except ValueError:  # one in C
+        return built
+    try:
+        takes.bind(*by_place, **by_name)
+    except TypeError as error:
+        raise PluginError(
+            f"{key}: {type(built).__name__} takes ({', '.join(takes.parameters)}), and the run "
+            f"calls it with ({listed})"
+        ) from error
+    return built
 
 
 @runtime_checkable

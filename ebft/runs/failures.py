@@ -96,10 +96,11 @@ def named_evaluators(
 
 
 def find_part(error: BaseException, built: Mapping[str, Any]) -> str | None:
-    """The key of the outermost part whose method or function is on the traceback; else None."""
+    """The key of the outermost part whose method or function is on the traceback, or on that of the
+    error's cause; else None."""
     for frame, _ in walk_tb(error.__traceback__):
         for key, part in built.items():
             its_function = isinstance(part, FunctionType) and part.__code__ is frame.f_code
             if its_function or frame.f_locals.get("self") is part:
                 return key
-    return None
+    return None if error.__cause__ is None else find_part(error.__cause__, built)

@@ -30,7 +30,16 @@ from ebft.models.shape import check_context_length, context_length
 from ebft.models.teacher import load_teacher
 from ebft.models.tokenizer import embedded_tokens
 from ebft.models.weights import digest_weights
-from ebft.parts.interfaces import DataSource, Plan
+from ebft.parts.interfaces import (
+    Baseline,
+    DataSource,
+    FeatureMap,
+    Plan,
+    Reward,
+    Sampler,
+    Transform,
+    check_call,
+)
 from ebft.parts.kinds import RewardPart
 from ebft.parts.part import Part, Resources
 from ebft.parts.splits import Example, Splits
@@ -107,7 +116,7 @@ def prepare(options: FineTuneOptions, start: Start, processes: Processes) -> Pre
     base = digest_base(resources, another=options.model.base is not None)
     if start.resumed is not None:
         start.resumed.load_weights(resources.policy)
-    plan = options.plan.build(resources)
+    plan = check_call("plan", options.plan.build(resources), Plan)
     documents = make_documents(options.data, options.documents, resources, plan)
     sets = make_evaluation_sets(options.evaluation, resources, documents.evaluated)
     digests = {
@@ -365,15 +374,23 @@ def make_rollout_parts(
 ) -> RolloutParts | None:
     """Builds the parts that sample and score rollouts; None if the recipe has no reward.
 
-    The feature map is not built for a reward that uses no features.
+    The feature map is not built for a reward that uses no features. Raises `PluginError` for a part
+    that takes other arguments than the loop gives it.
     """
     if sampler is None or reward is None or baseline is None:
         return None  # `checks` makes sure that all three are missing
     computed = feature_map if reward.uses_features() else None
     return RolloutParts(
-        sampler=sampler.build(resources),
-        feature_map=None if computed is None else computed.build(resources),
-        transforms=[transform.build(resources) for transform in transforms],
-        reward=reward.build(resources),
-        baseline=baseline.build(resources),
+        sampler=check_call("sampler", sampler.build(resources), Sampler),
+        feature_map=(
+            None
+            if computed is None
+            else check_call("feature_map", computed.build(resources), FeatureMap)
+        ),
+        transforms=[
+            check_call(f"transforms.{i}", transform.build(resources), Transform)
+            for i, transform in enumerate(transforms)
+        ],
+        reward=check_call("reward", reward.build(resources), Reward),
+        baseline=check_call("baseline", baseline.build(resources), Baseline),
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from jaxtyping import Float
-from pandas import DataFrame
+from pandas import DataFrame, read_parquet
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import ebft
 from ebft.api.given import write_rows
 from ebft.baselines.leave_one_out import LeaveOneOut
-from ebft.errors import UserError
+from ebft.errors import PluginError, UserError
 from ebft.testing.tiny import CONFIG
 from tests.conftest import RECIPES
 
@@ -52,11 +52,29 @@ class Longer(ebft.RewardPart):
         return False
 
 
+class TakesOne(Longer):
+    """A reward that forgets the features."""
+
+    def __call__(self, rollouts) -> ebft.Terms:
+        return super().__call__(rollouts, None)
+
+
+class TakesNone(ebft.BaselinePart):
+    """A baseline without a call."""
+
+
 class Fails(Longer):
     """A reward with a mistake in it."""
 
     def __call__(self, rollouts, features) -> ebft.Terms:
         raise KeyError("score")
+
+
+class Stops(Longer):
+    """A reward that takes from an iterator that is empty."""
+
+    def __call__(self, rollouts, features) -> ebft.Terms:
+        return next(iter([]))
 
 
 @pytest.fixture(autouse=True)
@@ -196,12 +214,36 @@ MISTAKES = {
         "reward: is a builtin_function_or_method; a recipe has",
     ),
     "no recipe": ({"recipe": None}, "recipe: is a NoneType; give the name"),
-    "a data frame": ({"data": DataFrame(ROWS)}, "data: is a DataFrame; give"),
+    "a data frame": (
+        {"data": DataFrame(ROWS)},
+        (
+            "data: is a DataFrame; give a datasets.Dataset, a list of dicts or a list of texts; "
+            "of a data frame Dataset.from_pandas(frame)"
+        ),
+    ),
+    "splits": (
+        {"data": DatasetDict(train=Dataset.from_list(ROWS))},
+        (
+            "data: is a DatasetDict; give a datasets.Dataset, a list of dicts or a list of texts; "
+            "of one row [row], of splits one of them"
+        ),
+    ),
+    "a text among rows": (
+        {"data": [*ROWS, "a text"]},
+        (
+            f"data: row {len(ROWS) + 1} is a text, and the first has prompt and completion; give "
+            "all rows the same columns"
+        ),
+    ),
+    "rows without columns": ({"data": [{}]}, "data: rows have no columns; name them prompt"),
     "a check that the first row lacks": (
         {"data": [{"text": "a"}, {"text": "b", "check": "c"}]},
         "data: row 2 has 'check', which",
     ),
-    "a file as data": ({"data": "rows.jsonl"}, "data: is a str"),
+    "a file as data": (
+        {"data": "rows.jsonl"},
+        "data: is a str; give a datasets.Dataset, a list of dicts or a list of texts; of a file",
+    ),
     "no rows": ({"data": []}, "data: has no rows"),
     "other columns": ({"data": [{"question": "?"}]}, "data: rows have the columns 'question'"),
     "a row that differs": ({"data": [{"text": "a"}, {"txt": "b"}]}, "data: row 2 has no 'text'"),
@@ -214,7 +256,7 @@ MISTAKES = {
     ),
     "a prompt that the first row lacks": (
         {"data": [{"completion": "a"}, {"prompt": "b", "completion": "c"}]},
-        "data: row 2 has 'prompt', which the first lacks",
+        "data: row 2 has 'prompt', which the first lacks; give all rows the same columns",
     ),
     "two completions": (
         {"data": [{"prompt": "a", "completion": "b", "text": "ab"}]},
@@ -273,15 +315,63 @@ def test_a_folder_without_a_name_is_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reward_that_raises_is_named_where_no_part_uses_features(tiny_model, tmp_path):
-    with pytest.raises(KeyError) as raised:
+@pytest.mark.parametrize(
+    ("key", "part", "says"),
+    [
+        (
+            "reward", TakesOne(),
+            "reward: TakesOne takes (rollouts), and the run calls it with (rollouts, features)",
+        ),
+        (
+            "baseline", TakesNone(),
+            "baseline: TakesNone has no __call__; the run calls it with (terms)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_part_that_cannot_be_called_is_refused_before_a_step(
+    key, part, says, tiny_model, tmp_path
+):
+    folder = tmp_path / "run"
+    with pytest.raises(PluginError) as error:
+        ebft.finetune(
+            "ebft_completion", model=tiny_model, data=ROWS, output_dir=folder,
+            overrides=SMALL, **({"reward": Longer()} | {key: part}),
+        )  # fmt: skip
+    assert str(error.value) == says
+    assert not (folder / "evaluations.jsonl").exists()
+
+
+def test_a_data_frame_as_a_data_set_has_lists_and_empty_cells(tmp_path):
+    talk = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": talk, "tools": None}, {"messages": talk, "tools": [{"name": "f"}]}]
+    DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    stream = BytesIO()
+    write_rows(Dataset.from_pandas(read_parquet(tmp_path / "rows.parquet")), stream, key="data")
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == rows
+
+
+def test_a_call_that_is_refused_leaves_no_folder(tiny_model, tmp_path):
+    for mistake in ({"data": [{"question": "?"}]}, {"overrides": {"training.stps": 3}}):
+        call = {"model": tiny_model, "data": ROWS, "output_dir": tmp_path / "runs/first"}
+        with pytest.raises(UserError):
+            ebft.finetune("ebft_completion", **(call | mistake))
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("reward", "raises"), [(Fails(), KeyError), (Stops(), RuntimeError)], ids=["Fails", "Stops"]
+)
+def test_a_reward_that_raises_is_named_where_no_part_uses_features(
+    reward, raises, tiny_model, tmp_path
+):
+    with pytest.raises(raises) as raised:
         ebft.finetune(
             "ebft_completion", model=tiny_model, data=ROWS, output_dir=tmp_path / "run",
-            reward=Fails(), overrides=SMALL,
+            reward=reward, overrides=SMALL,
         )  # fmt: skip
     [note] = raised.value.__notes__
     assert note.startswith("ebft: this was raised after 0 steps, in reward = ")
-    assert "Fails" in note
+    assert type(reward).__name__ in note
 
 
 def test_columns_that_are_null_or_not_read_may_differ():
