@@ -81,7 +81,10 @@ def _value(row: Row, column: str, where: str, *, optional: bool) -> Any:
     if column not in row:
         if optional:
             return None
-        raise UserError(f"{where} has no such column; there are: {listed(row)}")
+        raise UserError(
+            f"{where} has no such column; there are: {listed(row)}; name another column, or "
+            "leave the row out"
+        )
     if isinstance(row, Repeating) and column in row.repeated:
         raise UserError(f"{where} has this key more than once; keep one")
     return row[column]

@@ -18,7 +18,7 @@ AT = "data.messages = messages: chat.jsonl, row {}"
 SAYS = {
     "empty": "message 2: the assistant's turn is empty; leave the row out",
     "strange": "message 1 has the role 'narrator'; roles are system, user, assistant, tool",
-    "missing": " has no such column; there are: id",
+    "missing": " has no such column; there are: id; name another column, or leave the row out",
     "twice": " has this key more than once; keep one",
     "no JSON": "data.path = {}: line {} is not JSON (",
 }
