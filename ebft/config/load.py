@@ -111,8 +111,7 @@ def check_output_dir(folder: str, path: Path) -> None:
     """Raises `UserError` for what is no name of a folder, in the recipe at `path`."""
     if not folder.strip():
         raise UserError(f"{path}: output_dir: is empty; give a folder, such as runs/first")
-    if "\0" in folder:
-        raise UserError(f"{path}: output_dir = {folder!r}: has a null character; remove it")
+    check_text(folder, "output_dir")
 
 
 def _validate(

@@ -79,7 +79,7 @@ def asked_document(
     check_template(tokenizer)
     text = _context(tokenizer, example, len(example.messages))
     _check_tools(example, text)
-    _check_answers(tokenizer, example, _render(tokenizer, example, example.messages))
+    _check_answers(tokenizer, example, text, asked=True)
     tokens = encode(tokenizer, [text])[0]
     end = len(tokens)
     return _document(example, tokens, [(end, end)], start)
@@ -196,14 +196,17 @@ def _check_tools(example: Example, text: str) -> None:
             )
 
 
-def _check_answers(tokenizer: PreTrainedTokenizerBase, example: Example, whole: str) -> None:
-    """Raises `UserError` if the template, whose text is `whole`, leaves out an answer of a tool."""
+def _check_answers(
+    tokenizer: PreTrainedTokenizerBase, example: Example, whole: str, *, asked: bool = False
+) -> None:
+    """Raises `UserError` if the template, whose text is `whole`, leaves out an answer of a tool.
+    `asked`: it has the generation prompt."""
     answers = [place for place, it in enumerate(example.messages) if it.role == TOOL]
     for place in answers:
         # A template may quote an answer, so its text says nothing; another one must change it.
         other = replace(example.messages[place], content=f"{example.messages[place].content} 0")
         changed = [*example.messages[:place], other, *example.messages[place + 1 :]]
-        if _render(tokenizer, example, changed) == whole:
+        if _render(tokenizer, example, changed, asked=asked) == whole:
             raise UserError(
                 f"data: {example.name}: the chat template does not write the answer of a tool in "
                 f"message {place + 1}; give a model whose template has tools, or leave the row out"

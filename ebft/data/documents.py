@@ -142,7 +142,6 @@ def tokenize(
     log.info("tokenizing %s: %s texts …", split, f"{len(examples):,}")
     dropped: Counter[str] = Counter()
     too_long: list[int] = []
-
     chats = 0
 
     def accepted() -> Iterator[Document]:

@@ -26,7 +26,7 @@ from ebft.data.jsonl import (
 from ebft.data.messages import check_row
 from ebft.data.mistakes import Mistakes
 from ebft.data.tools import TOOLS, existing
-from ebft.data.values import check_columns, listed, safe_name
+from ebft.data.values import listed, safe_name
 from ebft.errors import UserError
 
 Row = Mapping[str, Any]
@@ -53,11 +53,11 @@ def read_texts(path: Path, key: str, columns: Mapping[str, str]) -> Iterator[dic
         try:
             has_tools, there = False, ""
             for number, row in enumerate(reader(path, where, columns), 1):
+                at = {option: f"{place}, row {number}" for option, place in places.items()}
                 if number == 1:
                     # Other rows are likely to lack a column that it lacks, and that is one mistake.
-                    _values(row, columns, {option: f"{at}, row 1" for option, at in places.items()})
+                    _values(row, columns, at)
                 has_tools, there = has_tools or columns.get(TOOLS) in row, there or listed(row)
-                at = {option: f"{place}, row {number}" for option, place in places.items()}
                 try:
                     texts = check_row(_values(row, columns, at), at)
                 except UserError as error:
@@ -103,8 +103,7 @@ def _csv(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row]:
     _, names = next(records, (0, []))
     if not names:
         return
-    columns = existing(columns, names)
-    check_columns(names, columns, safe_name(path.name))
+    columns = existing(names, columns, safe_name(path.name))
     wanted = {column: names.index(column) for column in columns.values()}
     for line, record in records:
         if len(record) != len(names):
@@ -138,8 +137,7 @@ def _parquet(path: Path, where: str, columns: Mapping[str, str]) -> Iterator[Row
     # An open file, because pyarrow may parse a path as a URI.
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         table = pq.ParquetFile(file)
-        columns = existing(columns, table.schema_arrow.names)
-        check_columns(table.schema_arrow.names, columns, safe_name(path.name))
+        columns = existing(table.schema_arrow.names, columns, safe_name(path.name))
         names = sorted(set(columns.values()))
         for batch in table.iter_batches(AT_ONCE, columns=names):
             values = [batch.column(name).to_pylist() for name in names]

@@ -10,7 +10,6 @@ from pydantic import Field, PositiveInt
 from ebft.data.rows import RowOptions, Rows
 from ebft.data.split import apart_from, split
 from ebft.data.tools import existing
-from ebft.data.values import check_columns
 from ebft.errors import UserError, first_line
 from ebft.parts.splits import Splits
 
@@ -61,7 +60,7 @@ class Hub(RowOptions):
             ) from error
         if len(rows) == 0:
             raise UserError(f"data: {dataset}, split {split}: has no rows")
-        columns, source = existing(self.columns(), rows.column_names), f"{dataset}/{split}"
-        check_columns(rows.column_names, columns, source)
+        source = f"{dataset}/{split}"
+        columns = existing(rows.column_names, self.columns(), source)
         # Pictures or sounds in another column are not decoded.
         return Rows(rows.select_columns(sorted(set(columns.values()))), columns, source)

@@ -146,7 +146,7 @@ def _message(item: Any, where: str) -> Message:
         role,
         content,
         reasoning=check_text(reasoning, where),
-        tools=check_text(json.dumps(tools, ensure_ascii=False), where) if tools else "",
+        tools=check_text(tools_as_text(tools), where),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ebft.data.values import check_text, quoted
+from ebft.data.values import check_columns, check_text, quoted
 from ebft.errors import UserError
 from ebft.files import parse_json
 from ebft.parts.splits import ASSISTANT
@@ -22,13 +22,18 @@ OLDER = {"function_call": f"write {CALLS}", "function": f"write the role {TOOL}"
 """An older form of calls and of answers."""
 
 
-def existing(columns: Mapping[str, str], there: Container[str]) -> dict[str, str]:
-    """Returns the columns to read by option, without a column `tools` that is not there."""
-    return {
+def existing(there: Sequence[str], columns: Mapping[str, str], source: str) -> dict[str, str]:
+    """Returns the columns to read by option, without a column `tools` that is not there.
+
+    Raises `UserError` for any other that is missing, or there twice.
+    """
+    found = {
         option: column
         for option, column in columns.items()
         if not (option == column == TOOLS and column not in there)
     }
+    check_columns(there, found, source)
+    return found
 
 
 def read_tools(value: Any, where: str) -> list[Any]:
@@ -57,9 +62,10 @@ def read_tools(value: Any, where: str) -> list[Any]:
     return tools
 
 
-def tools_as_text(tools: Sequence[Any]) -> str:
-    """Returns a row's functions as the JSON text that an example has; empty for none."""
-    return json.dumps(list(tools), ensure_ascii=False) if tools else ""
+def tools_as_text(tools: Sequence[Any] | Mapping[str, Any]) -> str:
+    """Returns a row's functions, or a message's fields of calls, as the JSON text that examples and
+    messages have; empty for none."""
+    return json.dumps(tools, ensure_ascii=False) if tools else ""
 
 
 def tool_name(tool: Any) -> str | None:

@@ -60,8 +60,9 @@ def whole(model: nn.Module, function: Callable[..., Result], *arguments: Any) ->
 def kept_whole(*models: nn.Module) -> Iterator[None]:
     """Context manager in which every process has all weights of these models, or of all models that
     are sharded, and may compute independently. Not for training."""
-    named = [root for model in models if (root := _root(model))] if models else roots.values()
-    kept = [root for root in named if not root.kept]  # contexts may be nested
+    named = [_root(model) for model in models] if models else [*roots.values()]
+    # Contexts may be nested.
+    kept = [root for root in named if root is not None and not root.kept]
     for root in kept:
         root.keep(root, True)
         root.kept = True

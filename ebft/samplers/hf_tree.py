@@ -212,13 +212,14 @@ class HfTreeSampler:
         p, n, G = len(hidden), self.n, contexts.rollout_length
         branch = torch.arange(p * n, device=hidden.device)
         prefix, ended = branch // n, torch.zeros_like(branch, dtype=torch.bool)
+        stops = not self._in_lockstep
         # n draws from one distribution for each context.
         drawn = [self._draw(hidden, uniform(0))]
         for t in range(1, G):
             last = drawn[-1][0].flatten()
             if contexts.stop_at_eos:
                 ended |= last == self._resources.tokenizer.eos_token_id
-                if not self._in_lockstep and t % self._looks_every == 0 and ended.all():
+                if stops and t % self._looks_every == 0 and ended.all():
                     break
             if merges:
                 merged = alike(prefix, last, ~ended)

@@ -156,3 +156,16 @@ def test_the_template_describes_the_tools_of_a_prompt(row):
     assert "clock" in asked
     with pytest.raises(UserError, match="rows:1: the chat template does not describe the tool"):
         contexts([row | {"tools": [tool]}], chat_tokenizer("ChatML"))
+
+
+def test_a_template_that_leaves_out_the_answer_of_a_tool_is_refused_for_a_prompt():
+    tokenizer = chat_tokenizer("ChatML")
+    messages = [*ASKED, said("tool", "noon")]
+    tokenizer.chat_template = TOOLS
+    ((asked, _),) = texts(contexts([{"messages": messages}], tokenizer), tokenizer)
+    assert "noon" in asked
+    tokenizer.chat_template = TOOLS.replace(
+        "if message['role'] != 'system'", "if message['role'] in ('user', 'assistant')"
+    )
+    with pytest.raises(UserError, match=r"rows:1: .* the answer of a tool in message 2"):
+        contexts([{"messages": messages}], tokenizer)
